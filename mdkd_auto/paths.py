@@ -1,0 +1,43 @@
+"""The folder convention, in one place. See docs/folders.md."""
+
+from pathlib import Path
+
+ROOT_VARIABLE = "MDKD_ROOT"
+DEFAULT_ROOT = "mdkd_data"
+
+
+class Root:
+    """raw/, preprocessed/ and results/ under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def raw(self) -> Path:
+        return self.folder / "raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.folder / "preprocessed"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def plan(self, group: str) -> Path:
+        """The group plan; its reasons stand beside it as plan.txt."""
+        return self.preprocessed / group / "plan.json"
+
+    def fingerprint(self, dataset: str) -> Path:
+        return self.preprocessed / dataset / "dataset_fingerprint.json"
+
+    def fingerprint_cache(self, dataset: str) -> Path:
+        """Per-case fingerprints and foreground values, so that an added case costs only itself."""
+        return self.preprocessed / dataset / "fingerprint_cache"
+
+    def splits(self, dataset: str) -> Path:
+        return self.preprocessed / dataset / "splits.json"
+
+    def cases(self, dataset: str, configuration: str) -> Path:
+        """Folder of the stored cases: {case}.b2nd, {case}_seg.b2nd, {case}.json."""
+        return self.preprocessed / dataset / configuration
