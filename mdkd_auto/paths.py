@@ -41,3 +41,32 @@ class Root:
     def cases(self, dataset: str, configuration: str) -> Path:
         """Folder of the stored cases: {case}.b2nd, {case}_seg.b2nd, {case}.json."""
         return self.preprocessed / dataset / configuration
+
+
+class RunFolder:
+    """One job's folder: results/{data set or group}/{Stage}-{sources}__{network}-{key}__{configuration}/fold_{k}."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def description(self) -> Path:
+        """What the run is: job, plan, classes, settings. With the weights, all that prediction needs."""
+        return self.folder / "run.json"
+
+    @property
+    def finished(self) -> Path:
+        """Written last: its presence says that the job is done."""
+        return self.folder / "finished.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / ".lock"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoint_best.safetensors"
+
+    def masks(self, part: str, dataset: str | None = None) -> Path:
+        """Predicted masks and summary.json of ``part`` (validation, test); a folder a data set in multi-head runs."""
+        return self.folder / part / dataset if dataset else self.folder / part

@@ -22,7 +22,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 # --- raw data -------------------------------------------------------------------------------------------------------
 
 
-class Case(Record, frozen=True):
+class Case(Record, frozen=True, kw_only=True):
     """One image (all its channels) and, for training cases, its label. Paths are absolute."""
 
     case_id: str
@@ -32,7 +32,7 @@ class Case(Record, frozen=True):
     split: Literal["train", "val", "test", ""] = ""
 
 
-class Dataset(Record, frozen=True):
+class Dataset(Record, frozen=True, kw_only=True):
     """A raw data set as its dataset.json and cases.csv describe it."""
 
     name: str  # folder name: Dataset011_LungTumour
@@ -61,7 +61,7 @@ class Dataset(Record, frozen=True):
 # --- fingerprint ----------------------------------------------------------------------------------------------------
 
 
-class Intensities(Record, frozen=True):
+class Intensities(Record, frozen=True, kw_only=True):
     """Exact statistics of the foreground voxels of one channel (of one case, or pooled over a data set)."""
 
     count: int
@@ -74,7 +74,7 @@ class Intensities(Record, frozen=True):
     percentile_99_5: float
 
 
-class Lesion(Record, frozen=True):
+class Lesion(Record, frozen=True, kw_only=True):
     """One connected component (26-neighbourhood) of the foreground."""
 
     volume_mm3: float  # area in mm2 for 2-D images; pixels where the spacing is unknown
@@ -82,7 +82,7 @@ class Lesion(Record, frozen=True):
     voxels: int
 
 
-class CaseFingerprint(Record, frozen=True):
+class CaseFingerprint(Record, frozen=True, kw_only=True):
     """What the planner needs to know of one case, in its canonical, untransposed orientation."""
 
     case_id: str
@@ -99,7 +99,7 @@ class CaseFingerprint(Record, frozen=True):
     lesions: tuple[Lesion, ...]
 
 
-class Fingerprint(Record, frozen=True):
+class Fingerprint(Record, frozen=True, kw_only=True):
     """Everything the planner knows of one data set."""
 
     dataset: str
@@ -112,7 +112,7 @@ class Fingerprint(Record, frozen=True):
 # --- plan -----------------------------------------------------------------------------------------------------------
 
 
-class Normalisation(Record, frozen=True):
+class Normalisation(Record, frozen=True, kw_only=True):
     """How one data set's intensities become network input.
 
     ``ct``: clip to [lower, upper], subtract mean, divide by std, all from the data set's foreground.
@@ -127,7 +127,7 @@ class Normalisation(Record, frozen=True):
     std: float = 1.0
 
 
-class Reason(Record, frozen=True):
+class Reason(Record, frozen=True, kw_only=True):
     """One decision in words: what was decided, and why."""
 
     decision: str
@@ -135,7 +135,7 @@ class Reason(Record, frozen=True):
     because: str
 
 
-class Topology(Record, frozen=True):
+class Topology(Record, frozen=True, kw_only=True):
     """The UNet of a configuration. One entry a stage, the first at full resolution, the last the bottleneck."""
 
     features: tuple[int, ...]
@@ -144,7 +144,7 @@ class Topology(Record, frozen=True):
     convolutions_per_stage: int = 2
 
 
-class DatasetPlan(Record, frozen=True):
+class DatasetPlan(Record, frozen=True, kw_only=True):
     """What the group plan decides for one of its data sets."""
 
     dataset: str
@@ -155,7 +155,7 @@ class DatasetPlan(Record, frozen=True):
     normalisation: Normalisation
 
 
-class ConfigurationPlan(Record, frozen=True):
+class ConfigurationPlan(Record, frozen=True, kw_only=True):
     """Shared by every data set of the group that takes part in the configuration."""
 
     configuration: Configuration
@@ -167,7 +167,7 @@ class ConfigurationPlan(Record, frozen=True):
     reasons: tuple[Reason, ...]
 
 
-class Plan(Record, frozen=True):
+class Plan(Record, frozen=True, kw_only=True):
     """The group plan: decisions and their reasons."""
 
     group: str  # CT_segmentation
@@ -193,7 +193,7 @@ class Plan(Record, frozen=True):
 # --- preprocessed cases ---------------------------------------------------------------------------------------------
 
 
-class CaseGeometry(Record, frozen=True):
+class CaseGeometry(Record, frozen=True, kw_only=True):
     """How a case was brought into network space, and so how a prediction is brought back.
 
     Order: canonical orientation -> transpose -> crop -> (normalise) -> resample.
@@ -207,14 +207,14 @@ class CaseGeometry(Record, frozen=True):
     resampled_spacing_mm: Triple
 
 
-class LesionSample(Record, frozen=True):
+class LesionSample(Record, frozen=True, kw_only=True):
     """A connected component in the preprocessed case, and voxels of it to centre patches on."""
 
     label: int
     points: tuple[IntTriple, ...]  # (z, y, x), at most 64, drawn evenly
 
 
-class PreprocessedCase(Record, frozen=True):
+class PreprocessedCase(Record, frozen=True, kw_only=True):
     """The JSON beside a stored case."""
 
     case_id: str
@@ -227,14 +227,14 @@ class PreprocessedCase(Record, frozen=True):
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
-class Fold(Record, frozen=True):
+class Fold(Record, frozen=True, kw_only=True):
     """Case identifiers."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
 
 
-class Splits(Record, frozen=True):
+class Splits(Record, frozen=True, kw_only=True):
     """Cross-validation folds, and a test part that no training sees."""
 
     test: tuple[str, ...]

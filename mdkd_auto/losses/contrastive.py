@@ -1,0 +1,30 @@
+"""Contrastive distillation, eq. (11): the student keeps the teacher's similarities between images of a batch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdkd_auto.losses.precision import at_least_float32
+
+FEWEST_SAMPLES = 3  # with two, each row has one entry: its softmax is a constant 1
+
+
+def contrastive_loss(student: Tensor, teacher: Tensor, tau: float) -> Tensor | None:
+    """Eq. (11): mean_i KL(Q_teacher || Q_student).
+
+    Row i of Q is the softmax over j != i of cos(z_i, z_j) / tau. ``student`` (B, C_s) and ``teacher`` (B, C_t) are
+    pooled embeddings; their widths may differ. No gradient reaches the teacher. None for a batch of fewer than 3.
+    """
+    if len(student) < FEWEST_SAMPLES:
+        return None
+    log_student = _log_similarities(student, tau)  # (B, B - 1)
+    log_teacher = _log_similarities(teacher.detach(), tau)  # (B, B - 1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def _log_similarities(embeddings: Tensor, tau: float) -> Tensor:
+    """log Q, (B, C) -> (B, B - 1): the diagonal is left out, not filled, so that KL never meets -inf."""
+    z = at_least_float32(embeddings)
+    cosine = F.cosine_similarity(z[:, None], z[None], dim=-1)  # (B, B); elementwise, so that autocast leaves it alone
+    others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    return F.log_softmax(cosine[others].view(len(z), len(z) - 1) / tau, dim=1)

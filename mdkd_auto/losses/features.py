@@ -1,0 +1,54 @@
+"""Distillation of feature maps: their values, eq. (12), and the direction of their means, eq. (13).
+
+Both take lists of maps, one a level, (B, C, *S). The student's maps are already projected to the teacher's channels
+(projecting the teacher instead has the trivial minimum "all zero"). No gradient reaches the teacher.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdkd_auto.losses.precision import at_least_float32
+
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation mode for a number of spatial axes
+
+
+def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Eq. (12): the mean over levels of the mean squared difference.
+
+    A student's map of another size is resized linearly to the teacher's.
+    """
+    levels = [
+        F.mse_loss(_resized(at_least_float32(ours), theirs), at_least_float32(theirs.detach()))
+        for ours, theirs in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(levels).mean()
+
+
+def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Eq. (13): the mean over levels and images of 1 - cos(pooled F_S, pooled F_T)."""
+    levels = [
+        1 - F.cosine_similarity(pooled(ours), pooled(theirs.detach()), dim=1).mean()
+        for ours, theirs in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(levels).mean()
+
+
+def pooled(features: Tensor) -> Tensor:
+    """The mean of each channel, (B, C, *S) -> (B, C)."""
+    return at_least_float32(features).flatten(2).mean(2)
+
+
+def _resized(features: Tensor, like: Tensor) -> Tensor:
+    """``features`` at the size of ``like``, (B, C, *S) -> (B, C, *S_like). Raises ValueError for other channels."""
+    if features.shape[1] != like.shape[1]:
+        raise ValueError(
+            f"The student's map has {features.shape[1]} channels, the teacher's {like.shape[1]}; "
+            "project the student's with a 1x1 convolution first"
+        )
+    size = like.shape[2:]
+    if features.shape[2:] == size:
+        return features
+    return F.interpolate(features, size=size, mode=LINEAR[len(size)], align_corners=False)

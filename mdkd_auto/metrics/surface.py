@@ -1,0 +1,109 @@
+"""Distances between the surfaces of two masks: HD95 and surface Dice.
+
+Definition of Nikolov et al., "Deep learning to achieve clinically applicable segmentation of head and neck anatomy for
+radiotherapy", 2018, section "Surface DSC", as DeepMind's surface-distance library computes it: surface elements lie at
+the corners between voxels, each weighs as much as the surface through it (``surfels``), and its distance is to the
+nearest surface element of the other mask. The tests hold this module to that library.
+
+The library is not used at run time: its one release needs names that numpy 2 has dropped. A tree of
+surface elements takes the place of its distance transform: same distances, but only where there is surface. Where two
+elements are equally near, rounding may choose another one, which matters only at a tolerance of exactly that distance.
+"""
+
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from mdkd_auto.metrics.masks import Mask, check_masks, in_plane
+from mdkd_auto.metrics.surfels import Floats, surfel_sizes
+from mdkd_auto.records import Record
+
+HAUSDORFF_FRACTION = 0.95  # of the surface, for HD95
+TOLERANCE_MM = 2.0  # default of the surface Dice; two pixels where the spacing is unknown
+
+
+class SurfaceScores(Record, frozen=True, kw_only=True):
+    """Both None when both masks are empty."""
+
+    hd95: float | None  # mm (pixels where the spacing is unknown: a spacing of ones)
+    surface_dice: float | None
+
+
+def surface_scores(
+    prediction: Mask, truth: Mask, spacing_mm: tuple[float, ...], tolerance_mm: float = TOLERANCE_MM
+) -> SurfaceScores:
+    """HD95 and surface Dice of boolean masks (y, x) or (z, y, x), with one spacing an axis; (1, y, x) counts as 2-D.
+
+    HD95: the larger of the two directed distances that 95 % of a surface does not exceed. Surface Dice: the share of
+    both surfaces that lies within the tolerance of the other one.
+
+    Exactly one mask empty: the surface Dice is 0 and HD95 is the diagonal of the image, the worst that image allows.
+    There is no distance to measure, but leaving the case out would reward a model for predicting nothing.
+
+    Raises ValueError for shapes that differ, arrays that are not boolean, a spacing that does not fit, and a
+    negative tolerance.
+    """
+    check_masks(prediction, truth)
+    if not tolerance_mm >= 0:
+        raise ValueError(f"The tolerance is a distance of at least 0 mm, not {tolerance_mm}")
+    prediction, _ = in_plane(prediction, spacing_mm)
+    truth, spacing_mm = in_plane(truth, spacing_mm)
+    predicted, true = bool(prediction.any()), bool(truth.any())
+    if not predicted and not true:
+        return SurfaceScores(hd95=None, surface_dice=None)
+    if predicted != true:
+        diagonal_mm = float(np.linalg.norm(np.multiply(truth.shape, spacing_mm)))
+        return SurfaceScores(hd95=diagonal_mm, surface_dice=0.0)
+
+    box = _bounding_box(prediction | truth)
+    points_a, sizes_a = _surface(prediction[box], spacing_mm)
+    points_b, sizes_b = _surface(truth[box], spacing_mm)
+    distances_a = _distances_mm(points_a, points_b, spacing_mm)
+    distances_b = _distances_mm(points_b, points_a, spacing_mm)
+    near = sizes_a[distances_a <= tolerance_mm].sum() + sizes_b[distances_b <= tolerance_mm].sum()
+    return SurfaceScores(
+        hd95=max(_weighted_quantile(distances_a, sizes_a), _weighted_quantile(distances_b, sizes_b)),
+        surface_dice=float(near / (sizes_a.sum() + sizes_b.sum())),
+    )
+
+
+def _bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Of a mask that is not empty."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        hits = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(hits[0]), int(hits[-1]) + 1))
+    return tuple(box)
+
+
+def _surface(mask: Mask, spacing_mm: tuple[float, ...]) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Surface elements of a mask, closed at the border: indices (n, dimensions) of corners, and sizes (n,)."""
+    padded = np.pad(mask, 1).view(np.uint8)
+    cases = np.zeros([length + 1 for length in mask.shape], dtype=np.uint8)
+    for bit, corner in enumerate(product((0, 1), repeat=mask.ndim)):
+        window = tuple(slice(start, start + length) for start, length in zip(corner, cases.shape, strict=True))
+        cases |= padded[window] << np.uint8(bit)
+    full = 2 ** (2**mask.ndim) - 1
+    at_surface = (cases != 0) & (cases != full)
+    return np.argwhere(at_surface), surfel_sizes(spacing_mm)[cases[at_surface]]
+
+
+def _distances_mm(
+    points: npt.NDArray[np.int64], others: npt.NDArray[np.int64], spacing_mm: tuple[float, ...]
+) -> Floats:
+    """Distance (n,) from each of ``points`` (n, dimensions) to the nearest of ``others`` (m, dimensions)."""
+    spacing = np.asarray(spacing_mm)
+    _, nearest = cKDTree(others * spacing, balanced_tree=False, compact_nodes=False).query(points * spacing)
+    steps = (points - others[nearest]) * spacing  # from whole steps, so that 5 x 0.4 mm is 2 mm and not a little more
+    return np.asarray(np.sqrt((steps**2).sum(axis=1)), dtype=np.float64)
+
+
+def _weighted_quantile(distances_mm: Floats, sizes: Floats) -> float:
+    """The distance at which the surface, sorted by distance, reaches 95 % of its size."""
+    order = np.lexsort((sizes, distances_mm))
+    reached = np.cumsum(sizes[order]) / sizes.sum()
+    index = min(int(np.searchsorted(reached, HAUSDORFF_FRACTION)), len(order) - 1)
+    return float(distances_mm[order[index]])

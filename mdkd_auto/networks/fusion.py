@@ -1,0 +1,215 @@
+"""Stage 2: the joint teacher's encoder. Frozen teachers' maps are fused level by level.
+
+At each level: cross-attention from the target teacher to all teachers, concatenation along channels, a residual
+convolution block. Teacher 0 is the target's own.
+"""
+
+from collections.abc import Sequence
+from math import ceil, prod
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTION, INSTANCE_NORM, NORM_SETTINGS
+from mdkd_auto.networks.model import Encoder
+
+Fuse = Literal["both", "encoder", "bottleneck"]
+
+KEY_GRID = {2: 8, 3: 4}  # key tokens an axis at most, by number of spatial axes: 64 keys a teacher, so linear cost
+MOST_QUERIES = 4096  # 64 x 64 or 16 x 16 x 16; a larger map is pooled for its queries
+QUERY_POOLING = 4  # an axis
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+class CrossAttentionFusion(nn.Module):
+    """Fuse one level: the maps of all teachers, (B, teacher_channels[i], *S), become one (B, channels, *S).
+
+    A teacher of another width is first brought to ``channels`` by a 1x1 convolution; by default none is.
+    Each map is first normalised over channels and space of its own image, so that teachers of different scales compare
+    and an image's result never depends on its neighbours in the batch. Keys and values come from all teachers, pooled
+    to ``key_grid`` an axis at most; queries from the target teacher, pooled by 4 an axis (and the attended map resized
+    back) where the map has more than 4096 tokens. So the cost grows linearly with the voxels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        teachers: int,
+        ndim: int,
+        key_grid: int | None = None,
+        attention_width: int = 64,
+        heads: int = 4,
+        kernel_size: Sequence[int] | int = 3,
+        teacher_channels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        widths = (channels,) * teachers if teacher_channels is None else teacher_channels
+        self.adapters = nn.ModuleList(_adapter(width, channels, ndim) for width in widths)
+        self.key_grid = KEY_GRID[ndim] if key_grid is None else key_grid
+        self.heads = heads
+        self.query = nn.Linear(channels, attention_width)
+        self.key = nn.Linear(channels, attention_width)
+        self.value = nn.Linear(channels, attention_width)
+        self.output = nn.Linear(attention_width, channels)
+        self.teacher_embedding = nn.Parameter(0.02 * torch.randn(teachers, attention_width))
+        self.reduce = CONVOLUTION[ndim]((teachers + 1) * channels, channels, 1)
+        self.block = ResidualBlock(channels, ndim, kernel_size)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S)."""
+        maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
+        concatenated = torch.cat([self.attend(maps), *maps], dim=1)  # (B, (teachers + 1) * C, *S)
+        fused: Tensor = self.block(self.reduce(concatenated))
+        return fused
+
+    def attend(self, maps: Sequence[Tensor]) -> Tensor:
+        """What the target's tokens find among all teachers' tokens, (B, C, *S) each -> (B, C, *S)."""
+        size = maps[0].shape[2:]
+        grid = tuple(min(length, self.key_grid) for length in size)
+        tokens = torch.stack([_tokens(_pooled(features, grid)) for features in maps], dim=1)  # (B, teachers, N, C)
+        keys = (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)  # (B, teachers * N, width)
+        values = self.value(tokens).flatten(1, 2)  # (B, teachers * N, width)
+        query_size = _query_size(tuple(size))
+        queries = self.query(_tokens(_pooled(maps[0], query_size)))  # (B, M, width)
+        attended = F.scaled_dot_product_attention(
+            self._split(queries), self._split(keys), self._split(values)
+        )  # (B, heads, M, width / heads)
+        found = self.output(attended.transpose(1, 2).flatten(2))  # (B, M, C)
+        found = found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
+        if query_size == tuple(size):
+            return found
+        return F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(B, N, width) -> (B, heads, N, width / heads)."""
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, normalisation, activation, convolution, normalisation; plus the input; activation."""
+
+    def __init__(self, channels: int, ndim: int, kernel_size: Sequence[int] | int = 3) -> None:
+        super().__init__()
+        kernel = (kernel_size,) * ndim if isinstance(kernel_size, int) else tuple(kernel_size)
+        convolution, norm = CONVOLUTION[ndim], INSTANCE_NORM[ndim]
+        self.layers = nn.Sequential(
+            convolution(channels, channels, kernel, padding="same"),  # type: ignore[arg-type]  # a tuple of ndim
+            norm(channels, **NORM_SETTINGS),
+            ACTIVATION(**ACTIVATION_SETTINGS),
+            convolution(channels, channels, kernel, padding="same"),  # type: ignore[arg-type]
+            norm(channels, **NORM_SETTINGS),
+        )
+        self.activation = ACTIVATION(**ACTIVATION_SETTINGS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S)."""
+        result: Tensor = self.activation(x + self.layers(x))
+        return result
+
+
+class JointEncoder(Encoder):
+    """Frozen teacher encoders and a trained fusion for each level; channels and strides are the target teacher's.
+
+    ``fuse`` says which levels: all (``both``), all but the bottleneck (``encoder``), or the ``bottleneck`` alone. Any
+    other level hands on the target teacher's map. The encoders given are frozen in place: no gradients, always in
+    evaluation mode. One teacher, the target's alone, is allowed: the self-distillation control. ``state_dict`` holds
+    the teachers' weights too, so a checkpoint stands by itself; give the optimiser what still requires gradients.
+    """
+
+    def __init__(self, teachers: Sequence[Encoder], fuse: Fuse = "both") -> None:
+        super().__init__()
+        _check_teachers(teachers, fuse)
+        target = teachers[0]
+        self.channels, self.strides, self.kernel_sizes = target.channels, target.strides, target.kernel_sizes
+        self.fuse = fuse
+        self.teachers = nn.ModuleList(teachers).requires_grad_(False).eval()
+        self.fusions = nn.ModuleDict()  # by level
+        for level in _fused_levels(len(self.channels), fuse):
+            self.fusions[str(level)] = CrossAttentionFusion(
+                self.channels[level],
+                len(teachers),
+                ndim=len(self.strides[level]),
+                kernel_size=self.kernel_sizes[level],
+                teacher_channels=[teacher.channels[level] for teacher in teachers],
+            )
+
+    def train(self, mode: bool = True) -> "JointEncoder":
+        """As any module, but the teachers stay in evaluation mode: their batch-norm statistics are frozen too."""
+        super().train(mode)
+        self.teachers.eval()
+        return self
+
+    def forward(self, x: Tensor, silence_sources: bool = False) -> list[Tensor]:
+        """(B, C, *S) -> one map a level, (B, channels[i], *S / strides[i]).
+
+        ``silence_sources`` replaces each source teacher's map by its mean over the batch and all voxels, one number a
+        channel, which tells nothing about where or in which image (give it batches, not single images). It serves to
+        check that the sources are listened to.
+        """
+        with torch.no_grad():
+            by_teacher: list[list[Tensor]] = [teacher(x) for teacher in self.teachers]
+        if silence_sources:
+            by_teacher = [by_teacher[0], *([_silenced(features) for features in maps] for maps in by_teacher[1:])]
+        by_level = [list(maps) for maps in zip(*by_teacher, strict=True)]
+        return [
+            self.fusions[str(level)](maps) if str(level) in self.fusions else maps[0]
+            for level, maps in enumerate(by_level)
+        ]
+
+
+def _fused_levels(levels: int, fuse: Fuse) -> range:
+    return {"both": range(levels), "encoder": range(levels - 1), "bottleneck": range(levels - 1, levels)}[fuse]
+
+
+def _check_teachers(teachers: Sequence[Encoder], fuse: str) -> None:
+    """Raise SettingsError unless ``fuse`` is known and all teachers agree level by level."""
+    if fuse not in get_args(Fuse):
+        raise SettingsError(f"fuse is {fuse!r}; use one of {', '.join(get_args(Fuse))}")
+    if not teachers:
+        raise SettingsError("A joint teacher needs the target's teacher at least; none was given")
+    for number, teacher in enumerate(teachers):
+        if teacher.strides != teachers[0].strides:
+            raise SettingsError(
+                f"Teacher {number} has levels at strides {teacher.strides}, the target's at {teachers[0].strides}; "
+                "train all teachers with the same group plan"
+            )
+
+
+def _adapter(width: int, wanted: int, ndim: int) -> nn.Module:
+    """A 1x1 convolution to the target teacher's width, where it differs."""
+    return nn.Identity() if width == wanted else CONVOLUTION[ndim](width, wanted, 1)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 over channels and voxels of each image, (B, C, *S) -> (B, C, *S); precision kept."""
+    return F.group_norm(features, num_groups=1).to(features.dtype)
+
+
+def _silenced(features: Tensor) -> Tensor:
+    """The mean of each channel over batch and voxels, everywhere, (B, C, *S) -> (B, C, *S)."""
+    axes = (0, *range(2, features.ndim))
+    return features.mean(axes, keepdim=True).expand_as(features)
+
+
+def _tokens(features: Tensor) -> Tensor:
+    """(B, C, *S) -> (B, N, C)."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def _pooled(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Average-pooled to ``size``, (B, C, *S) -> (B, C, *size)."""
+    if tuple(features.shape[2:]) == size:
+        return features
+    if len(size) == 2:
+        return F.adaptive_avg_pool2d(features, (size[0], size[1]))
+    return F.adaptive_avg_pool3d(features, (size[0], size[1], size[2]))
+
+
+def _query_size(size: tuple[int, ...]) -> tuple[int, ...]:
+    """A map's own size, or a quarter an axis where it has more than MOST_QUERIES tokens."""
+    if prod(size) <= MOST_QUERIES:
+        return size
+    return tuple(ceil(length / QUERY_POOLING) for length in size)

@@ -1,0 +1,33 @@
+"""A network is an encoder and a head. The method touches only encoders, a task only heads."""
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """What every encoder offers: forward(x (B, C, *S)) -> one map a level, (B, channels[i], *S / strides[i]).
+
+    The last level is the bottleneck. Tuples within ``strides`` and ``kernel_sizes`` have one entry a spatial axis.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]  # cumulative, against the input
+    kernel_sizes: tuple[tuple[int, ...], ...]  # of convolutions that suit the level's voxels: flat where they are thick
+
+
+class Model(nn.Module):
+    """An encoder and the head that reads its maps."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> what the head gives: logits (B, K, *S) for segmentation."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(B, C, *S) -> one map a level, the bottleneck last."""
+        maps: list[Tensor] = self.encoder(x)
+        return maps

@@ -1,0 +1,162 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.networks.fusion import CrossAttentionFusion, Fuse, JointEncoder, ResidualBlock
+from mdkd_auto.networks.model import Encoder, Model
+from mdkd_auto.networks.unet import UNetEncoder, UNetHead
+from mdkd_auto.records import Topology
+
+FLAT = Topology(features=(4, 8, 8), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2)))
+WIDER = Topology(features=(6, 8, 10), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2)))
+THICK_SLICES = Topology(
+    features=(4, 8, 8), kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)), strides=((1, 1, 1), (1, 2, 2), (2, 2, 2))
+)
+
+
+class BatchNormEncoder(Encoder):
+    """One level with batch statistics and dropout: both must stay still in a frozen teacher."""
+
+    channels, strides, kernel_sizes = (4,), ((1, 1),), ((3, 3),)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.layers(x)]
+
+
+def joint_of(*topologies: Topology, fuse: Fuse = "both") -> JointEncoder:
+    torch.manual_seed(0)
+    return JointEncoder([UNetEncoder(t, ndim=len(t.strides[0])) for t in topologies], fuse)
+
+
+@pytest.mark.parametrize(
+    ("topologies", "size"),
+    [((FLAT, FLAT, FLAT), (16, 24)), ((FLAT, WIDER), (16, 16)), ((FLAT,), (8, 8)), ((THICK_SLICES,) * 2, (4, 8, 12))],
+)
+def test_shapes_are_those_of_the_target_teacher(topologies: tuple[Topology, ...], size: tuple[int, ...]) -> None:
+    joint, x = joint_of(*topologies), torch.randn(2, 1, *size)
+    target = UNetEncoder(topologies[0], ndim=len(size))
+    assert (joint.channels, joint.strides, joint.kernel_sizes) == (
+        target.channels, target.strides, target.kernel_sizes
+    )  # fmt: skip
+    maps = joint(x)
+    assert [m.shape for m in maps] == [m.shape for m in target(x)]
+    assert UNetHead(topologies[0], len(size), 2)(maps).shape == (2, 2, *size)
+
+
+@pytest.mark.parametrize("size", [(68, 64), (3, 40, 40)])
+def test_large_maps_are_attended_at_a_quarter(size: tuple[int, ...]) -> None:
+    fusion = CrossAttentionFusion(4, teachers=2, ndim=len(size))
+    maps = [torch.randn(1, 4, *size) for _ in range(2)]
+    assert fusion.attend(maps).shape == maps[0].shape
+    assert fusion(maps).shape == maps[0].shape
+
+
+def test_attention_against_slow_reference() -> None:
+    torch.manual_seed(0)
+    fusion = CrossAttentionFusion(3, teachers=2, ndim=2, key_grid=8, attention_width=4, heads=2)
+    maps = [torch.randn(1, 3, 2, 3) for _ in range(2)]
+    tokens = [m[0].flatten(1).T for m in maps]  # (6, 3) each
+    keys = torch.cat([fusion.key(t) + fusion.teacher_embedding[i] for i, t in enumerate(tokens)])
+    values = torch.cat([fusion.value(t) for t in tokens])
+    rows = []
+    for query in fusion.query(tokens[0]):
+        parts = []
+        for head in (slice(0, 2), slice(2, 4)):
+            weights = torch.softmax(torch.stack([query[head] @ key[head] for key in keys]) / 2**0.5, 0)
+            parts.append(sum(w * v[head] for w, v in zip(weights, values, strict=True)))
+        rows.append(fusion.output(torch.cat(parts)))
+    expected = torch.stack(rows).T.reshape(1, 3, 2, 3)
+    torch.testing.assert_close(fusion.attend(maps), expected)
+
+
+def test_teachers_of_different_scale_compare() -> None:
+    torch.manual_seed(0)
+    fusion = CrossAttentionFusion(4, teachers=2, ndim=2)
+    target, source = torch.randn(2, 1, 4, 8, 8)
+    torch.testing.assert_close(fusion([target, source]), fusion([target, 1000 * source]), rtol=1e-3, atol=1e-3)
+
+
+def test_no_gradient_reaches_a_frozen_teacher() -> None:
+    joint = joint_of(FLAT, WIDER)
+    model = Model(joint, UNetHead(FLAT, 2, 1))
+    model(torch.randn(2, 1, 8, 8)).square().sum().backward()
+    assert all(p.grad is None and not p.requires_grad for p in joint.teachers.parameters())
+    assert all(p.grad is not None for p in joint.fusions.parameters())
+    assert all(p.grad is not None for p in model.head.parameters())
+
+
+def test_teachers_stay_in_evaluation_mode() -> None:
+    joint = JointEncoder([BatchNormEncoder(), BatchNormEncoder()])
+    model = Model(joint, nn.Identity()).train()
+    before = {name: value.clone() for name, value in joint.teachers.state_dict().items()}
+    x = torch.randn(4, 1, 8, 8) + 5
+    first, second = joint(x), joint(x)
+    assert joint.training
+    assert not any(module.training for module in joint.teachers.modules())
+    assert all(torch.equal(value, before[name]) for name, value in joint.teachers.state_dict().items())
+    assert torch.equal(first[0], second[0])  # no dropout
+    assert model.eval().train().training
+
+
+def test_an_image_does_not_depend_on_its_neighbours() -> None:
+    joint, images = joint_of(FLAT, FLAT), torch.randn(3, 1, 16, 16)
+    for together, alone in zip(joint(images), joint(images[1:2]), strict=True):
+        torch.testing.assert_close(together[1:2], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_silenced_sources_are_missed() -> None:
+    joint, images = joint_of(FLAT, FLAT), torch.randn(2, 1, 16, 16)
+    for heard, silenced in zip(joint(images), joint(images, silence_sources=True), strict=True):
+        assert not torch.allclose(heard, silenced, atol=1e-2)
+
+
+def test_silenced_sources_say_nothing_of_the_image() -> None:
+    joint = joint_of(FLAT, FLAT)
+    with torch.no_grad():  # a target teacher that sees nothing either
+        for parameter in joint.teachers[0].parameters():
+            parameter.zero_()
+    first, second = joint(torch.randn(2, 1, 16, 16), silence_sources=True)[0]
+    torch.testing.assert_close(first, second)
+
+
+def test_without_sources_silence_changes_nothing() -> None:
+    joint, images = joint_of(FLAT), torch.randn(2, 1, 16, 16)
+    assert all(torch.equal(a, b) for a, b in zip(joint(images), joint(images, silence_sources=True), strict=True))
+
+
+@pytest.mark.parametrize(("fuse", "fused"), [("both", {0, 1, 2}), ("encoder", {0, 1}), ("bottleneck", {2})])
+def test_levels_not_fused_are_the_targets(fuse: Fuse, fused: set[int]) -> None:
+    joint, images = joint_of(FLAT, FLAT, fuse=fuse), torch.randn(2, 1, 16, 16)
+    target = joint.teachers[0](images)
+    changed = {i for i, (a, b) in enumerate(zip(joint(images), target, strict=True)) if not torch.equal(a, b)}
+    assert changed == fused
+
+
+def test_residual_block_adds_its_input() -> None:
+    block = ResidualBlock(3, ndim=2)
+    nn.init.zeros_(block.layers[4].weight)  # type: ignore[arg-type]
+    x = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(block(x), x)
+
+
+def test_state_stands_by_itself() -> None:
+    joint, images = joint_of(FLAT, WIDER), torch.randn(1, 1, 16, 16)
+    torch.manual_seed(1)
+    other = JointEncoder([UNetEncoder(FLAT), UNetEncoder(WIDER)])
+    other.load_state_dict(joint.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(joint(images), other(images), strict=True))
+
+
+def test_refusals() -> None:
+    with pytest.raises(SettingsError, match="'all'; use one of both, encoder, bottleneck"):
+        joint_of(FLAT, fuse="all")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="at least"):
+        JointEncoder([])
+    other = Topology(features=(4, 8, 8), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (1, 2)))
+    with pytest.raises(SettingsError, match="Teacher 1 has levels at strides"):
+        joint_of(FLAT, other)
