@@ -1,0 +1,97 @@
+"""What all commands share: the root folder, settings flags, logging, and errors without a traceback."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.paths import DEFAULT_ROOT, ROOT_VARIABLE, Root
+
+logger = logging.getLogger("mdkd_auto")
+
+# Flags for the common settings; every other one goes into a --settings file.
+_SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
+    ("--epochs", "epochs", int, "at most so many epochs (default 300)"),
+    ("--iterations", "iterations_per_epoch", int, "updates an epoch (default 250)"),
+    ("--width", "width", int, "feature maps of the first stage (default: the plan's)"),
+    ("--batch-size", "batch_size", int, "patches an update (default: the plan's)"),
+    ("--lr", "learning_rate", float, "learning rate of Adam (default 1e-4)"),
+    ("--seed", "seed", int, "of weights, batches and augmentation (default 0)"),
+    ("--fold", "fold", int, "cross-validation fold (default 0)"),
+    ("--device", "device", str, "auto, cpu, cuda, cuda:1, mps (default auto)"),
+    ("--precision", "precision", str, "auto, fp32 or bf16 (default auto)"),
+)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments of every command."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--root", type=Path, help=f"folder with raw/, preprocessed/ and results/ (default: "
+                      f"${ROOT_VARIABLE}, else ./{DEFAULT_ROOT})")  # fmt: skip
+    made.add_argument("--verbose", action="store_true", help="say more")
+    return made
+
+
+def add_settings(made: argparse.ArgumentParser) -> None:
+    """The flags of training settings."""
+    made.add_argument("-c", "--configuration", default="2d", choices=("2d", "3d_fullres"), help="default 2d")
+    made.add_argument("--settings", type=Path, help="JSON file with any of the settings in docs/settings.md")
+    made.add_argument("--keep-classes", action="store_true", default=None,
+                      help="train the target's own classes, not one foreground")  # fmt: skip
+    for flag, name, kind, text in _SETTING_FLAGS:
+        made.add_argument(flag, dest=name, type=kind, help=text)
+
+
+def settings_from(arguments: argparse.Namespace) -> Any:
+    """The settings of a command line. Raises SettingsError."""
+    from mdkd_auto.settings import load_settings
+
+    names = [name for _, name, _, _ in _SETTING_FLAGS] + ["keep_classes"]
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return load_settings(arguments.settings, given)
+
+
+def root_from(arguments: argparse.Namespace) -> Root:
+    """The root folder: flag, else environment, else ./mdkd_data; says which."""
+    if arguments.root is not None:
+        folder, source = arguments.root, "--root"
+    elif os.environ.get(ROOT_VARIABLE):
+        folder, source = Path(os.environ[ROOT_VARIABLE]), ROOT_VARIABLE
+    else:
+        folder, source = Path(DEFAULT_ROOT), "default"
+    folder = folder.absolute()
+    logger.info("root: %s (%s)", folder, source)
+    return Root(folder)
+
+
+def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
+    """Parse, work, and turn a user's mistake into a message; returns the exit status."""
+    arguments = made.parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", stream=sys.stdout, force=True
+    )
+    for library in ("matplotlib", "PIL", "filelock", "nibabel"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        return work(arguments)
+    except MdkdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def report_problems(problems: Sequence[str]) -> int:
+    """Name what went wrong at the end, where it is seen; returns the exit status."""
+    if not problems:
+        return 0
+    listed = "\n".join(f"  - {problem}" for problem in problems)
+    print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}; the rest is done:\n{listed}", file=sys.stderr)
+    return 1

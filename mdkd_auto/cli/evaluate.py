@@ -1,0 +1,45 @@
+"""mdkd_evaluate: score masks against labels, or write the table of what is trained."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdkd_auto.cli.common import add_settings, parser, report_problems, root_from, run, settings_from
+from mdkd_auto.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = parser(
+        "With -i and -l: score a folder of masks against the labels of a raw data set.\n"
+        "Without: write the tables of the finished runs with these settings; nothing is trained."
+    )
+    made.add_argument("-i", "--masks", type=Path, help="folder of predicted masks, named as the cases")
+    made.add_argument("-l", "--labels", type=Path, help="raw data set folder with the labels: .../Dataset011_LungTumour")
+    made.add_argument("-o", "--out", type=Path, help="folder for summary.json, .csv and .md (default: the masks' folder)")
+    made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
+    add_settings(made)
+    return run(made, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    if (arguments.masks is None) != (arguments.labels is None):
+        raise SettingsError("-i and -l go together: masks, and the raw data set with their labels")
+    if arguments.masks is None:
+        settings = settings_from(arguments)
+        root = root_from(arguments)
+        from mdkd_auto import pipeline
+
+        for table in pipeline.tables(root, settings, arguments.group, configuration=arguments.configuration):
+            logger.info("%s\ntable -> %s", table.markdown, table.path)
+        return 0
+    from mdkd_auto import pipeline
+    from mdkd_auto.experiments.scoring import summary_markdown
+
+    summary = pipeline.evaluate(
+        arguments.masks, arguments.labels, keep_classes=bool(arguments.keep_classes), out=arguments.out
+    )
+    logger.info("%s-> %s", summary_markdown(summary), (arguments.out or arguments.masks) / "summary.json")
+    return report_problems([f"{case}: {problem}" for case, problem in summary.failed.items()])

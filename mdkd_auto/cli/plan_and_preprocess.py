@@ -1,0 +1,40 @@
+"""mdkd_plan_and_preprocess: raw folder -> fingerprints, plans, splits, preprocessed cases."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from mdkd_auto.cli.common import parser, report_problems, root_from, run
+from mdkd_auto.errors import SettingsError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = parser("Fingerprint, plan and preprocess the data sets of the raw folder. Run again, it does what is new.")
+    made.add_argument("-g", "--group", help="only this group: CT, MRI, CXR (default: every group)")
+    made.add_argument("-c", "--configuration", action="append", choices=("2d", "3d_fullres"), default=[],
+                      help="only this configuration; may be repeated (default: all that the plan has)")  # fmt: skip
+    made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
+    made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
+                      help="input channel of a data set, by name or number: 001=T1c")  # fmt: skip
+    made.add_argument("--replan", action="store_true", help="forget the earlier plan instead of keeping what still fits")
+    made.add_argument("-j", "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes")
+    return run(made, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    root = root_from(arguments)
+    from mdkd_auto import pipeline
+
+    groups, _ = pipeline.find_groups(root, arguments.group)
+    names = [dataset.name for datasets in groups.values() for dataset in datasets]
+    channels = {}
+    for text in arguments.channel:
+        dataset, equals, channel = text.partition("=")
+        if not equals or not channel:
+            raise SettingsError(f"--channel {text!r}: expected DATASET=CHANNEL, such as 001=T1c")
+        channels[pipeline.find_name(dataset, names)] = channel
+    outcome = pipeline.plan_and_preprocess(
+        root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
+        channels=channels, replan=arguments.replan, workers=arguments.workers,
+    )  # fmt: skip
+    return report_problems(outcome.problems)

@@ -1,0 +1,28 @@
+"""mdkd_train_all_permutations: every target of a group with the help of all its other data sets."""
+
+import argparse
+from collections.abc import Sequence
+
+from mdkd_auto.cli.common import add_settings, parser, root_from, run, settings_from
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = parser(
+        "For every target of a group: teachers, joint teacher, student and baselines, then the table.\n"
+        "Jobs that are done are not done again; an interrupted one goes on from its last checkpoint."
+    )
+    made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
+    made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
+    add_settings(made)
+    return run(made, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    settings = settings_from(arguments)
+    root = root_from(arguments)
+    from mdkd_auto import pipeline
+
+    pipeline.train_all_permutations(
+        root, settings, arguments.group, configuration=arguments.configuration, dry_run=arguments.dry_run
+    )
+    return 0

@@ -1,0 +1,29 @@
+"""Which image files are read, and with which ending a mask for them is written."""
+
+from pathlib import PurePath
+
+from mdkd_auto.errors import ImageError
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
+TIFF_ENDINGS = (".tif", ".tiff")
+JPEG_ENDINGS = (".jpg", ".jpeg")
+PLANAR_ENDINGS = (".png", ".bmp", *JPEG_ENDINGS, *TIFF_ENDINGS)
+ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS, *PLANAR_ENDINGS)
+
+# JPEG would corrupt labels; an .mhd is two files, which cannot be replaced in one step.
+_MASK_ENDINGS = {".jpg": ".png", ".jpeg": ".png", ".mhd": ".mha"}
+
+
+def image_ending(path: PurePath | str) -> str:
+    """The supported ending of a file name, in lower case. Raises ImageError for any other."""
+    name = PurePath(path).name.lower()
+    for ending in ENDINGS:
+        if name.endswith(ending) and len(name) > len(ending):
+            return ending
+    raise ImageError(f"{path}: not an image this program reads; endings: {', '.join(ENDINGS)}")
+
+
+def output_ending(input_ending: str) -> str:
+    """The ending of a mask for an image with ``input_ending``: the same, but .png for JPEG and .mha for .mhd."""
+    return _MASK_ENDINGS.get(input_ending.lower(), input_ending)

@@ -1,0 +1,76 @@
+"""Reading images in canonical orientation, and writing masks back in the geometry of the file they are for."""
+
+from pathlib import Path
+
+from mdkd_auto.data.endings import (
+    ENDINGS,
+    ITK_ENDINGS,
+    NIFTI_ENDINGS,
+    image_ending,
+    output_ending,
+)
+from mdkd_auto.data.itk import read_itk, write_itk
+from mdkd_auto.data.nifti import nifti_bytes, read_nifti
+from mdkd_auto.data.orientation import Array, Header, Image, same_geometry
+from mdkd_auto.data.planar import read_planar, write_planar
+from mdkd_auto.errors import ImageError
+from mdkd_auto.files import write_atomically
+
+__all__ = ["ENDINGS", "Header", "Image", "image_ending", "output_ending", "read_image", "same_geometry", "write_mask"]
+
+_READERS = {"nifti": read_nifti, "itk": read_itk, "planar": read_planar}
+
+
+def read_image(path: Path) -> Image:
+    """Read one file of any of ``ENDINGS``, whole, into canonical orientation.
+
+    Raises ImageError with the file's name for one that is missing, damaged, truncated, in colour or not 2-D or 3-D.
+    """
+    path = Path(path)
+    ending = image_ending(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: the file does not exist")
+    try:
+        return _READERS[_family(ending)](path, ending)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries raise dozens of kinds on damaged files
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ImageError(f"{path}: cannot be read ({reason[0]}); copy or export it anew") from error
+
+
+def write_mask(path: Path, mask: Array, header: Header) -> None:
+    """Write labels (z, y, x, canonical) in the geometry of the file ``header`` came from, whole or not at all.
+
+    ``path`` ends as ``output_ending(header.ending)`` or in another ending of the same family (.nii for .nii.gz).
+    Labels are uint8, or uint16 where one exceeds 255. Raises ImageError.
+    """
+    path = Path(path)
+    ending = image_ending(path)
+    if _family(ending) != _family(header.ending):
+        wanted = output_ending(header.ending)
+        raise ImageError(f"{path}: a mask for a {header.ending} image is written as {wanted}, not as {ending}")
+    if ending == ".mhd":
+        raise ImageError(f"{path}: a mask is written as one file; use .mha")
+    try:
+        if ending in NIFTI_ENDINGS:
+            content = nifti_bytes(mask, header, compress=ending == ".nii.gz")
+            write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+        elif ending in ITK_ENDINGS:
+            write_atomically(path, lambda temporary: write_itk(temporary, mask, header))
+        else:
+            write_atomically(path, lambda temporary: write_planar(temporary, ending, mask, header))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
+def _family(ending: str) -> str:
+    if ending in NIFTI_ENDINGS:
+        return "nifti"
+    return "itk" if ending in ITK_ENDINGS else "planar"
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

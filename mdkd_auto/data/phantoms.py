@@ -1,0 +1,111 @@
+"""Small CT-like volumes with lesions, for the demo, tests and benchmarks: written as nnU-Net raw data sets."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from mdkd_auto.files import write_atomically, write_text
+
+AIR_HU, LUNG_HU, TISSUE_HU, BONE_HU = -1000.0, -800.0, 40.0, 600.0
+
+
+class Look(NamedTuple):
+    """How the scanner and the disease of one data set look."""
+
+    name: str
+    spacing_mm: tuple[float, float, float]  # (z, y, x)
+    shape: tuple[int, int, int]  # (z, y, x)
+    noise_hu: float
+    scale: float  # of all intensities: another kernel, another calibration
+    contrast_hu: float  # lesion against tissue
+    radius_mm: tuple[float, float]
+    elongation: float  # 1: spheres
+    ragged: float  # 0: smooth border
+
+
+LOOKS = (
+    Look("Dataset901_RoundBright", (3.0, 3.2, 3.2), (14, 72, 72), 35.0, 1.0, 75.0, (9.0, 20.0), 1.0, 0.0),
+    Look("Dataset902_FlatFaint", (4.0, 3.6, 3.6), (12, 64, 64), 30.0, 1.1, 55.0, (12.0, 26.0), 1.8, 0.1),
+    Look("Dataset903_RaggedDark", (5.0, 2.9, 2.9), (10, 80, 80), 40.0, 0.9, -75.0, (8.0, 18.0), 1.3, 0.35),
+)
+
+
+def write_datasets(raw: Path, looks: tuple[Look, ...] = LOOKS, cases: int = 12, seed: int = 0) -> None:
+    """Write each look as a raw data set of ``cases`` volumes into ``raw``."""
+    for number, look in enumerate(looks):
+        folder = raw / look.name
+        for index in range(cases):
+            image, label = volume(look, np.random.default_rng([seed, number, index]))
+            case = f"case_{index:03d}"
+            _save(folder / "imagesTr" / f"{case}_0000.nii.gz", image, look)
+            _save(folder / "labelsTr" / f"{case}.nii.gz", label, look)
+        description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1}, "numTraining": cases,
+                       "file_ending": ".nii.gz"}  # fmt: skip
+        write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+
+
+def write_new_images(folder: Path, look: Look, cases: int = 2, seed: int = 10_000) -> None:
+    """Write images without labels, as they would come from the clinic."""
+    for index in range(cases):
+        image, _ = volume(look, np.random.default_rng([seed, index]))
+        _save(folder / f"new_{index:03d}_0000.nii.gz", image, look)
+
+
+def volume(look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image (z, y, x) int16 in HU and label uint8: a body with lungs and spine, and one to three lesions."""
+    z, y, x = (
+        (np.arange(count) - (count - 1) / 2) * step for count, step in zip(look.shape, look.spacing_mm, strict=True)
+    )
+    grid = np.meshgrid(z, y, x, indexing="ij")
+    width, height = rng.uniform(90, 105), rng.uniform(65, 80)
+    body = (grid[2] / width) ** 2 + (grid[1] / height) ** 2 < 1
+    image = np.where(body, TISSUE_HU, AIR_HU)
+    for side in (-1, 1):
+        lung = ((grid[2] - side * 0.5 * width) / 30) ** 2 + ((grid[1] - 12) / 38) ** 2 < 1
+        image[lung & body] = LUNG_HU
+    spine = (grid[2] / 13) ** 2 + ((grid[1] + 0.7 * height) / 13) ** 2 < 1
+    image[spine] = BONE_HU
+    image += body * _texture(look.shape, rng, 12.0)
+    label = np.zeros(look.shape, dtype=np.uint8)
+    for _ in range(rng.integers(1, 4)):
+        lesion = _lesion(grid, look, rng, (width, height)) & body & ~spine
+        label[lesion] = 1
+    image = image + (label > 0) * (np.where(image < -300, TISSUE_HU - LUNG_HU, 0.0) + look.contrast_hu)
+    noisy = image * look.scale + rng.normal(0, look.noise_hu, look.shape)
+    return np.clip(noisy, -1024, 3071).astype(np.int16), label
+
+
+def _lesion(grid: list[np.ndarray], look: Look, rng: np.random.Generator, body: tuple[float, float]) -> np.ndarray:
+    radius = rng.uniform(*look.radius_mm)
+    angle = rng.uniform(0, np.pi)
+    centre = (
+        rng.uniform(-0.3, 0.3) * look.shape[0] * look.spacing_mm[0],
+        rng.uniform(-0.45, 0.55) * body[1],
+        rng.uniform(-0.65, 0.65) * body[0],
+    )
+    dz, dy, dx = (axis - middle for axis, middle in zip(grid, centre, strict=True))
+    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    distance = np.sqrt((along / look.elongation) ** 2 + across**2 + dz**2)
+    border = radius * (1 + look.ragged * np.sin(5 * np.arctan2(across, along)))
+    inside: np.ndarray = distance < border
+    return inside
+
+
+def _texture(shape: tuple[int, int, int], rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Smooth variation of tissue."""
+    coarse = rng.normal(0, strength, tuple(max(2, size // 8) for size in shape))
+    for axis, size in enumerate(shape):
+        positions = np.linspace(0, coarse.shape[axis] - 1, size)
+        below = np.minimum(positions.astype(int), coarse.shape[axis] - 2)
+        part = np.expand_dims(positions - below, tuple(other for other in range(3) if other != axis))
+        coarse = np.take(coarse, below, axis) * (1 - part) + np.take(coarse, below + 1, axis) * part
+    return coarse
+
+
+def _save(path: Path, array: np.ndarray, look: Look) -> None:
+    affine = np.diag([*look.spacing_mm[::-1], 1.0])
+    image = nib.Nifti1Image(array.transpose(2, 1, 0), affine)
+    write_atomically(path, lambda temporary: nib.save(image, temporary))

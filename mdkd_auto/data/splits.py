@@ -1,0 +1,205 @@
+"""Which patients are tested on, and which train and validate in each fold. Nobody's patient is split apart.
+
+In order: a splits_final.json in the raw folder, the split column of cases.csv, then a draw by seed. The draw orders
+patients by a hash of seed and name, so it depends neither on the order of files nor on the other patients.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from mdkd_auto.data.cases import listed
+from mdkd_auto.errors import DatasetError, MdkdError, SettingsError
+from mdkd_auto.files import read_json, read_record, to_record, write_json
+from mdkd_auto.records import Dataset, Fold, Splits
+
+log = logging.getLogger(__name__)
+
+RAW_SPLITS = "splits_final.json"
+MIN_PATIENTS = 3  # one each to test, train and validate
+
+# Where a patient stands: in the test part, in the validation part of fold 0, 1, ..., or always in training.
+_TEST = -1
+_TRAIN = -2
+
+
+def read_splits(path: Path) -> Splits:
+    """Read splits.json. Raises DatasetError."""
+    return read_record(path, Splits, DatasetError)
+
+
+def write_splits(path: Path, splits: Splits) -> None:
+    """Write splits.json, atomically."""
+    write_json(path, splits)
+
+
+def read_raw_splits(dataset: Dataset) -> tuple[Fold, ...] | None:
+    """nnU-Net's splits_final.json of the raw folder, a list of {train, val}; None without one. Raises DatasetError."""
+    path = Path(dataset.folder) / RAW_SPLITS
+    if not path.is_file():
+        return None
+    try:
+        folds = to_record(read_json(path), tuple[Fold, ...], str(path), DatasetError)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; expected a list of folds, each with 'train' and 'val', lists of cases") from None
+    except MdkdError as error:
+        raise DatasetError(str(error)) from None
+    _check_folds(path, dataset, folds)
+    return folds
+
+
+def make_splits(
+    dataset: Dataset,
+    seed: int,
+    test_fraction: float = 0.2,
+    folds: int = 5,
+    existing: Splits | None = None,
+    raw_splits: tuple[Fold, ...] | None = None,
+) -> Splits:
+    """Split a data set by patient; ``test_fraction`` counts patients.
+
+    With ``existing``, its patients stay where they are, new ones are dealt out, vanished cases are dropped.
+    ``raw_splits`` (see :func:`read_raw_splits`) are taken as they are; what they leave out is the test part.
+    Raises DatasetError for fewer than three patients, or a patient whom cases.csv puts into two parts.
+    """
+    if folds < 2 or not 0 <= test_fraction < 1:
+        raise SettingsError(f"folds {folds} and test_fraction {test_fraction}: need at least 2 folds and 0 <= part < 1")
+    if raw_splits is not None:
+        return _from_raw(dataset, raw_splits)
+    stated = _stated_splits(dataset)
+    if "val" in stated.values():
+        return _single_fold(dataset, stated)
+    places = {patient: _TEST for patient, split in stated.items() if split == "test"}
+    if existing is not None and not existing.folds:
+        existing = None
+    if existing is not None:
+        places = _places(dataset, existing) | places
+    waiting = _shuffled(seed, set(stated) - set(places))
+    _deal_test(dataset, stated, places, waiting, test_fraction)
+    count = len(existing.folds) if existing is not None else min(folds, len(waiting))
+    if existing is None and count < 2:
+        raise DatasetError(
+            f"{dataset.name}: {len(stated)} patient(s), {len(waiting)} outside the test part; a test part and two "
+            f"folds need at least {MIN_PATIENTS} patients: add cases, or state train and val in cases.csv"
+        )
+    sizes = [list(places.values()).count(fold) for fold in range(count)]
+    for patient in waiting:
+        places[patient] = sizes.index(min(sizes))
+        sizes[places[patient]] += 1
+    return _splits(dataset, places, count)
+
+
+def _stated_splits(dataset: Dataset) -> dict[str, str]:
+    """Patient -> the split cases.csv gives, "" where it gives none."""
+    stated: dict[str, set[str]] = {}
+    for case in dataset.cases:
+        stated.setdefault(case.patient_id, set()).update({case.split} - {""})
+    torn = [f"{patient}: {', '.join(sorted(splits))}" for patient, splits in stated.items() if len(splits) > 1]
+    if torn:
+        raise DatasetError(
+            f"{dataset.folder}/cases.csv: column split puts cases of one patient into several parts; "
+            f"choose one for each:{listed(sorted(torn))}"
+        )
+    return {patient: next(iter(splits), "") for patient, splits in stated.items()}
+
+
+def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
+    """cases.csv names the validation part: one fold, and patients without a split train."""
+    codes = {"test": _TEST, "val": 0}
+    splits = _splits(dataset, {patient: codes.get(split, _TRAIN) for patient, split in stated.items()}, 1)
+    if not splits.folds[0].train:
+        raise DatasetError(f"{dataset.folder}/cases.csv: column split leaves no case to train on; name some 'train'")
+    silent = sum(split == "" for split in stated.values())
+    if silent:
+        log.warning("%s: %d patient(s) without a split in cases.csv go to training", dataset.name, silent)
+    if not splits.test:
+        _warn_no_test(dataset)
+    return splits
+
+
+def _deal_test(
+    dataset: Dataset, stated: dict[str, str], places: dict[str, int], waiting: list[str], test_fraction: float
+) -> None:
+    """Move patients from ``waiting`` to the test part until it is large enough, unless cases.csv names that part."""
+    if "test" in stated.values():
+        return
+    wanted = max(1, round(test_fraction * len(stated))) if test_fraction > 0 else 0
+    if len(waiting) == len(stated):
+        wanted = min(wanted, max(1, len(stated) - 2))  # two folds need two patients
+    free = [patient for patient in waiting if stated[patient] == ""]
+    missing = max(0, wanted - list(places.values()).count(_TEST))
+    for patient in free[:missing]:
+        places[patient] = _TEST
+        waiting.remove(patient)
+    if _TEST not in places.values():
+        _warn_no_test(dataset)
+
+
+def _places(dataset: Dataset, existing: Splits) -> dict[str, int]:
+    """Patient -> where an earlier split put one of his cases."""
+    by_case = {case_id: _TRAIN for fold in existing.folds for case_id in fold.train}
+    by_case |= {case_id: number for number, fold in enumerate(existing.folds) for case_id in fold.val}
+    by_case |= dict.fromkeys(existing.test, _TEST)
+    known = sorted((case.case_id, case.patient_id) for case in dataset.cases if case.case_id in by_case)
+    return {patient: by_case[case_id] for case_id, patient in known}
+
+
+def _splits(dataset: Dataset, places: dict[str, int], folds: int) -> Splits:
+    """Case identifiers, sorted, from the patients' places."""
+    place = {case.case_id: places[case.patient_id] for case in sorted(dataset.cases, key=lambda case: case.case_id)}
+    parts = tuple(
+        Fold(
+            train=tuple(case_id for case_id, at in place.items() if at not in {_TEST, number}),
+            val=tuple(case_id for case_id, at in place.items() if at == number),
+        )
+        for number in range(folds)
+    )
+    for number, fold in enumerate(parts):
+        if not fold.val or not fold.train:
+            log.warning("%s: fold %d has no cases left to train or validate on; make new splits", dataset.name, number)
+    return Splits(test=tuple(case_id for case_id, at in place.items() if at == _TEST), folds=parts)
+
+
+def _from_raw(dataset: Dataset, folds: tuple[Fold, ...]) -> Splits:
+    """Folds as given; the cases in none of them are the test part."""
+    patients = {case.case_id: case.patient_id for case in dataset.cases}
+    used = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
+    test = tuple(sorted(patients.keys() - used))
+    if not test:
+        _warn_no_test(dataset)
+    for number, fold in enumerate(folds):
+        torn = {patients[case_id] for case_id in fold.train} & {patients[case_id] for case_id in (*fold.val, *test)}
+        if torn:
+            log.warning(
+                "%s: %s trains in fold %d on patients that it also validates or tests on: %s",
+                dataset.name,
+                RAW_SPLITS,
+                number,
+                ", ".join(sorted(torn)[:10]),
+            )
+    sorted_folds = (Fold(train=tuple(sorted(fold.train)), val=tuple(sorted(fold.val))) for fold in folds)
+    return Splits(test=test, folds=tuple(sorted_folds))
+
+
+def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...]) -> None:
+    splits = {case.case_id: case.split for case in dataset.cases}
+    problems = [] if folds else ["it holds no folds"]
+    for number, fold in enumerate(folds):
+        if not fold.train or not fold.val:
+            problems.append(f"fold {number}: 'train' or 'val' is empty")
+        for case_id in sorted({*fold.train, *fold.val}):
+            if case_id not in splits:
+                problems.append(f"fold {number}: case {case_id!r} is not in the data set")
+            elif splits[case_id] == "test":
+                problems.append(f"fold {number}: case {case_id!r} is a test case in cases.csv")
+        problems += [f"fold {number}: {name!r} is in train and val" for name in sorted({*fold.train} & {*fold.val})]
+    if problems:
+        raise DatasetError(f"{path}: the folds do not fit; correct or remove the file:{listed(problems)}")
+
+
+def _shuffled(seed: int, patients: set[str]) -> list[str]:
+    return sorted(patients, key=lambda patient: (hashlib.sha256(f"{seed}:{patient}".encode()).digest(), patient))
+
+
+def _warn_no_test(dataset: Dataset) -> None:
+    log.warning("%s: no test part; results are those of the validation cases", dataset.name)

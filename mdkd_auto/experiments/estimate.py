@@ -1,0 +1,111 @@
+"""What is done, what is to do, how long it may take, and which finished runs no longer match."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.run import find_device
+from mdkd_auto.experiments.runs import RunRecord, read_run
+from mdkd_auto.networks.model import Model
+from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.tasks.segmentation import SegmentationTask
+from mdkd_auto.training.fit import LATEST
+
+# Cost of an update against a single teacher's, measured with two sources (docs/results.md).
+COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 1.4, "student": 1.8, "multi_head": 1.0}
+_TIMED_UPDATES = 2
+
+
+class Stale(NamedTuple):
+    """A finished run that a changed raw folder or plan has overtaken."""
+
+    folder: str
+    changes: tuple[str, ...]
+
+
+def state_of(root: Root, job: Job) -> str:
+    """done, interrupted or to do."""
+    if is_finished(root, job):
+        return "done"
+    return "interrupted" if (root.results / job.folder / LATEST).is_file() else "to do"
+
+
+def seconds_per_update(experiment: Experiment) -> float:
+    """One update of a single teacher on this machine, timed on noise."""
+    plan = experiment.plan.configuration(experiment.configuration)
+    device = find_device(experiment.settings.device)
+    task = SegmentationTask(plan, {}, experiment.settings)
+    model = Model(task.encoder(), task.head(1)).to(device)
+    batch = torch.randn(experiment.settings.batch_size or plan.batch_size, 1, *plan.patch_size, device=device)
+    times = []
+    for _ in range(_TIMED_UPDATES):
+        started = time.monotonic()
+        model(batch).mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - started)
+    return min(times)
+
+
+def estimated_seconds(experiment: Experiment, job: Job, one_update: float) -> float:
+    """How long a job may take at most (no early stop)."""
+    updates = experiment.settings.epochs * experiment.settings.iterations_per_epoch
+    rounds = len(job.datasets) if job.stage == "multi_head" else 1
+    return updates * rounds * COST_OF_STAGE[job.stage] * one_update
+
+
+def stale_runs(root: Root, jobs: list[Job]) -> list[Stale]:
+    """Finished runs of the same targets, stage and fold whose data, plan or sources have changed since.
+
+    A run made with other settings on the same data is another experiment, not a stale one.
+    """
+    current = {job.folder for job in jobs}
+    found = []
+    for target in dict.fromkeys(job.target for job in jobs):
+        for folder, run in _finished_runs(root, target):
+            if folder in current or run.job.sources == ():
+                rivals = [job for job in jobs if job.stage == run.job.stage and job.target == target]
+            else:
+                rivals = [job for job in jobs if _takes_the_place_of(job, run.job)]
+            if folder in current or not rivals:
+                continue
+            changes = tuple(_differences(run.job.identity, rivals[0].identity))
+            if changes and not all(change.startswith(("settings", "reads")) for change in changes):
+                shown = tuple(change for change in changes if not change.startswith("reads"))
+                found.append(Stale(folder, shown))
+    return found
+
+
+def _takes_the_place_of(job: Job, old: Job) -> bool:
+    same = (job.stage, job.target, job.configuration, job.fold) == (old.stage, old.target, old.configuration, old.fold)
+    return same and (job.stage != "source_teacher" or job.sources == old.sources)
+
+
+def _finished_runs(root: Root, target: str) -> Iterator[tuple[str, RunRecord]]:
+    for path in sorted((root.results / target).glob("*/fold_*")):
+        if RunFolder(path).finished.is_file():
+            try:
+                yield str(Path(path).relative_to(root.results).as_posix()), read_run(path)
+            except MdkdError:
+                continue  # written by another version: its identity cannot be compared
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Leaves that differ, by name: plan spacing_mm: [1.0, 1.0] -> [1.5, 1.5]."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in dict.fromkeys([*old, *new]):
+            if name in ("key", "version"):
+                continue
+            yield from _differences(old.get(name), new.get(name), f"{where} {name}".strip())
+    elif old != new:
+        yield f"{where}: {_brief(old)} -> {_brief(new)}"
+
+
+def _brief(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

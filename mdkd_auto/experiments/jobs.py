@@ -1,0 +1,172 @@
+"""A permutation (a target and its sources) as jobs. A job's folder carries a hash of all that its result depends on:
+a job that is done is found again, whatever changes later, and a teacher that several jobs read is trained once."""
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from mdkd_auto.errors import TrainingError
+from mdkd_auto.files import content_hash, read_record
+from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
+from mdkd_auto.settings import Settings, settings_of_stage
+from mdkd_auto.tasks.segmentation import Classes, classes_of
+
+StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "multi_head"]
+
+
+class Stage(NamedTuple):
+    """One kind of job."""
+
+    name: StageName
+    folder_name: str
+    reads: tuple[StageName, ...]
+    purpose: str
+
+
+HIERARCHY = (
+    Stage("teacher", "Teacher", (), "learns the target alone: the data-set-specific baseline"),
+    Stage("source_teacher", "SourceTeacher", (), "learns a source, drawn towards the target"),
+    Stage("joint_teacher", "JointTeacher", ("teacher", "source_teacher"), "fuses the frozen teachers"),
+    Stage("student", "Student", ("joint_teacher",), "learns the target and the joint teacher"),
+    Stage("multi_head", "MultiHead", (), "one encoder, a head a data set: the baseline"),
+)
+STAGES = {stage.name: stage for stage in HIERARCHY}
+IDENTITY_VERSION = 1  # raised when the same inputs would give other results
+_MOST_NAMES = 8  # sources spelled out in a folder name
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """One training. ``folder`` and ``reads`` are relative to results/."""
+
+    stage: StageName
+    target: str  # data set; the group for multi_head
+    sources: tuple[str, ...]
+    group: str
+    configuration: str
+    fold: int
+    folder: str
+    reads: tuple[str, ...]
+    identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Every data set that it sees, the target first."""
+        return self.sources if self.stage == "multi_head" else (self.target, *self.sources)
+
+
+class Experiment(NamedTuple):
+    """What the jobs of a group are made from."""
+
+    root: Root
+    plan: Plan
+    datasets: dict[str, Dataset]
+    splits: dict[str, Splits]
+    settings: Settings
+    configuration: str
+
+    def classes(self, dataset: str) -> Classes:
+        return classes_of(self.datasets[dataset], self.settings.keep_classes)
+
+    def cases(self, dataset: str, part: Literal["train", "val"]) -> tuple[str, ...]:
+        """Preprocessed cases of a part of the fold. Raises TrainingError if the fold does not exist or is empty."""
+        folds = self.splits[dataset].folds
+        fold = min(self.settings.fold, len(folds) - 1)  # a small data set has fewer folds than the others
+        folder = self.root.cases(dataset, self.configuration)
+        wanted = folds[fold].train if part == "train" else folds[fold].val
+        found = tuple(case for case in wanted if (folder / f"{case}.json").is_file())
+        if not found:
+            raise TrainingError(
+                f"{folder}: none of the {len(wanted)} cases for {part} is preprocessed; run mdkd_plan_and_preprocess"
+            )
+        return found
+
+
+class JobMaker:
+    """Makes the jobs of an experiment; hashes each data set once."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._data: dict[str, Any] = {}
+
+    def permutation(self, target: str, sources: tuple[str, ...], baseline: bool = True) -> list[Job]:
+        """The jobs of one target with its sources, in an order in which each finds what it reads."""
+        teacher = self._job("teacher", target, ())
+        if not sources:
+            return [teacher]
+        source_teachers = [self._job("source_teacher", target, (source,)) for source in sources]
+        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers))
+        student = self._job("student", target, sources, (joint,))
+        jobs = [teacher, *source_teachers, joint, student]
+        if baseline:
+            jobs.append(self._job("multi_head", self.experiment.plan.group, tuple(sorted((target, *sources)))))
+        return jobs
+
+    def all_permutations(self, targets: tuple[str, ...]) -> list[Job]:
+        """Every target against all the others; a job that several permutations share stands once."""
+        jobs: dict[str, Job] = {}
+        for target in targets:
+            sources = tuple(other for other in targets if other != target)
+            jobs.update({job.folder: job for job in self.permutation(target, sources)})
+        order = [stage.name for stage in HIERARCHY]
+        return sorted(jobs.values(), key=lambda job: order.index(job.stage))
+
+    def _job(self, stage: StageName, target: str, sources: tuple[str, ...], reads: tuple[Job, ...] = ()) -> Job:
+        experiment = self.experiment
+        datasets = sources if stage == "multi_head" else (target, *sources)
+        plan = experiment.plan.configuration(experiment.configuration)
+        identity = {
+            "version": IDENTITY_VERSION,
+            "stage": stage,
+            "target": target,
+            "sources": list(sources),
+            "configuration": experiment.configuration,
+            "fold": experiment.settings.fold,
+            "settings": settings_of_stage(experiment.settings, stage),
+            "plan": {
+                name: value for name, value in msgspec.to_builtins(plan).items() if name not in ("datasets", "reasons")
+            },
+            "data": {dataset: self._dataset(dataset) for dataset in datasets},
+            "reads": [read.identity["key"] for read in reads],
+        }
+        key = content_hash(identity)[:8]
+        identity["key"] = key
+        name = f"{STAGES[stage].folder_name}{_short(sources)}__UNet-{key}__{experiment.configuration}"
+        return Job(
+            stage=stage, target=target, sources=sources, group=experiment.plan.group,
+            configuration=experiment.configuration, fold=experiment.settings.fold,
+            folder=f"{target}/{name}/fold_{experiment.settings.fold}", reads=tuple(read.folder for read in reads),
+            identity=identity,
+        )  # fmt: skip
+
+    def _dataset(self, dataset: str) -> dict[str, Any]:
+        """What a result depends on in one data set: its part of the plan, its classes, its stored cases and split."""
+        if dataset not in self._data:
+            experiment = self.experiment
+            folder = experiment.root.cases(dataset, experiment.configuration)
+            parts: tuple[Literal["train", "val"], ...] = ("train", "val")
+            keys = {
+                part: {
+                    case: read_record(folder / f"{case}.json", PreprocessedCase).key
+                    for case in experiment.cases(dataset, part)
+                }
+                for part in parts
+            }
+            self._data[dataset] = {
+                "plan": msgspec.to_builtins(experiment.plan.dataset(dataset)),
+                "classes": msgspec.to_builtins(experiment.classes(dataset)),
+                **{f"{part} ({len(cases)} cases)": content_hash(cases)[:16] for part, cases in keys.items()},
+            }
+        return self._data[dataset]  # type: ignore[no-any-return]
+
+
+def is_finished(root: Root, job: Job) -> bool:
+    """Whether the job's folder holds a complete result."""
+    return RunFolder(root.results / job.folder).finished.is_file()
+
+
+def _short(sources: tuple[str, ...]) -> str:
+    """-012-013; many sources are counted instead, the hash in the folder's name tells them apart."""
+    if len(sources) > _MOST_NAMES:
+        return f"-{len(sources)}sets"
+    return "".join(f"-{source[7:10]}" for source in sources)

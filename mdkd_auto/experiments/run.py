@@ -1,0 +1,162 @@
+"""Running a job: build its networks from what it reads, train, score on images that training did not see."""
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from mdkd_auto.data.sampling import PatchSampler
+from mdkd_auto.errors import SettingsError, TrainingError
+from mdkd_auto.experiments.checks import write_checks
+from mdkd_auto.experiments.evaluate import evaluate_run
+from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, read_run
+from mdkd_auto.files import content_hash, write_json
+from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.model import Model
+from mdkd_auto.paths import RunFolder
+from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.segmentation import PredictionOptions, SegmentationTask
+from mdkd_auto.training.fit import LATEST, Streams, fit, uses_bf16, validation_seed
+from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.objectives import (
+    MultiHeadModel,
+    MultiHeadObjective,
+    SourceTeacherObjective,
+    StudentObjective,
+    TeacherObjective,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def run_jobs(experiment: Experiment, jobs: list[Job]) -> None:
+    """Run what is not done, in order. Raises TrainingError at the first job that fails; the same call goes on there."""
+    for number, job in enumerate(jobs, start=1):
+        title = f"[{number}/{len(jobs)}] {title_of(job)}"
+        if is_finished(experiment.root, job):
+            logger.info("%s: done before", title)
+            continue
+        run_job(experiment, job, title)
+
+
+def run_job(experiment: Experiment, job: Job, title: str) -> None:
+    """Train and score one job. Two commands on the same root wait for nothing: the second is refused."""
+    folder = experiment.root.results / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(RunFolder(folder).lock, timeout=0):
+            if is_finished(experiment.root, job):
+                return
+            _run(experiment, job, folder, title)
+    except Timeout:
+        raise TrainingError(
+            f"{folder}: another process is training this job; wait for it, or stop it and run the command again"
+        ) from None
+
+
+def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
+    run = describe(experiment, job)
+    write_json(RunFolder(folder).description, run)
+    write_json(folder / "plan.json", experiment.plan)
+    device = find_device(experiment.settings.device)
+    started = time.monotonic()
+    objective = make_objective(experiment, run)
+    state = fit(objective, make_streams(experiment, run), experiment.settings, folder, device, title)
+    options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
+    evaluate_run(experiment, job, options)
+    write_checks(experiment, job, make_streams(experiment, run), device)
+    finished = Finished(
+        updates=state.update,
+        seconds=round(time.monotonic() - started, 1),
+        seconds_per_update=state.seconds / max(1, state.update),
+        best_validation_loss=state.best_loss if state.best_loss is not None else float("nan"),
+        best_validation_score=state.best_score,
+    )
+    write_json(RunFolder(folder).finished, finished)
+    (folder / LATEST).unlink(missing_ok=True)
+    logger.info(
+        "%s: done in %.0f s (%d updates, %.0f ms each), validation score %.3f -> %s",
+        title, finished.seconds, state.update, 1000 * finished.seconds_per_update, state.best_score, folder,
+    )  # fmt: skip
+
+
+def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
+    """The stage's networks: new ones with random weights, frozen ones from the jobs it reads."""
+    job, settings = run.job, run.settings
+    task = SegmentationTask(run.plan, run.classes, settings)
+    model = build_model(run, task)
+    if isinstance(model, MultiHeadModel):
+        return MultiHeadObjective(model, task, job.datasets)
+    if job.stage == "source_teacher":
+        discriminator = Discriminator(model.encoder.channels[-1])
+        return SourceTeacherObjective(model, discriminator, task, job.sources[0], job.target, settings)
+    if job.stage == "joint_teacher":
+        teachers = [_trained_model(experiment, folder).encoder for folder in job.reads]
+        torch.manual_seed(settings.seed)
+        joint = Model(JointEncoder(teachers, settings.fuse), task.head(task.outputs(job.target)))
+        return TeacherObjective(joint, task, job.target)
+    if job.stage == "student":
+        return StudentObjective(model, _trained_model(experiment, job.reads[0]), task, job.target, settings)
+    return TeacherObjective(model, task, job.target)
+
+
+def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
+    """Samplers of every data set the job draws from: its training cases, and its fixed validation batches."""
+    job, settings, plan = run.job, run.settings, run.plan
+    drawn = job.datasets if job.stage in ("multi_head", "source_teacher") else (job.target,)
+
+    def sampler(dataset: str, part: str, seed: int) -> PatchSampler:
+        cases = experiment.cases(dataset, part)  # type: ignore[arg-type]
+        folder = experiment.root.cases(dataset, job.configuration)
+        own_seed = int(content_hash([dataset, seed])[:12], 16)
+        return PatchSampler(folder, cases, plan.patch_size, settings.lesion_fraction, own_seed)
+
+    return Streams(
+        training={dataset: sampler(dataset, "train", settings.seed) for dataset in drawn},
+        validation={dataset: sampler(dataset, "val", validation_seed(settings.seed)) for dataset in drawn},
+        batch_size=settings.batch_size or plan.batch_size,
+        spacing_mm=plan.spacing_mm,
+    )
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device of a setting. Raises SettingsError for one that this machine has not."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device {wanted!r} cannot be used: {str(error).splitlines()[0]}. Use cpu or auto") from None
+    return device
+
+
+def title_of(job: Job) -> str:
+    """A job in a few words: student of 011 from 012, 013 (2d, fold 0)."""
+    sources = ", ".join(source[7:10] for source in job.sources)
+    words = {
+        "teacher": f"teacher of {job.target}",
+        "source_teacher": f"source teacher {sources} -> {job.target}",
+        "joint_teacher": f"joint teacher of {job.target} from {sources}",
+        "student": f"student of {job.target} from {sources}",
+        "multi_head": f"multi-head model of {sources}",
+    }
+    return f"{words[job.stage]} ({job.configuration}, fold {job.fold})"
+
+
+def _trained_model(experiment: Experiment, folder: str) -> Model:
+    path = experiment.root.results / folder
+    model = load_model(path, read_run(path))
+    assert isinstance(model, Model)
+    return model
+
+
+def check_settings(settings: Settings, experiment: Experiment) -> None:
+    """Raise SettingsError for a fold that no data set has."""
+    most = max(len(splits.folds) for splits in experiment.splits.values())
+    if settings.fold >= most:
+        raise SettingsError(f"fold is {settings.fold}; the splits have {most} folds, numbered from 0")

@@ -1,0 +1,113 @@
+"""A run folder: the networks of a job, and prediction from nothing but the folder."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import mdkd_auto
+from mdkd_auto.errors import PredictionError
+from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.files import read_record
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.model import Model
+from mdkd_auto.paths import RunFolder
+from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record
+from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, Predictor, SegmentationTask
+from mdkd_auto.training.checkpoints import load_weights
+from mdkd_auto.training.objectives import MultiHeadModel
+
+
+class RunRecord(Record, frozen=True, kw_only=True):
+    """run.json: with the weights beside it, all that prediction needs."""
+
+    version: str  # of mdkd_auto
+    job: Job
+    plan: ConfigurationPlan
+    dataset_plans: dict[str, DatasetPlan]
+    classes: dict[str, Classes]
+    channel_names: dict[str, tuple[str, ...]]
+    file_endings: dict[str, str]
+    settings: Settings
+
+
+class Finished(Record, frozen=True, kw_only=True):
+    """finished.json: written last."""
+
+    updates: int
+    seconds: float
+    seconds_per_update: float
+    best_validation_loss: float
+    best_validation_score: float
+
+
+def describe(experiment: Experiment, job: Job) -> RunRecord:
+    """The record of a job about to run."""
+    return RunRecord(
+        version=mdkd_auto.__version__,
+        job=job,
+        plan=experiment.plan.configuration(job.configuration),
+        dataset_plans={name: experiment.plan.dataset(name) for name in job.datasets},
+        classes={name: experiment.classes(name) for name in job.datasets},
+        channel_names={name: experiment.datasets[name].channel_names for name in job.datasets},
+        file_endings={name: experiment.datasets[name].file_ending for name in job.datasets},
+        settings=experiment.settings,
+    )
+
+
+def build_model(run: RunRecord, task: SegmentationTask) -> Model | MultiHeadModel:
+    """The networks of a run with random weights, drawn from its seed."""
+    job = run.job
+    torch.manual_seed(run.settings.seed)
+    if job.stage == "multi_head":
+        return MultiHeadModel(task.encoder(), {name: task.head(task.outputs(name)) for name in job.datasets})
+    if job.stage == "joint_teacher":
+        encoder = JointEncoder([task.encoder() for _ in job.datasets], run.settings.fuse)
+        return Model(encoder, task.head(task.outputs(job.target)))
+    if job.stage == "source_teacher":
+        return Model(task.encoder(), task.head(task.outputs(job.sources[0]) + task.outputs(job.target)))
+    return Model(task.encoder(), task.head(task.outputs(job.target)))
+
+
+class _LastOutputs(nn.Module):
+    """A source teacher seen from its target: the last output channels."""
+
+    def __init__(self, model: nn.Module, first: int) -> None:
+        super().__init__()
+        self.model, self.first = model, first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.model(x)[:, self.first :]
+        return output
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read run.json. Raises PredictionError if the folder is not a run."""
+    if not RunFolder(folder).description.is_file():
+        raise PredictionError(f"{folder}: not a run folder: it has no run.json. Give a folder such as .../fold_0")
+    return read_record(RunFolder(folder).description, RunRecord, PredictionError)
+
+
+def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
+    """The run's networks with its best weights."""
+    model = build_model(run, SegmentationTask(run.plan, run.classes, run.settings))
+    load_weights(RunFolder(folder).best, model)
+    return model
+
+
+def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None = None) -> Predictor:
+    """A predictor for ``dataset`` (default: the run's target; multi-head runs need one)."""
+    run = read_run(folder)
+    model = load_model(folder, run)
+    if isinstance(model, MultiHeadModel):
+        if dataset not in run.job.datasets:
+            raise PredictionError(f"{folder}: a multi-head model; say for which data set: {', '.join(run.job.datasets)}")
+        network: nn.Module = model.of(dataset)
+    elif run.job.stage == "source_teacher":
+        network = _LastOutputs(model, len(run.classes[run.job.sources[0]].channels))
+    else:
+        network = model
+    name = dataset or run.job.target
+    network.to(options.device).eval()
+    return Predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)

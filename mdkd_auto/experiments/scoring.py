@@ -1,0 +1,158 @@
+"""Masks against truth: scores per case and per volume, as records and as JSON, CSV and Markdown beside the masks."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mdkd_auto.data.images import Image, read_image, same_geometry
+from mdkd_auto.errors import ImageError, MdkdError
+from mdkd_auto.files import write_json, write_text
+from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
+from mdkd_auto.records import Case, Dataset, Record
+from mdkd_auto.tasks.segmentation import Classes, score_case
+
+IN_PERCENT = ("dice", "iou", "precision", "recall", "surface_dice", "lesion_f1")
+TITLES = {
+    "dice": "DSC (%)", "iou": "IoU (%)", "precision": "precision (%)", "recall": "recall (%)", "hd95": "HD95",
+    "surface_dice": "surface Dice (%)", "lesion_f1": "lesion F1 (%)",
+}  # fmt: skip
+
+
+class CaseScores(Record, frozen=True, kw_only=True):
+    """The scores of one case, or of the images of one patient together, by class."""
+
+    case_id: str
+    metrics: dict[str, Scores]
+
+
+class Summary(Record, frozen=True, kw_only=True):
+    """summary.json: what a folder of masks is worth. ``foreground_mean`` is over all classes."""
+
+    dataset: str
+    part: str
+    unit: str  # of HD95: mm, or px where the spacing is unknown
+    foreground_mean: Mean
+    mean: dict[str, Mean]  # by class
+    per_volume_foreground_mean: Mean | None  # the images of a patient together; None where no patient has several
+    metric_per_case: tuple[CaseScores, ...]
+    metric_per_volume: tuple[CaseScores, ...] | None
+    failed: dict[str, str]  # case -> what went wrong
+
+    @property
+    def units_of_test(self) -> tuple[CaseScores, ...]:
+        """What is independent of each other: patients where they are known, else cases."""
+        return self.metric_per_case if self.metric_per_volume is None else self.metric_per_volume
+
+
+def score_against_label(predicted: np.ndarray, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
+    """Score a label map (canonical, at the image's own size) against the case's label file."""
+    return CaseScores(case_id=case.case_id, metrics=score_case(predicted, read_truth(case, dataset), classes))
+
+
+def read_truth(case: Case, dataset: Dataset) -> Image:
+    """The label of a case, with the spacing that dataset.json states where the file has none."""
+    if case.label is None:
+        raise MdkdError(f"{dataset.name}: {case.case_id} has no label to score against")
+    truth = read_image(Path(case.label))
+    if not truth.spacing_known and dataset.spacing_mm is not None:
+        truth = replace(truth, spacing_mm=dataset.spacing_mm, spacing_known=True)
+    return truth
+
+
+def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, classes: Classes, part: str) -> Summary:
+    """Score mask files; an unreadable or missing one is listed in ``failed``."""
+    scores, failed, known = [], {}, True
+    for case, path in masks:
+        try:
+            truth = read_truth(case, dataset)
+            mask = read_image(path)
+            if (difference := same_geometry(mask, truth)) is not None:
+                raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
+            known = known and truth.spacing_known
+            scores.append(CaseScores(case_id=case.case_id, metrics=score_case(mask.array, truth, classes)))
+        except MdkdError as error:
+            failed[case.case_id] = str(error)
+    return summary_of(scores, [case for case, _ in masks], dataset.name, part, "mm" if known else "px", failed)
+
+
+def summary_of(
+    scores: list[CaseScores], cases: Sequence[Case], dataset: str, part: str, unit: str, failed: dict[str, str]
+) -> Summary:
+    """Means over cases and classes, and over patients where a patient has several images."""
+    volumes = _per_volume(scores, {case.case_id: case.patient_id for case in cases})
+    names = list(scores[0].metrics) if scores else []
+    return Summary(
+        dataset=dataset,
+        part=part,
+        unit=unit,
+        foreground_mean=summarise([value for case in scores for value in case.metrics.values()]),
+        mean={name: summarise([case.metrics[name] for case in scores]) for name in names},
+        per_volume_foreground_mean=(
+            summarise([value for case in volumes for value in case.metrics.values()]) if volumes is not None else None
+        ),
+        metric_per_case=tuple(scores),
+        metric_per_volume=volumes,
+        failed=failed,
+    )
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """summary.json, summary.csv and summary.md in ``folder``."""
+    write_json(folder / "summary.json", summary)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    fields = list(Scores.__struct_fields__)
+    writer.writerow(["level", "case_id", "class", *fields])
+    for level, rows in (("case", summary.metric_per_case), ("volume", summary.metric_per_volume or ())):
+        for row in rows:
+            for name, scores in row.metrics.items():
+                values = [getattr(scores, field) for field in fields]
+                writer.writerow([level, row.case_id, name, *("" if value is None else value for value in values)])
+    write_text(folder / "summary.csv", text.getvalue())
+    write_text(folder / "summary.md", summary_markdown(summary))
+
+
+def summary_markdown(summary: Summary) -> str:
+    """Means by class, with the number of evaluable cases of each."""
+    head = [f"HD95 ({summary.unit})" if metric == "hd95" else TITLES[metric] for metric in METRICS]
+    lines = [f"# {summary.dataset}, {summary.part}", "", "| class | " + " | ".join(head) + " |"]
+    lines.append("|---" * (len(METRICS) + 1) + "|")
+    rows = {**summary.mean, "all classes": summary.foreground_mean}
+    if summary.per_volume_foreground_mean is not None:
+        rows["all classes, per patient"] = summary.per_volume_foreground_mean
+    for name, mean in rows.items():
+        lines.append(f"| {name} | " + " | ".join(cell(mean, metric) for metric in METRICS) + " |")
+    negative = summary.foreground_mean
+    lines += ["", f"Empty truth: {negative.negative_cases} of {negative.cases}; of these "
+              f"{negative.negative_cases_with_false_positives} have false positives."]  # fmt: skip
+    lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def cell(mean: Mean | None, metric: str) -> str:
+    """71.2 (n=20), or a dash where nothing is evaluable."""
+    if mean is None or mean.metrics[metric].mean is None:
+        return "-"
+    value = mean.metrics[metric].mean or 0.0
+    shown = f"{100 * value:.1f}" if metric in IN_PERCENT else f"{value:.2f}"
+    return f"{shown} (n={mean.metrics[metric].evaluable})"
+
+
+def _per_volume(scores: list[CaseScores], patients: dict[str, str]) -> tuple[CaseScores, ...] | None:
+    """The images of each patient pooled; None where every patient has one image."""
+    groups: dict[str, list[CaseScores]] = {}
+    for case in scores:
+        groups.setdefault(patients[case.case_id], []).append(case)
+    if all(len(group) == 1 for group in groups.values()):
+        return None
+    return tuple(
+        CaseScores(
+            case_id=patient,
+            metrics={name: pool([case.metrics[name] for case in group]) for name in group[0].metrics},
+        )
+        for patient, group in groups.items()
+    )

@@ -1,0 +1,366 @@
+"""The stages in order, one named call a line. Read this first; every command is one of these functions.
+
+    plan_and_preprocess    raw/ -> fingerprints -> group plan -> splits -> preprocessed cases
+    train_all_permutations plan -> jobs -> teachers -> joint teachers -> students, baselines -> table
+    train                  the same for one target and chosen sources
+    predict                images + a run folder -> masks in the images' own geometry
+    evaluate               masks + labels -> scores
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mdkd_auto.data.cases import find_cases
+from mdkd_auto.data.raw import find_datasets, read_dataset
+from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.errors import DatasetError, MdkdError, PlanError, PredictionError, TrainingError
+from mdkd_auto.experiments.estimate import estimated_seconds, seconds_per_update, stale_runs, state_of
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.run import check_settings, find_device, run_jobs, title_of
+from mdkd_auto.experiments.runs import Finished, load_predictor, read_run
+from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
+from mdkd_auto.files import read_record, write_json, write_text
+from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.planners.describe import describe_changes, plan_text
+from mdkd_auto.planners.fingerprint import fingerprint_dataset
+from mdkd_auto.planners.group import plan_group
+from mdkd_auto.preprocessing.dataset import preprocess_dataset
+from mdkd_auto.progress import progress
+from mdkd_auto.records import Case, Dataset, Plan
+from mdkd_auto.report.figures import draw_overlays, overlay_path
+from mdkd_auto.report.tables import Table, write_table
+from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
+from mdkd_auto.training.fit import uses_bf16
+
+logger = logging.getLogger(__name__)
+
+SPLIT_SEED = 0
+TASK = "segmentation"  # the one this version trains
+
+
+class Outcome(NamedTuple):
+    """What a command did: files written or cases done, and what went wrong, by case or data set."""
+
+    done: int
+    skipped: int
+    problems: tuple[str, ...]
+
+
+# --- planning and preprocessing -------------------------------------------------------------------------------------
+
+
+def plan_and_preprocess(
+    root: Root,
+    group: str | None = None,
+    *,
+    configurations: tuple[str, ...] = (),
+    memory_gb: float = 8.0,
+    channels: Mapping[str, str] | None = None,
+    replan: bool = False,
+    workers: int = 1,
+) -> Outcome:
+    """Plan every group (or one) of the raw folder and preprocess its data sets; what is done is not done again."""
+    groups, problems = find_groups(root, group)
+    done = skipped = 0
+    for name, datasets in groups.items():
+        plan, usable, troubles = _plan(root, name, datasets, memory_gb, channels or {}, replan, workers)
+        problems += troubles
+        for dataset in usable:
+            _split(root, dataset)
+        for part in plan.configurations:
+            if configurations and part.configuration not in configurations:
+                continue
+            for dataset in [dataset for dataset in usable if dataset.name in part.datasets]:
+                folder = root.cases(dataset.name, part.configuration)
+                with progress(f"preprocessing {dataset.name} {part.configuration}") as advance:
+                    outcome = preprocess_dataset(dataset, plan, part.configuration, folder, workers, advance)
+                logger.info("%s %s: %d preprocessed, %d unchanged, %d failed -> %s", dataset.name, part.configuration,
+                            outcome.done, outcome.skipped, len(outcome.failed), folder)  # fmt: skip
+                done, skipped = done + outcome.done, skipped + outcome.skipped
+                problems += [f"{dataset.name}: {case}: {problem}" for case, problem in outcome.failed]
+    return Outcome(done, skipped, tuple(dict.fromkeys(problems)))
+
+
+def find_groups(root: Root, group: str | None = None) -> tuple[dict[str, list[Dataset]], list[str]]:
+    """Data sets of the raw folder by group (all, or the one named: CT or CT_segmentation), and unreadable ones."""
+    datasets, problems = find_datasets(root.raw)
+    groups: dict[str, list[Dataset]] = {}
+    for dataset in datasets:
+        if dataset.task == TASK:
+            groups.setdefault(dataset.group, []).append(dataset)
+        else:
+            logger.info("%s: a %s data set, left in peace", dataset.name, dataset.task)
+    for problem in problems:
+        logger.warning("%s", problem)
+    if group is not None:
+        wanted = [name for name in groups if name.lower() in (group.lower(), f"{group}_{TASK}".lower())]
+        if not wanted:
+            raise DatasetError(f"{root.raw}: no group {group!r}; found: {', '.join(sorted(groups)) or 'none'}")
+        groups = {name: groups[name] for name in wanted}
+    if not groups:
+        raise DatasetError(f"{root.raw}: no {TASK} data set; put DatasetNNN_Name folders in nnU-Net's layout there")
+    return groups, problems
+
+
+def _plan(
+    root: Root, name: str, datasets: list[Dataset], memory_gb: float, channels: Mapping[str, str], replan: bool,
+    workers: int,
+) -> tuple[Plan, list[Dataset], list[str]]:  # fmt: skip
+    """Fingerprint and plan one group; says on the screen what was decided and what changed."""
+    fingerprints, problems = {}, []
+    for dataset in datasets:
+        with progress(f"fingerprint of {dataset.name}") as advance:
+            fingerprint, troubles = fingerprint_dataset(dataset, root.fingerprint_cache(dataset.name), workers, advance)
+        problems += troubles
+        if fingerprint.cases:
+            write_json(root.fingerprint(dataset.name), fingerprint)
+            fingerprints[dataset.name] = fingerprint
+        else:
+            problems.append(f"{dataset.name}: none of its cases can be used; the data set is left out")
+    usable = [dataset for dataset in datasets if dataset.name in fingerprints]
+    if not usable:
+        raise PlanError(f"{name}: no data set can be used:\n" + "\n".join(problems))
+    path = root.plan(name)
+    previous = read_record(path, Plan, PlanError) if path.is_file() else None
+    own = {key: value for key, value in channels.items() if key in fingerprints}
+    plan = plan_group(usable, fingerprints, memory_gb, own, previous, replan)
+    text = plan_text(plan)
+    if previous is not None:
+        changes = describe_changes(previous, plan)
+        text += "\nChanges since the last plan:\n" + "\n".join(f"  {change}" for change in changes or ("none",)) + "\n"
+    write_json(path, plan)
+    write_text(path.with_suffix(".txt"), text)
+    logger.info("%s\n-> %s", text, path)
+    return plan, usable, problems
+
+
+def _split(root: Root, dataset: Dataset) -> None:
+    path = root.splits(dataset.name)
+    existing = read_splits(path) if path.is_file() else None
+    splits = make_splits(dataset, SPLIT_SEED, existing=existing, raw_splits=read_raw_splits(dataset))
+    if splits != existing:
+        write_splits(path, splits)
+        fold = splits.folds[0]
+        logger.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s", dataset.name,
+                    len(splits.folds), len(fold.train), len(fold.val), len(splits.test), path)  # fmt: skip
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def train_all_permutations(
+    root: Root, settings: Settings, group: str | None = None, *, configuration: str = "2d", dry_run: bool = False
+) -> list[Table]:
+    """Every target against all the others of its group (of every group without ``group``), then the table."""
+    tables = []
+    groups, _ = find_groups(root, group)
+    for name, datasets in groups.items():
+        experiment = make_experiment(root, name, datasets, settings, configuration)
+        if experiment is None:
+            continue
+        jobs = JobMaker(experiment).all_permutations(tuple(experiment.datasets))
+        table = _train(experiment, jobs, dry_run)
+        if table is not None:
+            tables.append(table)
+    return tables
+
+
+def train(
+    root: Root,
+    settings: Settings,
+    target: str,
+    sources: tuple[str, ...] = (),
+    *,
+    configuration: str = "2d",
+    dry_run: bool = False,
+) -> Table | None:
+    """One permutation: ``target`` with ``sources`` (names or numbers; default all the others of its group)."""
+    groups, _ = find_groups(root)
+    names = [dataset.name for datasets in groups.values() for dataset in datasets]
+    target = find_name(target, names)
+    group = next(name for name, datasets in groups.items() if target in [dataset.name for dataset in datasets])
+    experiment = make_experiment(root, group, groups[group], settings, configuration)
+    if experiment is None or target not in experiment.datasets:
+        raise PlanError(f"{target}: takes no part in {configuration}; its plan is {root.plan(group)}")
+    others = [name for name in experiment.datasets if name != target]
+    chosen = tuple(find_name(source, others) for source in sources) or tuple(others)
+    jobs = JobMaker(experiment).permutation(target, tuple(sorted(set(chosen))))
+    return _train(experiment, jobs, dry_run)
+
+
+def make_experiment(
+    root: Root, group: str, datasets: list[Dataset], settings: Settings, configuration: str
+) -> Experiment | None:
+    """What the jobs of a group are made from; None where the group has no such configuration (said in the log)."""
+    path = root.plan(group)
+    if not path.is_file():
+        raise PlanError(f"{path}: {group} is not planned yet; run mdkd_plan_and_preprocess first")
+    plan = read_record(path, Plan, PlanError)
+    if configuration not in [part.configuration for part in plan.configurations]:
+        logger.warning("%s: has no configuration %s (its data sets are 2-D images)", group, configuration)
+        return None
+    part = plan.configuration(configuration)
+    found = {dataset.name: dataset for dataset in datasets if dataset.name in part.datasets}
+    for dataset in datasets:
+        if dataset.name not in [entry.dataset for entry in plan.datasets]:
+            logger.warning("%s: not in the plan of %s; run mdkd_plan_and_preprocess to include it", dataset.name, group)
+    for name in set(part.datasets) - set(found):
+        logger.warning("%s: in the plan of %s but no longer in %s; left out", name, group, root.raw)
+    splits = {name: read_splits(root.splits(name)) for name in found}
+    experiment = Experiment(root, plan, found, splits, settings, configuration)
+    check_settings(settings, experiment)
+    return experiment
+
+
+def find_name(wanted: str, names: list[str]) -> str:
+    """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number."""
+    matches = [
+        name for name in names
+        if wanted == name or name.split("_", 1)[-1] == wanted or (wanted.isdigit() and int(wanted) == int(name[7:10]))
+    ]  # fmt: skip
+    if len(matches) != 1:
+        raise DatasetError(f"{wanted!r} names {'no' if not matches else 'several'} data set; found: {', '.join(names)}")
+    return matches[0]
+
+
+def _train(experiment: Experiment, jobs: list[Job], dry_run: bool) -> Table | None:
+    for stale in stale_runs(experiment.root, jobs):
+        logger.info("no longer matches, kept but not used: %s\n    %s", stale.folder, "\n    ".join(stale.changes))
+    if len(experiment.datasets) < 2:
+        logger.warning("%s: one data set has nothing to learn from; only its own model is trained", experiment.plan.group)
+    if dry_run:
+        logger.info("%s", dry_run_text(experiment, jobs))
+        return None
+    run_jobs(experiment, jobs)
+    table = write_table(experiment, jobs)
+    if table is not None:
+        draw_overlays(overlay_path(table.path), experiment, table.rows)
+        logger.info("%s\ntable -> %s\npicture -> %s", table.markdown, table.path, overlay_path(table.path))
+    return table
+
+
+def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
+    """The jobs, what each reads, what is done, and how long the rest may take on this machine."""
+    one_update = seconds_per_update(experiment)
+    lines, total = [f"{experiment.plan.group}, {experiment.configuration}: {len(jobs)} jobs"], 0.0
+    for number, job in enumerate(jobs, start=1):
+        state = state_of(experiment.root, job)
+        seconds = 0.0 if state == "done" else estimated_seconds(experiment, job, one_update)
+        total += seconds
+        lines.append(f"[{number}] {title_of(job)}: {state}{f', about {_duration(seconds)}' if seconds else ''}")
+        lines.append(f"      folder {job.folder}")
+        lines += [f"      reads  {folder}" for folder in job.reads]
+        lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
+    lines.append(f"to do: about {_duration(total)} at {1000 * one_update:.0f} ms an update of a single teacher, at most")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# --- prediction and evaluation --------------------------------------------------------------------------------------
+
+
+def predict(
+    images: Path,
+    masks: Path,
+    run: Path,
+    *,
+    dataset: str | None = None,
+    step: float = 0.5,
+    mirror: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    keep_existing: bool = False,
+) -> Outcome:
+    """Predict every image of a folder (or one file) with the model of a run folder; masks lie as the images do.
+
+    ``dataset`` chooses the head of a multi-head model. Raises PredictionError where there is nothing to predict; an
+    image that fails is reported and does not stop the others.
+    """
+    where = find_device(device)
+    options = PredictionOptions(where, step, mirror, uses_bf16(precision, where))
+    record = read_run(run)
+    predictor = load_predictor(run, options, dataset)
+    name = predictor.dataset_plan.dataset
+    cases = find_cases(images, None, len(record.channel_names[name]), predictor.dataset_plan.channel)
+    done = skipped = 0
+    problems = []
+    with progress("predicting") as advance:
+        for number, case in enumerate(cases, start=1):
+            try:
+                if keep_existing and (masks / f"{case.case_id}{mask_ending(case)}").is_file():
+                    skipped += 1
+                else:
+                    predict_file(predictor, case, masks)
+                    done += 1
+            except MdkdError as error:
+                problems.append(f"{case.case_id}: {error}")
+                logger.warning("%s", error)
+            advance(number, len(cases), case.case_id)
+    used: dict[str, Any] = {"run": str(run), "step": step, "mirror": mirror, "version": record.version}
+    write_json(masks / "prediction.json", {**used, "classes": predictor.classes})
+    return Outcome(done, skipped, tuple(problems))
+
+
+def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:
+    """The finished student of a target. Raises PredictionError listing all that fit where it is not the only one."""
+    runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
+    if target is not None:
+        names = sorted({run.parent.parent.name for run in runs})
+        if not names:
+            raise PredictionError(f"{root.results}: no finished student; run mdkd_train_all_permutations first")
+        runs = [run for run in runs if run.parent.parent.name == find_name(target, names)]
+    if configuration is not None:
+        runs = [run for run in runs if run.parent.name.endswith(f"__{configuration}")]
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise PredictionError(f"{root.results}: no finished student fits; run mdkd_train_all_permutations first")
+    scored = sorted(((_score(run), run) for run in runs), reverse=True)
+    listed = "\n".join(f"  -m {run}   validation score {score:.3f}" for score, run in scored)
+    raise PredictionError(f"{len(runs)} finished students fit; choose one, best validation score first:\n{listed}")
+
+
+def _score(run: Path) -> float:
+    return read_record(RunFolder(run).finished, Finished).best_validation_score
+
+
+def evaluate(masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None) -> Summary:
+    """Score a folder of masks against the labels of a raw data set: every case that has a mask there."""
+    dataset = read_dataset(dataset_folder)
+    found = [(case, path) for case in dataset.cases if (path := _mask_of(masks, case)) is not None]
+    if not found:
+        raise MdkdError(f"{masks}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "
+                        f"ending {mask_ending(dataset.cases[0])})")  # fmt: skip
+    logger.info("%s: %d of its %d cases have a mask in %s", dataset.name, len(found), len(dataset.cases), masks)
+    summary = score_files(found, dataset, classes_of(dataset, keep_classes), masks.name)
+    write_summary(out or masks, summary)
+    return summary
+
+
+def _mask_of(folder: Path, case: Case) -> Path | None:
+    path = folder / f"{case.case_id}{mask_ending(case)}"
+    return path if path.is_file() else None
+
+
+def tables(root: Root, settings: Settings, group: str | None = None, *, configuration: str = "2d") -> list[Table]:
+    """Write the tables of what is trained, without training anything. Raises TrainingError where nothing is."""
+    written = []
+    groups, _ = find_groups(root, group)
+    for name, datasets in groups.items():
+        experiment = make_experiment(root, name, datasets, settings, configuration)
+        if experiment is None:
+            continue
+        table = write_table(experiment, JobMaker(experiment).all_permutations(tuple(experiment.datasets)))
+        if table is not None:
+            written.append(table)
+    if not written:
+        raise TrainingError(f"{root.results}: no finished student with these settings; train first, or give the same settings")
+    return written

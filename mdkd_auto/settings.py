@@ -1,0 +1,116 @@
+"""Every setting of a training run, in one documented record. docs/settings.md explains each; a file gives any of them."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.files import read_json, to_record
+from mdkd_auto.records import Record
+
+REFERENCE_EPOCHS = 300  # the paper's longest run: warm-up, ramp and temperature are given on this scale
+
+
+class Settings(Record, frozen=True, kw_only=True):
+    """How networks are trained. Defaults follow the paper, or the source it cites (docs/settings.md)."""
+
+    # budget
+    epochs: int = 300
+    iterations_per_epoch: int = 250  # updates
+    validation_batches: int = 20  # fixed batches on which each epoch is judged
+    early_stopping_epochs: int = 50  # without a better validation loss
+    # network
+    width: int | None = None  # feature maps of the first stage; None: the plan's
+    fuse: Literal["both", "encoder", "bottleneck"] = "both"  # levels that the joint teacher fuses
+    # optimiser
+    learning_rate: float = 1e-4  # Adam
+    weight_decay: float = 0.0
+    gradient_clip_norm: float = 12.0
+    plateau_factor: float = 0.1
+    plateau_epochs: int = 5
+    batch_size: int | None = None  # None: the plan's
+    # losses
+    task_loss: Literal["dice_bce", "dice"] = "dice_bce"  # of every column alike, so that a gain is not the loss's
+    target_label_weight: float = 1.0  # r of eq. (2); 0: the source teachers see no target labels
+    alpha: float = 1.0  # weight of the task loss, eq. (9)
+    beta: float = 0.5  # final weight of the contrastive loss; grows linearly from 0
+    gamma: float = 0.5  # weight of the feature loss
+    delta: float = 0.1  # weight of the similarity loss
+    temperature_start: float = 1.0  # tau of eq. (11)
+    temperature_decay: float = 0.99  # an epoch, on the scale of 300 epochs
+    temperature_minimum: float = 0.1
+    warmup_epochs: float = 10.0  # no distillation before; on the scale of 300 epochs
+    ramp_epochs: float = 50.0  # then linearly to full weight; on the scale of 300 epochs
+    # data
+    keep_classes: bool = False  # the target's own classes instead of one foreground
+    lesion_fraction: float = 0.33  # of a batch, centred on a lesion
+    augment: bool = True
+    fold: int = 0
+    # run
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on GPUs that have it
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "plateau_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("learning_rate", "gradient_clip_norm", "temperature_minimum"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("alpha", "beta", "gamma", "delta", "target_label_weight", "weight_decay", "fold", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 <= self.lesion_fraction <= 1:
+            raise ValueError(f"lesion_fraction is {self.lesion_fraction}; it must lie between 0 and 1")
+        for name in ("width", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+
+
+# What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result.
+_COMMON = (
+    "epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "width", "learning_rate",
+    "weight_decay", "gradient_clip_norm", "plateau_factor", "plateau_epochs", "batch_size", "task_loss",
+    "keep_classes", "lesion_fraction", "augment", "seed", "precision",
+)  # fmt: skip
+_DISTILLATION = (
+    "alpha", "beta", "gamma", "delta", "temperature_start", "temperature_decay", "temperature_minimum",
+    "warmup_epochs", "ramp_epochs",
+)  # fmt: skip
+SETTINGS_OF_STAGE = {
+    "teacher": _COMMON,
+    "source_teacher": (*_COMMON, "target_label_weight"),
+    "joint_teacher": (*_COMMON, "fuse"),
+    "student": (*_COMMON, *_DISTILLATION),
+    "multi_head": _COMMON,
+}
+
+
+def settings_of_stage(settings: Settings, stage: str) -> dict[str, Any]:
+    """The settings that ``stage`` depends on."""
+    return {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
+
+
+def load_settings(file: Path | None, overrides: dict[str, Any]) -> Settings:
+    """Defaults, then the JSON file, then the overrides. Raises SettingsError naming the field and what is allowed."""
+    content: dict[str, Any] = {}
+    if file is not None:
+        loaded = read_json(file)
+        if not isinstance(loaded, dict):
+            raise SettingsError(f"{file}: expected an object of settings such as {{\"epochs\": 100}}, found {loaded!r}")
+        content.update(loaded)
+    content.update(overrides)
+    unknown = sorted(set(content) - set(Settings.__struct_fields__))
+    if unknown:
+        allowed = ", ".join(Settings.__struct_fields__)
+        raise SettingsError(f"{file}: unknown setting {', '.join(unknown)}. Allowed: {allowed}")
+    return to_record(content, Settings, str(file or "settings"), SettingsError)
+
+
+def replace(settings: Settings, **changes: Any) -> Settings:
+    """A copy with ``changes``."""
+    return msgspec.structs.replace(settings, **changes)

@@ -1,0 +1,196 @@
+"""What segmentation brings: classes as binary channels, UNet encoder and head, Dice + BCE, masks, and how they are scored.
+
+Every class is one channel with its own sigmoid (eq. 10 for each), so one foreground, several classes and overlapping
+regions all take the same way. A voxel gets the most probable class where any exceeds one half; regions are painted in
+their stated order.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from mdkd_auto.data.images import Image, image_ending, output_ending, read_image, write_mask
+from mdkd_auto.data.sampling import INVALID, Batch
+from mdkd_auto.errors import PredictionError
+from mdkd_auto.inference.sliding_window import sliding_window
+from mdkd_auto.losses.overlap import dice_bce_loss
+from mdkd_auto.metrics.summary import Scores, score_masks
+from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
+from mdkd_auto.preprocessing.case import preprocess_case, restore
+from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record
+from mdkd_auto.settings import Settings
+from mdkd_auto.training.interfaces import Score
+
+FOREGROUND = "foreground"
+TOLERANCE_MM = 2.0  # of surface Dice; pixels where the spacing is unknown
+
+
+class ClassChannel(Record, frozen=True, kw_only=True):
+    """One output channel: the label values it stands for, and the value written for it."""
+
+    name: str
+    values: tuple[int, ...]
+    written: int
+
+
+class Classes(Record, frozen=True, kw_only=True):
+    """The output channels of one data set."""
+
+    channels: tuple[ClassChannel, ...]
+    regions: bool  # overlapping: painted in order instead of the most probable
+    ignore: int | None
+
+
+def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
+    """One foreground of all classes, or the data set's own."""
+    if not keep_classes:
+        values = tuple(sorted({value for group in dataset.labels.values() for value in group}))
+        return Classes(channels=(ClassChannel(name=FOREGROUND, values=values, written=1),), regions=False,
+                       ignore=dataset.ignore_label)  # fmt: skip
+    regions = bool(dataset.regions_class_order)
+    written = dataset.regions_class_order if regions else tuple(values[0] for values in dataset.labels.values())
+    channels = tuple(
+        ClassChannel(name=name, values=values, written=value)
+        for (name, values), value in zip(dataset.labels.items(), written, strict=True)
+    )
+    return Classes(channels=channels, regions=regions, ignore=dataset.ignore_label)
+
+
+class SegmentationTask:
+    """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
+
+    def __init__(self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings) -> None:
+        self.classes = classes
+        self.use_bce = settings.task_loss == "dice_bce"
+        self.topology = scale_width(plan.topology, settings.width) if settings.width else plan.topology
+        self.dimensions = len(plan.patch_size)
+
+    def outputs(self, dataset: str) -> int:
+        return len(self.classes[dataset].channels)
+
+    def encoder(self) -> UNetEncoder:
+        return UNetEncoder(self.topology, in_channels=1, ndim=self.dimensions)
+
+    def head(self, outputs: int) -> UNetHead:
+        return UNetHead(self.topology, self.dimensions, outputs)
+
+    def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
+        target, valid = channels_of(batch.labels, self.classes[dataset])
+        dice, bce = dice_bce_loss(output, target, valid)
+        return dice + bce if self.use_bce else dice
+
+    def score(self, output: torch.Tensor, batch: Batch, dataset: str) -> Score:
+        """Dice in parts, a class each, over the batch as one image."""
+        target, valid = channels_of(batch.labels, self.classes[dataset])
+        predicted = (output > 0) & (valid > 0)
+        truth = (target > 0) & (valid > 0)
+        axes = [axis for axis in range(output.ndim) if axis != 1]
+        shared = (predicted & truth).sum(axes).double()
+        return Score(2 * shared, predicted.sum(axes).double() + truth.sum(axes).double())
+
+
+def channels_of(labels: torch.Tensor, classes: Classes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels (B, *S) as one binary map a class (B, K, *S) float, and the voxels that count (B, 1, *S) float."""
+    maps = [torch.isin(labels, torch.tensor(c.values, device=labels.device, dtype=labels.dtype)) for c in classes.channels]
+    valid = labels != INVALID
+    if classes.ignore is not None:
+        valid &= labels != classes.ignore
+    return torch.stack(maps, dim=1).float(), valid[:, None].float()
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+class PredictionOptions(NamedTuple):
+    """How a prediction is made; the same weights serve every choice."""
+
+    device: torch.device
+    step: float = 0.5  # of the sliding window, in patches
+    mirror: bool = False
+    low_precision: bool = False
+
+
+class Predictor(NamedTuple):
+    """A trained model with all it needs to turn an image into a mask."""
+
+    model: nn.Module
+    dataset_plan: DatasetPlan
+    plan: ConfigurationPlan
+    classes: Classes
+    options: PredictionOptions
+
+    def mask(self, image: Image) -> np.ndarray:
+        """Label map (z, y, x) of an image, both in canonical orientation at the image's own size."""
+        spacing = image.spacing_mm if image.spacing_known else None  # the plan says what to take instead
+        prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
+        probabilities = sliding_window(
+            self.model, prepared[0], self.plan.patch_size, step=self.options.step, mirror=self.options.mirror,
+            device=self.options.device, low_precision=self.options.low_precision,
+        )  # fmt: skip
+        return decode(restore(probabilities, geometry, background=None), self.classes)
+
+
+def decode(probabilities: np.ndarray, classes: Classes) -> np.ndarray:
+    """Probabilities (K, z, y, x) to a label map (z, y, x)."""
+    written = np.array([channel.written for channel in classes.channels], dtype=np.uint16)
+    labels = np.zeros(probabilities.shape[1:], dtype=np.uint16)
+    if classes.regions:
+        for value, probability in zip(written, probabilities, strict=True):
+            labels[probability > 0.5] = value
+        return labels
+    best = probabilities.argmax(0)
+    found = np.take_along_axis(probabilities, best[None], 0)[0] > 0.5
+    labels[found] = written[best[found]]
+    return labels
+
+
+def predict_file(predictor: Predictor, case: Case, folder: Path) -> Path:
+    """Predict one case from its files and write ``{case_id}`` with the image's ending; returns the mask's path.
+
+    Raises ImageError for an unreadable image, PredictionError if the model's channel is missing.
+    """
+    image = read_channel(case, predictor.dataset_plan)
+    target = folder / f"{case.case_id}{mask_ending(case)}"
+    write_mask(target, predictor.mask(image), image.header)
+    return target
+
+
+def mask_ending(case: Case) -> str:
+    """The ending of the mask that belongs to an image."""
+    return output_ending(image_ending(case.images[0]))
+
+
+def read_channel(case: Case, dataset_plan: DatasetPlan) -> Image:
+    """The one channel that the plan uses; a case of a single file is taken to be that channel."""
+    files = case.images
+    if len(files) > 1 and dataset_plan.channel >= len(files):
+        raise PredictionError(
+            f"{case.case_id}: the model reads channel {dataset_plan.channel} ({dataset_plan.channel_name}), "
+            f"found only {len(files)} channels"
+        )
+    return read_image(Path(files[dataset_plan.channel] if len(files) > 1 else files[0]))
+
+
+# --- scoring --------------------------------------------------------------------------------------------------------
+
+
+def score_case(predicted: np.ndarray, truth: Image, classes: Classes) -> dict[str, Scores]:
+    """Scores of each class of a predicted label map against the truth, at the image's own size and spacing."""
+    valid = truth.array != classes.ignore if classes.ignore is not None else None
+    scores = {}
+    for channel in classes.channels:
+        predicted_values = _values_painted_over(channel, classes) if classes.regions else (channel.written,)
+        scores[channel.name] = score_masks(
+            np.isin(predicted, predicted_values), np.isin(truth.array, channel.values), truth.spacing_mm, valid,
+            TOLERANCE_MM,
+        )  # fmt: skip
+    return scores
+
+
+def _values_painted_over(channel: ClassChannel, classes: Classes) -> tuple[int, ...]:
+    """The values in a painted mask that lie in a region: those of every region it contains."""
+    inside = set(channel.values)
+    return tuple(other.written for other in classes.channels if set(other.values) <= inside)

@@ -1,0 +1,77 @@
+"""Weights and training state in safetensors files: nothing is ever unpickled. Every file is written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from mdkd_auto.errors import TrainingError
+from mdkd_auto.files import write_atomically
+
+_STATE = "training_state"
+_OPTIMISER = "optimiser."
+_NETWORK = "network."
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write all weights of ``model``."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Read weights into ``model``. Raises TrainingError if the file is missing, unreadable or does not fit."""
+    tensors, _ = _read(path)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != found:
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        name = differing[0]
+        raise TrainingError(
+            f"{path}: the weights do not fit the network: {len(differing)} tensors differ, the first is {name}: "
+            f"found {found.get(name)}, expected {expected.get(name)}"
+        )
+    model.load_state_dict(tensors)
+
+
+def save_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Write all that an exact resume needs: trained weights, optimiser tensors, and ``state`` (JSON)."""
+    tensors = {_NETWORK + name: value for name, value in trained.state_dict().items()}
+    for index, entry in optimiser.state_dict()["state"].items():
+        tensors.update({f"{_OPTIMISER}{index}.{name}": value for name, value in entry.items()})
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    metadata = {_STATE: json.dumps(state)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore what :func:`save_training` wrote; returns its ``state``."""
+    tensors, metadata = _read(path)
+    trained.load_state_dict(
+        {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
+    )
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(_OPTIMISER):
+            index, key = name.removeprefix(_OPTIMISER).split(".", 1)
+            entries.setdefault(int(index), {})[key] = value
+    state: dict[str, Any] = json.loads(metadata[_STATE])
+    full = optimiser.state_dict()
+    full["state"] = entries
+    full["param_groups"][0]["lr"] = state["learning_rate"]
+    optimiser.load_state_dict(full)
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise TrainingError(f"{path}: the weights file is missing; run the training command again to make it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TrainingError(f"{path}: unreadable weights ({error}); delete the file and run the command again") from None

@@ -1,0 +1,231 @@
+"""The one training loop: devices, precision, logging, checkpoints, resume. What is learned is the objective's business.
+
+Randomness is a pure function of (seed, update), so a run that goes on from a checkpoint draws what it would have drawn.
+"""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mdkd_auto.data.augmentation import apply, draw
+from mdkd_auto.data.sampling import Batch, PatchSampler
+from mdkd_auto.errors import TrainingError
+from mdkd_auto.progress import progress
+from mdkd_auto.settings import Settings
+from mdkd_auto.training.checkpoints import load_training, save_training, save_weights
+from mdkd_auto.training.curves import draw_curves, write_history
+from mdkd_auto.training.interfaces import Objective, Score
+
+logger = logging.getLogger(__name__)
+
+LATEST = "checkpoint_latest.safetensors"
+BEST = "checkpoint_best.safetensors"
+FINAL = "checkpoint_final.safetensors"
+_VALIDATION_SEED = 10_000_019  # added to the sampler's: validation batches are never training batches
+
+
+class Streams(NamedTuple):
+    """Where the batches of each data set come from."""
+
+    training: dict[str, PatchSampler]
+    validation: dict[str, PatchSampler]
+    batch_size: int
+    spacing_mm: tuple[float, ...]  # of the patches
+
+
+class State(msgspec.Struct):
+    """What changes while training goes on, beside the tensors. Written into every checkpoint."""
+
+    update: int = 0
+    learning_rate: float = 0.0
+    best_loss: float | None = None
+    best_score: float = 0.0
+    epochs_without_gain: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = {}
+    history: list[dict[str, float]] = []
+    plateau: dict[str, Any] = {}
+
+
+def fit(
+    objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
+) -> State:
+    """Train until the budget is spent or validation stops improving; go on from ``folder`` if it holds a checkpoint.
+
+    Leaves the latest, best and final checkpoint, progress.csv and progress.png in ``folder``; the latest serves only
+    to resume, and may go once the run is scored.
+    Raises TrainingError at the first loss that is not finite, naming the cases of the batch.
+    """
+    objective.to(device)
+    parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    plateau = ReduceLROnPlateau(optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs)
+    state = State(learning_rate=settings.learning_rate)
+    if (folder / LATEST).is_file():
+        state = msgspec.convert(load_training(folder / LATEST, objective.trained(), optimiser), State)
+        plateau.load_state_dict(state.plateau)
+        logger.info("%s: going on after update %d", title, state.update)
+    loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state, parameters)
+    with progress(title) as advance:
+        loop.run(lambda note: advance(state.update, loop.total, note))
+    save_weights(folder / FINAL, objective.model)
+    draw_curves(folder / "progress.png", state.history, title)
+    return state
+
+
+class _Loop:
+    """One run: holds what the steps of the loop share."""
+
+    def __init__(
+        self, objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device,
+        optimiser: torch.optim.Optimizer, plateau: ReduceLROnPlateau, state: State, parameters: list[nn.Parameter],
+    ) -> None:  # fmt: skip
+        self.objective, self.streams, self.settings, self.folder = objective, streams, settings, folder
+        self.device, self.optimiser, self.plateau, self.state = device, optimiser, plateau, state
+        self.parameters = parameters
+        self.total = settings.epochs * settings.iterations_per_epoch
+        self.low_precision = uses_bf16(settings.precision, device)
+        self.sizes = {
+            dataset: max(1, round(streams.batch_size * share)) for dataset, share in objective.shares.items()
+        }
+        self.saved_at = time.monotonic()
+
+    def run(self, report: Any) -> None:
+        """Updates, epoch ends and checkpoints until done; an interruption leaves a checkpoint behind."""
+        state, per_epoch = self.state, self.settings.iterations_per_epoch
+        streams = {
+            dataset: self.streams.training[dataset].batches(state.update, self.total, size)
+            for dataset, size in self.sizes.items()
+        }
+        try:
+            while state.update < self.total and not self._stopped_early():
+                started = time.monotonic()
+                terms = self._update({dataset: next(stream) for dataset, stream in streams.items()})
+                for name, value in terms.items():
+                    state.sums[name] = state.sums.get(name, 0.0) + value
+                    state.sums["n " + name] = state.sums.get("n " + name, 0.0) + 1
+                state.update += 1
+                state.seconds += time.monotonic() - started
+                report(" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
+                if state.update % per_epoch == 0:
+                    self._end_epoch()
+                if time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
+                    self.save()
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            for stream in streams.values():
+                stream.close()  # type: ignore[attr-defined]
+        self.save()  # so that a kill while the result is scored costs no training
+
+    def save(self) -> None:
+        """Write the latest checkpoint."""
+        state = self.state
+        state.learning_rate = self.optimiser.param_groups[0]["lr"]
+        state.plateau = self.plateau.state_dict()
+        save_training(self.folder / LATEST, self.objective.trained(), self.optimiser, msgspec.to_builtins(state))
+        self.saved_at = time.monotonic()
+
+    def _update(self, batches: dict[str, Batch]) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
+        self.objective.trained().train()
+        prepared = {dataset: self._prepare(batch, augment=True) for dataset, batch in batches.items()}
+        self.optimiser.zero_grad(set_to_none=True)
+        values: dict[str, float] = {}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+            for terms in self.objective.losses(prepared, self.state.update / self.total):
+                terms["total"].backward()
+                for name, term in terms.items():
+                    values[name] = values.get(name, 0.0) + term.item()
+        if not all(math.isfinite(value) for value in values.values()):
+            cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
+            listed = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise TrainingError(
+                f"{self.folder}: the loss is not finite at update {self.state.update} ({listed}). Cases of the batch: "
+                f"{cases}. Look at these images for NaN or absurd values; if they are sound, lower --lr"
+            )
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm)
+        self.optimiser.step()
+        return values
+
+    def _prepare(self, batch: Batch, augment: bool) -> Batch:
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        if augment and self.settings.augment:
+            rng = np.random.default_rng([self.settings.seed, self.state.update, 1])
+            drawn = draw(rng, len(images), images.ndim - 2)
+            images, labels = apply(images, labels, drawn, self.streams.spacing_mm)
+        return Batch(images, labels, batch.cases)
+
+    def _end_epoch(self) -> None:
+        """Validate, apply the plateau rule, keep the best weights, write the log."""
+        state = self.state
+        started = time.monotonic()
+        loss, score = self._validate()
+        row = {"epoch": float(state.update // self.settings.iterations_per_epoch)}
+        row |= {
+            name: value / state.sums["n " + name] for name, value in state.sums.items() if not name.startswith("n ")
+        }
+        row |= {"validation_loss": loss, "validation_score": score}
+        row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
+        self.plateau.step(loss)
+        if state.best_loss is None or loss < state.best_loss:
+            state.best_loss, state.best_score, state.epochs_without_gain = loss, score, 0
+            save_weights(self.folder / BEST, self.objective.model)
+        else:
+            state.epochs_without_gain += 1
+        state.seconds += time.monotonic() - started
+        row["seconds"] = state.seconds
+        state.history.append(row)
+        state.sums = {}
+        write_history(self.folder / "progress.csv", state.history)
+        logger.debug("%s", row)
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[float, float]:
+        """Mean task loss and score over the fixed validation batches."""
+        self.objective.trained().eval()
+        losses: list[float] = []
+        scores: list[float] = []
+        for dataset in self.objective.validated_on():
+            numerator, denominator = 0.0, 0.0
+            sampler = self.streams.validation[dataset]
+            for batch in sampler.batches(0, self.settings.validation_batches, self.streams.batch_size):
+                prepared = self._prepare(batch, augment=False)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+                    loss, part = self.objective.validate(dataset, prepared)
+                losses.append(loss.item())
+                numerator, denominator = numerator + part.numerator.cpu(), denominator + part.denominator.cpu()  # type: ignore[assignment]
+            scores.append(_ratio(Score(torch.as_tensor(numerator), torch.as_tensor(denominator))))
+        return float(np.mean(losses)), float(np.mean(scores))
+
+    def _stopped_early(self) -> bool:
+        return self.state.epochs_without_gain >= self.settings.early_stopping_epochs
+
+
+def _ratio(score: Score) -> float:
+    """Mean over the classes that occur; 0 where none does."""
+    occurs = score.denominator > 0
+    return (score.numerator[occurs] / score.denominator[occurs]).mean().item() if occurs.any() else 0.0
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to run the networks in bfloat16: on request, or by itself on a GPU that has it."""
+    return precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+
+
+def validation_seed(seed: int) -> int:
+    """The seed of the fixed validation batches."""
+    return seed + _VALIDATION_SEED

@@ -1,0 +1,62 @@
+"""What a task brings to training, and what every training objective offers the loop."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from mdkd_auto.data.sampling import Batch
+
+Terms = dict[str, torch.Tensor]
+
+
+class Score(NamedTuple):
+    """A ratio in parts, so that batches can be summed before dividing: one entry a class."""
+
+    numerator: torch.Tensor
+    denominator: torch.Tensor
+
+
+class TrainingTask(Protocol):
+    """A task's parts for one configuration: encoder, head, supervised loss and a quick validation score."""
+
+    def outputs(self, dataset: str) -> int:
+        """Channels that the head gives for ``dataset``."""
+
+    def encoder(self) -> nn.Module:
+        """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last."""
+
+    def head(self, outputs: int) -> nn.Module:
+        """A new head on such maps."""
+
+    def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
+        """The supervised loss of ``dataset``: eq. (1) or (10) for segmentation."""
+
+    def score(self, output: torch.Tensor, batch: Batch, dataset: str) -> Score:
+        """Validation score of a batch."""
+
+
+class Objective(Protocol):
+    """A stage of the method for the loop: which batches it needs, its losses, and what it trains."""
+
+    model: nn.Module  # what is saved as the stage's result
+    shares: dict[str, float]  # data set -> its part of a batch
+
+    def trained(self) -> nn.Module:
+        """The module whose parameters are updated (with helpers such as a discriminator)."""
+
+    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        """Named terms, ``total`` among them; several parts are back-propagated in turn and updated together.
+
+        ``progress`` is the fraction of updates done.
+        """
+
+    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
+        """Task loss and score on a validation batch."""
+
+    def validated_on(self) -> Iterable[str]:
+        """Data sets on which the objective is judged."""
+
+    def to(self, device: torch.device) -> "Objective":
+        """Move every network."""

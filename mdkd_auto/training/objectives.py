@@ -1,0 +1,206 @@
+"""The stages of the method as objectives: small holders of networks that turn batches into named losses.
+
+Stage 1: :class:`TeacherObjective` and :class:`SourceTeacherObjective`. Stage 2: :class:`TeacherObjective` on a joint
+encoder. Stage 3: :class:`StudentObjective`. Baseline: :class:`MultiHeadObjective`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+from mdkd_auto.data.sampling import Batch
+from mdkd_auto.losses.contrastive import contrastive_loss
+from mdkd_auto.losses.domain import domain_loss
+from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss
+from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
+from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
+from mdkd_auto.networks.model import Model
+from mdkd_auto.settings import Settings
+from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
+from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
+
+
+class TeacherObjective:
+    """Supervised training on one data set: target teacher (eq. 1) and, on a fused encoder, joint teacher (stage 2).
+
+    A frozen encoder inside the model simply has no parameter that requires a gradient.
+    """
+
+    def __init__(self, model: Model, task: TrainingTask, dataset: str) -> None:
+        self.model, self.task, self.dataset = model, task, dataset
+        self.shares = {dataset: 1.0}
+
+    def trained(self) -> nn.Module:
+        return self.model
+
+    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        del progress
+        batch = batches[self.dataset]
+        yield {"total": self.task.loss(self.model(batch.images), batch, self.dataset)}
+
+    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
+        output = self.model(batch.images)
+        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
+
+    def validated_on(self) -> Iterable[str]:
+        return (self.dataset,)
+
+    def to(self, device: torch.device) -> "TeacherObjective":
+        self.model.to(device)
+        return self
+
+
+class SourceTeacherObjective:
+    """Eq. (2)-(6): a source teacher drawn towards the target by a domain discriminator behind a reversal layer.
+
+    The head's output channels are the source's, then the target's: each data set has its own output layer. A batch is
+    shared by both, so that an update costs no more memory or time than the target teacher's.
+    """
+
+    def __init__(
+        self, model: Model, discriminator: Discriminator, task: TrainingTask, source: str, target: str, settings: Settings
+    ) -> None:
+        self.model, self.discriminator, self.task = model, discriminator, task
+        self.source, self.target = source, target
+        self.target_label_weight = settings.target_label_weight
+        self.shares = {source: 0.5, target: 0.5}
+        self._trained = nn.ModuleDict({"model": model, "discriminator": discriminator})
+
+    def trained(self) -> nn.Module:
+        return self._trained
+
+    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        source, target = batches[self.source], batches[self.target]
+        features = self.model.features(torch.cat([source.images, target.images]))
+        output = self.model.head(features)  # (B_s + B_t, K_s + K_t, *S)
+        count = len(source.images)
+        source_loss = self.task.loss(self._of(self.source, output[:count]), source, self.source)
+        domains = self.discriminator(reverse_gradient(features[-1], reversal_strength(progress)))
+        terms = {"source": source_loss, "domain": domain_loss(domains[:count], domains[count:])}
+        total = source_loss + terms["domain"]
+        if self.target_label_weight > 0:
+            terms["target"] = self.task.loss(self._of(self.target, output[count:]), target, self.target)
+            total = total + self.target_label_weight * terms["target"]
+        yield {"total": total, **terms}
+
+    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
+        output = self._of(dataset, self.model(batch.images))
+        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
+
+    def validated_on(self) -> Iterable[str]:
+        """The target, which the teacher is for; the source where target labels are not to be used (r = 0)."""
+        return (self.target,) if self.target_label_weight > 0 else (self.source,)
+
+    def to(self, device: torch.device) -> "SourceTeacherObjective":
+        self._trained.to(device)
+        return self
+
+    def _of(self, dataset: str, output: torch.Tensor) -> torch.Tensor:
+        sources = self.task.outputs(self.source)
+        return output[:, :sources] if dataset == self.source else output[:, sources:]
+
+
+class StudentObjective:
+    """Eq. (9): task loss and, by curriculum, the contrastive, feature and similarity losses towards the joint teacher.
+
+    The student's maps are projected onto the teacher's (1x1 convolutions that are thrown away after training).
+    """
+
+    def __init__(self, model: Model, joint_teacher: Model, task: TrainingTask, target: str, settings: Settings) -> None:
+        self.model, self.joint_teacher, self.task, self.target = model, joint_teacher.eval(), task, target
+        self.joint_teacher.requires_grad_(False)
+        self.settings = settings
+        self.shares = {target: 1.0}
+        students, teachers = model.encoder.channels, joint_teacher.encoder.channels
+        convolution = nn.Conv3d if len(model.encoder.strides[0]) == 3 else nn.Conv2d
+        projections = nn.ModuleList(convolution(s, t, 1) for s, t in zip(students, teachers, strict=True))
+        self.same_width = tuple(students) == tuple(teachers)
+        self._trained = nn.ModuleDict({"model": model, "projections": projections})
+        self.projections = projections
+        self.weights = DistillationWeights(
+            alpha=settings.alpha, beta=settings.beta, gamma=settings.gamma, delta=settings.delta
+        )
+
+    def trained(self) -> nn.Module:
+        return self._trained
+
+    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        batch = batches[self.target]
+        maps = self.model.features(batch.images)
+        task_loss = self.task.loss(self.model.head(maps), batch, self.target)
+        weight = curriculum(progress, self.settings)
+        if weight == 0.0:  # warm-up: the teacher is not even asked
+            yield {"total": self.settings.alpha * task_loss, "task": task_loss}
+            return
+        with torch.no_grad():
+            teacher_maps = self.joint_teacher.features(batch.images)
+        projected = [project(level) for project, level in zip(self.projections, maps, strict=True)]
+        contrastive = contrastive_loss(
+            pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings)
+        )
+        feature = feature_loss(projected, teacher_maps)
+        similarity = similarity_loss(maps if self.same_width else projected, teacher_maps)
+        total = distillation_total(
+            task_loss, contrastive, feature, similarity, self.weights,
+            beta_factor=contrastive_weight(progress, self.settings) / self.settings.beta if self.settings.beta else 0.0,
+            curriculum=weight,
+        )  # fmt: skip
+        terms = {"total": total, "task": task_loss, "feature": feature, "similarity": similarity}
+        if contrastive is not None:
+            terms["contrastive"] = contrastive
+        yield terms
+
+    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
+        output = self.model(batch.images)
+        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
+
+    def validated_on(self) -> Iterable[str]:
+        return (self.target,)
+
+    def to(self, device: torch.device) -> "StudentObjective":
+        self._trained.to(device)
+        self.joint_teacher.to(device)
+        return self
+
+
+class MultiHeadModel(nn.Module):
+    """A shared encoder with one head a data set."""
+
+    def __init__(self, encoder: nn.Module, heads: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(heads)
+
+    def of(self, dataset: str) -> Model:
+        """Encoder and the head of ``dataset``, sharing the weights."""
+        return Model(self.encoder, self.heads[dataset])
+
+
+class MultiHeadObjective:
+    """The multi-data-set baseline: batches of every data set in turn, losses accumulated before each update."""
+
+    def __init__(self, model: MultiHeadModel, task: TrainingTask, datasets: tuple[str, ...]) -> None:
+        self.model, self.task, self.datasets = model, task, datasets
+        self.shares = dict.fromkeys(datasets, 1.0)
+
+    def trained(self) -> nn.Module:
+        return self.model
+
+    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        del progress
+        for dataset, batch in batches.items():
+            loss = self.task.loss(self.model.of(dataset)(batch.images), batch, dataset)
+            yield {"total": loss / len(batches), dataset: loss}
+
+    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
+        output = self.model.of(dataset)(batch.images)
+        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
+
+    def validated_on(self) -> Iterable[str]:
+        return self.datasets
+
+    def to(self, device: torch.device) -> "MultiHeadObjective":
+        self.model.to(device)
+        return self
+

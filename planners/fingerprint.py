@@ -1,0 +1,149 @@
+"""What the planner needs to know of a data set, case by case; unchanged cases are read from the cache."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cc3d
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mdkd_auto.data.case_arrays import Array, read_case_arrays, source_hash
+from mdkd_auto.data.geometry import box_shape, nonzero_box
+from mdkd_auto.data.parallel import map_cases
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.files import content_hash, read_record, write_atomically, write_json
+from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
+from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
+
+FINGERPRINT_VERSION = 1  # raise it when a case's fingerprint is computed differently
+
+
+def fingerprint_dataset(
+    dataset: Dataset, cache_folder: Path, workers: int = 1, progress: Callable[[int, int], None] | None = None
+) -> tuple[Fingerprint, list[str]]:
+    """Fingerprint every case; returns also the problems of the cases that had to be left out, one line each."""
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    without_cases = msgspec.structs.replace(dataset, cases=())
+    work = partial(fingerprint_case, dataset=without_cases, cache_folder=cache_folder)
+    items = {case.case_id: case for case in dataset.cases}
+    found, problems = map_cases(work, items, workers, progress)
+    cases = tuple(found.values())
+    fingerprint = Fingerprint(
+        dataset=dataset.name,
+        channel_names=dataset.channel_names,
+        is_2d=bool(cases) and all(case.shape[0] == 1 for case in cases),
+        foreground=_pooled(cases, len(dataset.channel_names), cache_folder),
+        cases=cases,
+    )
+    return fingerprint, [f"{dataset.name}, case {name}: {problem}" for name, problem in problems.items()]
+
+
+def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint:
+    """One case, from the cache if its files and its data set's declarations are what they were."""
+    declared = {"labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm}
+    key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
+    cached = _read_cached(case.case_id, key, cache_folder)
+    if cached is not None:
+        return cached
+    arrays = read_case_arrays(case, dataset)
+    whole = all(_is_integer_valued(channel) for channel in arrays.channels)
+    foreground = None if arrays.label is None else foreground_mask(arrays.label, dataset)
+    histograms = [
+        histogram(channel[foreground] if foreground is not None else channel[:0].ravel(), whole)
+        for channel in arrays.channels
+    ]
+    shape = _triple_of_ints(arrays.channels[0].shape)
+    spacing = arrays.spacing_mm if arrays.spacing_mm is not None else (1.0, 1.0, 1.0)
+    cropped = box_shape(nonzero_box(arrays.channels))
+    result = CaseFingerprint(
+        case_id=case.case_id,
+        source_hash=key,
+        shape=shape,
+        spacing_mm=spacing,
+        spacing_known=arrays.spacing_mm is not None,
+        cropped_shape=cropped,
+        nonzero_fraction=math.prod(cropped) / math.prod(shape),
+        integer_valued=whole,
+        image_minimum=tuple(float(channel.min()) for channel in arrays.channels),
+        image_maximum=tuple(float(channel.max()) for channel in arrays.channels),
+        foreground=tuple(statistics(part) for part in histograms),
+        lesions=() if foreground is None else find_lesions(foreground, spacing),
+    )
+    _write_cached(result, histograms, cache_folder)
+    return result
+
+
+def foreground_mask(label: NDArray[np.int16], dataset: Dataset) -> NDArray[np.bool_]:
+    """Every labelled voxel: not background, not ignore."""
+    mask: NDArray[np.bool_] = label != 0
+    if dataset.ignore_label is not None:
+        mask &= label != dataset.ignore_label
+    return mask
+
+
+def find_lesions(foreground: NDArray[np.bool_], spacing_mm: Triple) -> tuple[Lesion, ...]:
+    """Connected components (26-neighbourhood) with their sizes; of a single slice area and disc."""
+    components = cc3d.connected_components(foreground, connectivity=26)
+    sizes = np.bincount(components.ravel())[1:]
+    flat = foreground.shape[0] == 1
+    voxel = spacing_mm[1] * spacing_mm[2] * (1.0 if flat else spacing_mm[0])
+    return tuple(
+        Lesion(volume_mm3=count * voxel, diameter_mm=_diameter(count * voxel, flat), voxels=count)
+        for count in sizes.tolist()
+    )
+
+
+def _diameter(volume: float, flat: bool) -> float:
+    return 2 * math.sqrt(volume / math.pi) if flat else (6 * volume / math.pi) ** (1 / 3)
+
+
+def _is_integer_valued(array: Array) -> bool:
+    return bool(np.issubdtype(array.dtype, np.integer) or np.all(array == np.rint(array)))
+
+
+def _triple_of_ints(shape: tuple[int, ...]) -> IntTriple:
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+# --- cache: {case}.json and {case}.npz ------------------------------------------------------------------------------
+
+
+def _read_cached(case_id: str, key: str, cache_folder: Path) -> CaseFingerprint | None:
+    record = cache_folder / f"{case_id}.json"
+    if not record.is_file() or not (cache_folder / f"{case_id}.npz").is_file():
+        return None
+    try:
+        cached = read_record(record, CaseFingerprint)
+    except MdkdError:
+        return None  # written by another version: compute it again
+    return cached if cached.source_hash == key else None
+
+
+def _write_cached(result: CaseFingerprint, histograms: list[Histogram], cache_folder: Path) -> None:
+    arrays: dict[str, Array] = {}
+    for index, part in enumerate(histograms):
+        arrays[f"values_{index}"] = part.values
+        arrays[f"counts_{index}"] = part.counts
+    write_atomically(cache_folder / f"{result.case_id}.npz", lambda path: _save_arrays(path, arrays))
+    write_json(cache_folder / f"{result.case_id}.json", result)
+
+
+def _save_arrays(path: Path, arrays: dict[str, Array]) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _pooled(
+    cases: tuple[CaseFingerprint, ...], channel_count: int, cache_folder: Path
+) -> tuple[Intensities | None, ...]:
+    parts: list[list[Histogram]] = [[] for _ in range(channel_count)]
+    for case in cases:
+        if not any(case.foreground):
+            continue
+        with np.load(cache_folder / f"{case.case_id}.npz", allow_pickle=False) as stored:
+            for index, channel in enumerate(parts):
+                channel.append(Histogram(stored[f"values_{index}"], stored[f"counts_{index}"]))
+    return tuple(statistics(pool(channel)) if channel else None for channel in parts)

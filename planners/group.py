@@ -1,0 +1,172 @@
+"""The group plan: one spacing, patch, topology and input channel for all data sets of a modality and task."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mdkd_auto.errors import PlanError
+from mdkd_auto.planners.channel import choose_channels
+from mdkd_auto.planners.keep import keep_assumed_spacing, keep_configuration, keep_dataset
+from mdkd_auto.planners.member import Floats, Member, make_member
+from mdkd_auto.planners.memory import choose_batch, fit_patch
+from mdkd_auto.planners.normalisation import choose_normalisation
+from mdkd_auto.planners.spacing import assume_spacing, choose_transpose, in_plane_spacing, volume_spacing
+from mdkd_auto.records import (
+    Configuration,
+    ConfigurationPlan,
+    Dataset,
+    DatasetPlan,
+    Fingerprint,
+    Plan,
+    Reason,
+)
+
+LARGE_LESION_PERCENTILE = 90.0
+
+
+def plan_group(
+    datasets: Sequence[Dataset],
+    fingerprints: Mapping[str, Fingerprint],
+    memory_gb: float = 8.0,
+    channels: Mapping[str, str] | None = None,
+    previous: Plan | None = None,
+    replan: bool = False,
+) -> Plan:
+    """Decide everything the data sets of one group share, and what is each one's own.
+
+    ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
+    where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. Raises PlanError.
+    """
+    _require_plannable(datasets, fingerprints, memory_gb)
+    kept = None if replan else previous
+    overrides = channels or {}
+    indices, reasons = choose_channels(datasets, overrides)
+    parts = []
+    for dataset in datasets:
+        part, why = _plan_dataset(dataset, fingerprints[dataset.name], indices[dataset.name], kept, overrides)
+        parts.append(part)
+        reasons.extend(why)
+    members = [make_member(fingerprints[part.dataset], part) for part in parts]
+    configurations = []
+    for configuration in _configurations(members):
+        fresh = _plan_configuration(configuration, members, memory_gb)
+        configurations.append(keep_configuration(fresh, kept, memory_gb))
+    first = datasets[0]
+    return Plan(
+        group=first.group,
+        modality=first.modality,
+        task=first.task,
+        memory_gb=memory_gb,
+        datasets=tuple(parts),
+        configurations=tuple(configurations),
+        reasons=tuple(_by_dataset(reasons, parts)),
+    )
+
+
+def _plan_dataset(
+    dataset: Dataset, fingerprint: Fingerprint, channel: int, previous: Plan | None, overrides: Mapping[str, str]
+) -> tuple[DatasetPlan, list[Reason]]:
+    assumed, why_assumed = assume_spacing(fingerprint, dataset.modality)
+    assumed, kept_assumed = keep_assumed_spacing(dataset.name, assumed, previous)
+    transpose, why_transpose = choose_transpose(fingerprint, assumed)
+    old = _previous_part(previous, dataset.name)
+    if old is not None and dataset.name not in overrides and old.channel_name in dataset.channel_names:
+        channel = dataset.channel_names.index(old.channel_name)
+    normalisation, why_normalisation = choose_normalisation(fingerprint, channel)
+    fresh = DatasetPlan(
+        dataset=dataset.name,
+        channel=channel,
+        channel_name=dataset.channel_names[channel],
+        transpose=transpose,
+        assumed_spacing_mm=assumed,
+        normalisation=normalisation,
+    )
+    axes = "".join("zyx"[axis] for axis in transpose)
+    reasons = [Reason(decision=f"{dataset.name}: axes", value=axes, because=why_transpose), why_normalisation]
+    if why_assumed is not None:
+        reasons.append(kept_assumed or why_assumed)
+    part, why_kept = keep_dataset(fresh, old)
+    return part, reasons + why_kept
+
+
+def _previous_part(previous: Plan | None, name: str) -> DatasetPlan | None:
+    return None if previous is None else next((part for part in previous.datasets if part.dataset == name), None)
+
+
+def _configurations(members: Sequence[Member]) -> tuple[Configuration, ...]:
+    return ("2d",) if all(member.is_2d for member in members) else ("2d", "3d_fullres")
+
+
+def _plan_configuration(configuration: Configuration, members: Sequence[Member], memory_gb: float) -> ConfigurationPlan:
+    """What the rules say of one configuration."""
+    if configuration == "2d":
+        taking_part = list(members)
+        spacing, reasons = in_plane_spacing(taking_part)
+        at = np.array([np.nan, *spacing])  # each slice keeps its own z
+    else:
+        taking_part = [member for member in members if not member.is_2d]
+        spacing, reasons = volume_spacing(taking_part)
+        at = spacing
+        flat = ", ".join(member.name for member in members if member.is_2d)
+        if flat:
+            because = f"{flat}: 2-D images have no volumes"
+            reasons.insert(0, Reason(decision="data sets", value=str(len(taking_part)), because=because))
+    shapes = {member.name: member.resampled_shapes(at) for member in taking_part}
+    median = np.median([np.median(shape, axis=0) for shape in shapes.values()], axis=0)[-len(spacing) :]
+    spacing_mm = tuple(float(value) for value in spacing)
+    fit, why_patch = fit_patch(spacing_mm, tuple(float(value) for value in median), memory_gb)
+    voxels = {name: float(shape.prod(axis=1).sum()) for name, shape in shapes.items()}
+    batch, why_batch = choose_batch(fit, voxels, memory_gb)
+    stages = len(fit.topology.features)
+    why_topology = Reason(
+        decision="topology",
+        value=f"{stages} stages",
+        because=f"an axis is pooled while it has 8 voxels and is less than 2 x coarser than the finest; "
+        f"features {', '.join(str(width) for width in fit.topology.features)}",
+    )
+    return ConfigurationPlan(
+        configuration=configuration,
+        datasets=tuple(member.name for member in taking_part),
+        spacing_mm=spacing_mm,
+        patch_size=fit.patch_size,
+        batch_size=batch,
+        topology=fit.topology,
+        reasons=(*reasons, why_patch, *_lesion_coverage(fit.patch_size, spacing, taking_part), why_topology, why_batch),
+    )
+
+
+def _lesion_coverage(patch_size: Sequence[int], spacing: Floats, members: Sequence[Member]) -> list[Reason]:
+    """Whether the patch holds the large lesions of every data set."""
+    large = {
+        member.name: float(np.percentile(member.diameters_mm, LARGE_LESION_PERCENTILE))
+        for member in members
+        if member.diameters_mm.size
+    }
+    if not large:
+        return []
+    name = max(large, key=lambda key: large[key])
+    width = float(np.min(np.array(patch_size) * spacing))
+    value = "yes" if width >= large[name] else "no"
+    because = f"the patch is at least {width:.4g} mm wide; the largest 90th percentile is {large[name]:.4g} mm ({name})"
+    return [Reason(decision="patch covers the 90th percentile lesion", value=value, because=because)]
+
+
+def _by_dataset(reasons: Sequence[Reason], parts: Sequence[DatasetPlan]) -> list[Reason]:
+    """Reasons sorted by data set, in the order of the parts."""
+    names = [part.dataset for part in parts]
+    return sorted(reasons, key=lambda reason: names.index(reason.decision.split(":")[0]))
+
+
+def _require_plannable(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint], memory_gb: float) -> None:
+    if not datasets:
+        raise PlanError("There is no data set to plan; give at least one")
+    groups = sorted({dataset.group for dataset in datasets})
+    if len(groups) > 1:
+        raise PlanError(f"A plan is for one group, these data sets belong to several: {', '.join(groups)}")
+    empty = [
+        dataset.name for dataset in datasets if dataset.name not in fingerprints or not fingerprints[dataset.name].cases
+    ]
+    if empty:
+        raise PlanError(f"{', '.join(empty)}: no usable case was fingerprinted, so nothing can be planned")
+    if memory_gb <= 0:
+        raise PlanError(f"memory_gb is {memory_gb:g}; it must be above 0")

@@ -1,0 +1,71 @@
+"""Exact intensity statistics from sorted unique values and their counts."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdkd_auto.records import Intensities
+
+COUNTING_RANGE = 1 << 20  # whole numbers within this range are counted, not sorted
+
+
+class Histogram(NamedTuple):
+    """Sorted unique values and how often each occurs."""
+
+    values: NDArray[Any]
+    counts: NDArray[np.int64]
+
+
+def histogram(voxels: NDArray[Any], integer_valued: bool) -> Histogram:
+    """Exact histogram of a 1-D array."""
+    if voxels.size and integer_valued:
+        low, high = int(voxels.min()), int(voxels.max())
+        if high - low < COUNTING_RANGE:
+            counts = np.bincount(voxels.astype(np.int64) - low)
+            present = np.flatnonzero(counts)
+            return Histogram((present + low).astype(np.float64), counts[present].astype(np.int64))
+    values, counts = np.unique(voxels, return_counts=True)
+    return Histogram(values, counts.astype(np.int64))
+
+
+def pool(histograms: Sequence[Histogram]) -> Histogram:
+    """The histogram of all voxels together."""
+    values, inverse = np.unique(np.concatenate([part.values for part in histograms]), return_inverse=True)
+    counts = np.concatenate([part.counts for part in histograms])
+    pooled = np.zeros(values.size, dtype=np.int64)
+    np.add.at(pooled, inverse.ravel(), counts)
+    return Histogram(values, pooled)
+
+
+def statistics(part: Histogram) -> Intensities | None:
+    """Mean, standard deviation (population), extremes and percentiles; None for no voxels."""
+    total = int(part.counts.sum())
+    if total == 0:
+        return None
+    values = part.values.astype(np.float64)
+    mean = float(np.dot(values, part.counts) / total)
+    variance = float(np.dot((values - mean) ** 2, part.counts) / total)
+    lower, median, upper = (percentile(part, percent) for percent in (0.5, 50.0, 99.5))
+    return Intensities(
+        count=total,
+        mean=mean,
+        std=variance**0.5,
+        minimum=float(values[0]),
+        maximum=float(values[-1]),
+        percentile_00_5=lower,
+        median=median,
+        percentile_99_5=upper,
+    )
+
+
+def percentile(part: Histogram, percent: float) -> float:
+    """What ``numpy.percentile(all voxels, percent)`` with linear interpolation gives."""
+    cumulative = np.cumsum(part.counts)
+    total = int(cumulative[-1])
+    position = (total - 1) * percent / 100
+    below = int(np.floor(position))
+    above = min(below + 1, total - 1)
+    low, high = (float(part.values[np.searchsorted(cumulative, rank, side="right")]) for rank in (below, above))
+    return low + (high - low) * (position - below)

@@ -1,0 +1,88 @@
+"""Patch and batch that fit the memory: shrink until the estimate fits, spend the rest on the batch."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mdkd_auto.errors import PlanError
+from mdkd_auto.planners.topology import initial_patch, pad_to_multiple, plan_topology, total_stride
+from mdkd_auto.records import Reason, Topology
+
+REFERENCE_GB = 8.0
+REFERENCE_ELEMENTS = {2: 85e6, 3: 560e6}  # feature-map elements of one sample that fit at the reference batch
+REFERENCE_BATCH = {2: 12, 3: 2}
+MIN_BATCH = {2: 4, 3: 2}  # 2-D: the contrastive loss (equation 11) needs 3 samples
+MAX_BATCH = {2: 16, 3: None}  # 2-D: the paper's batch
+MAX_SHARE_OF_DATASET = 0.05  # of the voxels of the smallest data set, in one batch
+
+
+class Fit(NamedTuple):
+    """A patch, its network and its cost."""
+
+    patch_size: tuple[int, ...]
+    topology: Topology
+    elements: float
+
+
+def feature_map_elements(patch_size: Sequence[int], topology: Topology) -> float:
+    """Elements of all feature maps a UNet keeps for the backward pass of one sample."""
+    size = list(patch_size)
+    total = 0.0
+    for stage, (features, stride) in enumerate(zip(topology.features, topology.strides, strict=True)):
+        size = [edge // step for edge, step in zip(size, stride, strict=True)]
+        maps = topology.convolutions_per_stage  # encoder
+        if stage < len(topology.features) - 1:
+            maps += topology.convolutions_per_stage + 1  # decoder: the upsampled map and its convolutions
+        total += maps * features * math.prod(size)
+    return total
+
+
+def fit_patch(spacing_mm: Sequence[float], median_shape: Sequence[float], memory_gb: float) -> tuple[Fit, Reason]:
+    """The largest patch of the wanted aspect whose feature maps fit. Raises PlanError if none does."""
+    axes = len(spacing_mm)
+    budget = REFERENCE_ELEMENTS[axes] * memory_gb / REFERENCE_GB
+    patch = initial_patch(spacing_mm, median_shape)
+    wanted = patch
+    while True:
+        topology = plan_topology(patch, spacing_mm)
+        steps = total_stride(topology)
+        padded = pad_to_multiple(patch, steps)
+        elements = feature_map_elements(padded, topology)
+        if elements <= budget:
+            break
+        sizes = zip(padded, median_shape, steps, strict=True)
+        ratios = [edge / limit if edge > step else 0.0 for edge, limit, step in sizes]
+        if max(ratios) == 0.0:
+            raise PlanError(f"memory_gb = {memory_gb:g} is too little for any patch; give at least 1")
+        widest = ratios.index(max(ratios))
+        patch = tuple(edge - steps[axis] if axis == widest else edge for axis, edge in enumerate(padded))
+    shown = text_voxels(median_shape)
+    because = f"median shape at this spacing {shown}; padded to multiples of {text_voxels(steps)}"
+    if any(edge < want for edge, want in zip(padded, wanted, strict=True)):
+        because += f"; {text_voxels(wanted)} would not fit {memory_gb:g} GB"
+    return Fit(padded, topology, elements), Reason(decision="patch", value=text_voxels(padded), because=because)
+
+
+def choose_batch(fit: Fit, voxels: dict[str, float], memory_gb: float) -> tuple[int, Reason]:
+    """As many samples as the memory left allows, within the limits. ``voxels``: in all, of each data set."""
+    axes = len(fit.patch_size)
+    budget = REFERENCE_ELEMENTS[axes] * memory_gb / REFERENCE_GB
+    smallest = min(voxels, key=lambda name: voxels[name])
+    share = MAX_SHARE_OF_DATASET * voxels[smallest] / math.prod(fit.patch_size)
+    limits = {
+        f"what fits {memory_gb:g} GB": math.floor(REFERENCE_BATCH[axes] * budget / fit.elements),
+        f"5 % of the voxels of {smallest}, the smallest data set": math.floor(share),
+    }
+    most = MAX_BATCH[axes]
+    if most is not None:
+        limits["the batch of the paper"] = most
+    because = min(limits, key=lambda rule: limits[rule])
+    batch = limits[because]
+    if batch < MIN_BATCH[axes]:
+        batch, because = MIN_BATCH[axes], f"the least allowed; the tightest limit, {because}, would give {batch}"
+    return batch, Reason(decision="batch", value=str(batch), because=because)
+
+
+def text_voxels(shape: Sequence[float]) -> str:
+    """256 x 256."""
+    return " x ".join(f"{value:g}" for value in shape)

@@ -1,0 +1,134 @@
+"""One case into network space, and a prediction back out of it."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdkd_auto.data.case_arrays import read_case_arrays
+from mdkd_auto.data.geometry import box_shape, box_slices, nonzero_box, permute, uncrop_and_untranspose
+from mdkd_auto.errors import PlanError
+from mdkd_auto.preprocessing.normalise import normalise
+from mdkd_auto.preprocessing.resample import (
+    coarse_axis,
+    resample_image,
+    resample_label,
+    resample_probabilities,
+    resampled_shape,
+)
+from mdkd_auto.preprocessing.store import compact_label
+from mdkd_auto.records import Case, CaseGeometry, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Triple
+
+Array = NDArray[Any]
+
+
+class RawCase(NamedTuple):
+    """The one channel a plan uses, in canonical axes (z, y, x)."""
+
+    image: Array
+    spacing_mm: Triple | None  # None where neither the file nor dataset.json states one
+    label: Array | None
+
+
+def read_case(case: Case, dataset: Dataset, channel: int) -> RawCase:
+    """Read and check one channel and the label. Raises ImageError naming the file."""
+    arrays = read_case_arrays(case, dataset, channels=[channel])
+    return RawCase(arrays.channels[0], arrays.spacing_mm, arrays.label)
+
+
+def preprocess_case(
+    image: Array,
+    spacing_mm: Triple | None,
+    label: Array | None,
+    dataset_plan: DatasetPlan,
+    configuration_plan: ConfigurationPlan,
+) -> tuple[NDArray[np.float32], Array | None, CaseGeometry]:
+    """Transpose, crop to non-zero, normalise, resample: image (1, z, y, x), label (z, y, x), and the way back."""
+    geometry = plan_geometry(image, spacing_mm, dataset_plan, configuration_plan)
+    inside = box_slices(geometry.crop)
+    coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
+    cropped = image.transpose(geometry.transpose)[inside]
+    resampled = resample_image(normalise(cropped, dataset_plan.normalisation), geometry.resampled_shape, coarse)
+    if label is None:
+        return resampled[None], None, geometry
+    mask = np.ascontiguousarray(label.transpose(geometry.transpose)[inside])
+    return resampled[None], compact_label(resample_label(mask, geometry.resampled_shape, coarse)), geometry
+
+
+def plan_geometry(
+    image: Array, spacing_mm: Triple | None, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan
+) -> CaseGeometry:
+    """Where the case lies in network space. Raises PlanError where its spacing is neither known nor assumed."""
+    canonical = spacing_mm if spacing_mm is not None else dataset_plan.assumed_spacing_mm
+    if canonical is None:
+        raise PlanError(
+            f"{dataset_plan.dataset}: the image has no physical spacing and the plan assumes none; "
+            "state spacing_mm in dataset.json and plan again"
+        )
+    spacing = permute(canonical, dataset_plan.transpose)
+    transposed = image.transpose(dataset_plan.transpose)
+    crop = nonzero_box([transposed])
+    size = box_shape(crop)
+    shape = resampled_shape(size, spacing, _target_spacing(spacing, configuration_plan))
+    return CaseGeometry(
+        original_shape=_triple(image.shape),
+        transpose=dataset_plan.transpose,
+        crop=crop,
+        spacing_mm=spacing,
+        resampled_shape=shape,
+        resampled_spacing_mm=_exact_spacing(spacing, size, shape),
+    )
+
+
+def restore(probabilities: Array, geometry: CaseGeometry, background: int | None = 0) -> NDArray[np.float32]:
+    """Probabilities (K, z, y, x) of network space in the case's original, canonical shape (K, z, y, x).
+
+    Outside the crop class ``background`` is 1 and the others 0; ``None`` for channels that are all foreground.
+    """
+    restored = np.empty((probabilities.shape[0], *geometry.original_shape), dtype=np.float32)
+    for index, channel in enumerate(_uncropped(probabilities, geometry)):
+        outside = 1.0 if index == background else 0.0
+        restored[index] = uncrop_and_untranspose(channel, geometry, outside)
+    return restored
+
+
+def restore_label(probabilities: Array, geometry: CaseGeometry) -> Array:
+    """The most probable class (int16) in the original, canonical shape, without all classes at full size at once."""
+    channels = _uncropped(probabilities, geometry)
+    best = next(channels)
+    winner = np.zeros(best.shape, dtype=np.int16)
+    for index, channel in enumerate(channels, start=1):
+        larger = channel > best
+        winner[larger] = index
+        best = np.maximum(best, channel)
+    return uncrop_and_untranspose(winner, geometry, 0)
+
+
+def _uncropped(probabilities: Array, geometry: CaseGeometry) -> Iterator[NDArray[np.float32]]:
+    """Each class resampled to the crop's own voxels, one at a time: linearly, but for a coarse axis.
+
+    Where the way in took the nearest slice, so does the way back: it undoes it exactly unless slices were dropped.
+    """
+    if tuple(probabilities.shape[1:]) != geometry.resampled_shape:
+        raise ValueError(f"Probabilities {probabilities.shape[1:]} do not fit the case's {geometry.resampled_shape}")
+    coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
+    for channel in probabilities:
+        values = np.asarray(channel, dtype=np.float32)
+        yield resample_probabilities(values, box_shape(geometry.crop), coarse)
+
+
+def _target_spacing(spacing: Triple, plan: ConfigurationPlan) -> Triple:
+    """Of the transposed axes; in 2d each slice keeps its z."""
+    target = plan.spacing_mm
+    return (spacing[0], target[0], target[1]) if len(target) == 2 else (target[0], target[1], target[2])
+
+
+def _exact_spacing(spacing: Triple, size: IntTriple, shape: IntTriple) -> Triple:
+    """What the spacing is after rounding to whole voxels; the extent in mm is unchanged."""
+    exact = [old * (before / after) for old, before, after in zip(spacing, size, shape, strict=True)]
+    return (exact[0], exact[1], exact[2])
+
+
+def _triple(shape: tuple[int, ...]) -> IntTriple:
+    return (int(shape[0]), int(shape[1]), int(shape[2]))

@@ -1,0 +1,96 @@
+"""A whole data set into one configuration's network space: resumable, in parallel, one bad case no obstacle."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from mdkd_auto.data.case_arrays import source_hash
+from mdkd_auto.data.parallel import map_cases
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.files import content_hash
+from mdkd_auto.preprocessing.case import preprocess_case, read_case
+from mdkd_auto.preprocessing.lesions import sample_lesions
+from mdkd_auto.preprocessing.store import image_path, label_path, read_case_record, record_path, save_case
+from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
+
+PREPROCESSING_VERSION = 1  # raise it when the same decisions give other arrays
+
+
+class Outcome(Record, frozen=True, kw_only=True):
+    """What came of preprocessing a data set."""
+
+    done: int
+    skipped: int  # stored before, and still what files and plan say
+    failed: tuple[tuple[str, str], ...]  # case, what went wrong
+
+
+def preprocess_dataset(
+    dataset: Dataset,
+    plan: Plan,
+    configuration: str,
+    folder: Path,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Preprocess every case into ``folder``; cases already there and unchanged are skipped. Raises KeyError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    work = partial(
+        store_case,
+        dataset=msgspec.structs.replace(dataset, cases=()),
+        dataset_plan=plan.dataset(dataset.name),
+        configuration_plan=plan.configuration(configuration),
+        folder=folder,
+    )
+    items = {case.case_id: case for case in dataset.cases}
+    results, failed = map_cases(work, items, workers, progress)
+    done = sum(results.values())
+    return Outcome(done=done, skipped=len(results) - done, failed=tuple(failed.items()))
+
+
+def store_case(
+    case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan, folder: Path
+) -> bool:
+    """Preprocess and store one case; False where it is already there. Raises ImageError, PlanError."""
+    key = case_key(case, dataset, dataset_plan, configuration_plan)
+    if is_stored(folder, case, dataset, key):
+        return False
+    raw = read_case(case, dataset, dataset_plan.channel)
+    image, label, geometry = preprocess_case(raw.image, raw.spacing_mm, raw.label, dataset_plan, configuration_plan)
+    record = PreprocessedCase(
+        case_id=case.case_id,
+        key=key,
+        geometry=geometry,
+        shape=geometry.resampled_shape,
+        lesions=() if label is None else sample_lesions(label, dataset.ignore_label),
+    )
+    save_case(folder, record, image, label, flat=configuration_plan.configuration == "2d")
+    return True
+
+
+def case_key(case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> str:
+    """Hash of the case's files and of every decision that changes its arrays."""
+    return content_hash(
+        {
+            "source": source_hash(case, [dataset_plan.channel]),
+            "dataset": {"spacing_mm": dataset.spacing_mm, "labels": dataset.labels, "ignore": dataset.ignore_label},
+            "dataset_plan": dataset_plan,
+            "configuration": configuration_plan.configuration,
+            "spacing_mm": configuration_plan.spacing_mm,
+            "version": PREPROCESSING_VERSION,
+        }
+    )
+
+
+def is_stored(folder: Path, case: Case, dataset: Dataset, key: str) -> bool:
+    """Whether the case lies there whole, with this key."""
+    if not record_path(folder, case.case_id).is_file():
+        return False
+    try:
+        record = read_case_record(folder, case.case_id)
+    except MdkdError:
+        return False  # damaged or of another version: done anew
+    needs_label = case.label is not None and dataset.task == "segmentation"
+    arrays = [image_path(folder, case.case_id), *([label_path(folder, case.case_id)] if needs_label else [])]
+    return record.key == key and all(path.is_file() for path in arrays)

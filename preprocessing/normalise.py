@@ -1,0 +1,29 @@
+"""Intensities to network input, as the plan says."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdkd_auto.records import Normalisation
+
+SMALLEST_STD = 1e-8  # a constant image becomes zeros, not NaN
+
+
+def normalise(image: NDArray[Any], plan: Normalisation) -> NDArray[np.float32]:
+    """A cropped image (z, y, x), normalised; a new array."""
+    values: NDArray[np.float32] = image.astype(np.float32, order="C")
+    if plan.scheme == "ct":
+        np.clip(values, plan.lower, plan.upper, out=values)
+        values -= np.float32(plan.mean)
+        values /= np.float32(max(plan.std, SMALLEST_STD))
+        return values
+    mask = values != 0 if plan.masked else np.ones(values.shape, dtype=bool)
+    inside = values[mask]
+    if inside.size == 0:
+        return values
+    deviation = max(float(inside.std(dtype=np.float64)), SMALLEST_STD)
+    values -= np.float32(inside.mean(dtype=np.float64))
+    values /= np.float32(deviation)
+    values[~mask] = 0
+    return values

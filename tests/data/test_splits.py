@@ -1,0 +1,171 @@
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.errors import DatasetError, SettingsError
+from mdkd_auto.records import Case, Dataset, Fold, Splits
+
+
+def dataset(cases, folder="raw/Dataset001_A"):
+    """``cases``: (case_id, patient_id, split)."""
+    return Dataset(
+        name="Dataset001_A",
+        folder=str(folder),
+        task="segmentation",
+        modality="CT",
+        channel_names=("CT",),
+        labels={"x": (1,)},
+        file_ending=".png",
+        cases=tuple(Case(case_id=c, images=(f"{c}.png",), patient_id=p, split=s) for c, p, s in cases),
+    )
+
+
+def plain(count, split=""):
+    return [(f"c{number:03d}", f"c{number:03d}", split) for number in range(count)]
+
+
+def check(data, splits):
+    """Every case once in the test part or once in each fold; patients whole."""
+    patients = {case.case_id: case.patient_id for case in data.cases}
+    for fold in splits.folds:
+        assert sorted((*splits.test, *fold.train, *fold.val)) == sorted(patients)
+        parts = [{patients[case] for case in part} for part in (splits.test, fold.train, fold.val)]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+        assert fold.train
+        assert fold.val
+
+
+@given(st.lists(st.integers(0, 30), min_size=3, max_size=60), st.integers(0, 5), st.randoms())
+def test_every_split_keeps_patients_whole(patient_of_case, seed, random):
+    cases = [(f"c{number}", f"p{patient}", "") for number, patient in enumerate(patient_of_case)]
+    patients = len(set(patient_of_case))
+    if patients < 3:
+        with pytest.raises(DatasetError, match="at least 3 patients"):
+            make_splits(dataset(cases), seed)
+        return
+    splits = make_splits(dataset(cases), seed)
+    check(dataset(cases), splits)
+    by_case = {case: patient for case, patient, _ in cases}
+    assert len({by_case[case] for case in splits.test}) == max(1, round(0.2 * patients))
+    validated = [case for fold in splits.folds for case in fold.val]
+    assert sorted((*validated, *splits.test)) == sorted(by_case)
+    random.shuffle(cases)
+    assert make_splits(dataset(cases), seed) == splits
+
+
+def test_sizes_and_seed():
+    splits = make_splits(dataset(plain(100)), 0)
+    assert len(splits.test) == 20
+    assert [len(fold.val) for fold in splits.folds] == [16] * 5
+    assert make_splits(dataset(plain(100)), 1) != splits
+    small = make_splits(dataset(plain(3)), 0)
+    assert (len(small.test), len(small.folds)) == (1, 2)
+    assert make_splits(dataset(plain(4)), 0, test_fraction=0.9).folds[1].train
+    assert make_splits(dataset(plain(4)), 0, test_fraction=0).test == ()
+    with pytest.raises(SettingsError):
+        make_splits(dataset(plain(9)), 0, folds=1)
+
+
+def test_the_draw_is_the_same_on_every_machine():
+    assert make_splits(dataset(plain(10)), 0).test == ("c000", "c008")  # the two lowest SHA-256 of "0:c00n"
+
+
+def test_test_rows_of_cases_csv():
+    data = dataset([*plain(10), ("x1", "x", "test"), ("x2", "x", "")])
+    splits = make_splits(data, 0)
+    assert splits.test == ("x1", "x2")
+    assert len(splits.folds) == 5
+    check(data, splits)
+
+
+def test_train_rows_are_never_tested_on(caplog):
+    data = dataset([("t1", "t1", "train"), ("t2", "t2", "train"), *plain(3)])
+    for seed in range(10):
+        splits = make_splits(data, seed)
+        assert len(splits.test) == 1
+        assert splits.test[0].startswith("c")
+    with caplog.at_level(logging.WARNING):
+        assert make_splits(dataset(plain(4, "train")), 0).test == ()
+    assert "no test part" in caplog.text
+
+
+def test_val_and_train_rows_are_a_single_fold(caplog):
+    data = dataset([("a", "a", "train"), ("b", "b", "val"), ("c", "c", "test"), ("d", "d", "")])
+    with caplog.at_level(logging.WARNING):
+        splits = make_splits(data, 0)
+    assert splits == Splits(test=("c",), folds=(Fold(train=("a", "d"), val=("b",)),))
+    assert "1 patient(s) without a split" in caplog.text
+
+
+def test_a_torn_patient_is_refused():
+    with pytest.raises(DatasetError, match="p: test, train"):
+        make_splits(dataset([("a", "p", "train"), ("b", "p", "test"), *plain(5)]), 0)
+
+
+def test_existing_patients_stay_new_ones_are_dealt_out():
+    before = make_splits(dataset(plain(10)), 0)
+    kept = [case for case in plain(24) if case[0] not in {"c000", "c001"}]
+    data = dataset([*kept, ("again", "c005", "")])
+    after = make_splits(data, 7, existing=before)
+    check(data, after)
+    assert len(after.folds) == 5
+    assert set(before.test) - {"c000", "c001"} <= set(after.test)
+    for old, new in zip(before.folds, after.folds, strict=True):
+        assert set(old.val) - {"c000", "c001"} <= set(new.val)
+    place = [part for part in (after.test, *(fold.val for fold in after.folds)) if "c005" in part]
+    assert "again" in place[0]
+    sizes = [len(fold.val) for fold in after.folds]
+    assert max(sizes) - min(sizes) <= 2
+    assert make_splits(dataset(plain(10)), 99, existing=before) == before
+
+
+def test_raw_splits(tmp_path, caplog):
+    data = dataset(plain(4), tmp_path)
+    assert read_raw_splits(data) is None
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["c001", "c000"], "val": ["c002"]}, {"train": ["c002"], "val": ["c001"]}]))
+    splits = make_splits(data, 0, raw_splits=read_raw_splits(data))
+    assert splits.test == ("c003",)
+    assert splits.folds[0] == Fold(train=("c000", "c001"), val=("c002",))
+    path.write_text(json.dumps([{"train": ["c000", "c001"], "val": ["c002", "c003"]}]))
+    with caplog.at_level(logging.WARNING):
+        assert make_splits(data, 0, raw_splits=read_raw_splits(data)).test == ()
+    assert "no test part" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"train": ["c000"], "val": ["zz"]}]', "fold 0: case 'zz' is not in the data set"),
+        ('[{"train": ["c000"], "val": ["c000"]}]', "'c000' is in train and val"),
+        ('[{"train": ["c000"], "val": []}]', "is empty"),
+        ('[{"train": ["c000"], "val": ["held"]}]', "test case in cases.csv"),
+        ("[]", "no folds"),
+        ('{"train": []}', "expected a list of folds"),
+        ("[", "not valid JSON"),
+    ],
+)
+def test_wrong_raw_splits(tmp_path, content, message):
+    (tmp_path / "splits_final.json").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        read_raw_splits(dataset([*plain(3), ("held", "held", "test")], tmp_path))
+
+
+def test_raw_splits_that_tear_a_patient_warn(tmp_path, caplog):
+    data = dataset([("a", "p", ""), ("b", "p", ""), ("c", "q", "")], tmp_path)
+    with caplog.at_level(logging.WARNING):
+        make_splits(data, 0, raw_splits=(Fold(train=("a", "c"), val=("b",)),))
+    assert "trains in fold 0 on patients that it also validates or tests on: p" in caplog.text
+
+
+def test_splits_are_written_and_read(tmp_path):
+    splits = make_splits(dataset(plain(7)), 0)
+    write_splits(tmp_path / "splits.json", splits)
+    assert read_splits(tmp_path / "splits.json") == splits
+    (tmp_path / "splits.json").write_text('{"test": [], "folds": [], "extra": 1}')
+    with pytest.raises(DatasetError, match="extra"):
+        read_splits(tmp_path / "splits.json")

@@ -1,0 +1,150 @@
+"""A case into network space and back."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mdkd_auto.data.geometry import box_shape
+from mdkd_auto.errors import PlanError
+from mdkd_auto.preprocessing.case import preprocess_case, restore, restore_label
+from mdkd_auto.preprocessing.lesions import sample_lesions
+from mdkd_auto.preprocessing.normalise import normalise
+from mdkd_auto.preprocessing.resample import coarse_axis
+from mdkd_auto.records import ConfigurationPlan, DatasetPlan, IntTriple, Normalisation, Topology, Triple
+
+TOPOLOGY = Topology(features=(8,), kernel_sizes=((3, 3, 3),), strides=((1, 1, 1),))
+
+
+def dataset_plan(transpose: IntTriple = (0, 1, 2), assumed: Triple | None = None) -> DatasetPlan:
+    return DatasetPlan(
+        dataset="Dataset001_Toy",
+        channel=0,
+        channel_name="T1",
+        transpose=transpose,
+        assumed_spacing_mm=assumed,
+        normalisation=Normalisation(scheme="zscore"),
+    )
+
+
+def configuration_plan(*spacing: float) -> ConfigurationPlan:
+    return ConfigurationPlan(
+        configuration="2d" if len(spacing) == 2 else "3d_fullres",
+        datasets=("Dataset001_Toy",),
+        spacing_mm=spacing,
+        patch_size=(8,) * len(spacing),
+        batch_size=2,
+        topology=TOPOLOGY,
+        reasons=(),
+    )
+
+
+def ellipsoid(shape: IntTriple, spacing: Triple, radius_mm: float) -> NDArray[np.int16]:
+    axes = [(np.arange(size) - (size - 1) / 2) * step for size, step in zip(shape, spacing, strict=True)]
+    grid = np.meshgrid(*axes, indexing="ij")
+    return (sum(axis**2 for axis in grid) < radius_mm**2).astype(np.int16)
+
+
+def dice(first: NDArray[np.int16], second: NDArray[np.int16]) -> float:
+    return float(2 * np.sum((first > 0) & (second > 0)) / (np.sum(first > 0) + np.sum(second > 0)))
+
+
+def one_hot(label: NDArray[np.int16], classes: int) -> NDArray[np.float32]:
+    return np.stack([label == value for value in range(classes)]).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.floats(0.8, 5.0), st.floats(0.7, 1.4), st.floats(0.7, 1.4)),
+    st.floats(0.6, 1.1),
+    st.permutations((0, 1, 2)),
+    st.booleans(),
+    st.integers(0, 100),
+)
+def test_a_mask_comes_back(spacing: Triple, factor: float, order: list[int], flat: bool, seed: int) -> None:
+    shape = (round(96 / spacing[0]), round(96 / spacing[1]), round(96 / spacing[2]))
+    label = ellipsoid(shape, spacing, 32.0)
+    image = np.random.default_rng(seed).normal(size=shape)
+    image[:, :3] = 0  # something to crop
+    transpose = (order[0], order[1], order[2])
+    target = [spacing[axis] * factor for axis in transpose]
+    configuration = configuration_plan(*(target[1:] if flat else target))
+    data, mask, geometry = preprocess_case(image, spacing, label, dataset_plan(transpose), configuration)
+    assert mask is not None
+    assert data.shape == (1, *mask.shape) == (1, *geometry.resampled_shape)
+    assert geometry.original_shape == shape
+    if flat:
+        assert geometry.resampled_spacing_mm[0] == spacing[order[0]]
+    for have, want in zip(geometry.resampled_spacing_mm, target, strict=True):
+        assert flat or have == pytest.approx(want, rel=0.05)
+    probabilities = one_hot(mask, 2)
+    back = restore(probabilities, geometry)
+    assert back.shape == (2, *shape)
+    assert np.allclose(back.sum(axis=0), 1, atol=1e-4)
+    winner = restore_label(probabilities, geometry)
+    assert np.mean(winner != back.argmax(axis=0)) < 1e-3  # ties apart
+    axis = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
+    cropped = box_shape(geometry.crop)
+    dropped = axis is not None and geometry.resampled_shape[axis] < cropped[axis]
+    assert dice(winner, label) > (0.95 if dropped else 0.99)  # a thick slice that was dropped cannot come back
+
+
+@pytest.mark.parametrize("target", [1.0, 2.0, 3.0])
+def test_a_mask_comes_back_from_isotropic_and_from_strongly_anisotropic_targets(target: float) -> None:
+    spacing = (4.0, 0.8, 0.8)
+    label = ellipsoid((30, 150, 150), spacing, 45.0)
+    image = np.ones(label.shape)
+    _, mask, geometry = preprocess_case(image, spacing, label, dataset_plan(), configuration_plan(target, 1.0, 1.0))
+    assert mask is not None
+    assert dice(restore_label(one_hot(mask, 2), geometry), label) > 0.99
+    assert geometry.resampled_shape == (round(120 / target), 120, 120)
+
+
+def test_outside_the_crop_is_background_or_nothing() -> None:
+    image = np.zeros((4, 6, 6))
+    image[1:3, 2:5, 2:5] = 5.0
+    _, _, geometry = preprocess_case(image, (1.0, 1.0, 1.0), None, dataset_plan(), configuration_plan(1.0, 1.0))
+    assert geometry.crop == ((1, 3), (2, 5), (2, 5))
+    probabilities = np.full((2, 2, 3, 3), 0.5)
+    assert restore(probabilities, geometry)[:, 0, 0, 0].tolist() == [1.0, 0.0]
+    assert restore(probabilities, geometry, background=None)[:, 0, 0, 0].tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="do not fit"):
+        restore(np.zeros((2, 1, 1, 1)), geometry)
+
+
+def test_a_picture_takes_the_assumed_spacing() -> None:
+    picture = np.ones((1, 20, 30))
+    plan = dataset_plan(assumed=(1.0, 2.0, 2.0))
+    data, _, geometry = preprocess_case(picture, None, None, plan, configuration_plan(1.0, 1.0))
+    assert data.shape == (1, 1, 40, 60)
+    assert np.isfinite(data).all()  # a constant picture, too
+    assert geometry.spacing_mm == (1.0, 2.0, 2.0)
+    with pytest.raises(PlanError, match="state spacing_mm"):
+        preprocess_case(picture, None, None, dataset_plan(), configuration_plan(1.0, 1.0))
+
+
+def test_normalisation_by_hand() -> None:
+    image = np.array([[[-1000, 0, 0, 100, 900]]])
+    plan = Normalisation(scheme="ct", lower=-50.0, upper=150.0, mean=50.0, std=100.0)
+    assert normalise(image, plan).ravel().tolist() == [-1.0, -0.5, -0.5, 0.5, 1.0]
+    masked = normalise(np.array([[[0, 0, 1, 3]]]), Normalisation(scheme="zscore", masked=True))
+    assert masked.ravel().tolist() == [0, 0, -1, 1]
+    plain = normalise(np.array([[[1, 3]]], dtype=np.uint8), Normalisation(scheme="zscore"))
+    assert plain.ravel().tolist() == [-1, 1]
+    assert plain.dtype == np.float32
+
+
+def test_lesions_and_their_points() -> None:
+    label = np.zeros((2, 20, 20), dtype=np.int8)
+    label[0, :10, :10] = 1  # 100 voxels
+    label[0, :10, 10:12] = 2  # beside it, another class
+    label[1, 19, 19] = 1
+    label[1, 0, 19] = 3  # to be ignored
+    samples = sample_lesions(label, ignore_label=3)
+    assert sorted((sample.label, len(sample.points)) for sample in samples) == [(1, 1), (1, 64), (2, 20)]
+    for sample in samples:
+        assert len(set(sample.points)) == len(sample.points)
+        assert all(label[point] == sample.label for point in sample.points)
+    assert sample_lesions(label, ignore_label=3) == samples
+    assert sample_lesions(np.zeros((1, 4, 4), dtype=np.int8)) == ()

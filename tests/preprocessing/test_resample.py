@@ -1,0 +1,74 @@
+"""Resampling equals scipy's zoom, keeps edges where they are, and says which axis it leaves alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from mdkd_auto.preprocessing.resample import (
+    coarse_axis,
+    resample,
+    resample_image,
+    resample_label,
+    resampled_shape,
+)
+
+SIZES = st.tuples(*[st.integers(2, 20)] * 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, SIZES, st.integers(0, 1000))
+def test_cubic_equals_zoom(before: tuple[int, int, int], after: tuple[int, int, int], seed: int) -> None:
+    image = np.random.default_rng(seed).normal(size=before).astype(np.float32)
+    factors = [a / b for a, b in zip(after, before, strict=True)]
+    expected = ndimage.zoom(image.astype(np.float64), factors, order=3, mode="nearest", grid_mode=True)
+    assert expected.shape == after
+    assert np.allclose(resample_image(image, after, None), expected, atol=2e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, SIZES, st.integers(0, 1000))
+def test_linear_equals_zoom(before: tuple[int, int, int], after: tuple[int, int, int], seed: int) -> None:
+    image = np.random.default_rng(seed).normal(size=before).astype(np.float32)
+    factors = [a / b for a, b in zip(after, before, strict=True)]
+    expected = ndimage.zoom(image.astype(np.float64), factors, order=1, mode="nearest", grid_mode=True)
+    assert np.allclose(resample(image, after, ("linear", "linear", "linear")), expected, atol=1e-4)
+
+
+def test_a_ramp_in_mm_stays_a_ramp_in_mm() -> None:
+    old, new = 0.8, 1.3
+    (size, _, _) = resampled_shape((130, 1, 1), (old, 1.0, 1.0), (new, 1.0, 1.0))
+    assert size == 80
+    ramp = ((np.arange(130) + 0.5) * old).astype(np.float32).reshape(130, 1, 1)
+    found = resample_image(ramp, (size, 1, 1), None).ravel()
+    assert found[5:-5] == pytest.approx(((np.arange(size) + 0.5) * new)[5:-5], abs=1e-3)
+
+
+def test_the_coarse_axis_takes_the_nearest_slice() -> None:
+    assert coarse_axis((5.0, 1.0, 1.0), (1.0, 1.0, 1.0)) == 0
+    assert coarse_axis((1.0, 1.0, 1.0), (1.0, 1.0, 3.5)) == 2
+    assert coarse_axis((3.0, 1.0, 1.0), (1.0, 1.0, 1.0)) is None
+    image = np.arange(2, dtype=np.float32).reshape(2, 1, 1)
+    assert resample_image(image, (6, 1, 1), 0).ravel().tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_labels_move_by_majority_and_none_is_invented() -> None:
+    label = np.zeros((1, 4, 12), dtype=np.int16)
+    label[..., 4:8] = 2
+    label[..., 8:] = 5
+    found = resample_label(label, (1, 4, 6), None)
+    assert found[0, 0].tolist() == [0, 0, 2, 2, 5, 5]
+    assert found.dtype == label.dtype
+    finer = resample_label(label, (1, 8, 36), None)
+    assert set(np.unique(finer)) == {0, 2, 5}
+    assert np.array_equal(resample_label(label, (1, 4, 12), None), label)
+
+
+def test_two_labels_give_the_same_as_the_general_way() -> None:
+    rng = np.random.default_rng(3)
+    label = (ndimage.gaussian_filter(rng.normal(size=(12, 20, 20)), 2) > 0).astype(np.int16)
+    general = label.copy()
+    general[0, 0, 0] = 9  # a third value, far from the rest compared
+    binary, several = (resample_label(each, (17, 13, 25), None) for each in (label, general))
+    assert np.mean(binary[5:] != several[5:]) < 1e-3
