@@ -66,8 +66,10 @@ def plan_group(
 def _plan_dataset(
     dataset: Dataset, fingerprint: Fingerprint, channel: int, previous: Plan | None, overrides: Mapping[str, str]
 ) -> tuple[DatasetPlan, list[Reason]]:
-    assumed, why_assumed = assume_spacing(fingerprint, dataset.modality)
-    assumed, kept_assumed = keep_assumed_spacing(dataset.name, assumed, previous)
+    assumed, why_assumed, kept_assumed = dataset.spacing_mm, None, None
+    if assumed is None:
+        assumed, why_assumed = assume_spacing(fingerprint, dataset.modality)
+        assumed, kept_assumed = keep_assumed_spacing(dataset.name, assumed, previous)
     transpose, why_transpose = choose_transpose(fingerprint, assumed)
     old = _previous_part(previous, dataset.name)
     if old is not None and dataset.name not in overrides and old.channel_name in dataset.channel_names:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 from mdkd_auto.errors import PlanError
@@ -13,7 +14,7 @@ REFERENCE_ELEMENTS = {2: 85e6, 3: 560e6}  # feature-map elements of one sample t
 REFERENCE_BATCH = {2: 12, 3: 2}
 MIN_BATCH = {2: 4, 3: 2}  # 2-D: the contrastive loss (equation 11) needs 3 samples
 MAX_BATCH = {2: 16, 3: None}  # 2-D: the paper's batch
-MAX_SHARE_OF_DATASET = 0.05  # of the voxels of the smallest data set, in one batch
+MAX_SHARE_OF_DATASET = 0.05  # of the voxels of the median data set of the group, in one batch
 
 
 class Fit(NamedTuple):
@@ -67,11 +68,10 @@ def choose_batch(fit: Fit, voxels: dict[str, float], memory_gb: float) -> tuple[
     """As many samples as the memory left allows, within the limits. ``voxels``: in all, of each data set."""
     axes = len(fit.patch_size)
     budget = REFERENCE_ELEMENTS[axes] * memory_gb / REFERENCE_GB
-    smallest = min(voxels, key=lambda name: voxels[name])
-    share = MAX_SHARE_OF_DATASET * voxels[smallest] / math.prod(fit.patch_size)
+    share = MAX_SHARE_OF_DATASET * median(voxels.values()) / math.prod(fit.patch_size)
     limits = {
         f"what fits {memory_gb:g} GB": math.floor(REFERENCE_BATCH[axes] * budget / fit.elements),
-        f"5 % of the voxels of {smallest}, the smallest data set": math.floor(share),
+        "5 % of the voxels of a data set (the median of the group)": math.floor(share),
     }
     most = MAX_BATCH[axes]
     if most is not None:

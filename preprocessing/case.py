@@ -17,7 +17,7 @@ from mdkd_auto.preprocessing.resample import (
     resample_probabilities,
     resampled_shape,
 )
-from mdkd_auto.preprocessing.store import compact_label
+from mdkd_auto.data.store import compact_label
 from mdkd_auto.records import Case, CaseGeometry, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Triple
 
 Array = NDArray[Any]

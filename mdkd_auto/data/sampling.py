@@ -14,7 +14,7 @@ import torch
 
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.files import read_record
-from mdkd_auto.preprocessing.store import open_image, open_label
+from mdkd_auto.data.store import open_image, open_label
 from mdkd_auto.records import IntTriple, PreprocessedCase
 
 INVALID = -1  # label of voxels outside the image

@@ -85,7 +85,8 @@ def test_batch_obeys_memory_share_and_paper() -> None:
     fit = Fit((256, 256), plan_topology((256, 256), (1.0, 1.0)), 20e6)
     voxels = 256.0 * 256.0
     assert choose_batch(fit, {"a": 1000 * voxels}, 8.0)[0] == 16  # the paper's
-    assert choose_batch(fit, {"a": 1000 * voxels, "b": 200 * voxels}, 8.0)[0] == 10  # 5 % of b
+    share = {"a": 1000 * voxels, "b": 200 * voxels, "c": 220 * voxels}
+    assert choose_batch(fit, share, 8.0)[0] == 11  # 5 % of c, the median
     assert choose_batch(fit, {"a": 1000 * voxels}, 1.0)[0] == 6  # 12 x 85e6 / 8 / 20e6
     batch, reason = choose_batch(fit, {"a": 20 * voxels}, 8.0)
     assert batch == 4
