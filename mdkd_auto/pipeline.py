@@ -230,7 +230,8 @@ def _train(experiment: Experiment, jobs: list[Job], dry_run: bool) -> Table | No
     for stale in stale_runs(experiment.root, jobs):
         logger.info("no longer matches, kept but not used: %s\n    %s", stale.folder, "\n    ".join(stale.changes))
     if len(experiment.datasets) < 2:
-        logger.warning("%s: one data set has nothing to learn from; only its own model is trained", experiment.plan.group)
+        group = experiment.plan.group
+        logger.warning("%s: one data set has nothing to learn from; only its own model is trained", group)
     if dry_run:
         logger.info("%s", dry_run_text(experiment, jobs))
         return None
@@ -254,7 +255,7 @@ def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
         lines.append(f"      folder {job.folder}")
         lines += [f"      reads  {folder}" for folder in job.reads]
         lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
-    lines.append(f"to do: about {_duration(total)} at {1000 * one_update:.0f} ms an update of a single teacher, at most")
+    lines.append(f"to do: at most about {_duration(total)}, at {1000 * one_update:.0f} ms an update of one teacher")
     return "\n".join(lines)
 
 
@@ -362,5 +363,5 @@ def tables(root: Root, settings: Settings, group: str | None = None, *, configur
         if table is not None:
             written.append(table)
     if not written:
-        raise TrainingError(f"{root.results}: no finished student with these settings; train first, or give the same settings")
+        raise TrainingError(f"{root.results}: no finished student has these settings; train, or give the same settings")
     return written

@@ -1,4 +1,4 @@
-"""Every setting of a training run, in one documented record. docs/settings.md explains each; a file gives any of them."""
+"""Every setting of a training run, in one documented record; docs/settings.md explains each."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.data.case_arrays import read_case_arrays
 from mdkd_auto.data.geometry import box_shape, box_slices, nonzero_box, permute, uncrop_and_untranspose
+from mdkd_auto.data.store import compact_label
 from mdkd_auto.errors import PlanError
 from mdkd_auto.preprocessing.normalise import normalise
 from mdkd_auto.preprocessing.resample import (
@@ -17,7 +18,6 @@ from mdkd_auto.preprocessing.resample import (
     resample_probabilities,
     resampled_shape,
 )
-from mdkd_auto.data.store import compact_label
 from mdkd_auto.records import Case, CaseGeometry, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Triple
 
 Array = NDArray[Any]

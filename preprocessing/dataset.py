@@ -8,11 +8,11 @@ import msgspec
 
 from mdkd_auto.data.case_arrays import source_hash
 from mdkd_auto.data.parallel import map_cases
+from mdkd_auto.data.store import image_path, label_path, read_case_record, record_path, save_case
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash
 from mdkd_auto.preprocessing.case import preprocess_case, read_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
-from mdkd_auto.data.store import image_path, label_path, read_case_record, record_path, save_case
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
 
 PREPROCESSING_VERSION = 1  # raise it when the same decisions give other arrays

@@ -46,7 +46,8 @@ def _work(arguments: argparse.Namespace) -> int:
         write_new_images(images, look)
         outcome = pipeline.predict(images, masks, root.results / row.folders["student"], device=arguments.device)
         problems += outcome.problems
-    logger.info("done in %.0f s. Raw images %s, runs and weights %s, masks of new images %s, table %s",
-                time.monotonic() - started, root.raw, root.results, root.folder / "new_masks", tables[0].path)  # fmt: skip
+    seconds = time.monotonic() - started
+    logger.info("done in %.0f s. Raw images: %s; runs and weights: %s", seconds, root.raw, root.results)
+    logger.info("masks of new images: %s; table and picture: %s", root.folder / "new_masks", tables[0].path.parent)
     logger.info("Budgets of this size show that the chain works; they say nothing about which column is best.")
     return report_problems(problems)

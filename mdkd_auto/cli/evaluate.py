@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Without: write the tables of the finished runs with these settings; nothing is trained."
     )
     made.add_argument("-i", "--masks", type=Path, help="folder of predicted masks, named as the cases")
-    made.add_argument("-l", "--labels", type=Path, help="raw data set folder with the labels: .../Dataset011_LungTumour")
-    made.add_argument("-o", "--out", type=Path, help="folder for summary.json, .csv and .md (default: the masks' folder)")
+    made.add_argument("-l", "--labels", type=Path, help="raw data set with the labels: .../Dataset011_LungTumour")
+    made.add_argument("-o", "--out", type=Path, help="folder for summary.json, .csv and .md (default: the masks')")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_settings(made)
     return run(made, _work, argv)

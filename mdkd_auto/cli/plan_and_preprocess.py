@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
     made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
                       help="input channel of a data set, by name or number: 001=T1c")  # fmt: skip
-    made.add_argument("--replan", action="store_true", help="forget the earlier plan instead of keeping what still fits")
+    made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits")
     made.add_argument("-j", "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes")
     return run(made, _work, argv)
 

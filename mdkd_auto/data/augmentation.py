@@ -87,7 +87,7 @@ def _spatial(
     if not len(chosen):
         return images, labels
     size = images.shape[2:]
-    theta = np.stack([_affine(drawn, index, size, spacing_mm, in_plane) for index in chosen])
+    theta = np.stack([_affine(drawn, int(index), size, spacing_mm, in_plane) for index in chosen])
     index = torch.as_tensor(chosen, device=images.device)
     grid = F.affine_grid(
         torch.as_tensor(theta, dtype=images.dtype, device=images.device), [len(chosen), 1, *size], align_corners=False

@@ -1,6 +1,7 @@
 """Small CT-like volumes with lesions, for the demo, tests and benchmarks: written as nnU-Net raw data sets."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def volume(look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     return np.clip(noisy, -1024, 3071).astype(np.int16), label
 
 
-def _lesion(grid: list[np.ndarray], look: Look, rng: np.random.Generator, body: tuple[float, float]) -> np.ndarray:
+def _lesion(grid: Sequence[np.ndarray], look: Look, rng: np.random.Generator, body: tuple[float, float]) -> np.ndarray:
     radius = rng.uniform(*look.radius_mm)
     angle = rng.uniform(0, np.pi)
     centre = (

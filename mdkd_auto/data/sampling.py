@@ -1,4 +1,4 @@
-"""Patches for training, drawn by a pure function of (seed, iteration): a resumed run sees the batches it would have seen.
+"""Patches for training, a pure function of (seed, iteration): a resumed run sees the batches it would have seen.
 
 Sampling draws lesions, not voxels: a fixed share of each batch is centred on a connected component drawn with equal
 probability within its case, so that a small lesion is seen as often as a large one.
@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mdkd_auto.data.store import open_image, open_label
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.files import read_record
-from mdkd_auto.data.store import open_image, open_label
 from mdkd_auto.records import IntTriple, PreprocessedCase
 
 INVALID = -1  # label of voxels outside the image
@@ -91,7 +91,8 @@ class PatchSampler:
             slice(max(0, first), min(extent, first + size))
             for first, size, extent in zip(start, self.patch, case.shape, strict=True)
         )
-        image = open_image(self.folder, case.case_id)[(0, *inside)].astype(np.float32)
+        z, y, x = inside
+        image = open_image(self.folder, case.case_id)[0, z, y, x].astype(np.float32)
         label = open_label(self.folder, case.case_id)[inside].astype(np.int16)
         margins = [
             (part.start - first, first + size - part.stop)

@@ -80,9 +80,8 @@ def _likeness(
     """Mean over levels of the linear CKA of features at the same positions."""
     left: list[list[torch.Tensor]] = [[_rows(level) for level in ours(batch.images)] for batch in batches]
     right: list[list[torch.Tensor]] = [[_rows(level) for level in theirs(batch.images)] for batch in batches]
-    levels = [
-        linear_cka(torch.cat(a), torch.cat(b)) for a, b in zip(zip(*left, strict=True), zip(*right, strict=True), strict=True)
-    ]
+    by_level = zip(zip(*left, strict=True), zip(*right, strict=True), strict=True)
+    levels = [linear_cka(torch.cat(a), torch.cat(b)) for a, b in by_level]
     return sum(levels) / len(levels)
 
 
@@ -96,9 +95,12 @@ def linear_cka(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def _rows(level: torch.Tensor) -> torch.Tensor:
     """(B, C, *S) -> (B * positions, C), float32 on the CPU."""
-    size = [min(extent, POSITIONS) for extent in level.shape[2:]]
-    reduce = F.adaptive_avg_pool3d if level.ndim == 5 else F.adaptive_avg_pool2d
-    return reduce(level.float(), size).flatten(2).transpose(1, 2).flatten(0, 1).cpu()
+    y, x = (min(extent, POSITIONS) for extent in level.shape[-2:])
+    if level.ndim == 5:
+        reduced = F.adaptive_avg_pool3d(level.float(), (min(level.shape[2], POSITIONS), y, x))
+    else:
+        reduced = F.adaptive_avg_pool2d(level.float(), (y, x))
+    return reduced.flatten(2).transpose(1, 2).flatten(0, 1).cpu()
 
 
 def _load(folder: Path, device: torch.device) -> Model:

@@ -87,7 +87,7 @@ class JobMaker:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self._data: dict[str, Any] = {}
+        self._data: dict[str, dict[str, Any]] = {}
 
     def permutation(self, target: str, sources: tuple[str, ...], baseline: bool = True) -> list[Job]:
         """The jobs of one target with its sources, in an order in which each finds what it reads."""
@@ -157,7 +157,7 @@ class JobMaker:
                 "classes": msgspec.to_builtins(experiment.classes(dataset)),
                 **{f"{part} ({len(cases)} cases)": content_hash(cases)[:16] for part, cases in keys.items()},
             }
-        return self._data[dataset]  # type: ignore[no-any-return]
+        return self._data[dataset]
 
 
 def is_finished(root: Root, job: Job) -> bool:

@@ -131,7 +131,8 @@ def find_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device {wanted!r} cannot be used: {str(error).splitlines()[0]}. Use cpu or auto") from None
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"device {wanted!r} cannot be used: {reason}. Use cpu or auto") from None
     return device
 
 

@@ -102,7 +102,8 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
     model = load_model(folder, run)
     if isinstance(model, MultiHeadModel):
         if dataset not in run.job.datasets:
-            raise PredictionError(f"{folder}: a multi-head model; say for which data set: {', '.join(run.job.datasets)}")
+            heads = ", ".join(run.job.datasets)
+            raise PredictionError(f"{folder}: a multi-head model; say for which data set: {heads}")
         network: nn.Module = model.of(dataset)
     elif run.job.stage == "source_teacher":
         network = _LastOutputs(model, len(run.classes[run.job.sources[0]].channels))

@@ -28,17 +28,15 @@ def sliding_window(
     flips. An image smaller than the patch is padded with its minimum, as in training.
     """
     device = device or torch.device("cpu")
-    patch = (1, *patch_size) if len(patch_size) == 2 else tuple(patch_size)
-    shape = image.shape
-    margins = [((size - extent) // 2, size - extent - (size - extent) // 2) if size > extent else (0, 0)
-               for size, extent in zip(patch, shape, strict=True)]  # fmt: skip
+    flat = len(patch_size) == 2
+    patch = (1, *patch_size) if flat else tuple(patch_size)
+    margins = [_margin(size, extent) for size, extent in zip(patch, image.shape, strict=True)]
     padded = np.pad(image, margins, constant_values=image.min())
     tensor = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
-    weight = _gaussian(patch)
-    total: torch.Tensor | None = None
-    weights = torch.zeros(padded.shape)
+    weight, weights = _gaussian(patch), torch.zeros(padded.shape)
+    total = torch.zeros((0, *padded.shape))
+    count = WINDOWS_A_BATCH_2D if flat else WINDOWS_A_BATCH_3D
     windows = list(product(*(_starts(extent, size, step) for extent, size in zip(padded.shape, patch, strict=True))))
-    count = WINDOWS_A_BATCH_2D if len(patch_size) == 2 else WINDOWS_A_BATCH_3D
     model.eval()
     for first in range(0, len(windows), count):
         boxes = [
@@ -46,21 +44,26 @@ def sliding_window(
             for window in windows[first : first + count]
         ]
         batch = torch.stack([tensor[box] for box in boxes])[:, None].to(device)  # (b, 1, z, y, x)
-        if len(patch_size) == 2:
-            batch = batch[:, :, 0]
         with torch.autocast(device.type, torch.bfloat16, enabled=low_precision):
-            predicted = _predict(model, batch, mirror).float().cpu()
-        if len(patch_size) == 2:
-            predicted = predicted[:, :, None]
-        if total is None:
+            predicted = _predict(model, batch[:, :, 0] if flat else batch, mirror).float().cpu()
+        if flat:
+            predicted = predicted[:, :, None]  # (b, K, 1, y, x)
+        if not len(total):
             total = torch.zeros((predicted.shape[1], *padded.shape))
         for box, probabilities in zip(boxes, predicted, strict=True):
-            total[(slice(None), *box)] += probabilities * weight
+            for channel, values in zip(total, probabilities, strict=True):
+                channel[box] += values * weight
             weights[box] += weight
-    assert total is not None  # an image has at least one window
-    inside = tuple(slice(before, before + extent) for (before, _), extent in zip(margins, shape, strict=True))
-    result: np.ndarray = (total / weights)[(slice(None), *inside)].numpy()
+    total /= weights
+    inside = [slice(before, before + extent) for (before, _), extent in zip(margins, image.shape, strict=True)]
+    result: np.ndarray = total[:, inside[0], inside[1], inside[2]].numpy()
     return result
+
+
+def _margin(size: int, extent: int) -> tuple[int, int]:
+    """Voxels to add before and after an axis that is shorter than the patch."""
+    missing = max(0, size - extent)
+    return missing // 2, missing - missing // 2
 
 
 def _predict(model: nn.Module, batch: torch.Tensor, mirror: bool) -> torch.Tensor:

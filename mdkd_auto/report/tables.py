@@ -126,7 +126,7 @@ def _markdown(experiment: Experiment, rows: tuple[Row, ...]) -> str:
     ]
     for metric in METRICS:
         lines += ["", *_metric_table(rows, metric, per_volume=False)]
-    if any(row.summaries["student"].per_volume_foreground_mean is not None for row in rows if "student" in row.summaries):
+    if any(summary.per_volume_foreground_mean for row in rows for summary in row.summaries.values()):
         lines += ["", "## Per volume: the images of a patient together"]
         for metric in ("dice", "lesion_f1"):
             lines += ["", *_metric_table(rows, metric, per_volume=True)]
@@ -183,8 +183,8 @@ def _checks(row: Row) -> str:
                      f"{100 * float(joint['output_change']):.1f} %)")  # fmt: skip
     if student := row.checks.get("student"):
         is_ = "is" if student["distilled"] else "is NOT"
-        words.append(f"the student {is_} distilled (likeness to the joint teacher {student['likeness_of_student']:.2f}, "
-                     f"baseline {student['likeness_of_baseline']:.2f})")  # fmt: skip
+        ours, theirs = student["likeness_of_student"], student["likeness_of_baseline"]
+        words.append(f"the student {is_} distilled (likeness to the joint teacher {ours:.2f}, baseline {theirs:.2f})")
     return "; ".join(words) or "none"
 
 

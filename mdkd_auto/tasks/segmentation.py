@@ -1,4 +1,4 @@
-"""What segmentation brings: classes as binary channels, UNet encoder and head, Dice + BCE, masks, and how they are scored.
+"""What segmentation brings: classes as binary channels, UNet encoder and head, Dice + BCE, masks and their scores.
 
 Every class is one channel with its own sigmoid (eq. 10 for each), so one foreground, several classes and overlapping
 regions all take the same way. A voxel gets the most probable class where any exceeds one half; regions are painted in
@@ -94,7 +94,8 @@ class SegmentationTask:
 
 def channels_of(labels: torch.Tensor, classes: Classes) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels (B, *S) as one binary map a class (B, K, *S) float, and the voxels that count (B, 1, *S) float."""
-    maps = [torch.isin(labels, torch.tensor(c.values, device=labels.device, dtype=labels.dtype)) for c in classes.channels]
+    values = [torch.tensor(channel.values, device=labels.device, dtype=labels.dtype) for channel in classes.channels]
+    maps = [torch.isin(labels, these) for these in values]
     valid = labels != INVALID
     if classes.ignore is not None:
         valid &= labels != classes.ignore

@@ -1,4 +1,4 @@
-"""Weights and training state in safetensors files: nothing is ever unpickled. Every file is written whole or not at all."""
+"""Weights and training state in safetensors files, written whole or not at all: nothing is ever unpickled."""
 
 import json
 from pathlib import Path
@@ -74,4 +74,4 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(f"{path}: unreadable weights ({error}); delete the file and run the command again") from None
+        raise TrainingError(f"{path}: unreadable weights ({error}); delete it and run the command again") from None

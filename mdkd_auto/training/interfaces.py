@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mdkd_auto.data.sampling import Batch
+from mdkd_auto.networks.model import Encoder
 
 Terms = dict[str, torch.Tensor]
 
@@ -24,7 +25,7 @@ class TrainingTask(Protocol):
     def outputs(self, dataset: str) -> int:
         """Channels that the head gives for ``dataset``."""
 
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> Encoder:
         """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last."""
 
     def head(self, outputs: int) -> nn.Module:
@@ -40,8 +41,11 @@ class TrainingTask(Protocol):
 class Objective(Protocol):
     """A stage of the method for the loop: which batches it needs, its losses, and what it trains."""
 
-    model: nn.Module  # what is saved as the stage's result
     shares: dict[str, float]  # data set -> its part of a batch
+
+    @property
+    def model(self) -> nn.Module:
+        """What is saved as the stage's result."""
 
     def trained(self) -> nn.Module:
         """The module whose parameters are updated (with helpers such as a discriminator)."""
@@ -58,5 +62,5 @@ class Objective(Protocol):
     def validated_on(self) -> Iterable[str]:
         """Data sets on which the objective is judged."""
 
-    def to(self, device: torch.device) -> "Objective":
+    def to(self, device: torch.device) -> None:
         """Move every network."""

@@ -15,7 +15,7 @@ from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss
 from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
-from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.settings import Settings
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
@@ -46,9 +46,8 @@ class TeacherObjective:
     def validated_on(self) -> Iterable[str]:
         return (self.dataset,)
 
-    def to(self, device: torch.device) -> "TeacherObjective":
+    def to(self, device: torch.device) -> None:
         self.model.to(device)
-        return self
 
 
 class SourceTeacherObjective:
@@ -59,7 +58,13 @@ class SourceTeacherObjective:
     """
 
     def __init__(
-        self, model: Model, discriminator: Discriminator, task: TrainingTask, source: str, target: str, settings: Settings
+        self,
+        model: Model,
+        discriminator: Discriminator,
+        task: TrainingTask,
+        source: str,
+        target: str,
+        settings: Settings,
     ) -> None:
         self.model, self.discriminator, self.task = model, discriminator, task
         self.source, self.target = source, target
@@ -92,9 +97,8 @@ class SourceTeacherObjective:
         """The target, which the teacher is for; the source where target labels are not to be used (r = 0)."""
         return (self.target,) if self.target_label_weight > 0 else (self.source,)
 
-    def to(self, device: torch.device) -> "SourceTeacherObjective":
+    def to(self, device: torch.device) -> None:
         self._trained.to(device)
-        return self
 
     def _of(self, dataset: str, output: torch.Tensor) -> torch.Tensor:
         sources = self.task.outputs(self.source)
@@ -158,16 +162,15 @@ class StudentObjective:
     def validated_on(self) -> Iterable[str]:
         return (self.target,)
 
-    def to(self, device: torch.device) -> "StudentObjective":
+    def to(self, device: torch.device) -> None:
         self._trained.to(device)
         self.joint_teacher.to(device)
-        return self
 
 
 class MultiHeadModel(nn.Module):
     """A shared encoder with one head a data set."""
 
-    def __init__(self, encoder: nn.Module, heads: dict[str, nn.Module]) -> None:
+    def __init__(self, encoder: Encoder, heads: dict[str, nn.Module]) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
@@ -200,7 +203,6 @@ class MultiHeadObjective:
     def validated_on(self) -> Iterable[str]:
         return self.datasets
 
-    def to(self, device: torch.device) -> "MultiHeadObjective":
+    def to(self, device: torch.device) -> None:
         self.model.to(device)
-        return self
 

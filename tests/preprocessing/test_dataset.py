@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from mdkd_auto.data.store import open_image, open_label, read_case_record, record_path
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
-from mdkd_auto.data.store import open_image, open_label, read_case_record, record_path
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Normalisation, Plan, Topology
 
 
