@@ -105,6 +105,12 @@ def find_groups(root: Root, group: str | None = None) -> tuple[dict[str, list[Da
     return groups, problems
 
 
+def dataset_names(root: Root, group: str | None = None) -> list[str]:
+    """Names of the data sets that can be planned."""
+    groups, _ = find_groups(root, group)
+    return [dataset.name for datasets in groups.values() for dataset in datasets]
+
+
 def _plan(
     root: Root, name: str, datasets: list[Dataset], memory_gb: float, channels: Mapping[str, str], replan: bool,
     workers: int,
@@ -179,8 +185,7 @@ def train(
 ) -> Table | None:
     """One permutation: ``target`` with ``sources`` (names or numbers; default all the others of its group)."""
     groups, _ = find_groups(root)
-    names = [dataset.name for datasets in groups.values() for dataset in datasets]
-    target = find_name(target, names)
+    target = find_name(target, [dataset.name for datasets in groups.values() for dataset in datasets])
     group = next(name for name, datasets in groups.items() if target in [dataset.name for dataset in datasets])
     experiment = make_experiment(root, group, groups[group], settings, configuration)
     if experiment is None or target not in experiment.datasets:

@@ -74,7 +74,7 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", stream=sys.stdout, force=True
     )
-    for library in ("matplotlib", "PIL", "filelock", "nibabel"):
+    for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         return work(arguments)

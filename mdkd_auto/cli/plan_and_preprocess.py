@@ -25,9 +25,8 @@ def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import pipeline
 
-    groups, _ = pipeline.find_groups(root, arguments.group)
-    names = [dataset.name for datasets in groups.values() for dataset in datasets]
     channels = {}
+    names = pipeline.dataset_names(root, arguments.group) if arguments.channel else []
     for text in arguments.channel:
         dataset, equals, channel = text.partition("=")
         if not equals or not channel:

@@ -6,6 +6,7 @@ Randomness is a pure function of (seed, update), so a run that goes on from a ch
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from mdkd_auto.settings import Settings
 from mdkd_auto.training.checkpoints import load_training, save_training, save_weights
 from mdkd_auto.training.curves import draw_curves, write_history
 from mdkd_auto.training.interfaces import Objective, Score
+from mdkd_auto.training.interruption import deferred_interrupts
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +76,8 @@ def fit(
         plateau.load_state_dict(state.plateau)
         logger.info("%s: going on after update %d", title, state.update)
     loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state, parameters)
-    with progress(title) as advance:
-        loop.run(lambda note: advance(state.update, loop.total, note))
+    with progress(title) as advance, deferred_interrupts() as stop:
+        loop.run(lambda note: advance(state.update, loop.total, note), stop)
     save_weights(folder / FINAL, objective.model)
     draw_curves(folder / "progress.png", state.history, title)
     return state
@@ -98,8 +100,11 @@ class _Loop:
         }
         self.saved_at = time.monotonic()
 
-    def run(self, report: Any) -> None:
-        """Updates, epoch ends and checkpoints until done; an interruption leaves a checkpoint behind."""
+    def run(self, report: Callable[[str], None], stop: Callable[[], bool]) -> None:
+        """Updates, epoch ends and checkpoints until done.
+
+        When told to stop it saves and raises KeyboardInterrupt; it is told between updates only.
+        """
         state, per_epoch = self.state, self.settings.iterations_per_epoch
         streams = {
             dataset: self.streams.training[dataset].batches(state.update, self.total, size)
@@ -117,11 +122,10 @@ class _Loop:
                 report(" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
                 if state.update % per_epoch == 0:
                     self._end_epoch()
-                if time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
+                if stop() or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
                     self.save()
-        except KeyboardInterrupt:
-            self.save()
-            raise
+                if stop():
+                    raise KeyboardInterrupt
         finally:
             for stream in streams.values():
                 stream.close()  # type: ignore[attr-defined]
