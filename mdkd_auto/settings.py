@@ -107,7 +107,7 @@ def load_settings(file: Path | None, overrides: dict[str, Any]) -> Settings:
     unknown = sorted(set(content) - set(Settings.__struct_fields__))
     if unknown:
         allowed = ", ".join(Settings.__struct_fields__)
-        raise SettingsError(f"{file}: unknown setting {', '.join(unknown)}. Allowed: {allowed}")
+        raise SettingsError(f"{file or 'settings'}: unknown setting {', '.join(unknown)}. Allowed: {allowed}")
     return to_record(content, Settings, str(file or "settings"), SettingsError)
 
 

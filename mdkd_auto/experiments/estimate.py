@@ -68,15 +68,14 @@ def stale_runs(root: Root, jobs: list[Job]) -> list[Stale]:
     found = []
     for target in dict.fromkeys(job.target for job in jobs):
         for folder, run in _finished_runs(root, target):
-            if folder in current or run.job.sources == ():
-                rivals = [job for job in jobs if job.stage == run.job.stage and job.target == target]
-            else:
-                rivals = [job for job in jobs if _takes_the_place_of(job, run.job)]
-            if folder in current or not rivals:
+            successor = next((job for job in jobs if _takes_the_place_of(job, run.job)), None)
+            if folder in current or successor is None:
                 continue
-            changes = tuple(_differences(run.job.identity, rivals[0].identity))
-            if changes and not all(change.startswith(("settings", "reads")) for change in changes):
-                shown = tuple(change for change in changes if not change.startswith("reads"))
+            if run.settings.keep_classes != successor.identity["settings"]["keep_classes"]:
+                continue  # a setting that changes the data's classes
+            changes = tuple(_differences(run.job.identity, successor.identity))
+            shown = tuple(change for change in changes if not change.startswith("reads"))
+            if any(not change.startswith("settings") for change in shown):
                 found.append(Stale(folder, shown))
     return found
 

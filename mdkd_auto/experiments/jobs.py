@@ -1,12 +1,13 @@
 """A permutation (a target and its sources) as jobs. A job's folder carries a hash of all that its result depends on:
 a job that is done is found again, whatever changes later, and a teacher that several jobs read is trained once."""
 
+import json
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from mdkd_auto.errors import TrainingError
-from mdkd_auto.files import content_hash, read_record
+from mdkd_auto.files import content_hash, read_record, to_json_text
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import Settings, settings_of_stage
@@ -130,7 +131,7 @@ class JobMaker:
             "reads": [read.identity["key"] for read in reads],
         }
         key = content_hash(identity)[:8]
-        identity["key"] = key
+        identity = {**json.loads(to_json_text(identity)), "key": key}  # lists, as they are read back from run.json
         name = f"{STAGES[stage].folder_name}{_short(sources)}__UNet-{key}__{experiment.configuration}"
         return Job(
             stage=stage, target=target, sources=sources, group=experiment.plan.group,

@@ -26,15 +26,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def load_weights(path: Path, model: nn.Module) -> None:
     """Read weights into ``model``. Raises TrainingError if the file is missing, unreadable or does not fit."""
     tensors, _ = _read(path)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if expected != found:
-        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        name = differing[0]
-        raise TrainingError(
-            f"{path}: the weights do not fit the network: {len(differing)} tensors differ, the first is {name}: "
-            f"found {found.get(name)}, expected {expected.get(name)}"
-        )
+    _check_fit(path, tensors, model)
     model.load_state_dict(tensors)
 
 
@@ -49,11 +41,11 @@ def save_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
 
 
 def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore what :func:`save_training` wrote; returns its ``state``."""
+    """Restore what :func:`save_training` wrote; returns its ``state``. Raises TrainingError as :func:`load_weights`."""
     tensors, metadata = _read(path)
-    trained.load_state_dict(
-        {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
-    )
+    weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
+    _check_fit(path, weights, trained)
+    trained.load_state_dict(weights)
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(_OPTIMISER):
@@ -65,6 +57,18 @@ def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
     full["param_groups"][0]["lr"] = state["learning_rate"]
     optimiser.load_state_dict(full)
     return state
+
+
+def _check_fit(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != found:
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        name = differing[0]
+        raise TrainingError(
+            f"{path}: the weights do not fit the network: {len(differing)} tensors differ, the first is {name}: "
+            f"found {found.get(name)}, expected {expected.get(name)}"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

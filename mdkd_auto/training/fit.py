@@ -122,9 +122,10 @@ class _Loop:
                 report(" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
                 if state.update % per_epoch == 0:
                     self._end_epoch()
-                if stop() or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
+                stopping = stop()  # asked once: a signal between two questions would end the run unsaved
+                if stopping or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
                     self.save()
-                if stop():
+                if stopping:
                     raise KeyboardInterrupt
         finally:
             for stream in streams.values():
@@ -209,6 +210,12 @@ class _Loop:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
                     loss, part = self.objective.validate(dataset, prepared)
                 losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise TrainingError(
+                        f"{self.folder}: the validation loss is not finite at update {self.state.update}. Cases of the "
+                        f"batch: {dataset}: {', '.join(batch.cases)}. Look at these images for NaN or absurd values; if "
+                        "they are sound, lower --lr"
+                    )
                 numerator, denominator = numerator + part.numerator.cpu(), denominator + part.denominator.cpu()  # type: ignore[assignment]
             scores.append(_ratio(Score(torch.as_tensor(numerator), torch.as_tensor(denominator))))
         return float(np.mean(losses)), float(np.mean(scores))

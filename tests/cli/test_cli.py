@@ -1,0 +1,250 @@
+"""Commands: where the root comes from, and a user's mistakes as messages instead of tracebacks."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mdkd_auto.cli import demo, evaluate, plan_and_preprocess, predict, train, train_all_permutations
+from mdkd_auto.experiments.runs import Finished
+from mdkd_auto.files import write_json
+from mdkd_auto.paths import Root
+
+Command = Callable[..., Any]
+SMALL = ("--width", 4, "--batch-size", 2, "--device", "cpu")
+COMMANDS = (plan_and_preprocess, train_all_permutations, train, predict, evaluate, demo)
+
+
+def refused(said: Any, *words: object) -> None:
+    """Exit status 1, and one message on stderr with all the words."""
+    assert said.status == 1
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.out + said.err
+    for word in words:
+        assert str(word) in said.err
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """An empty working folder, and no root in the environment."""
+    monkeypatch.delenv("MDKD_ROOT", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+# --- help -----------------------------------------------------------------------------------------------------------
+
+
+def test_help_of_every_command_does_not_wait_for_torch() -> None:
+    names = [module.__name__ for module in COMMANDS]
+    program = f"""
+import importlib, sys
+for name in {names!r}:
+    try:
+        importlib.import_module(name).main(["--help"])
+    except SystemExit as end:
+        assert end.code == 0, name
+print("heavy:", sorted({{"torch", "scipy", "matplotlib", "nibabel", "SimpleITK"}} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("usage: ") == len(COMMANDS)
+    assert answer.stdout.splitlines()[-1] == "heavy: []"
+
+
+# --- the root folder ------------------------------------------------------------------------------------------------
+
+
+def test_root_flag_over_environment_over_default(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = tmp_path / "here" / "mdkd_data"
+    said = command(plan_and_preprocess.main)
+    refused(said, default / "raw", "does not exist")
+    assert f"root: {default} (default)" in said.out
+
+    monkeypatch.setenv("MDKD_ROOT", str(tmp_path / "from_environment"))
+    said = command(plan_and_preprocess.main)
+    refused(said, tmp_path / "from_environment" / "raw")
+    assert f"root: {tmp_path / 'from_environment'} (MDKD_ROOT)" in said.out
+
+    said = command(plan_and_preprocess.main, "--root", "relative")
+    refused(said, tmp_path / "here" / "relative" / "raw")
+    assert f"root: {tmp_path / 'here' / 'relative'} (--root)" in said.out
+
+
+def test_an_empty_variable_is_none(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MDKD_ROOT", "")
+    assert f"root: {tmp_path / 'here' / 'mdkd_data'} (default)" in command(plan_and_preprocess.main).out
+
+
+# --- raw folder, groups and targets ---------------------------------------------------------------------------------
+
+
+def test_an_empty_raw_folder(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    refused(command(plan_and_preprocess.main, "--root", tmp_path), tmp_path / "raw", "DatasetNNN_Name")
+
+
+@pytest.mark.parametrize("module", [plan_and_preprocess, train_all_permutations, evaluate])
+def test_unknown_group(command: Command, planned: Root, module: Any) -> None:
+    refused(command(module.main, "--root", planned.folder, "-g", "PET"), "no group 'PET'", "found: CT_segmentation")
+
+
+def test_unknown_target_or_source(command: Command, planned: Root) -> None:
+    names = ("Dataset901_RoundBright", "Dataset902_FlatFaint")
+    refused(command(train.main, "--root", planned.folder, "777"), "'777' names no data set", *names)
+    said = command(train.main, "--root", planned.folder, "901", "--from", "901")
+    refused(said, "'901' names no data set", "Dataset902_FlatFaint")
+    assert "Dataset901_RoundBright" not in said.err  # a target is no source of its own
+
+
+def test_a_target_by_number_or_name(command: Command, planned: Root) -> None:
+    for target in ("901", "RoundBright", "Dataset901_RoundBright"):
+        said = command(train.main, "--root", planned.folder, target, "--from", "902", "--dry-run", *SMALL)
+        assert said.status == 0, said.err
+        assert "student of Dataset901_RoundBright from 902 (2d, fold 0): to do" in said.out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("901", ("'901'", "DATASET=CHANNEL", "001=T1c")),
+        ("901=", ("DATASET=CHANNEL",)),
+        ("777=CT", ("'777' names no data set",)),
+        ("901=T1c", ("T1c", "CT")),
+    ],
+)
+def test_bad_channel(
+    command: Command, planned: Root, copied: Callable[[Root], Root], given: str, words: tuple[str, ...]
+) -> None:
+    refused(command(plan_and_preprocess.main, "--root", copied(planned).folder, "--channel", given, "-j", 1), *words)
+
+
+# --- plans and settings ---------------------------------------------------------------------------------------------
+
+
+def test_no_plan_yet(command: Command, planned: Root, copied: Callable[[Root], Root]) -> None:
+    root = copied(planned)
+    root.plan("CT_segmentation").unlink()
+    for arguments in ((train_all_permutations.main,), (train.main, "901"), (evaluate.main,)):
+        refused(command(*arguments, "--root", root.folder), root.plan("CT_segmentation"), "mdkd_plan_and_preprocess")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"epoch": 3}, ("settings.json", "unknown setting epoch", "epochs")),
+        ({"epochs": "many"}, ("settings.json", "$.epochs")),
+        ({"epochs": 0}, ("epochs is 0", "1 or more")),
+        ({"fold": 7}, ("fold is 7", "3 folds")),
+    ],
+)
+def test_bad_settings_file(
+    command: Command, planned: Root, tmp_path: Path, content: dict[str, object], words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(content))
+    said = command(train_all_permutations.main, "--root", planned.folder, "--settings", path, "--dry-run")
+    refused(said, *words)
+
+
+def test_bad_settings_flags(command: Command, planned: Root, tmp_path: Path) -> None:
+    refused(command(train.main, "--root", planned.folder, "901", "--epochs", 0), "epochs is 0")
+    refused(command(train.main, "--root", planned.folder, "901", "--precision", "fp8"), "fp8")
+    refused(command(train.main, "--root", planned.folder, "901", "--settings", tmp_path / "no.json"), "does not exist")
+
+
+def test_a_device_that_is_not_there(command: Command, planned: Root) -> None:
+    said = command(train.main, "--root", planned.folder, "901", "--device", "abacus", "--dry-run")
+    refused(said, "device 'abacus'", "cpu")
+
+
+def test_dry_run_lists_all_and_trains_nothing(command: Command, planned: Root) -> None:
+    said = command(train_all_permutations.main, "--root", planned.folder, "--dry-run", *SMALL)
+    assert said.status == 0
+    assert "CT_segmentation, 2d: 16 jobs" in said.out
+    assert said.out.count(": to do, about ") == 16
+    assert not planned.results.exists()
+
+
+# --- prediction and evaluation --------------------------------------------------------------------------------------
+
+
+def finished_student(root: Root, folder: str, score: float) -> Path:
+    """A run folder as ``find_student`` sees it."""
+    run = root.results / folder / "fold_0"
+    record = Finished(updates=1, seconds=1.0, seconds_per_update=1.0, best_validation_loss=1.0,
+                      best_validation_score=score)  # fmt: skip
+    write_json(run / "finished.json", record)
+    return run
+
+
+def test_no_student_yet(command: Command, planned: Root, tmp_path: Path) -> None:
+    for target in ((), ("-t", "901")):
+        said = command(predict.main, "--root", planned.folder, "-i", tmp_path, "-o", tmp_path / "out", *target)
+        refused(said, "no finished student", "mdkd_train_all_permutations")
+
+
+def test_several_students_are_listed_best_first(command: Command, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    poor = finished_student(root, "Dataset901_A/Student-902__UNet-0badcafe__2d", 0.2)
+    good = finished_student(root, "Dataset901_A/Student-902-903__UNet-1badcafe__2d", 0.6)
+    deep = finished_student(root, "Dataset901_A/Student-902__UNet-2badcafe__3d_fullres", 0.4)
+    other = finished_student(root, "Dataset902_B/Student-901__UNet-3badcafe__2d", 0.9)
+    common = (predict.main, "--root", root.folder, "-i", tmp_path, "-o", tmp_path / "out")
+    said = command(*common, "-t", "901")
+    refused(said, "3 finished students fit")
+    places = [said.err.index(f"-m {run}") for run in (good, deep, poor)]
+    assert places == sorted(places)
+    assert "0.600" in said.err
+    assert str(other) not in said.err
+    refused(command(*common, "-t", "901", "-c", "2d"), "2 finished students fit")
+    refused(command(*common, "-t", "777"), "'777' names no data set", "Dataset901_A, Dataset902_B")
+    refused(command(*common, "-t", "902", "-c", "3d_fullres"), "no finished student fits")
+    said = command(*common, "-t", "901", "-c", "3d_fullres")  # the only one; it has no run.json
+    assert f"model: {deep}" in said.out
+
+
+def test_not_a_run_folder(command: Command, tmp_path: Path) -> None:
+    said = command(predict.main, "-i", tmp_path, "-o", tmp_path / "out", "-m", tmp_path)
+    refused(said, tmp_path, "not a run folder", "run.json", "fold_0")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_of_nothing(command: Command, tmp_path: Path) -> None:
+    refused(command(predict.main, "-i", tmp_path, "-o", tmp_path, "--step", 0), "--step is 0.0")
+
+
+def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None:
+    dataset = planned.raw / "Dataset901_RoundBright"
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    refused(command(evaluate.main, "-i", masks), "-i and -l go together")
+    refused(command(evaluate.main, "-i", masks, "-l", dataset), masks, "case_000", ".nii.gz")
+    for name in ("case_000", "case_001"):
+        (masks / f"{name}.nii.gz").write_bytes((dataset / "labelsTr" / f"{name}.nii.gz").read_bytes())
+    said = command(evaluate.main, "-i", masks, "-l", dataset, "-o", tmp_path / "scores")
+    assert said.status == 0
+    assert "2 of its 4 cases have a mask" in said.out
+    assert "| all classes | 100.0 (n=2) |" in said.out
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == {"summary.json", "summary.csv", "summary.md"}
+    assert len(list(masks.iterdir())) == 2
+
+    small = nib.Nifti1Image(np.zeros((8, 8, 6), dtype=np.uint8), np.diag([6.0, 6.0, 6.0, 1.0]))
+    nib.save(small, masks / "case_001.nii.gz")
+    said = command(evaluate.main, "-i", masks, "-l", dataset)
+    assert said.status == 1
+    assert "1 problem; the rest is done:" in said.err
+    assert "case_001" in said.err
+    assert "| all classes | 100.0 (n=1) |" in said.out
+
+
+def test_no_table_before_training(command: Command, planned: Root) -> None:
+    refused(command(evaluate.main, "--root", planned.folder), "no finished student", "settings")

@@ -1,0 +1,102 @@
+"""Three tiny planned data sets, copies of a root to change, and commands called as from a shell."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from mdkd_auto import pipeline
+from mdkd_auto.data.phantoms import LOOKS, Look, write_datasets
+from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.paths import Root
+from mdkd_auto.settings import Settings
+
+CASES = 4
+Main = Callable[[list[str]], int]
+
+
+class Said(NamedTuple):
+    """What a command answered."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def looks() -> tuple[Look, ...]:
+    """Volumes of 6 x 32 x 32 voxels; slices are thicker than pixels, each data set's a little more."""
+    return tuple(
+        look._replace(shape=(6, 32, 32), spacing_mm=(6.0 + number, 6.0, 6.0)) for number, look in enumerate(LOOKS)
+    )
+
+
+@pytest.fixture(scope="session")
+def another_look(looks: tuple[Look, ...]) -> Look:
+    """A fourth data set, to add."""
+    return looks[0]._replace(name="Dataset904_Added")
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower with several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory, looks: tuple[Look, ...]) -> Root:
+    """Three data sets of four cases, planned and preprocessed; not to be changed: see ``copied``."""
+    root = Root(tmp_path_factory.mktemp("planned"))
+    write_datasets(root.raw, looks, cases=CASES)
+    assert pipeline.plan_and_preprocess(root).problems == ()
+    return root
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[Root], Root]:
+    """A copy of a root that a test may change."""
+
+    def copy(root: Root) -> Root:
+        return Root(Path(shutil.copytree(root.folder, tmp_path / "copy")))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def experiment_in() -> Callable[..., Experiment]:
+    """The experiment of the CT group of a root."""
+
+    def make(root: Root, settings: Settings | None = None, configuration: str = "2d") -> Experiment:
+        groups, _ = pipeline.find_groups(root)
+        made = pipeline.make_experiment(
+            root, "CT_segmentation", groups["CT_segmentation"], settings or Settings(device="cpu"), configuration
+        )
+        assert made is not None
+        return made
+
+    return make
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Call a command's main; the logging it sets up is taken down again."""
+
+    def call(main: Main, *arguments: object) -> Said:
+        logger = logging.getLogger()
+        handlers, level = list(logger.handlers), logger.level
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        finally:
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+        return Said(status, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,177 @@
+"""Jobs of permutations: how many, in which order, and what makes a job another one."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdkd_auto import pipeline
+from mdkd_auto.data.phantoms import Look, write_datasets
+from mdkd_auto.experiments.estimate import stale_runs, state_of
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
+from mdkd_auto.experiments.run import title_of
+from mdkd_auto.experiments.runs import Finished, describe
+from mdkd_auto.files import read_record, write_json
+from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.settings import Settings
+
+Make = Callable[..., Experiment]
+A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
+FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+
+
+def all_jobs(experiment: Experiment) -> list[Job]:
+    return JobMaker(experiment).all_permutations(tuple(experiment.datasets))
+
+
+def folders(experiment: Experiment) -> dict[str, str]:
+    return {title_of(job): job.folder for job in all_jobs(experiment)}
+
+
+def changed_stages(before: Experiment, after: Experiment) -> set[str]:
+    """Stages with a job whose folder differs."""
+    old = {job.folder for job in all_jobs(before)}
+    return {job.stage for job in all_jobs(after) if job.folder not in old}
+
+
+def finish(experiment: Experiment, job: Job) -> None:
+    """What a finished run leaves, without its weights."""
+    folder = RunFolder(experiment.root.results / job.folder)
+    write_json(folder.description, describe(experiment, job))
+    write_json(folder.finished, FINISHED)
+
+
+@pytest.fixture(scope="module")
+def experiment(planned: Root, experiment_in: Make) -> Experiment:
+    return experiment_in(planned)
+
+
+def test_three_data_sets(experiment: Experiment) -> None:
+    jobs = all_jobs(experiment)
+    assert Counter(job.stage for job in jobs) == {
+        "teacher": 3, "source_teacher": 6, "joint_teacher": 3, "student": 3, "multi_head": 1,
+    }  # fmt: skip
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert len({title_of(job) for job in jobs}) == len(jobs)
+    done: set[str] = set()
+    for job in jobs:
+        assert set(job.reads) <= done
+        done.add(job.folder)
+
+
+def test_what_each_job_reads(experiment: Experiment) -> None:
+    teacher, from_b, from_c, joint, student, multi_head = JobMaker(experiment).permutation(A, (B, C))
+    assert [job.stage for job in (teacher, from_b, joint, student, multi_head)] == [
+        "teacher", "source_teacher", "joint_teacher", "student", "multi_head",
+    ]  # fmt: skip
+    assert (from_b.target, from_b.sources, from_c.sources) == (A, (B,), (C,))
+    assert teacher.reads == from_b.reads == multi_head.reads == ()
+    assert joint.reads == (teacher.folder, from_b.folder, from_c.folder)
+    assert student.reads == (joint.folder,)
+    assert multi_head.datasets == (A, B, C)
+    assert student.folder.startswith(f"{A}/Student-902-903__UNet-")
+    assert student.folder.endswith("__2d/fold_0")
+
+
+def test_a_job_there_and_back(experiment: Experiment, tmp_path: Path) -> None:
+    for job in all_jobs(experiment):
+        write_json(tmp_path / "job.json", job)
+        assert read_record(tmp_path / "job.json", Job) == job
+
+
+def test_permutations_share_teachers(experiment: Experiment) -> None:
+    maker = JobMaker(experiment)
+    every = {job.folder for job in maker.all_permutations((A, B, C))}
+    one = {job.stage: job.folder for job in maker.permutation(A, (B,))}
+    assert {one["teacher"], one["source_teacher"]} <= every
+    assert not {one["joint_teacher"], one["student"], one["multi_head"]} & every
+    swapped = {job.stage: job.folder for job in maker.permutation(B, (A,))}
+    assert swapped["multi_head"] == one["multi_head"]
+    assert swapped["source_teacher"] != one["source_teacher"]
+
+
+def test_one_data_set_alone(experiment: Experiment) -> None:
+    (job,) = JobMaker(experiment).all_permutations((A,))
+    assert job.stage == "teacher"
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"gamma": 0.7}, {"student"}),
+        ({"fuse": "bottleneck"}, {"joint_teacher", "student"}),
+        ({"target_label_weight": 0.5}, {"source_teacher", "joint_teacher", "student"}),
+        ({"seed": 1}, {"teacher", "source_teacher", "joint_teacher", "student", "multi_head"}),
+        ({"fold": 1}, {"teacher", "source_teacher", "joint_teacher", "student", "multi_head"}),
+        ({"device": "auto"}, set()),
+        ({"checkpoint_minutes": 1.0}, set()),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_a_setting_changes(
+    planned: Root, experiment: Experiment, experiment_in: Make, changes: dict[str, Any], stages: set[str]
+) -> None:
+    changed = experiment_in(planned, Settings(**{"device": "cpu", **changes}))
+    assert changed_stages(experiment, changed) == stages
+
+
+def test_an_added_data_set_keeps_the_teachers(
+    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root], another_look: Look
+) -> None:
+    root = copied(planned)
+    assert folders(experiment_in(root)) == folders(experiment)  # nothing depends on where the root lies
+    for job in all_jobs(experiment):
+        finish(experiment_in(root), job)
+    write_datasets(root.raw, (another_look,), cases=4, seed=3)
+    pipeline.plan_and_preprocess(root)
+    larger = experiment_in(root)
+    assert len(larger.datasets) == 4
+    jobs = all_jobs(larger)
+    kept = {job.folder for job in jobs} & {job.folder for job in all_jobs(experiment)}
+    assert kept == {job.folder for job in all_jobs(experiment) if job.stage in ("teacher", "source_teacher")}
+    assert {title_of(job) for job in jobs if is_finished(root, job)} == {
+        title_of(job) for job in all_jobs(experiment) if job.folder in kept
+    }
+
+    stale = stale_runs(root, jobs)
+    assert {entry.folder for entry in stale} == {
+        job.folder for job in all_jobs(experiment) if job.stage in ("joint_teacher", "student", "multi_head")
+    }
+    assert all("Dataset904_Added" in " ".join(entry.changes) for entry in stale)
+
+
+def test_a_changed_case_changes_what_saw_it(
+    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root], looks: tuple[Look, ...]
+) -> None:
+    root = copied(planned)
+    case = experiment.splits[C].folds[0].train[0]
+    other = experiment.splits[C].folds[0].val[0]
+    images = root.raw / C / "imagesTr"
+    (images / f"{case}_0000.nii.gz").write_bytes((images / f"{other}_0000.nii.gz").read_bytes())
+    for job in all_jobs(experiment):
+        finish(experiment_in(root), job)
+    pipeline.plan_and_preprocess(root)
+    after = experiment_in(root)
+    new = {title_of(job) for job in all_jobs(after)} - {
+        title_of(job) for job in all_jobs(after) if job.folder in folders(experiment).values()
+    }
+    untouched = {f"teacher of {A} (2d, fold 0)", f"teacher of {B} (2d, fold 0)"} | {
+        f"source teacher {source} -> {target} (2d, fold 0)" for source, target in (("902", A), ("901", B))
+    }
+    assert new == set(folders(experiment)) - untouched
+    assert len(stale_runs(root, all_jobs(after))) == len(new)
+
+
+def test_other_settings_configuration_or_fold_are_not_stale(
+    planned: Root, experiment_in: Make, copied: Callable[[Root], Root]
+) -> None:
+    root = copied(planned)
+    for settings in (Settings(epochs=3), Settings(keep_classes=True), Settings(fold=1), Settings()):
+        other = experiment_in(root, settings, "3d_fullres" if settings == Settings() else "2d")
+        for job in all_jobs(other):
+            finish(other, job)
+    jobs = all_jobs(experiment_in(root))
+    assert stale_runs(root, jobs) == []
+    assert {state_of(root, job) for job in jobs} == {"to do"}

@@ -1,0 +1,191 @@
+"""The table of a group and its picture, from runs whose masks and scores are made by hand."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from mdkd_auto.experiments.evaluate import TEST, cases_of_part
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.runs import Finished
+from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of, write_summary
+from mdkd_auto.files import write_json
+from mdkd_auto.metrics.statistics import paired_comparison
+from mdkd_auto.metrics.summary import Scores, score_masks
+from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.records import Case
+from mdkd_auto.report.figures import draw_overlays, median_case, overlay_path
+from mdkd_auto.report.tables import COLUMNS, compare, verdict, write_table
+
+GOOD, POOR = 1.0, 0.5  # DSC
+DICE = {"multi_head": POOR, "teacher": POOR, "joint_teacher": GOOD, "student": GOOD}
+FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+
+
+def scores_of(dice: float | None) -> Scores:
+    """Scores of two squares of 4 x 4 pixels that overlap so much; None: both empty."""
+    truth, mask = np.zeros((12, 12), dtype=bool), np.zeros((12, 12), dtype=bool)
+    if dice is not None:
+        shift = round(4 * (1 - dice))
+        truth[4:8, 4:8] = True
+        mask[4:8, 4 + shift : 8 + shift] = True
+    return score_masks(mask, truth, (1.0, 1.0))
+
+
+def finish(experiment: Experiment, job: Job, unit: str = "mm") -> None:
+    """The test scores of a finished run, and masks equal to the truth."""
+    run = RunFolder(experiment.root.results / job.folder)
+    for dataset in job.datasets if job.stage == "multi_head" else (job.target,):
+        cases = cases_of_part(experiment, dataset, TEST)
+        folder = run.masks(TEST, dataset if job.stage == "multi_head" else None)
+        folder.mkdir(parents=True)
+        scores = []
+        for case in cases:
+            label = nib.load(str(case.label))
+            nib.save(label, folder / f"{case.case_id}.nii.gz")
+            scores.append(CaseScores(case_id=case.case_id, metrics={"foreground": scores_of(DICE[job.stage])}))
+        write_summary(folder, summary_of(scores, cases, dataset, TEST, unit, {}))
+    write_json(run.finished, FINISHED)
+
+
+@pytest.fixture
+def jobs_in() -> Callable[[Experiment], list[Job]]:
+    return lambda experiment: JobMaker(experiment).all_permutations(tuple(experiment.datasets))
+
+
+@pytest.fixture
+def experiment(planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment]) -> Experiment:
+    made: Experiment = experiment_in(copied(planned))
+    return made
+
+
+def section(markdown: str, title: str) -> list[str]:
+    """The lines of one metric's table."""
+    after = markdown.split(f"**{title}**", 1)[1].strip().splitlines()
+    return after[: next((number for number, line in enumerate(after) if not line.startswith("|")), len(after))]
+
+
+def test_table_of_all_targets(experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]) -> None:
+    jobs = jobs_in(experiment)
+    assert write_table(experiment, jobs) is None
+    for job in jobs:
+        if job.stage != "source_teacher":
+            finish(experiment, job)
+    table = write_table(experiment, jobs)
+    assert table is not None
+    assert table.path.read_text() == table.markdown
+    head, _, *rows, mean = section(table.markdown, "DSC (%)")
+    assert head == "| target | multi-head | data-set-specific | joint teacher | student |"
+    assert rows == [
+        f"| {name} | 50.0 (n=1) | 50.0 (n=1) | 100.0 (n=1) | 100.0 (n=1) |" for name in experiment.datasets
+    ]
+    assert mean == "| mean | 50.0 (3 targets) | 50.0 (3 targets) | 100.0 (3 targets) | 100.0 (3 targets) |"
+    assert section(table.markdown, "HD95 (mm)")[-1].startswith("| mean | 2.0 (3 targets) |")
+    for name in experiment.datasets:
+        assert f"- {name} (test): student +50.0 points DSC against data-set-specific (n=1" in table.markdown
+    assert table.markdown.count("no evidence that the other data sets helped or hurt") == 3
+
+    cells = list(csv.DictReader(table.path.with_suffix(".csv").read_text().splitlines()))
+    dice = {(row["target"], row["column"]): float(row["mean"]) for row in cells if row["metric"] == "dice"}
+    assert set(dice) == {(name, column) for name in experiment.datasets for column in COLUMNS}
+    assert {row["unit"] for row in cells if row["metric"] == "hd95"} == {"mm"}
+    stored = json.loads(table.path.with_suffix(".json").read_text())
+    assert [row["target"] for row in stored] == list(experiment.datasets)
+    assert all("no evidence" in row["verdict"] for row in stored)
+
+
+def test_a_target_whose_student_is_not_done_has_no_row(
+    experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]
+) -> None:
+    jobs = jobs_in(experiment)
+    first = next(iter(experiment.datasets))
+    for job in jobs:
+        if job.target == first and job.stage in ("student", "joint_teacher"):
+            finish(experiment, job)
+    table = write_table(experiment, jobs)
+    assert table is not None
+    assert [row.target for row in table.rows] == [first]
+    assert f"| {first} | - | - | 100.0 (n=1) | 100.0 (n=1) |" in table.markdown
+    assert f"- {first} (test): not evaluable" in table.markdown
+
+
+def test_millimetres_and_pixels_have_no_mean(
+    experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]
+) -> None:
+    jobs = jobs_in(experiment)
+    first = next(iter(experiment.datasets))
+    for job in jobs:
+        if job.stage in ("student", "teacher"):
+            finish(experiment, job, unit="px" if job.target == first else "mm")
+    table = write_table(experiment, jobs)
+    assert table is not None
+    lines = section(table.markdown, "HD95 (mm or px)")
+    assert lines[2].startswith(f"| {first} (px) |")
+    assert len(lines) == 2 + 3
+    assert not any(line.startswith("| mean") for line in lines)
+    assert section(table.markdown, "DSC (%)")[-1].startswith("| mean |")
+
+
+def comparison_of(differences: list[float]) -> str:
+    return verdict(paired_comparison([0.5 + difference for difference in differences], [0.5] * len(differences)))
+
+
+def test_verdicts() -> None:
+    gains = [0.1 + 0.01 * number for number in range(10)]
+    helped = comparison_of(gains)
+    assert helped.startswith("student +14.5 points DSC against data-set-specific (n=10, 95 % interval +")
+    assert helped.endswith("): the other data sets helped")
+    assert comparison_of([-gain for gain in gains]).endswith(": the other data sets hurt")
+    undecided = comparison_of([gain * (-1) ** number for number, gain in enumerate(gains)])
+    assert undecided.endswith(": no evidence that the other data sets helped or hurt")
+    few = comparison_of([0.3, 0.3])  # the difference is large, two cases prove nothing
+    assert few.endswith(": no evidence that the other data sets helped or hurt")
+    assert "at least 6 needed" in few
+    assert verdict(None).startswith("not evaluable")
+    assert verdict(paired_comparison([None, 0.5], [0.5, None])).startswith("not evaluable")
+
+
+def summary(dice: dict[str, float | None]) -> Summary:
+    """Of cases that are patients of their own."""
+    cases = [Case(case_id=name, images=(), patient_id=name) for name in dice]
+    scores = [CaseScores(case_id=name, metrics={"foreground": scores_of(value)}) for name, value in dice.items()]
+    return summary_of(scores, cases, "Dataset011_Toy", TEST, "mm", {})
+
+
+def test_only_shared_evaluable_cases_are_compared() -> None:
+    ours = summary({"a": 1.0, "b": 0.5, "c": None, "only ours": 1.0})
+    theirs = summary({"a": 0.5, "b": 0.5, "c": None})
+    compared = compare(ours, theirs)
+    assert (compared.pairs, compared.left_out) == (2, 1)
+    assert compared.mean_difference == pytest.approx(0.25)
+
+
+def test_median_case() -> None:
+    assert median_case(summary({"a": 1.0, "b": 0.25, "c": 0.5, "d": None})) == "c"
+    assert median_case(summary({"a": None})) is None
+
+
+def test_picture(experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]], tmp_path: Path) -> None:
+    jobs = jobs_in(experiment)
+    for job in jobs:
+        if job.stage in ("student", "teacher", "multi_head"):
+            finish(experiment, job)
+    table = write_table(experiment, jobs)
+    assert table is not None
+    path = overlay_path(table.path)
+    assert path.name.startswith("overlays_2d_fold_0__")
+    draw_overlays(path, experiment, table.rows)
+    with Picture.open(path) as picture:
+        assert picture.format == "PNG"
+        width, height = picture.size
+        colours = np.asarray(picture.convert("RGB")).astype(int)
+    assert width > height  # three lines of an image and three columns
+    green = (colours[..., 1] > 150) & (colours[..., 0] < 60)
+    red = (colours[..., 0] > 200) & (colours[..., 1] < 60)
+    assert green.any()
+    assert red.any()

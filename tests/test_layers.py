@@ -1,0 +1,169 @@
+"""Arrows point down only: the imports of every module, read from the source."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "mdkd_auto"
+AT_THE_ROOT = {"planners", "preprocessing"}  # imported as mdkd_auto.planners, mdkd_auto.preprocessing
+LEVELS = (  # low to high; a module imports its own room and lower levels
+    {"records", "errors", "files", "paths", "settings", "progress"},
+    {"data", "networks", "losses", "metrics"},
+    {"planners", "preprocessing"},
+    {"training", "inference"},
+    {"tasks"},
+    {"experiments"},
+    {"report"},
+    {"pipeline"},
+    {"cli"},
+)
+READS_ENVIRONMENT = {
+    "mdkd_auto.cli",
+    "mdkd_auto.data.parallel",  # sets the thread variables of its child processes, and puts them back
+}
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+Edges = dict[str, set[str]]  # module -> modules it imports
+
+
+class Source(NamedTuple):
+    """A module's name and its parsed source."""
+
+    module: str
+    tree: ast.Module
+    is_package: bool
+
+
+def read_sources() -> list[Source]:
+    """Every module of the package; the two folders at the repository's root under their import names."""
+    found = []
+    places = {PACKAGE: PACKAGE} | {name: f"{PACKAGE}.{name}" for name in AT_THE_ROOT}
+    for folder, prefix in places.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            if folder == PACKAGE and parts[0] in AT_THE_ROOT:
+                continue  # links to the folders at the root, where a walk follows them
+            is_package = parts[-1] == "__init__"
+            name = ".".join((prefix, *(parts[:-1] if is_package else parts)))
+            found.append(Source(name, ast.parse(path.read_text(encoding="utf-8")), is_package))
+    return found
+
+
+SOURCES = read_sources()
+MODULES = {source.module for source in SOURCES}
+
+
+def imported(source: Source) -> Iterator[str]:
+    """Full names of what a module imports, wherever in it; ``from package import module`` names the module."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = source.module.split(".")
+                package = package[: len(package) - node.level + source.is_package]
+                base = ".".join((*package, base)).rstrip(".")
+            for alias in node.names:
+                below = f"{base}.{alias.name}"
+                yield below if below in MODULES else base
+
+
+def edges_of(sources: Iterable[Source]) -> Edges:
+    """The package's modules and those of its own that they import."""
+    return {source.module: {name for name in imported(source) if name in MODULES} for source in sources}
+
+
+def level_and_room(module: str) -> tuple[int, str]:
+    """The package itself (its version) lies below everything. The modules of the lowest level are one room."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return -1, ""
+    level = next((number for number, rooms in enumerate(LEVELS) if parts[1] in rooms), None)
+    if level is None:
+        raise AssertionError(f"{module}: no level for {parts[1]!r}; add it to LEVELS")
+    return level, "foundation" if level == 0 else parts[1]
+
+
+def wrong_arrows(edges: Edges) -> list[str]:
+    """Imports of a higher level, or of another room of the same level."""
+    wrong = []
+    for module, targets in edges.items():
+        level, room = level_and_room(module)
+        for target in sorted(targets):
+            other_level, other_room = level_and_room(target)
+            if other_level > level or (other_level == level and other_room != room):
+                wrong.append(f"{module} -> {target}")
+    return wrong
+
+
+def find_circle(edges: Edges) -> list[str]:
+    """Modules that import each other in a circle, the first also last; [] without one."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(edges.get(module, ())):
+            if circle := visit(target, [*path, module]):
+                return circle
+        done.add(module)
+        return []
+
+    return next((circle for module in sorted(edges) if (circle := visit(module, []))), [])
+
+
+def test_all_rooms_are_read() -> None:
+    rooms = {module.split(".")[1] for module in MODULES if "." in module}
+    assert rooms == set().union(*LEVELS)
+    edges = edges_of(SOURCES)
+    assert f"{PACKAGE}.pipeline" in edges[f"{PACKAGE}.cli.train"]  # imported inside a function, by its package
+    assert any(target.startswith(f"{PACKAGE}.data.") for target in edges[f"{PACKAGE}.preprocessing.case"])
+
+
+def test_arrows_point_down() -> None:
+    assert wrong_arrows(edges_of(SOURCES)) == []
+
+
+def test_no_circle() -> None:
+    assert find_circle(edges_of(SOURCES)) == []
+
+
+def test_wrong_arrows_and_circles_are_seen() -> None:
+    wrong = {
+        "mdkd_auto.data.store": {"mdkd_auto.preprocessing.case", "mdkd_auto.files"},
+        "mdkd_auto.networks.unet": {"mdkd_auto.data.store", "mdkd_auto.networks.layers"},
+        "mdkd_auto.files": {"mdkd_auto.errors", "mdkd_auto"},
+    }
+    assert wrong_arrows(wrong) == [
+        "mdkd_auto.data.store -> mdkd_auto.preprocessing.case",
+        "mdkd_auto.networks.unet -> mdkd_auto.data.store",
+    ]
+    assert find_circle(wrong) == []
+    assert find_circle({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.module)
+def test_no_second_copy_no_pickle_no_environment(source: Source) -> None:
+    names = set(imported(source))
+    tops = {name.split(".")[0] for name in names}
+    assert not tops & AT_THE_ROOT, "import them as mdkd_auto.planners and mdkd_auto.preprocessing"
+    assert not tops & UNSAFE_MODULES
+    room = ".".join(source.module.split(".")[:2])
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant)
+            assert node.value.value is False, f"line {node.value.lineno}: allow_pickle must be False"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            written = f"{node.value.id}.{node.attr}"
+            assert written != "torch.load", f"line {node.lineno}: torch.load unpickles"
+            if written in ("os.environ", "os.getenv", "os.putenv", "os.environb"):
+                assert {room, source.module} & READS_ENVIRONMENT, f"line {node.lineno}: only cli reads the environment"
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            assert not {alias.name for alias in node.names} & {"environ", "getenv"}, "write os.environ"

@@ -1,0 +1,399 @@
+import csv
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from mdkd_auto.data.sampling import PatchSampler
+from mdkd_auto.data.store import save_case
+from mdkd_auto.errors import TrainingError
+from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.model import Model
+from mdkd_auto.preprocessing.lesions import sample_lesions
+from mdkd_auto.records import CaseGeometry, ConfigurationPlan, PreprocessedCase, Topology
+from mdkd_auto.settings import Settings, replace
+from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.training import fit as fit_module
+from mdkd_auto.training.checkpoints import load_training, load_weights, save_training, save_weights
+from mdkd_auto.training.fit import BEST, FINAL, LATEST, State, Streams, fit, validation_seed
+from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.objectives import (
+    MultiHeadModel,
+    MultiHeadObjective,
+    SourceTeacherObjective,
+    StudentObjective,
+    TeacherObjective,
+)
+
+TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
+TOPOLOGY = Topology(features=(2, 4, 4), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2)))
+PLAN = ConfigurationPlan(
+    configuration="2d", datasets=(TARGET, SOURCE), spacing_mm=(1.0, 1.0), patch_size=(16, 16), batch_size=3,
+    topology=TOPOLOGY, reasons=(),
+)  # fmt: skip
+ONE_CLASS = Classes(channels=(ClassChannel(name="lesion", values=(1,), written=1),), regions=False, ignore=None)
+SETTINGS = Settings(epochs=3, iterations_per_epoch=4, validation_batches=2, learning_rate=1e-3)
+TASK = SegmentationTask(PLAN, {TARGET: ONE_CLASS, SOURCE: ONE_CLASS}, SETTINGS)
+CPU = torch.device("cpu")
+UPDATES = 12
+KINDS = ("teacher", "source_teacher", "joint_teacher", "student", "multi_head")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture."""
+    monkeypatch.setattr(fit_module, "draw_curves", lambda *_: None)
+
+
+def write_cases(folder: Path, count: int = 4, bad: str = "") -> Path:
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        label = np.zeros((2, 24, 24), dtype=np.int8)
+        y, x = rng.integers(3, 15, 2)
+        label[rng.integers(2), y : y + 6, x : x + 6] = 1
+        image = rng.normal(0, 0.5, label.shape) + 2 * label
+        if f"case_{index}" == bad:
+            image[:] = np.nan
+        geometry = CaseGeometry(
+            original_shape=(2, 24, 24), transpose=(0, 1, 2), crop=((0, 2), (0, 24), (0, 24)),
+            spacing_mm=(1.0, 1.0, 1.0), resampled_shape=(2, 24, 24), resampled_spacing_mm=(1.0, 1.0, 1.0),
+        )  # fmt: skip
+        record = PreprocessedCase(
+            case_id=f"case_{index}", key="", geometry=geometry, shape=(2, 24, 24), lesions=sample_lesions(label)
+        )
+        save_case(folder, record, image[None].astype(np.float32), label, flat=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cases(tmp_path_factory.mktemp("cases"))
+
+
+def streams_of(folder: Path) -> Streams:
+    def sampler(part: tuple[str, ...], seed: int) -> PatchSampler:
+        return PatchSampler(folder, part, PLAN.patch_size, 0.33, seed)
+
+    return Streams(
+        training={TARGET: sampler(("case_0", "case_1"), 1), SOURCE: sampler(("case_1", "case_2"), 2)},
+        validation=dict.fromkeys((TARGET, SOURCE), sampler(("case_3",), validation_seed(1))),
+        batch_size=3,
+        spacing_mm=PLAN.spacing_mm,
+    )
+
+
+def objective_of(kind: str, seed: int = 0) -> Any:
+    """Fresh networks; frozen ones are the same whatever the seed, as if read from a file."""
+    torch.manual_seed(99)
+    teachers = [TASK.encoder(), TASK.encoder()]
+    joint = Model(JointEncoder([TASK.encoder(), TASK.encoder()]), TASK.head(1))
+    torch.manual_seed(seed)
+    if kind == "joint_teacher":
+        return TeacherObjective(Model(JointEncoder(teachers), TASK.head(1)), TASK, TARGET)
+    if kind == "source_teacher":
+        model = Model(TASK.encoder(), TASK.head(2))
+        return SourceTeacherObjective(model, Discriminator(4), TASK, SOURCE, TARGET, SETTINGS)
+    if kind == "multi_head":
+        heads = {TARGET: TASK.head(1), SOURCE: TASK.head(1)}
+        return MultiHeadObjective(MultiHeadModel(TASK.encoder(), heads), TASK, (TARGET, SOURCE))
+    model = Model(TASK.encoder(), TASK.head(1))
+    return StudentObjective(model, joint, TASK, TARGET, SETTINGS) if kind == "student" else TeacherObjective(
+        model, TASK, TARGET
+    )  # fmt: skip
+
+
+def run(objective: Objective, cases: Path, folder: Path, settings: Settings = SETTINGS) -> State:
+    return fit(objective, streams_of(cases), settings, folder, CPU, "test")
+
+
+def at_call(objective: Any, method: str, call: int, happens: Callable[[], None]) -> Any:
+    """The objective, to which something happens when ``method`` is called for the ``call``-th time."""
+    original, calls = getattr(objective, method), [0]
+
+    def counted(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            happens()
+        return original(*arguments)
+
+    setattr(objective, method, counted)
+    return objective
+
+
+def ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def kill() -> None:
+    raise SystemError("no time to save anything")
+
+
+def saved_update(folder: Path, kind: str) -> int:
+    trained = objective_of(kind, seed=3).trained()
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+    update: int = load_training(folder / LATEST, trained, torch.optim.Adam(parameters))["update"]
+    return update
+
+
+def changed(**changes: Any) -> Settings:
+    return replace(SETTINGS, **changes)
+
+
+def without_times(state: State) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in state.history]
+
+
+def assert_equal_runs(first: Path, second: Path, one: State, other: State) -> None:
+    assert without_times(one) == without_times(other)
+    assert (one.best_loss, one.best_score, one.update) == (other.best_loss, other.best_score, other.update)
+    for name in (LATEST, BEST, FINAL):
+        ours, theirs = load_file(first / name), load_file(second / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+@pytest.fixture(scope="module")
+def whole_runs(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, State]]:
+    """Uninterrupted runs, one a kind."""
+    done: dict[str, tuple[Path, State]] = {}
+
+    def whole(kind: str) -> tuple[Path, State]:
+        if kind not in done:
+            folder = tmp_path_factory.mktemp(kind)
+            done[kind] = (folder, run(objective_of(kind), cases, folder))
+        return done[kind]
+
+    return whole
+
+
+# --- resuming -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    kind: str, cases: Path, tmp_path: Path, whole_runs: Callable[[str], tuple[Path, State]]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(at_call(objective_of(kind), "losses", 6, ctrl_c), cases, tmp_path)
+    assert not (tmp_path / FINAL).exists()
+    assert saved_update(tmp_path, kind) == 6
+    fresh = objective_of(kind, seed=5)  # as a new process has it: other weights until the checkpoint is read
+    state = run(fresh, cases, tmp_path)
+    whole, expected = whole_runs(kind)
+    assert state.update == UPDATES
+    assert_equal_runs(tmp_path, whole, state, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "calls", "happens"),
+    [("losses", (1, 1, 2, 8), ctrl_c), ("losses", (3,), terminate), ("validate", (2, 1, 2), ctrl_c),
+     ("validate", (6,), ctrl_c)],
+)  # fmt: skip
+def test_interruptions_wherever_they_fall(
+    method: str, calls: tuple[int, ...], happens: Callable[[], None], cases: Path, tmp_path: Path,
+    whole_runs: Callable[[str], tuple[Path, State]],
+) -> None:  # fmt: skip
+    """At the first update, several times in a row, and while an epoch is validated, the last one too."""
+    for seed, call in enumerate(calls):
+        with pytest.raises(KeyboardInterrupt):
+            run(at_call(objective_of("teacher", seed), method, call, happens), cases, tmp_path)
+    state = run(objective_of("teacher", seed=9), cases, tmp_path)
+    whole, expected = whole_runs("teacher")
+    assert_equal_runs(tmp_path, whole, state, expected)
+
+
+@pytest.mark.parametrize(("method", "call", "saved"), [("losses", 7, 6), ("losses", 5, 4), ("validate", 3, 7)])
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    method: str, call: int, saved: int, cases: Path, tmp_path: Path,
+    whole_runs: Callable[[str], tuple[Path, State]],
+) -> None:  # fmt: skip
+    """A checkpoint after every update, and an end that leaves no time to save another."""
+    with pytest.raises(SystemError):
+        run(at_call(objective_of("teacher"), method, call, kill), cases, tmp_path, changed(checkpoint_minutes=0.0))
+    assert saved_update(tmp_path, "teacher") == saved
+    state = run(objective_of("teacher", seed=4), cases, tmp_path)
+    whole, expected = whole_runs("teacher")
+    assert_equal_runs(tmp_path, whole, state, expected)
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(
+    cases: Path, tmp_path: Path, whole_runs: Callable[[str], tuple[Path, State]]
+) -> None:
+    """What is half done is not saved."""
+
+    def impatient() -> None:
+        ctrl_c()
+        ctrl_c()
+
+    often = changed(checkpoint_minutes=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(at_call(objective_of("teacher"), "losses", 7, impatient), cases, tmp_path, often)
+    assert saved_update(tmp_path, "teacher") == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    state = run(objective_of("teacher", seed=4), cases, tmp_path)
+    whole, expected = whole_runs("teacher")
+    assert_equal_runs(tmp_path, whole, state, expected)
+
+
+def test_a_finished_run_is_not_trained_again(
+    cases: Path, tmp_path: Path, whole_runs: Callable[[str], tuple[Path, State]]
+) -> None:
+    first = run(objective_of("teacher"), cases, tmp_path)
+    second = run(at_call(objective_of("teacher", seed=1), "losses", 1, kill), cases, tmp_path)
+    assert second.history == first.history
+    whole, expected = whole_runs("teacher")
+    assert_equal_runs(tmp_path, whole, second, expected)
+
+
+def test_frozen_teachers_do_not_move(whole_runs: Callable[[str], tuple[Path, State]]) -> None:
+    folder, _ = whole_runs("joint_teacher")
+    before, after = objective_of("joint_teacher").model.state_dict(), load_file(folder / FINAL)
+    frozen = [name for name in after if name.startswith("encoder.teachers.")]
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_training_learns(cases: Path, tmp_path: Path) -> None:
+    settings = Settings(epochs=4, iterations_per_epoch=25, validation_batches=2, learning_rate=1e-2, augment=False)
+    history = run(objective_of("teacher"), cases, tmp_path, settings).history
+    assert history[-1]["total"] < 0.6 * history[0]["total"]
+    assert history[-1]["validation_score"] > 0.7
+
+
+# --- stopping, learning rate, errors --------------------------------------------------------------------------------
+
+
+def judged(losses: list[float]) -> Any:
+    """A teacher with given validation losses, an epoch each."""
+    objective = objective_of("teacher")
+    original, given = objective.validate, iter([loss for loss in losses for _ in range(SETTINGS.validation_batches)])
+    objective.validate = lambda *arguments: (torch.tensor(next(given)), original(*arguments)[1])
+    return objective
+
+
+def test_early_stopping_keeps_the_best(cases: Path, tmp_path: Path) -> None:
+    settings = changed(epochs=10, iterations_per_epoch=1, early_stopping_epochs=3)
+    state = run(judged([0.9, 0.5, 0.6, 0.5, 0.7, 0.1]), cases, tmp_path, settings)
+    assert len(state.history) == state.update == 5  # 0.5 again is no gain
+    assert state.best_loss == 0.5
+    assert state.best_score == state.history[1]["validation_score"]
+    best, final = load_file(tmp_path / BEST), load_file(tmp_path / FINAL)
+    assert not all(torch.equal(best[name], final[name]) for name in best)
+    again = run(at_call(objective_of("teacher"), "losses", 1, kill), cases, tmp_path, settings)
+    assert again.history == state.history
+
+
+def test_plateau_lowers_the_learning_rate(cases: Path, tmp_path: Path) -> None:
+    """Two epochs without gain are borne, the third lowers the rate; the rate of a row is that of its updates."""
+    settings = changed(epochs=7, iterations_per_epoch=1, plateau_epochs=2, plateau_factor=0.5, learning_rate=1e-3)
+    with pytest.raises(KeyboardInterrupt):  # the count goes on over an interruption
+        run(at_call(judged([0.5] * 7), "losses", 4, ctrl_c), cases, tmp_path, settings)
+    state = run(judged([0.5] * 7), cases, tmp_path, settings)
+    rates = [row["learning_rate"] for row in state.history]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 5e-4])
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(tmp_path: Path) -> None:
+    folder = write_cases(tmp_path / "cases", bad="case_1")
+    objective = objective_of("teacher")
+    before = {name: value.clone() for name, value in objective.model.state_dict().items()}
+    with pytest.raises(TrainingError, match=rf"not finite at update \d+ .*{TARGET}: .*case_1.*lower --lr"):
+        run(objective, folder, tmp_path / "run")
+    assert all(value.isfinite().all() for value in objective.model.state_dict().values())
+    assert before.keys() == objective.model.state_dict().keys()
+
+
+def test_a_validation_loss_that_is_not_finite_names_the_cases(tmp_path: Path) -> None:
+    folder = write_cases(tmp_path / "cases", bad="case_3")
+    with pytest.raises(TrainingError, match=rf"validation loss is not finite.*{TARGET}: case_3"):
+        run(objective_of("teacher"), folder, tmp_path / "run")
+
+
+# --- checkpoints and the log ----------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_plain_safetensors(whole_runs: Callable[[str], tuple[Path, State]]) -> None:
+    folder, _ = whole_runs("student")
+    with safe_open(folder / BEST, framework="np") as file:
+        names = set(file.keys())
+    assert names == set(objective_of("student").model.state_dict())  # projections are thrown away
+    model = objective_of("student", seed=7).model
+    load_weights(folder / FINAL, model)
+    assert all(torch.equal(value, load_file(folder / FINAL)[name]) for name, value in model.state_dict().items())
+    assert {path.name for path in folder.iterdir()} == {BEST, FINAL, LATEST, "progress.csv"}
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", TASK.head(1))
+    with pytest.raises(TrainingError, match=r"seg_layers\.0\.(bias|weight): found \(1,.*expected \(2,"):
+        load_weights(tmp_path / "a.safetensors", TASK.head(2))
+    with pytest.raises(TrainingError, match="do not fit the network"):
+        load_weights(tmp_path / "a.safetensors", TASK.encoder())
+
+
+def test_training_state_that_does_not_fit(tmp_path: Path) -> None:
+    one, two = TASK.head(1), TASK.head(2)
+    save_training(tmp_path / "a.safetensors", one, torch.optim.Adam(one.parameters()), {"learning_rate": 1.0})
+    with pytest.raises(TrainingError, match=r"seg_layers\.0\.(bias|weight): found \(1,.*expected \(2,"):
+        load_training(tmp_path / "a.safetensors", two, torch.optim.Adam(two.parameters()))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, -10])
+def test_a_damaged_file(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, TASK.head(1))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(TrainingError, match=r"a\.safetensors: unreadable weights.*run the command again"):
+        load_weights(path, TASK.head(1))
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="missing"):
+        load_weights(tmp_path / "none.safetensors", TASK.head(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"),
+    [
+        ("teacher", {"total"}),
+        ("source_teacher", {"total", "source", "domain", "target"}),
+        ("student", {"total", "task", "feature", "similarity", "contrastive"}),
+        ("multi_head", {"total", TARGET, SOURCE}),
+    ],
+)
+def test_progress_has_a_column_a_term(
+    kind: str, terms: set[str], whole_runs: Callable[[str], tuple[Path, State]]
+) -> None:
+    folder, state = whole_runs(kind)
+    with (folder / "progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == terms | {"epoch", "validation_loss", "validation_score", "learning_rate", "seconds"}
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
+    for row, kept in zip(rows, state.history, strict=True):
+        assert {name: float(value) for name, value in row.items()} == pytest.approx(kept, rel=1e-4)
+        assert all(math.isfinite(float(value)) for value in row.values())
+    if kind == "multi_head":
+        assert state.history[0]["total"] == pytest.approx((state.history[0][TARGET] + state.history[0][SOURCE]) / 2)
+
+
+def test_progress_is_drawn(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # with its picture
+    run(objective_of("student"), cases, tmp_path, changed(epochs=1))
+    assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (tmp_path / "progress.png").stat().st_size > 5000
