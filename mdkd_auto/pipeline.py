@@ -18,7 +18,7 @@ from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, wri
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, PredictionError, TrainingError
 from mdkd_auto.experiments.estimate import estimated_seconds, seconds_per_update, stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
-from mdkd_auto.experiments.run import check_settings, find_device, run_jobs, title_of
+from mdkd_auto.experiments.run import check_settings, run_jobs, title_of
 from mdkd_auto.experiments.runs import Finished, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
 from mdkd_auto.files import read_record, write_json, write_text
@@ -33,7 +33,7 @@ from mdkd_auto.report.figures import draw_overlays, overlay_path
 from mdkd_auto.report.tables import Table, write_table
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
-from mdkd_auto.training.fit import uses_bf16
+from mdkd_auto.training.fit import find_device, uses_bf16
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,9 @@ class Settings(Record, frozen=True, kw_only=True):
     plateau_epochs: int = 5
     batch_size: int | None = None  # None: the plan's
     # losses
-    task_loss: Literal["dice_bce", "dice"] = "dice_bce"  # of every column alike, so that a gain is not the loss's
+    # "paper": Dice (eq. 1) everywhere, Dice + BCE (eq. 10) for the student; else the same loss in every column, so that
+    # a gain is not the loss's
+    task_loss: Literal["dice_bce", "dice", "paper"] = "dice_bce"
     target_label_weight: float = 1.0  # r of eq. (2); 0: the source teachers see no target labels
     alpha: float = 1.0  # weight of the task loss, eq. (9)
     beta: float = 0.5  # final weight of the contrastive loss; grows linearly from 0

@@ -9,12 +9,11 @@ import torch
 
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
-from mdkd_auto.experiments.run import find_device
 from mdkd_auto.experiments.runs import RunRecord, read_run
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.tasks.segmentation import SegmentationTask
-from mdkd_auto.training.fit import LATEST
+from mdkd_auto.training.fit import LATEST, find_device
 
 # Cost of an update against a single teacher's, measured with two sources (docs/results.md).
 COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 1.4, "student": 1.8, "multi_head": 1.0}

@@ -12,6 +12,7 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
+from mdkd_auto.training.fit import find_device, uses_bf16
 
 StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "multi_head"]
 
@@ -89,6 +90,8 @@ class JobMaker:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self._data: dict[str, dict[str, Any]] = {}
+        settings = experiment.settings
+        self._precision = "bf16" if uses_bf16(settings.precision, find_device(settings.device)) else "fp32"
 
     def permutation(self, target: str, sources: tuple[str, ...], baseline: bool = True) -> list[Job]:
         """The jobs of one target with its sources, in an order in which each finds what it reads."""
@@ -123,7 +126,7 @@ class JobMaker:
             "sources": list(sources),
             "configuration": experiment.configuration,
             "fold": experiment.settings.fold,
-            "settings": settings_of_stage(experiment.settings, stage),
+            "settings": {**settings_of_stage(experiment.settings, stage), "precision": self._precision},
             "plan": {
                 name: value for name, value in msgspec.to_builtins(plan).items() if name not in ("datasets", "reasons")
             },

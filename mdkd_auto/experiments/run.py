@@ -14,13 +14,14 @@ from mdkd_auto.experiments.evaluate import evaluate_run
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, read_run
 from mdkd_auto.files import content_hash, write_json
+from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import PredictionOptions, SegmentationTask
-from mdkd_auto.training.fit import LATEST, Streams, fit, uses_bf16, validation_seed
+from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.objectives import (
     MultiHeadModel,
@@ -65,10 +66,14 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     device = find_device(experiment.settings.device)
     started = time.monotonic()
     objective = make_objective(experiment, run)
-    state = fit(objective, make_streams(experiment, run), experiment.settings, folder, device, title)
+    streams = make_streams(experiment, run)
+    if job.stage == "student" and streams.batch_size < FEWEST_SAMPLES:
+        logger.info("%s: batches of %d: the contrastive loss needs %d images and is left out", title, streams.batch_size,
+                    FEWEST_SAMPLES)  # fmt: skip
+    state = fit(objective, streams, experiment.settings, folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)
-    write_checks(experiment, job, make_streams(experiment, run), device)
+    write_checks(experiment, job, streams, device)
     finished = Finished(
         updates=state.update,
         seconds=round(time.monotonic() - started, 1),
@@ -87,7 +92,7 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
 def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     """The stage's networks: new ones with random weights, frozen ones from the jobs it reads."""
     job, settings = run.job, run.settings
-    task = SegmentationTask(run.plan, run.classes, settings)
+    task = SegmentationTask(run.plan, run.classes, settings, job.stage)
     model = build_model(run, task)
     if isinstance(model, MultiHeadModel):
         return MultiHeadObjective(model, task, job.datasets)
@@ -121,19 +126,6 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
         batch_size=settings.batch_size or plan.batch_size,
         spacing_mm=plan.spacing_mm,
     )
-
-
-def find_device(wanted: str) -> torch.device:
-    """The device of a setting. Raises SettingsError for one that this machine has not."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"device {wanted!r} cannot be used: {reason}. Use cpu or auto") from None
-    return device
 
 
 def title_of(job: Job) -> str:

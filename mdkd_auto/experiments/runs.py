@@ -91,7 +91,7 @@ def read_run(folder: Path) -> RunRecord:
 
 def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
     """The run's networks with its best weights."""
-    model = build_model(run, SegmentationTask(run.plan, run.classes, run.settings))
+    model = build_model(run, SegmentationTask(run.plan, run.classes, run.settings, run.job.stage))
     load_weights(RunFolder(folder).best, model)
     return model
 
@@ -110,5 +110,7 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
     else:
         network = model
     name = dataset or run.job.target
+    if name != run.job.target and not isinstance(model, MultiHeadModel):
+        raise PredictionError(f"{folder}: has one head, that of {run.job.target}; leave out --head {dataset}")
     network.to(options.device).eval()
     return Predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)

@@ -14,6 +14,10 @@ from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTI
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.records import Topology
 
+# Logit of the foreground before training, probability 0.05: most voxels are background, and a network that starts at
+# 0.5 spends its first hundreds of updates unlearning that (as the prior of Lin et al., 2017, focal loss, section 4.1).
+OUTPUT_BIAS = -3.0
+
 
 class UNetEncoder(Encoder):
     """Convolutions with instance normalisation and leaky ReLU; a stage's first convolution has its stride."""
@@ -57,6 +61,7 @@ class UNetHead(nn.Module):
             **_shared_layers(ndim),
         )
         decoder = UNetDecoder(layout, outputs, topology.convolutions_per_stage, deep_supervision=False)
+        nn.init.constant_(decoder.seg_layers[-1].bias, OUTPUT_BIAS)
         decoder.seg_layers = decoder.seg_layers[-1:]  # the others serve deep supervision and would never see a gradient
         self.body = decoder
 

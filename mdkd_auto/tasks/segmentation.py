@@ -62,9 +62,11 @@ def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
 class SegmentationTask:
     """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
 
-    def __init__(self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings) -> None:
+    def __init__(
+        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher"
+    ) -> None:
         self.classes = classes
-        self.use_bce = settings.task_loss == "dice_bce"
+        self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and stage == "student")
         self.topology = scale_width(plan.topology, settings.width) if settings.width else plan.topology
         self.dimensions = len(plan.patch_size)
 

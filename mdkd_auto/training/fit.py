@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mdkd_auto.data.augmentation import apply, draw
 from mdkd_auto.data.sampling import Batch, PatchSampler
-from mdkd_auto.errors import TrainingError
+from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.progress import progress
 from mdkd_auto.settings import Settings
 from mdkd_auto.training.checkpoints import load_training, save_training, save_weights
@@ -69,7 +69,9 @@ def fit(
     objective.to(device)
     parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    plateau = ReduceLROnPlateau(optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs)
+    plateau = ReduceLROnPlateau(  # torch lowers the rate one epoch after its patience
+        optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs - 1, threshold=0.0
+    )
     state = State(learning_rate=settings.learning_rate)
     if (folder / LATEST).is_file():
         state = msgspec.convert(load_training(folder / LATEST, objective.trained(), optimiser), State)
@@ -131,6 +133,8 @@ class _Loop:
             for stream in streams.values():
                 stream.close()  # type: ignore[attr-defined]
         self.save()  # so that a kill while the result is scored costs no training
+        if stop():
+            raise KeyboardInterrupt
 
     def save(self) -> None:
         """Write the latest checkpoint."""
@@ -144,7 +148,10 @@ class _Loop:
         """One optimiser step; returns the loss terms."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
         self.objective.trained().train()
-        prepared = {dataset: self._prepare(batch, augment=True) for dataset, batch in batches.items()}
+        prepared = {
+            dataset: self._augment(self._on_device(batch), stream)
+            for stream, (dataset, batch) in enumerate(batches.items())
+        }
         self.optimiser.zero_grad(set_to_none=True)
         values: dict[str, float] = {}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
@@ -163,13 +170,17 @@ class _Loop:
         self.optimiser.step()
         return values
 
-    def _prepare(self, batch: Batch, augment: bool) -> Batch:
+    def _on_device(self, batch: Batch) -> Batch:
         images = batch.images.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        if augment and self.settings.augment:
-            rng = np.random.default_rng([self.settings.seed, self.state.update, 1])
-            drawn = draw(rng, len(images), images.ndim - 2)
-            images, labels = apply(images, labels, drawn, self.streams.spacing_mm)
+        return Batch(images, batch.labels.to(self.device, non_blocking=True), batch.cases)
+
+    def _augment(self, batch: Batch, stream: int) -> Batch:
+        """Augment the batch of one data set; ``stream`` numbers the data sets of an update."""
+        if not self.settings.augment:
+            return batch
+        rng = np.random.default_rng([self.settings.seed, self.state.update, stream])
+        drawn = draw(rng, len(batch.images), batch.images.ndim - 2)
+        images, labels = apply(batch.images, batch.labels, drawn, self.streams.spacing_mm)
         return Batch(images, labels, batch.cases)
 
     def _end_epoch(self) -> None:
@@ -206,7 +217,7 @@ class _Loop:
             numerator, denominator = 0.0, 0.0
             sampler = self.streams.validation[dataset]
             for batch in sampler.batches(0, self.settings.validation_batches, self.streams.batch_size):
-                prepared = self._prepare(batch, augment=False)
+                prepared = self._on_device(batch)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
                     loss, part = self.objective.validate(dataset, prepared)
                 losses.append(loss.item())
@@ -228,6 +239,19 @@ def _ratio(score: Score) -> float:
     """Mean over the classes that occur; 0 where none does."""
     occurs = score.denominator > 0
     return (score.numerator[occurs] / score.denominator[occurs]).mean().item() if occurs.any() else 0.0
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device of a setting. Raises SettingsError for one that this machine has not."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"device {wanted!r} cannot be used: {reason}. Use cpu or auto") from None
+    return device
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
