@@ -68,8 +68,8 @@ def plan_and_preprocess(
     for name, datasets in groups.items():
         plan, usable, troubles = _plan(root, name, datasets, memory_gb, channels or {}, replan, workers)
         problems += troubles
-        for dataset in usable:
-            _split(root, dataset)
+        usable, troubles = _split(root, usable)
+        problems += troubles
         for part in plan.configurations:
             if configurations and part.configuration not in configurations:
                 continue
@@ -143,15 +143,24 @@ def _plan(
     return plan, usable, problems
 
 
-def _split(root: Root, dataset: Dataset) -> None:
-    path = root.splits(dataset.name)
-    existing = read_splits(path) if path.is_file() else None
-    splits = make_splits(dataset, SPLIT_SEED, existing=existing, raw_splits=read_raw_splits(dataset))
-    if splits != existing:
-        write_splits(path, splits)
-        fold = splits.folds[0]
-        logger.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s", dataset.name,
-                    len(splits.folds), len(fold.train), len(fold.val), len(splits.test), path)  # fmt: skip
+def _split(root: Root, datasets: list[Dataset]) -> tuple[list[Dataset], list[str]]:
+    """Store the splits of each data set; those that cannot be split are named and left out."""
+    usable, problems = [], []
+    for dataset in datasets:
+        path = root.splits(dataset.name)
+        try:
+            existing = read_splits(path) if path.is_file() else None
+            splits = make_splits(dataset, SPLIT_SEED, existing=existing, raw_splits=read_raw_splits(dataset))
+        except MdkdError as error:
+            problems.append(f"{dataset.name}: not preprocessed: {error}")
+            continue
+        usable.append(dataset)
+        if splits != existing:
+            write_splits(path, splits)
+            folds, train, val = len(splits.folds), len(splits.folds[0].train), len(splits.folds[0].val)
+            logger.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s",
+                        dataset.name, folds, train, val, len(splits.test), path)  # fmt: skip
+    return usable, problems
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -214,6 +223,9 @@ def make_experiment(
             logger.warning("%s: not in the plan of %s; run mdkd_plan_and_preprocess to include it", dataset.name, group)
     for name in set(part.datasets) - set(found):
         logger.warning("%s: in the plan of %s but no longer in %s; left out", name, group, root.raw)
+    unsplit = [name for name in found if not root.splits(name).is_file()]
+    if unsplit:
+        raise PlanError(f"{', '.join(unsplit)}: no splits yet; run mdkd_plan_and_preprocess and mend what it names")
     splits = {name: read_splits(root.splits(name)) for name in found}
     experiment = Experiment(root, plan, found, splits, settings, configuration)
     check_settings(settings, experiment)
@@ -341,6 +353,8 @@ def _score(run: Path) -> float:
 def evaluate(masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None) -> Summary:
     """Score a folder of masks against the labels of a raw data set: every case that has a mask there."""
     dataset = read_dataset(dataset_folder)
+    if not dataset.cases:
+        raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; give a {TASK} data set")
     found = [(case, path) for case in dataset.cases if (path := _mask_of(masks, case)) is not None]
     if not found:
         raise MdkdError(f"{masks}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "

@@ -6,8 +6,14 @@ from mdkd_auto.errors import PlanError
 from mdkd_auto.records import Dataset, Reason
 
 
-def choose_channels(datasets: Sequence[Dataset], overrides: Mapping[str, str]) -> tuple[dict[str, int], list[Reason]]:
-    """Channel index of each data set: the name all share, else each one's first; overrides win."""
+def choose_channels(
+    datasets: Sequence[Dataset], overrides: Mapping[str, str], previous: Mapping[str, str] | None = None
+) -> tuple[dict[str, int], list[Reason]]:
+    """Channel index of each data set: the name all share, else each one's first.
+
+    ``overrides`` win; next what ``previous``, an earlier plan (data set -> channel name), had decided.
+    """
+    earlier = previous or {}
     unknown = sorted(set(overrides) - {dataset.name for dataset in datasets})
     if unknown:
         names = ", ".join(dataset.name for dataset in datasets)
@@ -22,6 +28,9 @@ def choose_channels(datasets: Sequence[Dataset], overrides: Mapping[str, str]) -
             because = "the channel all data sets of the group have"
         else:
             index, because = 0, "no channel is common to the group: its first"
+        kept = earlier.get(dataset.name, dataset.channel_names[index])
+        if dataset.name not in overrides and kept in dataset.channel_names and kept != dataset.channel_names[index]:
+            index, because = dataset.channel_names.index(kept), "kept from the earlier plan (--replan forgets it)"
         if len(dataset.channel_names) > 1:
             because += f" (of {', '.join(dataset.channel_names)})"
         chosen[dataset.name] = index

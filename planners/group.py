@@ -40,10 +40,11 @@ def plan_group(
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
     overrides = channels or {}
-    indices, reasons = choose_channels(datasets, overrides)
+    earlier = {part.dataset: part.channel_name for part in kept.datasets} if kept is not None else {}
+    indices, reasons = choose_channels(datasets, overrides, earlier)
     parts = []
     for dataset in datasets:
-        part, why = _plan_dataset(dataset, fingerprints[dataset.name], indices[dataset.name], kept, overrides)
+        part, why = _plan_dataset(dataset, fingerprints[dataset.name], indices[dataset.name], kept)
         parts.append(part)
         reasons.extend(why)
     members = [make_member(fingerprints[part.dataset], part) for part in parts]
@@ -64,7 +65,7 @@ def plan_group(
 
 
 def _plan_dataset(
-    dataset: Dataset, fingerprint: Fingerprint, channel: int, previous: Plan | None, overrides: Mapping[str, str]
+    dataset: Dataset, fingerprint: Fingerprint, channel: int, previous: Plan | None
 ) -> tuple[DatasetPlan, list[Reason]]:
     assumed, why_assumed, kept_assumed = dataset.spacing_mm, None, None
     if assumed is None:
@@ -72,8 +73,6 @@ def _plan_dataset(
         assumed, kept_assumed = keep_assumed_spacing(dataset.name, assumed, previous)
     transpose, why_transpose = choose_transpose(fingerprint, assumed)
     old = _previous_part(previous, dataset.name)
-    if old is not None and dataset.name not in overrides and old.channel_name in dataset.channel_names:
-        channel = dataset.channel_names.index(old.channel_name)
     normalisation, why_normalisation = choose_normalisation(fingerprint, channel)
     fresh = DatasetPlan(
         dataset=dataset.name,

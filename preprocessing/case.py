@@ -93,18 +93,6 @@ def restore(probabilities: Array, geometry: CaseGeometry, background: int | None
     return restored
 
 
-def restore_label(probabilities: Array, geometry: CaseGeometry) -> Array:
-    """The most probable class (int16) in the original, canonical shape, without all classes at full size at once."""
-    channels = _uncropped(probabilities, geometry)
-    best = next(channels)
-    winner = np.zeros(best.shape, dtype=np.int16)
-    for index, channel in enumerate(channels, start=1):
-        larger = channel > best
-        winner[larger] = index
-        best = np.maximum(best, channel)
-    return uncrop_and_untranspose(winner, geometry, 0)
-
-
 def _uncropped(probabilities: Array, geometry: CaseGeometry) -> Iterator[NDArray[np.float32]]:
     """Each class resampled to the crop's own voxels, one at a time: linearly, but for a coarse axis.
 

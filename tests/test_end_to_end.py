@@ -114,7 +114,8 @@ def test_planning_again_preprocesses_nothing(trained: Trained) -> None:
     outcome = pipeline.plan_and_preprocess(trained.root)
     assert (outcome.done, outcome.skipped, outcome.problems) == (0, 3 * CASES * CONFIGURATIONS, ())
     assert state(trained.root.preprocessed, "*/*/*") == before
-    assert "Changes since the last plan:\n  none" in trained.root.plan("CT_segmentation").with_suffix(".txt").read_text()
+    text = trained.root.plan("CT_segmentation").with_suffix(".txt").read_text()
+    assert "Changes since the last plan:\n  none" in text
 
 
 def test_the_tables_alone(trained: Trained) -> None:
@@ -161,7 +162,9 @@ def new_images(tmp_path: Path, looks: tuple[Look, ...]) -> Path:
     return folder
 
 
-def test_masks_lie_as_the_images_do(run_alone: Path, new_images: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_masks_lie_as_the_images_do(
+    run_alone: Path, new_images: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
     outcome = pipeline.predict(new_images, tmp_path / "masks", run_alone, device="cpu")
     assert (outcome.done, outcome.skipped, outcome.problems) == (2, 0, ())
     said = command(predict.main, "-i", new_images, "-o", tmp_path / "by_command", "-m", run_alone, "--device", "cpu")
@@ -282,9 +285,7 @@ def test_two_class_sets_in_one_group(tmp_path: Path, looks: tuple[Look, ...], co
     pipeline.plan_and_preprocess(root, configurations=("2d",))
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({**BUDGET, "epochs": 1}))
-    said = command(
-        train.main, B, "--from", A, "--keep-classes", "--settings", settings, "--root", root.folder
-    )  # fmt: skip
+    said = command(train.main, B, "--from", A, "--keep-classes", "--settings", settings, "--root", root.folder)
     assert said.status == 0, said.err
     run = pipeline.find_student(root, B)
     classes = read_run(run).classes

@@ -27,11 +27,10 @@ _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
 )
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, default_root: str = f"${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}") -> argparse.ArgumentParser:
     """A parser with the arguments of every command."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--root", type=Path, help=f"folder with raw/, preprocessed/ and results/ (default: "
-                      f"${ROOT_VARIABLE}, else ./{DEFAULT_ROOT})")  # fmt: skip
+    made.add_argument("--root", type=Path, help=f"folder of raw/, preprocessed/, results/ (default: {default_root})")
     made.add_argument("--verbose", action="store_true", help="say more")
     return made
 

@@ -19,7 +19,8 @@ BUDGET = {"epochs": 8, "iterations_per_epoch": 25, "validation_batches": 4, "wid
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
         "Make three small CT-like data sets that differ, then plan, preprocess, train every permutation, predict new\n"
-        "images and print the table. About three minutes on two CPU cores. Run again, it goes on where it stopped."
+        "images and print the table. About three minutes on two CPU cores. Run again, it goes on where it stopped.",
+        default_root=f"./{DEMO_FOLDER}",
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
     made.add_argument("--epochs", type=int, default=BUDGET["epochs"], help="more: better masks, more time")

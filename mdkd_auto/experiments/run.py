@@ -68,8 +68,8 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     objective = make_objective(experiment, run)
     streams = make_streams(experiment, run)
     if job.stage == "student" and streams.batch_size < FEWEST_SAMPLES:
-        logger.info("%s: batches of %d: the contrastive loss needs %d images and is left out", title, streams.batch_size,
-                    FEWEST_SAMPLES)  # fmt: skip
+        words = "%s: batches of %d: the contrastive loss needs %d images and is left out"
+        logger.info(words, title, streams.batch_size, FEWEST_SAMPLES)
     state = fit(objective, streams, experiment.settings, folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)

@@ -11,11 +11,12 @@ from mdkd_auto.experiments.evaluate import TEST, VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.scoring import IN_PERCENT, TITLES, Summary, cell
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
-from mdkd_auto.metrics.statistics import Comparison, paired_comparison
+from mdkd_auto.metrics.statistics import Comparison, holm, paired_comparison
 from mdkd_auto.metrics.summary import METRICS
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Record
 
+SIGNIFICANCE = 0.05
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
 _STAGE_OF_COLUMN = {"data-set-specific": "teacher", "joint teacher": "joint_teacher", "student": "student"}
 
@@ -53,7 +54,8 @@ def write_table(experiment: Experiment, jobs: list[Job]) -> Table | None:
     markdown = _markdown(experiment, rows)
     write_text(path, markdown)
     write_text(path.with_suffix(".csv"), _csv(rows))
-    write_json(path.with_suffix(".json"), [_row_without_cases(row) for row in rows])
+    records = [_row_without_cases(row, words) for row, words in zip(rows, verdicts(rows), strict=True)]
+    write_json(path.with_suffix(".json"), records)
     return Table(path, markdown, rows)
 
 
@@ -98,22 +100,28 @@ def compare(ours: Summary, theirs: Summary) -> Comparison:
     return paired_comparison([a[unit] for unit in shared], [b[unit] for unit in shared])
 
 
-def verdict(comparison: Comparison | None) -> str:
-    """Whether the other data sets helped, in words."""
+def verdict(comparison: Comparison | None, adjusted_p: float | None) -> str:
+    """Whether the other data sets helped, in words. ``adjusted_p``: Holm, over the targets of the table."""
     if comparison is None or comparison.mean_difference is None:
-        return "not evaluable: no case of the test part has a lesion in both columns"
+        return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
     words = f"student {points:+.1f} points DSC against data-set-specific (n={comparison.pairs}"
     if comparison.interval is not None:
         words += f", 95 % interval {100 * comparison.interval[0]:+.1f} to {100 * comparison.interval[1]:+.1f}"
-    words += f", Wilcoxon p={comparison.p_value:.3f})" if comparison.p_value is not None else f"; {comparison.note})"
+    words += f", Wilcoxon p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else f"; {comparison.note})"
     significant = (
-        comparison.p_value is not None and comparison.p_value < 0.05 and comparison.interval is not None
+        adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0
     )  # fmt: skip
     if not significant:
         return f"{words}: no evidence that the other data sets helped or hurt"
     return f"{words}: the other data sets {'helped' if points > 0 else 'hurt'}"
+
+
+def verdicts(rows: tuple[Row, ...]) -> list[str]:
+    """The verdict of each target, the p-values adjusted for so many targets."""
+    adjusted = holm([row.comparison.p_value if row.comparison is not None else None for row in rows])
+    return [verdict(row.comparison, p_value) for row, p_value in zip(rows, adjusted, strict=True)]
 
 
 def _markdown(experiment: Experiment, rows: tuple[Row, ...]) -> str:
@@ -122,7 +130,8 @@ def _markdown(experiment: Experiment, rows: tuple[Row, ...]) -> str:
         f"# {experiment.plan.group}, {experiment.configuration}, fold {settings.fold}",
         "",
         f"Seed {settings.seed}, {settings.epochs} epochs of {settings.iterations_per_epoch} updates for every column. "
-        "Means over images; n is the number of images in which the metric is evaluable (an empty mask has no DSC).",
+        "Means over images; n is the number of images in which the metric is evaluable (where truth and prediction are "
+        "both empty there is no DSC).",
     ]
     for metric in METRICS:
         lines += ["", *_metric_table(rows, metric, per_volume=False)]
@@ -131,7 +140,7 @@ def _markdown(experiment: Experiment, rows: tuple[Row, ...]) -> str:
         for metric in ("dice", "lesion_f1"):
             lines += ["", *_metric_table(rows, metric, per_volume=True)]
     lines += ["", "## Did the other data sets help?", ""]
-    lines += [f"- {row.target} ({row.part}): {verdict(row.comparison)}." for row in rows]
+    lines += [f"- {row.target} ({row.part}): {words}." for row, words in zip(rows, verdicts(rows), strict=True)]
     lines += ["", "One run with one seed: differences of a few points can be chance.", "", "## Checks", ""]
     lines += [f"- {row.target}: {_checks(row)}" for row in rows]
     lines += ["", "## Runs", ""]
@@ -206,10 +215,10 @@ def _csv(rows: tuple[Row, ...]) -> str:
     return text.getvalue()
 
 
-def _row_without_cases(row: Row) -> dict[str, object]:
+def _row_without_cases(row: Row, words: str) -> dict[str, object]:
     """The row as JSON; the cases stand in the runs' own summaries."""
     return {
         "target": row.target, "sources": row.sources, "part": row.part, "folders": row.folders, "checks": row.checks,
-        "comparison": row.comparison, "verdict": verdict(row.comparison),
+        "comparison": row.comparison, "verdict": words,
         "means": {column: summary.foreground_mean for column, summary in row.summaries.items()},
     }  # fmt: skip

@@ -224,8 +224,8 @@ class _Loop:
                 if not math.isfinite(losses[-1]):
                     raise TrainingError(
                         f"{self.folder}: the validation loss is not finite at update {self.state.update}. Cases of the "
-                        f"batch: {dataset}: {', '.join(batch.cases)}. Look at these images for NaN or absurd values; if "
-                        "they are sound, lower --lr"
+                        f"batch: {dataset}: {', '.join(batch.cases)}. Look at these images for NaN or absurd values; "
+                        "if they are sound, lower --lr"
                     )
                 numerator, denominator = numerator + part.numerator.cpu(), denominator + part.denominator.cpu()  # type: ignore[assignment]
             scores.append(_ratio(Score(torch.as_tensor(numerator), torch.as_tensor(denominator))))

@@ -132,7 +132,8 @@ def test_millimetres_and_pixels_have_no_mean(
 
 
 def comparison_of(differences: list[float]) -> str:
-    return verdict(paired_comparison([0.5 + difference for difference in differences], [0.5] * len(differences)))
+    comparison = paired_comparison([0.5 + difference for difference in differences], [0.5] * len(differences))
+    return verdict(comparison, comparison.p_value)
 
 
 def test_verdicts() -> None:
@@ -146,8 +147,8 @@ def test_verdicts() -> None:
     few = comparison_of([0.3, 0.3])  # the difference is large, two cases prove nothing
     assert few.endswith(": no evidence that the other data sets helped or hurt")
     assert "at least 6 needed" in few
-    assert verdict(None).startswith("not evaluable")
-    assert verdict(paired_comparison([None, 0.5], [0.5, None])).startswith("not evaluable")
+    assert verdict(None, None).startswith("not evaluable")
+    assert verdict(paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
 
 
 def summary(dice: dict[str, float | None]) -> Summary:

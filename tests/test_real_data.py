@@ -1,0 +1,77 @@
+"""Real data sets, as users have them; needs MDKD_REAL_DATA, the raw folder."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdkd_auto import pipeline
+from mdkd_auto.cli import train
+from mdkd_auto.data.images import read_image, same_geometry
+from mdkd_auto.files import read_record
+from mdkd_auto.paths import Root
+from mdkd_auto.records import Plan
+from mdkd_auto.tasks.segmentation import mask_ending
+
+RAW = Path(os.environ.get("MDKD_REAL_DATA", ""))
+pytestmark = [
+    pytest.mark.skipif("MDKD_REAL_DATA" not in os.environ, reason="MDKD_REAL_DATA does not name a raw folder"),
+    pytest.mark.usefixtures("one_thread"),
+]
+
+SMALL = ("--epochs", 1, "--iterations", 2, "--width", 4, "--batch-size", 2, "--device", "cpu")
+
+
+def linked(folder: Path, *numbers: str) -> Root:
+    """A root whose raw folder holds links to these data sets."""
+    root = Root(folder)
+    root.raw.mkdir(parents=True)
+    for number in numbers:
+        (found,) = RAW.glob(f"Dataset{number}_*")
+        (root.raw / found.name).symlink_to(found, target_is_directory=True)
+    return root
+
+
+def test_two_groups_are_planned_and_other_tasks_left_in_peace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = linked(tmp_path, "001", "002", "003", "011", "012", "013", "021", "031")
+    with caplog.at_level(logging.INFO):
+        groups, problems = pipeline.find_groups(root)
+    assert problems == []
+    assert {name: [dataset.short_name for dataset in datasets] for name, datasets in groups.items()} == {
+        "MRI_segmentation": ["001", "002", "003"],
+        "CT_segmentation": ["011", "012", "013"],
+    }
+    assert "Dataset021_CXRKaggle: a classification data set, left in peace" in caplog.text
+    assert "Dataset031_LungTumourBoxes: a detection data set, left in peace" in caplog.text
+
+    outcome = pipeline.plan_and_preprocess(root, "MRI", configurations=("2d",))
+    assert outcome.problems == ()
+    assert outcome.done == sum(len(dataset.cases) for dataset in groups["MRI_segmentation"])
+    plan = read_record(root.plan("MRI_segmentation"), Plan)
+    assert [part.dataset[7:10] for part in plan.datasets] == ["001", "002", "003"]
+    assert not root.plan("CT_segmentation").exists()
+    assert {path.name for path in root.preprocessed.iterdir()} == {
+        "MRI_segmentation", *(dataset.name for dataset in groups["MRI_segmentation"]),
+    }  # fmt: skip
+
+
+def test_slices_of_two_data_sets(tmp_path: Path, command: Callable[..., Any]) -> None:
+    root = linked(tmp_path, "011", "013")
+    assert pipeline.plan_and_preprocess(root, "CT", configurations=("2d",)).problems == ()
+    said = command(train.main, "013", "--from", "011", "--root", root.folder, *SMALL)
+    assert said.status == 0, said.err
+    assert "Dataset013_CovidCT (test): student " in said.out
+
+    run = pipeline.find_student(root, "013")
+    groups, _ = pipeline.find_groups(root)
+    cases = {case.case_id: case for dataset in groups["CT_segmentation"] for case in dataset.cases}
+    tested = sorted((run / "test").glob(f"*{mask_ending(next(iter(cases.values())))}"))
+    assert len(tested) == 20  # one patient in five of 98; every image is a patient of its own
+    for path in tested:
+        image = read_image(Path(cases[path.stem].images[0]))
+        assert same_geometry(read_image(path), image) is None
