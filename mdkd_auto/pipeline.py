@@ -80,7 +80,7 @@ def plan_and_preprocess(
                 logger.info("%s %s: %d preprocessed, %d unchanged, %d failed -> %s", dataset.name, part.configuration,
                             outcome.done, outcome.skipped, len(outcome.failed), folder)  # fmt: skip
                 done, skipped = done + outcome.done, skipped + outcome.skipped
-                problems += [f"{dataset.name}: {case}: {problem}" for case, problem in outcome.failed]
+                problems += [f"{dataset.name}, case {case}: {problem}" for case, problem in outcome.failed]
     return Outcome(done, skipped, tuple(dict.fromkeys(problems)))
 
 

@@ -62,11 +62,14 @@ class Settings(Record, frozen=True, kw_only=True):
         for name in ("learning_rate", "gradient_clip_norm", "temperature_minimum"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("alpha", "beta", "gamma", "delta", "target_label_weight", "weight_decay", "fold", "seed"):
+        for name in ("alpha", "beta", "gamma", "delta", "target_label_weight", "weight_decay", "fold", "seed",
+                     "warmup_epochs", "ramp_epochs", "temperature_decay", "checkpoint_minutes"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 <= self.lesion_fraction <= 1:
             raise ValueError(f"lesion_fraction is {self.lesion_fraction}; it must lie between 0 and 1")
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError(f"plateau_factor is {self.plateau_factor}; it must lie between 0 and 1")
         for name in ("width", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

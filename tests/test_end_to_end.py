@@ -250,9 +250,8 @@ def test_a_damaged_case_is_named_and_the_others_are_done(
     damaged.write_bytes(damaged.read_bytes()[:500])
     said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1)
     assert said.status == 1
-    assert "the rest is done:" in said.err
-    assert B in said.err
-    assert damaged.name in said.err
+    assert "1 problem; the rest is done:" in said.err  # named once, though planning and preprocessing both met it
+    assert f"{B}, case case_002: {damaged}: cannot be read" in said.err
     assert "Traceback" not in said.out + said.err
     for name in (A, B, C):
         for configuration in ("2d", "3d_fullres"):

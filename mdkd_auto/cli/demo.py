@@ -12,7 +12,7 @@ from mdkd_auto.paths import Root
 logger = logging.getLogger(__name__)
 
 DEMO_FOLDER = "mdkd_demo"
-BUDGET = {"epochs": 8, "iterations_per_epoch": 25, "validation_batches": 4, "width": 8, "learning_rate": 2e-3,
+BUDGET = {"epochs": 5, "iterations_per_epoch": 25, "validation_batches": 4, "width": 8, "learning_rate": 5e-3,
           "batch_size": 8}  # fmt: skip
 
 

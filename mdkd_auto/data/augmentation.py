@@ -19,7 +19,7 @@ BRIGHTNESS_PROBABILITY, BRIGHTNESS_RANGE = 0.15, (0.75, 1.25)
 CONTRAST_PROBABILITY, CONTRAST_RANGE = 0.15, (0.75, 1.25)
 LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_RANGE = 0.25, (0.5, 1.0)
 GAMMA_PROBABILITY, INVERTED_GAMMA_PROBABILITY, GAMMA_RANGE = 0.3, 0.1, (0.7, 1.5)
-ANISOTROPY_FOR_IN_PLANE = 3.0  # patch spacing ratio above which rotation and low resolution stay in plane
+ANISOTROPY_FOR_IN_PLANE = 3.0  # patch spacing ratio above which rotation, scaling and low resolution stay in plane
 
 
 class Draw(NamedTuple):
@@ -113,7 +113,9 @@ def _affine(
             rotation[np.ix_(plane, plane)] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
             matrix = matrix @ rotation
     if not math.isnan(drawn.scale[index]):
-        matrix = matrix / drawn.scale[index]
+        matrix[:2] /= drawn.scale[index]
+        if not in_plane:
+            matrix[2:] /= drawn.scale[index]
     half_extent_mm = np.array([count * step / 2 for count, step in zip(size, spacing_mm, strict=True)][::-1])
     matrix = matrix * half_extent_mm[None, :] / half_extent_mm[:, None]
     return np.concatenate([matrix, np.zeros((dimensions, 1))], axis=1)

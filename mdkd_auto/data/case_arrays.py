@@ -27,7 +27,7 @@ class CaseArrays(NamedTuple):
 def read_case_arrays(case: Case, dataset: Dataset, channels: Sequence[int] | None = None) -> CaseArrays:
     """Read the channels asked for (all by default) and the label. Raises ImageError naming the file."""
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
-    images = [_read_finite(file) for file in files]
+    images = [read_finite(file) for file in files]
     for file, image in zip(files[1:], images[1:], strict=True):
         _require_same_grid(images[0], image, files[0], file)
     label = None
@@ -75,7 +75,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _read_finite(file: Path) -> Image:
+def read_finite(file: Path) -> Image:
+    """Read one image. Raises ImageError where a voxel is NaN or infinite: a network would answer with an empty mask."""
     image = read_image(file)
     if not np.issubdtype(image.array.dtype, np.integer):
         bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))

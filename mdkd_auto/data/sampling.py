@@ -49,6 +49,8 @@ class PatchSampler:
         """The batch of ``iteration``, always the same."""
         rng = np.random.default_rng([self.seed, iteration])
         lesions = max(1, round(size * self.lesion_fraction)) if self.lesion_fraction > 0 else 0
+        if size == 1:
+            lesions = int(rng.random() < self.lesion_fraction)
         draws = [self._draw(rng, on_lesion=index >= size - lesions) for index in range(size)]
         patches = [self._read(case, start) for case, start in draws]
         images = torch.from_numpy(np.stack([image for image, _ in patches]))[:, None]

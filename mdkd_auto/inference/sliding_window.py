@@ -71,7 +71,7 @@ def _predict(model: nn.Module, batch: torch.Tensor, mirror: bool) -> torch.Tenso
     axes = range(2, batch.ndim)
     flips = [[axis for axis, flip in zip(axes, chosen, strict=True) if flip]
              for chosen in product((False, True), repeat=len(axes))] if mirror else [[]]  # fmt: skip
-    return torch.stack([torch.sigmoid(model(batch.flip(flip))).flip(flip) for flip in flips]).mean(0)
+    return torch.stack([torch.sigmoid(model(batch.flip(flip)).float()).flip(flip) for flip in flips]).mean(0)
 
 
 def _starts(extent: int, size: int, step: float) -> list[int]:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mdkd_auto.data.images import Image, image_ending, output_ending, read_image, write_mask
+from mdkd_auto.data.case_arrays import read_finite
+from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError
 from mdkd_auto.inference.sliding_window import sliding_window
@@ -174,26 +175,30 @@ def read_channel(case: Case, dataset_plan: DatasetPlan) -> Image:
             f"{case.case_id}: the model reads channel {dataset_plan.channel} ({dataset_plan.channel_name}), "
             f"found only {len(files)} channels"
         )
-    return read_image(Path(files[dataset_plan.channel] if len(files) > 1 else files[0]))
+    return read_finite(Path(files[dataset_plan.channel] if len(files) > 1 else files[0]))
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------
 
 
 def score_case(predicted: np.ndarray, truth: Image, classes: Classes) -> dict[str, Scores]:
-    """Scores of each class of a predicted label map against the truth, at the image's own size and spacing."""
+    """Scores of each class of a predicted label map against the truth, at the image's own size and spacing.
+
+    The map may hold what this program writes or, made by another, the data set's own values.
+    """
     valid = truth.array != classes.ignore if classes.ignore is not None else None
     scores = {}
     for channel in classes.channels:
-        predicted_values = _values_painted_over(channel, classes) if classes.regions else (channel.written,)
+        values = _values_in_region(channel, classes) if classes.regions else (channel.written, *channel.values)
         scores[channel.name] = score_masks(
-            np.isin(predicted, predicted_values), np.isin(truth.array, channel.values), truth.spacing_mm, valid,
+            np.isin(predicted, values), np.isin(truth.array, channel.values), truth.spacing_mm, valid,
             TOLERANCE_MM,
         )  # fmt: skip
     return scores
 
 
-def _values_painted_over(channel: ClassChannel, classes: Classes) -> tuple[int, ...]:
-    """The values in a painted mask that lie in a region: those of every region it contains."""
+def _values_in_region(channel: ClassChannel, classes: Classes) -> tuple[int, ...]:
+    """The values in a mask that lie in a region: those of every region it contains, and its own that none writes."""
     inside = set(channel.values)
-    return tuple(other.written for other in classes.channels if set(other.values) <= inside)
+    painted = [other.written for other in classes.channels if set(other.values) <= inside]
+    return (*painted, *(inside - {other.written for other in classes.channels}))

@@ -159,14 +159,14 @@ class _Loop:
                 terms["total"].backward()
                 for name, term in terms.items():
                     values[name] = values.get(name, 0.0) + term.item()
-        if not all(math.isfinite(value) for value in values.values()):
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm).item()
+        if not all(math.isfinite(value) for value in (*values.values(), norm)):
             cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
-            listed = ", ".join(f"{name} {value}" for name, value in values.items())
+            listed = ", ".join(f"{name} {value}" for name, value in {**values, "gradient norm": norm}.items())
             raise TrainingError(
                 f"{self.folder}: the loss is not finite at update {self.state.update} ({listed}). Cases of the batch: "
                 f"{cases}. Look at these images for NaN or absurd values; if they are sound, lower --lr"
             )
-        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm)
         self.optimiser.step()
         return values
 

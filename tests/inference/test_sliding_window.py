@@ -4,6 +4,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
+from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from torch import nn
 
@@ -50,23 +51,31 @@ def test_what_happens_at_a_voxel_stays_there(
 
 @pytest.mark.parametrize(("shape", "patch"), [((2, 40, 56), (16, 16)), ((16, 24, 24), (8, 16, 16))])
 def test_as_monai_does(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
-    """Sizes at which both place the windows alike. Only the weight they give to a window's corners differs."""
+    """Sizes at which both place the windows alike; the weights of a window are compared below."""
     torch.manual_seed(0)
     convolution = nn.Conv2d if len(patch) == 2 else nn.Conv3d
     model = nn.Sequential(convolution(1, 4, 5, padding=2), nn.ReLU(), convolution(4, 2, 5, padding=2))
     image = image_of(*shape)
     ours = sliding_window(model, image, patch)
-    volumes = image[:, None, None] if len(patch) == 2 else image[None, None]
     with torch.no_grad():
         theirs = sliding_window_inference(
-            torch.from_numpy(volumes), patch, sw_batch_size=1, predictor=lambda x: torch.sigmoid(model(x)),
-            overlap=0.5, mode="gaussian", sigma_scale=0.125,
+            torch.from_numpy(image[:, None] if len(patch) == 2 else image[None, None]), patch, sw_batch_size=1,
+            predictor=lambda x: torch.sigmoid(model(x)), overlap=0.5, roi_weight_map=_gaussian(patch),
         ).numpy()  # fmt: skip
     theirs = theirs.swapaxes(0, 1) if len(patch) == 2 else theirs[0]
-    inside = (slice(None), *(slice(2, -2) if size > 2 else slice(None) for size in shape))
-    np.testing.assert_allclose(ours[inside], theirs[inside], atol=2e-3)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
     rough = sliding_window(model, image, patch, step=1.0)
     assert np.abs(rough - ours).max() > 0.02  # another overlap is not within the tolerance
+
+
+@pytest.mark.parametrize("patch", [(16, 16), (8, 16, 32)])
+def test_weights_as_monais(patch: tuple[int, ...]) -> None:
+    """Above the floors, which differ."""
+    theirs = compute_importance_map(patch, "gaussian", sigma_scale=0.125)
+    ours = _gaussian(patch)
+    both = (theirs > 2e-3) & (ours > 2e-3)
+    assert both.float().mean() > 0.2
+    torch.testing.assert_close(ours[both] / ours.max(), theirs[both] / theirs.max(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((2, 16, 16), (16, 16)), ((8, 8, 8), (8, 8, 8))])

@@ -243,7 +243,8 @@ def predictor(
 
 
 def case_of(path: Path, *more: Path) -> Case:
-    return Case(case_id=path.name.split(".")[0].removesuffix("_0000"), images=tuple(map(str, (path, *more))), patient_id="p")
+    name = path.name.split(".")[0].removesuffix("_0000")
+    return Case(case_id=name, images=tuple(map(str, (path, *more))), patient_id=name)
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
