@@ -67,13 +67,21 @@ def test_reading_ahead_can_be_left_at_any_time(folder: Path) -> None:
     assert list(sampler.batches(4, 4, 2)) == []
 
 
-@pytest.mark.parametrize(("fraction", "size", "lesions"), [(0.33, 9, 3), (0.33, 1, 1), (0.5, 4, 2), (1.0, 3, 3)])
+@pytest.mark.parametrize(("fraction", "size", "lesions"), [(0.33, 9, 3), (0.33, 2, 1), (0.5, 4, 2), (1.0, 1, 1)])
 def test_a_fixed_share_of_the_batch_shows_a_lesion(folder: Path, fraction: float, size: int, lesions: int) -> None:
     sampler = PatchSampler(folder, ("a", "b"), (8, 8), fraction, seed=0)
     for iteration in range(20):
         batch = sampler.batch(iteration, size)
         assert all(patch.gt(0).any() for patch in batch.labels[size - lesions :])
         assert set(batch.cases[size - lesions :]) == {"b"}
+
+
+def test_a_batch_of_one_shows_a_lesion_as_often_as_the_share_says(folder: Path) -> None:
+    sampler = PatchSampler(folder, ("a", "b"), (8, 8), 0.33, seed=0)
+    aimed = [sampler.batch(iteration, 1) for iteration in range(200)]
+    other = PatchSampler(folder, ("a", "b"), (8, 8), 0.0, seed=0)
+    chance = np.mean([other.batch(iteration, 1).labels.gt(0).any().item() for iteration in range(200)])
+    assert 0.33 + 0.67 * chance == pytest.approx(np.mean([batch.labels.gt(0).any().item() for batch in aimed]), abs=0.1)
 
 
 def test_no_lesion_is_sought_at_a_fraction_of_zero_or_where_there_is_none(folder: Path) -> None:
