@@ -12,28 +12,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from mdkd_auto.data.cases import find_cases
-from mdkd_auto.data.raw import find_datasets, read_dataset
+from mdkd_auto.data.raw import find_datasets, find_name, read_dataset
 from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, write_splits
-from mdkd_auto.errors import DatasetError, MdkdError, PlanError, PredictionError, TrainingError
-from mdkd_auto.experiments.estimate import estimated_seconds, seconds_per_update, stale_runs, state_of
+from mdkd_auto.errors import DatasetError, MdkdError, PlanError, TrainingError
+from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
-from mdkd_auto.experiments.run import check_settings, run_jobs, title_of
-from mdkd_auto.experiments.runs import Finished, load_predictor, read_run
+from mdkd_auto.experiments.run import check_settings, run_jobs
+from mdkd_auto.experiments.runs import find_student, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
 from mdkd_auto.files import read_record, write_json, write_text
-from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
 from mdkd_auto.planners.fingerprint import fingerprint_dataset
 from mdkd_auto.planners.group import plan_group
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Case, Dataset, Plan
+from mdkd_auto.records import Case, Dataset, Fingerprint, Plan
 from mdkd_auto.report.figures import draw_overlays, overlay_path
 from mdkd_auto.report.tables import Table, write_table
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
 from mdkd_auto.training.fit import find_device, uses_bf16
+
+__all__ = [
+    "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables", "train",
+    "train_all_permutations",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +133,7 @@ def _plan(
             fingerprints[dataset.name] = fingerprint
         else:
             problems.append(f"{dataset.name}: none of its cases can be used; the data set is left out")
-    usable = [dataset for dataset in datasets if dataset.name in fingerprints]
+    usable = [_with_cases(dataset, fingerprints[dataset.name]) for dataset in datasets if dataset.name in fingerprints]
     if not usable:
         raise PlanError(f"{name}: no data set can be used:\n" + "\n".join(problems))
     path = root.plan(name)
@@ -141,6 +148,12 @@ def _plan(
     write_text(path.with_suffix(".txt"), text)
     logger.info("%s\n-> %s", text, path)
     return plan, usable, problems
+
+
+def _with_cases(dataset: Dataset, fingerprint: Fingerprint) -> Dataset:
+    """The data set without the cases that could not be used: they enter no split and no training."""
+    sound = {case.case_id for case in fingerprint.cases}
+    return msgspec.structs.replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id in sound))
 
 
 def _split(root: Root, datasets: list[Dataset]) -> tuple[list[Dataset], list[str]]:
@@ -171,13 +184,8 @@ def train_all_permutations(
 ) -> list[Table]:
     """Every target against all the others of its group (of every group without ``group``), then the table."""
     tables = []
-    groups, _ = find_groups(root, group)
-    for name, datasets in groups.items():
-        experiment = make_experiment(root, name, datasets, settings, configuration)
-        if experiment is None:
-            continue
-        jobs = JobMaker(experiment).all_permutations(tuple(experiment.datasets))
-        table = _train(experiment, jobs, dry_run)
+    for experiment in _experiments(root, settings, group, configuration):
+        table = _train(experiment, JobMaker(experiment).all_permutations(tuple(experiment.datasets)), dry_run)
         if table is not None:
             tables.append(table)
     return tables
@@ -203,6 +211,13 @@ def train(
     chosen = tuple(find_name(source, others) for source in sources) or tuple(others)
     jobs = JobMaker(experiment).permutation(target, tuple(sorted(set(chosen))))
     return _train(experiment, jobs, dry_run)
+
+
+def _experiments(root: Root, settings: Settings, group: str | None, configuration: str) -> list[Experiment]:
+    """Those of every group asked for, made before anything is trained: a missing plan is said at once."""
+    groups, _ = find_groups(root, group)
+    made = [make_experiment(root, name, datasets, settings, configuration) for name, datasets in groups.items()]
+    return [experiment for experiment in made if experiment is not None]
 
 
 def make_experiment(
@@ -232,17 +247,6 @@ def make_experiment(
     return experiment
 
 
-def find_name(wanted: str, names: list[str]) -> str:
-    """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number."""
-    matches = [
-        name for name in names
-        if wanted == name or name.split("_", 1)[-1] == wanted or (wanted.isdigit() and int(wanted) == int(name[7:10]))
-    ]  # fmt: skip
-    if len(matches) != 1:
-        raise DatasetError(f"{wanted!r} names {'no' if not matches else 'several'} data set; found: {', '.join(names)}")
-    return matches[0]
-
-
 def _train(experiment: Experiment, jobs: list[Job], dry_run: bool) -> Table | None:
     for stale in stale_runs(experiment.root, jobs):
         logger.info("no longer matches, kept but not used: %s\n    %s", stale.folder, "\n    ".join(stale.changes))
@@ -258,28 +262,6 @@ def _train(experiment: Experiment, jobs: list[Job], dry_run: bool) -> Table | No
         draw_overlays(overlay_path(table.path), experiment, table.rows)
         logger.info("%s\ntable -> %s\npicture -> %s", table.markdown, table.path, overlay_path(table.path))
     return table
-
-
-def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
-    """The jobs, what each reads, what is done, and how long the rest may take on this machine."""
-    one_update = seconds_per_update(experiment)
-    lines, total = [f"{experiment.plan.group}, {experiment.configuration}: {len(jobs)} jobs"], 0.0
-    for number, job in enumerate(jobs, start=1):
-        state = state_of(experiment.root, job)
-        seconds = 0.0 if state == "done" else estimated_seconds(experiment, job, one_update)
-        total += seconds
-        lines.append(f"[{number}] {title_of(job)}: {state}{f', about {_duration(seconds)}' if seconds else ''}")
-        lines.append(f"      folder {job.folder}")
-        lines += [f"      reads  {folder}" for folder in job.reads]
-        lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
-    lines.append(f"to do: at most about {_duration(total)}, at {1000 * one_update:.0f} ms an update of one teacher")
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 # --- prediction and evaluation --------------------------------------------------------------------------------------
@@ -327,29 +309,6 @@ def predict(
     return Outcome(done, skipped, tuple(problems))
 
 
-def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:
-    """The finished student of a target. Raises PredictionError listing all that fit where it is not the only one."""
-    runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
-    if target is not None:
-        names = sorted({run.parent.parent.name for run in runs})
-        if not names:
-            raise PredictionError(f"{root.results}: no finished student; run mdkd_train_all_permutations first")
-        runs = [run for run in runs if run.parent.parent.name == find_name(target, names)]
-    if configuration is not None:
-        runs = [run for run in runs if run.parent.name.endswith(f"__{configuration}")]
-    if len(runs) == 1:
-        return runs[0]
-    if not runs:
-        raise PredictionError(f"{root.results}: no finished student fits; run mdkd_train_all_permutations first")
-    scored = sorted(((_score(run), run) for run in runs), reverse=True)
-    listed = "\n".join(f"  -m {run}   validation score {score:.3f}" for score, run in scored)
-    raise PredictionError(f"{len(runs)} finished students fit; choose one, best validation score first:\n{listed}")
-
-
-def _score(run: Path) -> float:
-    return read_record(RunFolder(run).finished, Finished).best_validation_score
-
-
 def evaluate(masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None) -> Summary:
     """Score a folder of masks against the labels of a raw data set: every case that has a mask there."""
     dataset = read_dataset(dataset_folder)
@@ -373,11 +332,7 @@ def _mask_of(folder: Path, case: Case) -> Path | None:
 def tables(root: Root, settings: Settings, group: str | None = None, *, configuration: str = "2d") -> list[Table]:
     """Write the tables of what is trained, without training anything. Raises TrainingError where nothing is."""
     written = []
-    groups, _ = find_groups(root, group)
-    for name, datasets in groups.items():
-        experiment = make_experiment(root, name, datasets, settings, configuration)
-        if experiment is None:
-            continue
+    for experiment in _experiments(root, settings, group, configuration):
         table = write_table(experiment, JobMaker(experiment).all_permutations(tuple(experiment.datasets)))
         if table is not None:
             written.append(table)

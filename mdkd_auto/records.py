@@ -9,7 +9,6 @@ import msgspec
 
 Task = Literal["segmentation", "classification", "detection"]
 Configuration = Literal["2d", "3d_fullres"]
-CONFIGURATIONS: tuple[Configuration, ...] = ("2d", "3d_fullres")
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]

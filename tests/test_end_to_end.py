@@ -17,6 +17,7 @@ from mdkd_auto import pipeline
 from mdkd_auto.cli import plan_and_preprocess, predict, train
 from mdkd_auto.data.phantoms import Look, write_datasets, write_new_images
 from mdkd_auto.data.store import read_case_record
+from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
@@ -194,7 +195,7 @@ def test_a_damaged_image_does_not_stop_the_rest(
     (new_images / "new_000_0000.nii.gz").write_bytes(whole[: len(whole) // 2])
     said = command(predict.main, "-i", new_images, "-o", tmp_path / "masks", "-m", run_alone, "--device", "cpu")
     assert said.status == 1
-    assert "1 masks written" in said.out
+    assert "masks written: 1" in said.out
     assert "1 problem; the rest is done:" in said.err
     assert "new_000_0000.nii.gz" in said.err
     assert {path.name for path in (tmp_path / "masks").glob("*.nii.gz")} == {"new_001.nii.gz"}
@@ -206,7 +207,7 @@ def test_the_student_of_a_target_is_found(trained: Trained) -> None:
 
 def test_a_multi_head_model_needs_to_know_which_head(trained: Trained, new_images: Path, tmp_path: Path) -> None:
     run = trained.root.results / trained.table.rows[0].folders["multi-head"]
-    with pytest.raises(pipeline.PredictionError, match="for which data set"):
+    with pytest.raises(PredictionError, match="for which data set"):
         pipeline.predict(new_images, tmp_path / "masks", run, device="cpu")
     assert pipeline.predict(new_images, tmp_path / "masks", run, device="cpu", dataset=B).done == 2
 

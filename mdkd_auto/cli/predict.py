@@ -41,5 +41,5 @@ def _work(arguments: argparse.Namespace) -> int:
         device=arguments.device, precision=arguments.precision, keep_existing=arguments.keep_existing,
     )  # fmt: skip
     kept = f", {outcome.skipped} kept" if outcome.skipped else ""
-    logger.info("%d masks written%s -> %s", outcome.done, kept, arguments.masks)
+    logger.info("masks written: %d%s -> %s", outcome.done, kept, arguments.masks)
     return report_problems(outcome.problems)

@@ -43,6 +43,17 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[str]]:
     return datasets, problems
 
 
+def find_name(wanted: str, names: list[str]) -> str:
+    """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number."""
+    matches = [
+        name for name in names
+        if wanted == name or name.split("_", 1)[-1] == wanted or (wanted.isdecimal() and int(wanted) == int(name[7:10]))
+    ]  # fmt: skip
+    if len(matches) != 1:
+        raise DatasetError(f"{wanted!r} names {'no' if not matches else 'several'} data set; found: {', '.join(names)}")
+    return matches[0]
+
+
 def read_dataset(folder: Path) -> Dataset:
     """Read one DatasetNNN_Name folder. Cases are sorted; only a segmentation data set has them read.
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.jobs import STAGES, Experiment, Job, is_finished
+from mdkd_auto.experiments.run import title_of
 from mdkd_auto.experiments.runs import RunRecord, read_run
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
@@ -81,7 +82,8 @@ def stale_runs(root: Root, jobs: list[Job]) -> list[Stale]:
 
 def _takes_the_place_of(job: Job, old: Job) -> bool:
     same = (job.stage, job.target, job.configuration, job.fold) == (old.stage, old.target, old.configuration, old.fold)
-    return same and (job.stage != "source_teacher" or job.sources == old.sources)
+    grown = set(old.sources) <= set(job.sources)  # fewer sources are another choice, not a change of the data
+    return same and (job.sources == old.sources if job.stage == "source_teacher" else grown)
 
 
 def _finished_runs(root: Root, target: str) -> Iterator[tuple[str, RunRecord]]:
@@ -107,3 +109,25 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
 def _brief(value: Any) -> str:
     text = "absent" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
+    """The jobs, what each reads, what is done, and how long the rest may take on this machine."""
+    one_update = seconds_per_update(experiment)
+    lines, total = [f"{experiment.plan.group}, {experiment.configuration}: {len(jobs)} jobs"], 0.0
+    for number, job in enumerate(jobs, start=1):
+        state = state_of(experiment.root, job)
+        seconds = 0.0 if state == "done" else estimated_seconds(experiment, job, one_update)
+        total += seconds
+        lines.append(f"[{number}] {title_of(job)}: {state}{f', about {_duration(seconds)}' if seconds else ''}")
+        lines.append(f"      {STAGES[job.stage].purpose}; folder {job.folder}")
+        lines += [f"      reads  {folder}" for folder in job.reads]
+        lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
+    lines.append(f"to do: at most about {_duration(total)}, at {1000 * one_update:.0f} ms an update of one teacher")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

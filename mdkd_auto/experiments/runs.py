@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 import mdkd_auto
+from mdkd_auto.data.raw import find_name
 from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.files import read_record
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
-from mdkd_auto.paths import RunFolder
+from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, Predictor, SegmentationTask
@@ -114,3 +115,26 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
         raise PredictionError(f"{folder}: has one head, that of {run.job.target}; leave out --head {dataset}")
     network.to(options.device).eval()
     return Predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)
+
+
+def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:
+    """The finished student of a target. Raises PredictionError listing all that fit where it is not the only one."""
+    runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
+    if target is not None:
+        names = sorted({run.parent.parent.name for run in runs})
+        if not names:
+            raise PredictionError(f"{root.results}: no finished student; run mdkd_train_all_permutations first")
+        runs = [run for run in runs if run.parent.parent.name == find_name(target, names)]
+    if configuration is not None:
+        runs = [run for run in runs if run.parent.name.endswith(f"__{configuration}")]
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise PredictionError(f"{root.results}: no finished student fits; run mdkd_train_all_permutations first")
+    scored = sorted(((_score(run), run) for run in runs), reverse=True)
+    listed = "\n".join(f"  -m {run}   validation score {score:.3f}" for score, run in scored)
+    raise PredictionError(f"{len(runs)} finished students fit; choose one, best validation score first:\n{listed}")
+
+
+def _score(run: Path) -> float:
+    return read_record(RunFolder(run).finished, Finished).best_validation_score

@@ -33,7 +33,7 @@ def draw_overlays(path: Path, experiment: Experiment, rows: tuple[Row, ...]) -> 
 def _draw_row(line: np.ndarray, experiment: Experiment, row: Row, columns: list[str]) -> None:
     for axes in line:
         axes.set_axis_off()
-    name = median_case(row.summaries["student"])
+    name = median_case(row.summaries["student"]) if "student" in row.summaries else None
     if name is None:
         return
     dataset = experiment.datasets[row.target]

@@ -161,7 +161,7 @@ def _metric_table(rows: tuple[Row, ...], metric: str, per_volume: bool) -> list[
             if summary is not None:
                 mean = summary.per_volume_foreground_mean if per_volume else summary.foreground_mean
             cells.append(cell(mean, metric))
-        unit = row.summaries["student"].unit if metric == "hd95" and len(units) > 1 else ""
+        unit = next((summary.unit for summary in row.summaries.values() if metric == "hd95" and len(units) > 1), "")
         lines.append(f"| {row.target}{f' ({unit})' if unit else ''} | " + " | ".join(cells) + " |")
     if metric == "hd95" and len(units) > 1:
         return lines  # millimetres and pixels have no mean
