@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mdkd_auto.losses.precision import at_least_float32
 
+SMALLEST_SQUARE = 1e-12  # a map of zeros stays one
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation mode for a number of spatial axes
 
 
@@ -25,6 +26,20 @@ def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
         for ours, theirs in zip(student, teacher, strict=True)
     ]
     return torch.stack(levels).mean()
+
+
+def unit_scale(features: Sequence[Tensor]) -> list[Tensor]:
+    """Each map (B, C, *S) divided by its root mean square, image by image.
+
+    A joint teacher's maps have no scale of their own: after a hundred updates their squares can be a thousand times
+    those of another teacher, and eq. (12) would drown the task loss. What a map says does not depend on its scale.
+    """
+    scaled = []
+    for level in features:
+        values = at_least_float32(level)
+        axes = tuple(range(1, values.ndim))
+        scaled.append(values * torch.rsqrt(values.square().mean(axes, keepdim=True) + SMALLEST_SQUARE))
+    return scaled
 
 
 def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

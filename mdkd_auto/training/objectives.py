@@ -12,7 +12,7 @@ from torch import nn
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.losses.contrastive import contrastive_loss
 from mdkd_auto.losses.domain import domain_loss
-from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss
+from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss, unit_scale
 from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
 from mdkd_auto.networks.model import Encoder, Model
@@ -143,7 +143,7 @@ class StudentObjective:
         contrastive = contrastive_loss(
             pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings)
         )
-        feature = feature_loss(projected, teacher_maps)
+        feature = feature_loss(projected, unit_scale(teacher_maps))
         similarity = similarity_loss(maps if self.same_width else projected, teacher_maps)
         total = distillation_total(
             task_loss, contrastive, feature, similarity, self.weights,

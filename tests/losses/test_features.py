@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss
+from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss, unit_scale
 
 
 def maps(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -76,3 +76,11 @@ def test_zero_maps_stay_finite() -> None:
 
 def test_pooled_keeps_the_order_of_channels() -> None:
     assert pooled(torch.arange(8.0).view(1, 2, 2, 2)).tolist() == [[1.5, 5.5]]
+
+
+def test_unit_scale_keeps_what_a_map_says_and_drops_its_scale() -> None:
+    features = torch.tensor([[[[3.0, -4.0]]], [[[30.0, -40.0]]]])  # (2, 1, 1, 2), root mean squares 3.5355, 35.355
+    scaled = unit_scale([features])[0]
+    assert torch.allclose(scaled[0], features[0] / 12.5**0.5)
+    assert torch.allclose(scaled[0], scaled[1])
+    assert torch.equal(unit_scale([torch.zeros(1, 2, 3, 3, 3)])[0], torch.zeros(1, 2, 3, 3, 3))

@@ -238,7 +238,8 @@ def test_student_by_hand() -> None:
     ours, theirs = objective.model.features(drawn.images), objective.joint_teacher.features(drawn.images)
     contrastive = slow_contrastive(ours[-1], theirs[-1], 0.99**35)
     feature = sum(
-        ((project(a) - b) ** 2).mean().item() for project, a, b in zip(objective.projections, ours, theirs, strict=True)
+        ((project(a) - b / (b**2).mean((1, 2, 3), keepdim=True).sqrt()) ** 2).mean().item()
+        for project, a, b in zip(objective.projections, ours, theirs, strict=True)
     ) / len(ours)
     similarity = sum(
         (1 - F.cosine_similarity(a.mean((2, 3)), b.mean((2, 3)), dim=1)).mean().item()
