@@ -1,27 +1,30 @@
 """Does the joint teacher use its sources, and is the student really distilled? Measured on validation patches."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.runs import load_model, read_run
 from mdkd_auto.files import write_json
+from mdkd_auto.losses.features import unit_scale
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.training.fit import Streams
+from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.objectives import StudentObjective
 
 CHECKED_BATCHES = 4
-POSITIONS = 8  # feature maps are pooled to at most this many positions an axis before they are compared
+EXPLAINED = 0.05  # share of the teacher's variance from which on a student counts as distilled
 USED = 0.01  # mean change of probability from which on sources count as used
 
 
-def write_checks(experiment: Experiment, job: Job, streams: Streams, device: torch.device) -> None:
+def write_checks(
+    experiment: Experiment, job: Job, objective: Objective, streams: Streams, device: torch.device
+) -> None:
     """Write checks.json into the folder of a joint teacher or a student; other stages have nothing to check."""
     if job.stage not in ("joint_teacher", "student"):
         return
@@ -29,15 +32,11 @@ def write_checks(experiment: Experiment, job: Job, streams: Streams, device: tor
     sampler = streams.validation[job.target]
     size = max(2, streams.batch_size)
     batches = [_on(sampler.batch(index, size), device) for index in range(CHECKED_BATCHES)]
-    model = _load(folder, device)
     if job.stage == "joint_teacher":
-        result: dict[str, Any] = source_use(model, batches)
+        result = source_use(_load(folder, device), batches)
     else:
-        joint_folder = experiment.root.results / job.reads[0]
-        joint_job = read_run(joint_folder).job
-        result = distillation(
-            model, _load(experiment.root.results / joint_job.reads[0], device), _load(joint_folder, device), batches
-        )
+        assert isinstance(objective, StudentObjective)
+        result = distillation(objective, batches)
     write_json(folder / "checks.json", result)
 
 
@@ -60,47 +59,24 @@ def source_use(model: Model, batches: list[Batch]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def distillation(student: Model, baseline: Model, joint_teacher: Model, batches: list[Batch]) -> dict[str, Any]:
-    """Likeness (linear CKA) of the student's features to the joint teacher's, beside the undistilled baseline's."""
-    like_student = _likeness(student.features, joint_teacher.features, batches)
-    like_baseline = _likeness(baseline.features, joint_teacher.features, batches)
-    return {
-        "check": "distillation",
-        "likeness_of_student": like_student,
-        "likeness_of_baseline": like_baseline,
-        "distilled": like_student > like_baseline,
-    }
+def distillation(objective: StudentObjective, batches: list[Batch]) -> dict[str, Any]:
+    """How much of the joint teacher's maps the student's maps, through their projections, explain (R squared).
 
-
-def _likeness(
-    ours: Callable[[torch.Tensor], list[torch.Tensor]],
-    theirs: Callable[[torch.Tensor], list[torch.Tensor]],
-    batches: list[Batch],
-) -> float:
-    """Mean over levels of the linear CKA of features at the same positions."""
-    left: list[list[torch.Tensor]] = [[_rows(level) for level in ours(batch.images)] for batch in batches]
-    right: list[list[torch.Tensor]] = [[_rows(level) for level in theirs(batch.images)] for batch in batches]
-    by_level = zip(zip(*left, strict=True), zip(*right, strict=True), strict=True)
-    levels = [linear_cka(torch.cat(a), torch.cat(b)) for a, b in by_level]
-    return sum(levels) / len(levels)
-
-
-def linear_cka(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Linear centred kernel alignment of features (N, C_a) and (N, C_b), 0 to 1 (Kornblith et al., 2019)."""
-    a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
-    between = (a.T @ b).square().sum()
-    within = (a.T @ a).square().sum().sqrt() * (b.T @ b).square().sum().sqrt()
-    return float(between / within) if within > 0 else 0.0
-
-
-def _rows(level: torch.Tensor) -> torch.Tensor:
-    """(B, C, *S) -> (B * positions, C), float32 on the CPU."""
-    y, x = (min(extent, POSITIONS) for extent in level.shape[-2:])
-    if level.ndim == 5:
-        reduced = F.adaptive_avg_pool3d(level.float(), (min(level.shape[2], POSITIONS), y, x))
-    else:
-        reduced = F.adaptive_avg_pool2d(level.float(), (y, x))
-    return reduced.flatten(2).transpose(1, 2).flatten(0, 1).cpu()
+    0 is what a constant for each channel would reach. A student that was not distilled never trained its projections
+    and stays below. The projections end with training, so this is the student's last state, not its best.
+    """
+    explained = [0.0] * len(objective.projections)
+    objective.trained().eval()
+    for batch in batches:
+        ours = objective.model.features(batch.images)
+        theirs = unit_scale(objective.joint_teacher.features(batch.images))
+        for index, (project, a, b) in enumerate(zip(objective.projections, ours, theirs, strict=True)):
+            axes = [axis for axis in range(b.ndim) if axis != 1]
+            spread = (b - b.mean(axes, keepdim=True)).square().sum()
+            missed = (project(a).float() - b).square().sum()
+            explained[index] += float(1 - missed / spread.clamp_min(1e-12)) / len(batches)
+    mean = sum(explained) / len(explained)
+    return {"check": "distillation", "explained": mean, "explained_by_level": explained, "distilled": mean > EXPLAINED}
 
 
 def _load(folder: Path, device: torch.device) -> Model:

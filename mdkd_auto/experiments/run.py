@@ -73,7 +73,7 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     state = fit(objective, streams, experiment.settings, folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)
-    write_checks(experiment, job, streams, device)
+    write_checks(experiment, job, objective, streams, device)
     finished = Finished(
         updates=state.update,
         seconds=round(time.monotonic() - started, 1),

@@ -192,8 +192,8 @@ def _checks(row: Row) -> str:
                      f"{100 * float(joint['output_change']):.1f} %)")  # fmt: skip
     if student := row.checks.get("student"):
         is_ = "is" if student["distilled"] else "is NOT"
-        ours, theirs = student["likeness_of_student"], student["likeness_of_baseline"]
-        words.append(f"the student {is_} distilled (likeness to the joint teacher {ours:.2f}, baseline {theirs:.2f})")
+        share = 100 * float(student["explained"])
+        words.append(f"the student {is_} distilled (it explains {share:.0f} % of the joint teacher's feature maps)")
     return "; ".join(words) or "none"
 
 

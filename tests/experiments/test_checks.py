@@ -3,11 +3,15 @@ import torch
 from torch import nn
 
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.experiments.checks import distillation, linear_cka, source_use
+from mdkd_auto.experiments.checks import distillation, source_use
+from mdkd_auto.losses.features import unit_scale
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
-from mdkd_auto.records import Topology
+from mdkd_auto.records import ConfigurationPlan, Topology
+from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.training.objectives import StudentObjective
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,7 +28,7 @@ def seed() -> None:
 
 def batches(*size: int) -> list[Batch]:
     images = torch.randn(2, 4, 1, *size)
-    return [Batch(part, torch.zeros(4, *size), ("a", "b", "c", "d")) for part in images]
+    return [Batch(part, (part[:, 0] > 1).short(), ("a", "b", "c", "d")) for part in images]
 
 
 def joint_teacher(topology: Topology = FLAT, teachers: int = 3) -> Model:
@@ -85,65 +89,60 @@ def test_an_output_that_finds_nothing_has_no_change() -> None:
     assert source_use(joint, batches(16, 16))["output_change"] == 0.0
 
 
-class Likened(Encoder):
-    """A teacher's maps under an invertible linear map of their channels, as a student may learn them."""
+CHANNEL = ClassChannel(name="x", values=(1,), written=1)
+CLASSES = {"Dataset001_A": Classes(channels=(CHANNEL,), regions=False, ignore=None)}
 
-    def __init__(self, teacher: Encoder, noise: float) -> None:
+
+def trained_student(topology: Topology, drawn: list[Batch], weight: float) -> StudentObjective:
+    """A student after 60 updates with ``weight`` on the feature loss, the only distillation term."""
+    ndim = len(topology.strides[0])
+    plan = ConfigurationPlan(
+        configuration="2d" if ndim == 2 else "3d_fullres", datasets=("Dataset001_A",), spacing_mm=(1.0,) * ndim,
+        patch_size=(16,) * ndim, batch_size=4, topology=topology, reasons=(),
+    )  # fmt: skip
+    settings = Settings(gamma=weight, beta=0.0, delta=0.0, warmup_epochs=0.0, ramp_epochs=0.0)
+    student = Model(UNetEncoder(topology, ndim=ndim), UNetHead(topology, ndim, 1))
+    task = SegmentationTask(plan, CLASSES, settings)
+    objective = StudentObjective(student, joint_teacher(topology), task, "Dataset001_A", settings)
+    optimiser = torch.optim.Adam(objective.trained().parameters(), lr=1e-2)
+    for update in range(60):
+        optimiser.zero_grad()
+        (terms,) = objective.losses({"Dataset001_A": drawn[update % len(drawn)]}, 0.5)
+        terms["total"].backward()
+        optimiser.step()
+    return objective
+
+
+@pytest.mark.parametrize(("topology", "size"), [(FLAT, (16, 16)), (THICK, (4, 16, 16))])
+def test_a_distilled_student_and_one_that_is_not(topology: Topology, size: tuple[int, ...]) -> None:
+    drawn = batches(*size)
+    distilled = distillation(trained_student(topology, drawn, weight=5.0), drawn)
+    assert distilled["check"] == "distillation"
+    assert distilled["distilled"]
+    assert 0.05 < distilled["explained"] <= 1
+    alone = distillation(trained_student(topology, drawn, weight=0.0), drawn)
+    assert not alone["distilled"]
+    assert alone["explained"] < 0
+
+
+def test_a_perfect_copy_explains_everything() -> None:
+    drawn = batches(16, 16)
+    objective = trained_student(FLAT, drawn, weight=0.0)
+    objective.model.encoder = Scaled(objective.joint_teacher.encoder)
+    for project in objective.projections:
+        with torch.no_grad():
+            project.weight.copy_(torch.eye(len(project.weight))[:, :, None, None])  # type: ignore[operator]
+            project.bias.zero_()  # type: ignore[union-attr, operator]
+    assert distillation(objective, drawn)["explained"] == pytest.approx(1, abs=1e-5)
+
+
+class Scaled(Encoder):
+    """The joint teacher's maps at unit scale."""
+
+    def __init__(self, teacher: Encoder) -> None:
         super().__init__()
         self.channels, self.strides, self.kernel_sizes = teacher.channels, teacher.strides, teacher.kernel_sizes
-        self.teacher, self.noise = teacher, noise
-        self.turns = [torch.linalg.qr(torch.randn(width, width))[0] for width in teacher.channels]
+        self.teacher = teacher
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return [
-            torch.einsum("bc...,cd->bd...", level, turn) + self.noise * torch.randn_like(level)
-            for level, turn in zip(self.teacher(x), self.turns, strict=True)
-        ]
-
-
-def test_a_distilled_student_and_one_with_random_weights() -> None:
-    joint, drawn = joint_teacher(), batches(16, 16)
-    baseline = Model(UNetEncoder(FLAT), UNetHead(FLAT, 2, 1)).eval()
-    copy = Model(Likened(joint.encoder, noise=0.0), baseline.head)
-    result = distillation(copy, baseline, joint, drawn)
-    assert result["check"] == "distillation"
-    assert result["distilled"]
-    assert result["likeness_of_student"] == pytest.approx(1, abs=1e-4)
-    assert result["likeness_of_baseline"] < 0.9
-    near = distillation(Model(Likened(joint.encoder, noise=0.3), baseline.head), baseline, joint, drawn)
-    assert result["likeness_of_baseline"] < near["likeness_of_student"] < 1
-    other = Model(UNetEncoder(FLAT), UNetHead(FLAT, 2, 1)).eval()
-    undistilled = distillation(other, copy, joint, drawn)
-    assert not undistilled["distilled"]
-    assert undistilled["likeness_of_student"] < 0.9
-
-
-def test_distillation_in_three_dimensions() -> None:
-    joint = joint_teacher(THICK)
-    student = Model(UNetEncoder(THICK, ndim=3), UNetHead(THICK, 3, 1)).eval()
-    result = distillation(student, student, joint, batches(4, 16, 16))
-    assert not result["distilled"]  # the same is not more
-    assert 0 < result["likeness_of_student"] == result["likeness_of_baseline"] < 1
-
-
-def test_cka_of_a_copy_is_one_however_turned_scaled_and_shifted() -> None:
-    features = torch.randn(50, 6)
-    turn = torch.linalg.qr(torch.randn(6, 6))[0]
-    assert linear_cka(features, features) == pytest.approx(1)
-    assert linear_cka(features, 7 * features @ turn + torch.randn(6)) == pytest.approx(1, abs=1e-6)
-    stretched = features * torch.tensor([10.0, 1, 1, 1, 1, 1])
-    assert linear_cka(features, stretched) < 0.95  # not every linear map is forgiven
-
-
-def test_cka_of_independent_noise_is_near_zero() -> None:
-    assert linear_cka(torch.randn(20_000, 8), torch.randn(20_000, 5)) < 0.01
-    assert linear_cka(torch.randn(100, 4), torch.ones(100, 4)) == 0.0
-
-
-def test_cka_by_hand() -> None:
-    """Columns a = (1, -1, 0, 0), b = (1, 0, -1, 0): a.b = 1, |a|^2 = |b|^2 = 2, so 1 / (2 * 2)."""
-    a, b = torch.tensor([[1.0], [-1], [0], [0]]), torch.tensor([[1.0], [0], [-1], [0]])
-    assert linear_cka(a, b) == pytest.approx(0.25)
-    assert linear_cka(a + 5, -3 * b + 2) == pytest.approx(0.25)
-    both = torch.cat([a, b], dim=1)  # a^T [a b] = (2, 1): 5 / (2 * sqrt(4 + 1 + 1 + 4))
-    assert linear_cka(a, both) == pytest.approx(5 / (2 * 10**0.5))
+        return unit_scale(self.teacher(x))
