@@ -78,8 +78,10 @@ def to_record(content: Any, kind: type[Record], where: str, error: type[MdkdErro
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as problem:
+        unknown = "unknown field" in str(problem)
         fields = ", ".join(getattr(kind, "__struct_fields__", ()))
-        raise error(f"{where}: {problem}. Fields of {kind.__name__}: {fields}") from None
+        allowed = f". Fields of {kind.__name__}: {fields}" if unknown else ""
+        raise error(f"{where}: {problem}{allowed}") from None
 
 
 def content_hash(content: Any) -> str:
