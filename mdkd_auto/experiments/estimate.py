@@ -102,6 +102,12 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
             if name in ("key", "version"):
                 continue
             yield from _differences(old.get(name), new.get(name), f"{where} {name}".strip())
+    elif isinstance(old, list) and isinstance(new, list) and all(isinstance(item, str) for item in old + new):
+        changes = [f"+ {item}" for item in new if item not in old] + [f"- {item}" for item in old if item not in new]
+        if changes:
+            yield f"{where}: {', '.join(changes)}"
+    elif isinstance(old, dict) or isinstance(new, dict):
+        yield f"{where}: {'added' if old is None else 'removed'}"
     elif old != new:
         yield f"{where}: {_brief(old)} -> {_brief(new)}"
 
