@@ -16,7 +16,8 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training.fit import LATEST, find_device
 
-# Cost of an update against a single teacher's, measured with two sources (joint teacher: docs/results.md; the others from small runs on CPU).
+# Cost of an update against a single teacher's with two sources: the joint teacher's measured in docs/results.md, the
+# others from small runs on a CPU.
 COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 1.4, "student": 1.8, "multi_head": 1.0}
 _TIMED_UPDATES = 2
 

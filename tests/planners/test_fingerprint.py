@@ -4,12 +4,12 @@ import math
 import shutil
 from pathlib import Path
 
-import imageio.v3 as iio
 import msgspec
 import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from mdkd_auto.planners import fingerprint as module
 from mdkd_auto.planners.fingerprint import fingerprint_dataset
@@ -126,8 +126,8 @@ def test_bad_cases_are_named_and_left_out(tmp_path: Path) -> None:
 def test_pictures_without_spacing_are_measured_in_pixels(tmp_path: Path) -> None:
     mask = np.zeros((32, 40), dtype=np.uint8)
     mask[4:8, 4:8] = 1
-    iio.imwrite(tmp_path / "p_0000.png", np.full((32, 40), 90, dtype=np.uint8))
-    iio.imwrite(tmp_path / "p.png", mask)
+    PillowImage.fromarray(np.full((32, 40), 90, dtype=np.uint8)).save(tmp_path / "p_0000.png")
+    PillowImage.fromarray(mask).save(tmp_path / "p.png")
     case = Case(case_id="p", images=(str(tmp_path / "p_0000.png"),), label=str(tmp_path / "p.png"), patient_id="p")
     dataset = msgspec.structs.replace(volumes(tmp_path, case), file_ending=".png")
     fingerprint, problems = fingerprint_dataset(dataset, tmp_path / "cache")

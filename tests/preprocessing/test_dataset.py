@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import imageio.v3 as iio
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
 from mdkd_auto.data.store import open_image, open_label, read_case_record, record_path
 from mdkd_auto.errors import MdkdError
@@ -18,8 +18,8 @@ def picture_case(folder: Path, name: str, seed: int) -> Case:
     rng = np.random.default_rng(seed)
     mask = np.zeros((32, 40), dtype=np.uint8)
     mask[8:20, 8:20] = 1
-    iio.imwrite(folder / f"{name}_0000.png", rng.integers(1, 255, (32, 40), dtype=np.uint8))
-    iio.imwrite(folder / f"{name}.png", mask)
+    PillowImage.fromarray(rng.integers(1, 255, (32, 40), dtype=np.uint8)).save(folder / f"{name}_0000.png")
+    PillowImage.fromarray(mask).save(folder / f"{name}.png")
     image, label = str(folder / f"{name}_0000.png"), str(folder / f"{name}.png")
     return Case(case_id=name, images=(image,), label=label, patient_id=name)
 
