@@ -12,6 +12,10 @@ class DatasetError(MdkdError):
 class ImageError(MdkdError):
     """An image or mask file cannot be read, or does not fit its case."""
 
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind  # of data.problems.KINDS
+
 
 class PlanError(MdkdError):
     """A plan cannot be made, is missing, or does not fit the data."""

@@ -1,10 +1,16 @@
 """Files written whole or not at all, and records as JSON."""
 
+import errno
+import functools
 import hashlib
 import json
 import os
-import tempfile
+import platform
+import re
+import secrets
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,31 +20,43 @@ from mdkd_auto.errors import MdkdError
 
 Record = TypeVar("Record")
 
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR}  # file systems that cannot flush a folder
+_TEMPORARY = re.compile(r"\.tmp_([0-9a-f]{8})_(\d{1,9})_")  # machine, process
+_ABANDONED_SECONDS = 24 * 3600.0
+
+
+class WriteError(MdkdError):
+    """A file cannot be written: the disk is full, read-only or broken. Not the fault of the case at hand."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` with a temporary path beside ``path`` (same ending), then put that file in its place.
 
     A reader sees the old file or the new one, never a part; a failed write leaves the old file and no litter.
+    What a killed process left behind is removed by the next that writes into the folder. Raises WriteError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=".tmp_", suffix=ending, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        temporary.unlink()  # some writers refuse to replace a file
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_litter(path.parent)
+        temporary = _temporary_beside(path)
         try:
-            os.fsync(folder)
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         finally:
-            os.close(folder)
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        remedy = "free some space" if error.errno in _NO_SPACE else "check the disk and its permissions"
+        untouched = "; the earlier file is untouched" if path.is_file() else ""
+        words = f"cannot be written ({error.strerror or error}); {remedy} and run the command again{untouched}"
+        raise WriteError(f"{path}: {words}") from error
+    try:
+        _flush_folder(path.parent)
+    except OSError as error:
+        words = f"written, but the disk may not keep it ({error.strerror or error}); run the command again"
+        raise WriteError(f"{path}: {words}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,7 +118,63 @@ def file_hash(path: Path) -> str:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+
+
+# --- temporary files ------------------------------------------------------------------------------------------------
+
+
+def _temporary_beside(path: Path) -> Path:
+    """A new name that says which process is writing."""
+    ending = "".join(path.suffixes[-2:])
+    return path.parent / f".tmp_{_machine()}_{os.getpid()}_{secrets.token_hex(4)}{ending}"
+
+
+@functools.cache  # once a folder and process: a folder of thousands of cases is not listed at every write
+def _remove_litter(folder: Path) -> None:
+    """Remove temporary files whose process is dead, and those of other machines that nobody touched for a day."""
+    for file in folder.glob(".tmp_*"):
+        name = _TEMPORARY.match(file.name)
+        with suppress(OSError):
+            if name is not None and name[1] == _machine():
+                abandoned = not _is_running(int(name[2]))
+            else:
+                abandoned = time.time() - file.stat().st_mtime > _ABANDONED_SECONDS
+            if abandoned:
+                file.unlink()
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine and its process table (a container has its own): elsewhere a process number means nothing."""
+    table = ""
+    with suppress(OSError):
+        table = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{platform.node()} {table}".encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # there signal 0 would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renaming last through a power cut."""
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise

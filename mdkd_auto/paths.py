@@ -28,6 +28,11 @@ class Root:
         """The group plan; its reasons stand beside it as plan.txt."""
         return self.preprocessed / group / "plan.json"
 
+    @property
+    def integrity(self) -> Path:
+        """All that was found wrong with the raw folder; the same in words beside it as integrity.txt."""
+        return self.preprocessed / "integrity.json"
+
     def fingerprint(self, dataset: str) -> Path:
         return self.preprocessed / dataset / "dataset_fingerprint.json"
 

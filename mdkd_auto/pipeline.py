@@ -1,6 +1,7 @@
 """The stages in order, one named call a line. Read this first; every command is one of these functions.
 
-    plan_and_preprocess    raw/ -> fingerprints -> group plan -> splits -> preprocessed cases
+    verify                 raw/ -> what is wrong with it (preparation.py)
+    plan_and_preprocess    raw/ -> fingerprints -> group plan -> splits -> preprocessed cases (preparation.py)
     train_all_permutations plan -> jobs -> teachers -> joint teachers -> students, baselines -> table
     train                  the same for one target and chosen sources
     predict                images + a run folder -> masks in the images' own geometry
@@ -8,29 +9,23 @@
 """
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from mdkd_auto.data.cases import find_cases
-from mdkd_auto.data.raw import find_datasets, find_name, read_dataset
-from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.data.raw import find_name, read_dataset
+from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, TrainingError
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.run import check_settings, run_jobs
 from mdkd_auto.experiments.runs import find_student, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
-from mdkd_auto.files import read_record, write_json, write_text
+from mdkd_auto.files import read_record, write_json
 from mdkd_auto.paths import Root
-from mdkd_auto.planners.describe import describe_changes, plan_text
-from mdkd_auto.planners.fingerprint import fingerprint_dataset
-from mdkd_auto.planners.group import plan_group
-from mdkd_auto.preprocessing.dataset import preprocess_dataset
+from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Case, Dataset, Fingerprint, Plan
+from mdkd_auto.records import Case, Dataset, Plan
 from mdkd_auto.report.figures import draw_overlays, overlay_path
 from mdkd_auto.report.tables import Table, write_table
 from mdkd_auto.settings import Settings
@@ -39,142 +34,10 @@ from mdkd_auto.training.fit import find_device, uses_bf16
 
 __all__ = [
     "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables", "train",
-    "train_all_permutations",
+    "train_all_permutations", "verify",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-SPLIT_SEED = 0
-TASK = "segmentation"  # the one this version trains
-
-
-class Outcome(NamedTuple):
-    """What a command did: files written or cases done, and what went wrong, by case or data set."""
-
-    done: int
-    skipped: int
-    problems: tuple[str, ...]
-
-
-# --- planning and preprocessing -------------------------------------------------------------------------------------
-
-
-def plan_and_preprocess(
-    root: Root,
-    group: str | None = None,
-    *,
-    configurations: tuple[str, ...] = (),
-    memory_gb: float = 8.0,
-    channels: Mapping[str, str] | None = None,
-    replan: bool = False,
-    workers: int = 1,
-) -> Outcome:
-    """Plan every group (or one) of the raw folder and preprocess its data sets; what is done is not done again."""
-    groups, problems = find_groups(root, group)
-    done = skipped = 0
-    for name, datasets in groups.items():
-        plan, usable, troubles = _plan(root, name, datasets, memory_gb, channels or {}, replan, workers)
-        problems += troubles
-        usable, troubles = _split(root, usable)
-        problems += troubles
-        for part in plan.configurations:
-            if configurations and part.configuration not in configurations:
-                continue
-            for dataset in [dataset for dataset in usable if dataset.name in part.datasets]:
-                folder = root.cases(dataset.name, part.configuration)
-                with progress(f"preprocessing {dataset.name} {part.configuration}") as advance:
-                    outcome = preprocess_dataset(dataset, plan, part.configuration, folder, workers, advance)
-                logger.info("%s %s: %d preprocessed, %d unchanged, %d failed -> %s", dataset.name, part.configuration,
-                            outcome.done, outcome.skipped, len(outcome.failed), folder)  # fmt: skip
-                done, skipped = done + outcome.done, skipped + outcome.skipped
-                problems += [f"{dataset.name}, case {case}: {problem}" for case, problem in outcome.failed]
-    return Outcome(done, skipped, tuple(dict.fromkeys(problems)))
-
-
-def find_groups(root: Root, group: str | None = None) -> tuple[dict[str, list[Dataset]], list[str]]:
-    """Data sets of the raw folder by group (all, or the one named: CT or CT_segmentation), and unreadable ones."""
-    datasets, problems = find_datasets(root.raw)
-    groups: dict[str, list[Dataset]] = {}
-    for dataset in datasets:
-        if dataset.task == TASK:
-            groups.setdefault(dataset.group, []).append(dataset)
-        else:
-            logger.info("%s: a %s data set, left in peace", dataset.name, dataset.task)
-    for problem in problems:
-        logger.warning("%s", problem)
-    if group is not None:
-        wanted = [name for name in groups if name.lower() in (group.lower(), f"{group}_{TASK}".lower())]
-        if not wanted:
-            raise DatasetError(f"{root.raw}: no group {group!r}; found: {', '.join(sorted(groups)) or 'none'}")
-        groups = {name: groups[name] for name in wanted}
-    if not groups:
-        raise DatasetError(f"{root.raw}: no {TASK} data set; put DatasetNNN_Name folders in nnU-Net's layout there")
-    return groups, problems
-
-
-def dataset_names(root: Root, group: str | None = None) -> list[str]:
-    """Names of the data sets that can be planned."""
-    groups, _ = find_groups(root, group)
-    return [dataset.name for datasets in groups.values() for dataset in datasets]
-
-
-def _plan(
-    root: Root, name: str, datasets: list[Dataset], memory_gb: float, channels: Mapping[str, str], replan: bool,
-    workers: int,
-) -> tuple[Plan, list[Dataset], list[str]]:  # fmt: skip
-    """Fingerprint and plan one group; says on the screen what was decided and what changed."""
-    fingerprints, problems = {}, []
-    for dataset in datasets:
-        with progress(f"fingerprint of {dataset.name}") as advance:
-            fingerprint, troubles = fingerprint_dataset(dataset, root.fingerprint_cache(dataset.name), workers, advance)
-        problems += troubles
-        if fingerprint.cases:
-            write_json(root.fingerprint(dataset.name), fingerprint)
-            fingerprints[dataset.name] = fingerprint
-        else:
-            problems.append(f"{dataset.name}: none of its cases can be used; the data set is left out")
-    usable = [_with_cases(dataset, fingerprints[dataset.name]) for dataset in datasets if dataset.name in fingerprints]
-    if not usable:
-        raise PlanError(f"{name}: no data set can be used:\n" + "\n".join(problems))
-    path = root.plan(name)
-    previous = read_record(path, Plan, PlanError) if path.is_file() else None
-    own = {key: value for key, value in channels.items() if key in fingerprints}
-    plan = plan_group(usable, fingerprints, memory_gb, own, previous, replan)
-    text = plan_text(plan)
-    if previous is not None:
-        changes = describe_changes(previous, plan)
-        text += "\nChanges since the last plan:\n" + "\n".join(f"  {change}" for change in changes or ("none",)) + "\n"
-    write_json(path, plan)
-    write_text(path.with_suffix(".txt"), text)
-    logger.info("%s\n-> %s", text, path)
-    return plan, usable, problems
-
-
-def _with_cases(dataset: Dataset, fingerprint: Fingerprint) -> Dataset:
-    """The data set without the cases that could not be used: they enter no split and no training."""
-    sound = {case.case_id for case in fingerprint.cases}
-    return msgspec.structs.replace(dataset, cases=tuple(case for case in dataset.cases if case.case_id in sound))
-
-
-def _split(root: Root, datasets: list[Dataset]) -> tuple[list[Dataset], list[str]]:
-    """Store the splits of each data set; those that cannot be split are named and left out."""
-    usable, problems = [], []
-    for dataset in datasets:
-        path = root.splits(dataset.name)
-        try:
-            existing = read_splits(path) if path.is_file() else None
-            splits = make_splits(dataset, SPLIT_SEED, existing=existing, raw_splits=read_raw_splits(dataset))
-        except MdkdError as error:
-            problems.append(f"{dataset.name}: not preprocessed: {error}")
-            continue
-        usable.append(dataset)
-        if splits != existing:
-            write_splits(path, splits)
-            folds, train, val = len(splits.folds), len(splits.folds[0].train), len(splits.folds[0].val)
-            logger.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s",
-                        dataset.name, folds, train, val, len(splits.test), path)  # fmt: skip
-    return usable, problems
-
 
 # --- training -------------------------------------------------------------------------------------------------------
 

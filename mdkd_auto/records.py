@@ -86,6 +86,8 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
 
     case_id: str
     source_hash: str  # of the image and label files: a changed file is fingerprinted anew
+    voxel_hash: str  # of the first channel's values: the same image under another name has the same
+    orientation: str  # where the file's own axes point, such as LPS; "" where unknown
     shape: IntTriple
     spacing_mm: Triple  # 1.0 an axis where unknown
     spacing_known: bool
@@ -94,6 +96,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     integer_valued: bool
     image_minimum: tuple[float, ...]  # one a channel
     image_maximum: tuple[float, ...]
+    labelled_voxels: int  # not background, not ignore
     foreground: tuple[Intensities | None, ...]  # one a channel; None for an empty label
     lesions: tuple[Lesion, ...]
 

@@ -1,7 +1,8 @@
 """What the planner needs to know of a data set, case by case; unchanged cases are read from the cache."""
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,45 +11,64 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.data.case_arrays import Array, read_case_arrays, source_hash
+from mdkd_auto.data.case_arrays import Array, bytes_to_read, inspect_case, source_hash
 from mdkd_auto.data.geometry import box_shape, nonzero_box
 from mdkd_auto.data.parallel import map_cases
+from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash, read_record, write_atomically, write_json
 from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
 from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
 
-FINGERPRINT_VERSION = 1  # raise it when a case's fingerprint is computed differently
+FINGERPRINT_VERSION = 2  # raise it when a case's fingerprint is computed differently
 
 
 def fingerprint_dataset(
     dataset: Dataset, cache_folder: Path, workers: int = 1, progress: Callable[[int, int], None] | None = None
-) -> tuple[Fingerprint, list[str]]:
-    """Fingerprint every case; returns also the problems of the cases that had to be left out, one line each."""
+) -> tuple[Fingerprint, list[Problem]]:
+    """Read, check and fingerprint every case; returns also all that is wrong with those that had to be left out."""
     cache_folder.mkdir(parents=True, exist_ok=True)
     without_cases = msgspec.structs.replace(dataset, cases=())
     work = partial(fingerprint_case, dataset=without_cases, cache_folder=cache_folder)
     items = {case.case_id: case for case in dataset.cases}
-    found, problems = map_cases(work, items, workers, progress)
-    cases = tuple(found.values())
-    fingerprint = Fingerprint(
+    needed = max((bytes_to_read(case) for case in dataset.cases), default=0)
+    results, failed = map_cases(work, items, workers, progress, bytes_a_worker=needed)
+    problems = [
+        problem("not-checked", text, dataset=dataset.name, case_id=case_id) for case_id, text in failed.items()
+    ]
+    cases = []
+    for case_id, result in results.items():
+        if isinstance(result, CaseFingerprint):
+            cases.append(result)
+            continue
+        problems += [
+            problem(one.kind, one.found, dataset=dataset.name, case_id=case_id, file=one.file, remedy=one.remedy)
+            for one in result
+        ]
+    return pooled_fingerprint(dataset, cases, cache_folder), problems
+
+
+def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache_folder: Path) -> Fingerprint:
+    """The fingerprint of a data set from those of its cases."""
+    return Fingerprint(
         dataset=dataset.name,
         channel_names=dataset.channel_names,
         is_2d=bool(cases) and all(case.shape[0] == 1 for case in cases),
         foreground=_pooled(cases, len(dataset.channel_names), cache_folder),
-        cases=cases,
+        cases=tuple(cases),
     )
-    return fingerprint, [f"{dataset.name}, case {name}: {problem}" for name, problem in problems.items()]
 
 
-def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint:
-    """One case, from the cache if its files and its data set's declarations are what they were."""
+def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint | list[Finding]:
+    """One case, from the cache if its files and its data set's declarations are what they were; or what is wrong."""
     declared = {"labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm}
     key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
     cached = _read_cached(case.case_id, key, cache_folder)
     if cached is not None:
         return cached
-    arrays = read_case_arrays(case, dataset)
+    arrays, findings = inspect_case(case, dataset)
+    if arrays is None:
+        return findings
     whole = all(_is_integer_valued(channel) for channel in arrays.channels)
     foreground = None if arrays.label is None else foreground_mask(arrays.label, dataset)
     histograms = [
@@ -61,6 +81,8 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
     result = CaseFingerprint(
         case_id=case.case_id,
         source_hash=key,
+        voxel_hash=_voxel_hash(arrays.channels),
+        orientation=arrays.orientation,
         shape=shape,
         spacing_mm=spacing,
         spacing_known=arrays.spacing_mm is not None,
@@ -69,11 +91,21 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         integer_valued=whole,
         image_minimum=tuple(float(channel.min()) for channel in arrays.channels),
         image_maximum=tuple(float(channel.max()) for channel in arrays.channels),
+        labelled_voxels=0 if foreground is None else int(np.count_nonzero(foreground)),
         foreground=tuple(statistics(part) for part in histograms),
         lesions=() if foreground is None else find_lesions(foreground, spacing),
     )
     _write_cached(result, histograms, cache_folder)
     return result
+
+
+def _voxel_hash(channels: Sequence[Array]) -> str:
+    """Of the first channel's values, whatever type and file they were stored in."""
+    first = channels[0]
+    digest = hashlib.sha256(str(first.shape).encode())
+    for part in first:
+        digest.update(np.ascontiguousarray(part, dtype=np.float32).data)
+    return digest.hexdigest()
 
 
 def foreground_mask(label: NDArray[np.int16], dataset: Dataset) -> NDArray[np.bool_]:
@@ -137,7 +169,7 @@ def _save_arrays(path: Path, arrays: dict[str, Array]) -> None:
 
 
 def _pooled(
-    cases: tuple[CaseFingerprint, ...], channel_count: int, cache_folder: Path
+    cases: Sequence[CaseFingerprint], channel_count: int, cache_folder: Path
 ) -> tuple[Intensities | None, ...]:
     parts: list[list[Histogram]] = [[] for _ in range(channel_count)]
     for case in cases:

@@ -242,7 +242,7 @@ def test_an_added_data_set_redoes_only_its_own(
     assert "Dataset904_Added" in caplog.text
 
 
-def test_a_damaged_case_is_named_and_the_others_are_done(
+def test_a_damaged_case_stops_everything_or_is_left_out(
     tmp_path: Path, looks: tuple[Look, ...], command: Callable[..., Any]
 ) -> None:
     root = Root(tmp_path / "root")
@@ -251,9 +251,14 @@ def test_a_damaged_case_is_named_and_the_others_are_done(
     damaged.write_bytes(damaged.read_bytes()[:500])
     said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1)
     assert said.status == 1
-    assert "1 problem; the rest is done:" in said.err  # named once, though planning and preprocessing both met it
-    assert f"{B}, case case_002: {damaged}: cannot be read" in said.err
+    assert str(damaged) in said.err
+    assert "1 error, 0 warnings" in said.err
     assert "Traceback" not in said.out + said.err
+    assert not root.plan("CT_segmentation").exists()
+
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1, "--exclude-broken")
+    assert said.status == 0
+    assert f"left out: case case_002 of {B}" in said.out
     for name in (A, B, C):
         for configuration in ("2d", "3d_fullres"):
             stored = {path.stem for path in root.cases(name, configuration).glob("*.json")}

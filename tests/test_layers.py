@@ -14,7 +14,7 @@ LEVELS = (  # low to high; a module imports its own room and lower levels
     {"records", "errors", "files", "paths", "settings", "progress"},
     {"data", "networks", "losses", "metrics"},
     {"planners", "preprocessing"},
-    {"training", "inference"},
+    {"training", "inference", "preparation"},
     {"tasks"},
     {"experiments"},
     {"report"},

@@ -58,8 +58,8 @@ def test_two_groups_are_planned_and_other_tasks_left_in_peace(
     plan = read_record(root.plan("MRI_segmentation"), Plan)
     assert [part.dataset[7:10] for part in plan.datasets] == ["001", "002", "003"]
     assert not root.plan("CT_segmentation").exists()
-    assert {path.name for path in root.preprocessed.iterdir()} == {
-        "MRI_segmentation", *(dataset.name for dataset in groups["MRI_segmentation"]),
+    assert {path.name for path in root.preprocessed.iterdir() if not path.name.startswith(".")} == {
+        "MRI_segmentation", "integrity.json", "integrity.txt", *(dataset.name for dataset in groups["MRI_segmentation"]),
     }  # fmt: skip
 
 

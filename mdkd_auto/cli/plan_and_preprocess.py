@@ -9,13 +9,21 @@ from mdkd_auto.errors import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    made = parser("Fingerprint, plan and preprocess the data sets of the raw folder. Run again, it does what is new.")
+    made = parser(
+        "Check, fingerprint, plan and preprocess the data sets of the raw folder. Run again, it does what is new.\n"
+        "Errors in the data are listed all at once and stop it before anything is planned."
+    )
     made.add_argument("-g", "--group", help="only this group: CT, MRI, CXR (default: every group)")
     made.add_argument("-c", "--configuration", action="append", choices=("2d", "3d_fullres"), default=[],
                       help="only this configuration; may be repeated (default: all that the plan has)")  # fmt: skip
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
     made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
                       help="input channel of a data set, by name or number: 001=T1c")  # fmt: skip
+    only = made.add_mutually_exclusive_group()
+    only.add_argument("--verify-only", action="store_true", help="check every file, fingerprint, and stop")
+    only.add_argument("--plan-only", action="store_true", help="check and plan, without preprocessing")
+    made.add_argument("--exclude-broken", action="store_true",
+                      help="leave out cases with errors instead of stopping")  # fmt: skip
     made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits")
     made.add_argument("-j", "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes")
     return run(made, _work, argv)
@@ -23,17 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
-    from mdkd_auto import pipeline
+    from mdkd_auto import preparation  # not the pipeline: this command has no use for torch
+    from mdkd_auto.data.raw import find_name
 
+    if arguments.verify_only:
+        preparation.verify(
+            root, arguments.group, exclude_broken=arguments.exclude_broken, workers=arguments.workers
+        )
+        return 0
     channels = {}
-    names = pipeline.dataset_names(root, arguments.group) if arguments.channel else []
+    names = preparation.dataset_names(root, arguments.group) if arguments.channel else []
     for text in arguments.channel:
         dataset, equals, channel = text.partition("=")
         if not equals or not channel:
             raise SettingsError(f"--channel {text!r}: expected DATASET=CHANNEL, such as 001=T1c")
-        channels[pipeline.find_name(dataset, names)] = channel
-    outcome = pipeline.plan_and_preprocess(
+        channels[find_name(dataset, names)] = channel
+    outcome = preparation.plan_and_preprocess(
         root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
-        channels=channels, replan=arguments.replan, workers=arguments.workers,
+        channels=channels, replan=arguments.replan, exclude_broken=arguments.exclude_broken,
+        preprocess=not arguments.plan_only, workers=arguments.workers,
     )  # fmt: skip
     return report_problems(outcome.problems)

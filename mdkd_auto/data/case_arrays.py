@@ -1,19 +1,24 @@
 """A case's files read and checked: channels on one grid, finite voxels, a label that dataset.json declares."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.data.images import Image, read_image, same_geometry
+from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image
+from mdkd_auto.data.problems import Finding
 from mdkd_auto.errors import ImageError
 from mdkd_auto.files import content_hash, file_hash
 from mdkd_auto.records import Case, Dataset, Triple
 
 Array = NDArray[Any]
 LABEL_TYPE = np.int16
+COUNTING_RANGE = 1 << 16  # whole numbers within this range are counted, not sorted
+COPIES_WHILE_READING = 6  # file, decompressed, canonical, float32 (twice an int16), masks
+USUAL_COMPRESSION = 4  # of formats that do not say how large they are
 
 
 class CaseArrays(NamedTuple):
@@ -22,37 +27,88 @@ class CaseArrays(NamedTuple):
     channels: tuple[Array, ...]
     spacing_mm: Triple | None  # of the file, else what dataset.json states, else None
     label: NDArray[np.int16] | None
+    orientation: str  # where the file's own axes point, such as LPS; "" where unknown
 
 
 def read_case_arrays(case: Case, dataset: Dataset, channels: Sequence[int] | None = None) -> CaseArrays:
     """Read the channels asked for (all by default) and the label. Raises ImageError naming the file."""
+    arrays, findings = inspect_case(case, dataset, channels)
+    if arrays is None:
+        first = findings[0]
+        raise ImageError(f"{first.file}: {first.found}", first.kind)
+    return arrays
+
+
+def inspect_case(
+    case: Case, dataset: Dataset, channels: Sequence[int] | None = None
+) -> tuple[CaseArrays | None, list[Finding]]:
+    """Like :func:`read_case_arrays`, with everything that is wrong instead of the first; None where anything is."""
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
-    images = [read_finite(file) for file in files]
-    for file, image in zip(files[1:], images[1:], strict=True):
-        _require_same_grid(images[0], image, files[0], file)
+    label_file = Path(case.label) if case.label is not None and dataset.task == "segmentation" else None
+    findings: list[Finding] = []
+    read = [(file, image) for file in files if (image := _read(read_finite, file, findings)) is not None]
+    for file, image in read[1:]:
+        findings += _off_grid(image, file, *read[0])
     label = None
-    if case.label is not None and dataset.task == "segmentation":
-        label_file = Path(case.label)
-        mask = read_image(label_file)
-        _require_same_grid(images[0], mask, files[0], label_file)
-        label = checked_label(mask.array, label_file, dataset)
-    spacing = images[0].spacing_mm if images[0].spacing_known else dataset.spacing_mm
-    return CaseArrays(tuple(image.array for image in images), spacing, label)
+    mask = _read(read_image, label_file, findings) if label_file is not None else None
+    if mask is not None and label_file is not None:
+        if read:
+            findings += _off_grid(mask, label_file, *read[0])
+        label, wrong = checked_label(mask.array, label_file, dataset)
+        findings += wrong
+    if findings:
+        return None, findings
+    first = read[0][1]
+    spacing = first.spacing_mm if first.spacing_known else dataset.spacing_mm
+    return CaseArrays(tuple(image.array for _, image in read), spacing, label, axis_codes(first.header)), []
 
 
-def checked_label(array: Array, file: Path, dataset: Dataset) -> NDArray[np.int16]:
-    """The label as int16. Raises ImageError for fractions and for values dataset.json does not declare."""
-    values = np.unique(array)
-    if not np.all(np.isfinite(values)) or np.any(values != np.rint(values)):
-        fraction = next(value for value in values if value != np.rint(value))
-        raise ImageError(f"{file}: label value {fraction:g} is not a whole number; a label holds class numbers only")
+def _read(reader: Callable[[Path], Image], file: Path, findings: list[Finding]) -> Image | None:
+    try:
+        return reader(file)
+    except ImageError as error:
+        findings.append(Finding(error.kind, str(file), str(error).removeprefix(f"{file}: ")))
+        return None
+
+
+def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[Finding]:
+    difference = compare_geometry(first, image)
+    if difference is None:
+        return []
+    found = f"does not lie on the grid of {first_file.name}: {difference.text}"
+    return [Finding(difference.kind, str(file), found)]
+
+
+def checked_label(
+    array: Array, file: Path, dataset: Dataset
+) -> tuple[NDArray[np.int16] | None, list[Finding]]:
+    """The label as int16; None and what is wrong for fractions and values that dataset.json does not declare."""
+    if array.dtype.kind == "f":
+        wrong = array[~(np.isfinite(array) & (array == np.rint(array)))]
+        if wrong.size:
+            found = f"label value {wrong[0]:g} is not a whole number ({wrong.size} voxels hold such)"
+            return None, [Finding("label-fractional", str(file), found)]
+    values = _whole_values(array)
     declared = declared_values(dataset)
-    unknown = [int(value) for value in values if int(value) not in declared]
+    unknown = [value for value in values if value not in declared]
     if unknown:
+        kind = "label-0-255" if set(values) <= {0, 255} else "label-undeclared"
         shown = ", ".join(str(value) for value in unknown[:8])
         allowed = ", ".join(str(value) for value in sorted(declared))
-        raise ImageError(f"{file}: label values {shown} are not declared in dataset.json (declared: {allowed})")
-    return array.astype(LABEL_TYPE)
+        found = f"label values {shown} are not declared in dataset.json (declared: {allowed})"
+        return None, [Finding(kind, str(file), found)]
+    return array.astype(LABEL_TYPE), []
+
+
+def _whole_values(array: Array) -> list[int]:
+    """Sorted distinct values; counted slice by slice where they span little, much faster than sorting."""
+    low, high = int(array.min()), int(array.max())
+    if high - low >= COUNTING_RANGE:
+        return [int(value) for value in np.unique(array)]
+    counts = np.zeros(high - low + 1, dtype=np.intp)
+    for part in array:
+        counts += np.bincount(part.ravel().astype(np.intp) - low, minlength=counts.size)
+    return [int(value) + low for value in np.flatnonzero(counts)]
 
 
 def declared_values(dataset: Dataset) -> frozenset[int]:
@@ -69,6 +125,23 @@ def source_hash(case: Case, channels: Sequence[int] | None = None) -> str:
     return content_hash({"images": images, "label": label})
 
 
+def bytes_to_read(case: Case) -> int:
+    """About how much memory it takes to read and check a case: several copies of its largest channel."""
+    files = [Path(file) for file in (*case.images, *([case.label] if case.label else []))]
+    sizes = [_voxel_bytes(file) for file in files if file.is_file()]
+    return sum(sizes) + COPIES_WHILE_READING * max(sizes, default=0)
+
+
+def _voxel_bytes(path: Path) -> int:
+    """Bytes of the voxels, decompressed. A gzip stream ends with that number (modulo 4 GiB)."""
+    stored = path.stat().st_size
+    if path.name.lower().endswith(".gz") and stored > 4:
+        with open(path, "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return max(stored, int.from_bytes(file.read(4), "little"))
+    return stored if path.name.lower().endswith(".nii") else stored * USUAL_COMPRESSION
+
+
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ImageError(f"{path}: the file does not exist")
@@ -81,11 +154,5 @@ def read_finite(file: Path) -> Image:
     if not np.issubdtype(image.array.dtype, np.integer):
         bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
         if bad:
-            raise ImageError(f"{file}: {bad} voxels are NaN or infinite; replace them before use")
+            raise ImageError(f"{file}: {bad} voxels are NaN or infinite; replace them before use", "not-finite")
     return image
-
-
-def _require_same_grid(first: Image, second: Image, first_file: Path, second_file: Path) -> None:
-    difference = same_geometry(first, second)
-    if difference is not None:
-        raise ImageError(f"{second_file}: does not lie on the grid of {first_file.name}: {difference}")

@@ -8,6 +8,9 @@ from mdkd_auto.errors import ImageError, PredictionError
 from mdkd_auto.records import Case
 
 LISTED = 10  # problems shown in one message
+_UNSAFE = frozenset("$&;|<>*?\"'`:")
+_UNUSUAL = frozenset(" ()[]{}#~!%,")
+_LONGEST_NAME = 200  # bytes: file systems take 255, endings and temporary names included
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
@@ -33,13 +36,23 @@ def check_case_id(case_id: str) -> str | None:
     """What is wrong with a case name, or None."""
     if not case_id:
         return "is empty"
-    if case_id.startswith("."):
-        return "begins with a dot"
+    if case_id[0] in ".-=+@":
+        return f"begins with {case_id[0]!r}, which is hidden, an option or a formula to other programs"
     if "/" in case_id or "\\" in case_id:
         return "holds a path separator"
     if not case_id.isprintable():
         return "holds a control character"
+    unsafe = sorted(set(case_id) & _UNSAFE)
+    if unsafe:
+        return f"holds {' '.join(unsafe)}, which a shell or Windows takes for something else"
+    if len(case_id.encode()) > _LONGEST_NAME:
+        return f"is {len(case_id.encode())} bytes long; {_LONGEST_NAME} are the most"
     return None
+
+
+def is_unusual(case_id: str) -> bool:
+    """Whether a shell script must quote the name, or Windows changes it."""
+    return bool(set(case_id) & _UNUSUAL) or case_id[-1:] in {".", " "}
 
 
 def find_cases(path: Path, ending: str | None, channels: int, needed: int | None = None) -> list[Case]:

@@ -1,14 +1,18 @@
-"""dataset.json, checked field by field. What nnU-Net allows beyond these fields is accepted and ignored."""
+"""dataset.json, checked field by field; every wrong field is listed. What nnU-Net allows beyond these is ignored."""
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
 
 from mdkd_auto.data.endings import ENDINGS
-from mdkd_auto.errors import DatasetError, MdkdError
+from mdkd_auto.data.problems import Finding
+from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
 from mdkd_auto.records import Task, Triple
+
+Value = TypeVar("Value")
 
 TASKS: tuple[Task, ...] = get_args(Task)
 GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
@@ -31,55 +35,90 @@ class Description(NamedTuple):
     entries: dict[str, tuple[tuple[str, ...], str]]  # case -> images and label, as written
 
 
-def read_description(path: Path) -> Description:
-    """Read and check dataset.json. Raises DatasetError."""
+def read_description(path: Path) -> tuple[Description | None, list[Finding]]:
+    """Read and check dataset.json; None and every wrong field where it cannot be used."""
+    if not path.is_file():
+        return None, [Finding("dataset-json-missing", str(path), "the file does not exist")]
     try:
         content = read_json(path)
-    except MdkdError as error:
-        raise DatasetError(f"{error}; every data set needs a dataset.json") from None
+    except (MdkdError, OSError) as error:
+        return None, [Finding("dataset-json-syntax", str(path), str(error).removeprefix(f"{path}: "))]
     if not isinstance(content, dict):
-        raise DatasetError(f"{path}: holds {_kind(content)}; expected an object with channel_names and labels")
-    task = content.get("task", "segmentation")
-    if task not in TASKS:
-        _refuse(path, "task", task, f"one of {', '.join(TASKS)}")
-    channel_names = _channel_names(path, content)
-    labels, ignore_label = _labels(path, content, task)
-    number = content.get("numTraining")
-    if number is not None and not _is_count(number):
-        _refuse(path, "numTraining", number, "the number of training cases")
+        found = f"holds {_kind(content)}; expected an object with channel_names and labels"
+        return None, [Finding("dataset-json-syntax", str(path), found)]
+    fields = _Fields(path, content)
+    task = fields.read(_task) or "segmentation"
     segmentation = task == "segmentation"
-    return Description(
+    channel_names = fields.read(_channel_names) or ()
+    labels, ignore_label = fields.read(lambda content: _labels(content, task)) or ({}, None)
+    description = Description(
         task=task,
-        modality=_modality(path, content, channel_names),
+        modality=fields.read(lambda content: _modality(content, channel_names)) or "",
         channel_names=channel_names,
         labels=labels,
-        regions_class_order=_regions_class_order(path, content, labels) if segmentation else (),
+        regions_class_order=fields.read(lambda content: _regions_class_order(content, labels) if segmentation else ())
+        or (),
         ignore_label=ignore_label,
-        file_ending=_file_ending(path, content),
-        spacing_mm=_spacing_mm(path, content),
-        number_of_cases=number,
-        entries=_entries(path, content) if segmentation else {},
+        file_ending=fields.read(_file_ending) or "",
+        spacing_mm=fields.read(_spacing_mm),
+        number_of_cases=fields.read(_number_of_cases),
+        entries=fields.read(lambda content: _entries(content) if segmentation else {}) or {},
     )
+    return (None if fields.findings else description), fields.findings
 
 
-def _channel_names(path: Path, content: dict[str, Any]) -> tuple[str, ...]:
+class _Refused(Exception):
+    """A field that is missing or wrong."""
+
+
+class _Fields:
+    """Reads the fields one by one, and remembers every one that is wrong."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = path, content
+        self.findings: list[Finding] = []
+
+    def read(self, reader: Callable[[dict[str, Any]], Value]) -> Value | None:
+        try:
+            return reader(self.content)
+        except _Refused as refused:
+            found, expected = refused.args
+            self.findings.append(Finding("dataset-json-field", str(self.path), found, expected))
+            return None
+
+
+def _task(content: dict[str, Any]) -> Task:
+    task = content.get("task", "segmentation")
+    if task not in TASKS:
+        _refuse("task", task, f"one of {', '.join(TASKS)}")
+    return task
+
+
+def _number_of_cases(content: dict[str, Any]) -> int | None:
+    number = content.get("numTraining")
+    if number is not None and not _is_count(number):
+        _refuse("numTraining", number, "the number of training cases")
+    return number
+
+
+def _channel_names(content: dict[str, Any]) -> tuple[str, ...]:
     names = content.get("channel_names")
     expected = 'an object of channel numbers from 0, like {"0": "T1", "1": "FLAIR"}'
     if names is None and "modality" in content:
-        _refuse(path, "modality", content["modality"], f"the nnU-Net v2 field 'channel_names': {expected}; rename it")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) and name for name in names.values()):
-        _refuse(path, "channel_names", names, expected)
+        _refuse("modality", content["modality"], f"the nnU-Net v2 field 'channel_names': {expected}; rename it")
+    if not isinstance(names, dict) or not names or not all(_is_name(name) for name in names.values()):
+        _refuse("channel_names", names, expected)
     if set(names) != {str(number) for number in range(len(names))}:
-        _refuse(path, "channel_names", names, expected)
+        _refuse("channel_names", names, expected)
     return tuple(names[str(number)] for number in range(len(names)))
 
 
-def _modality(path: Path, content: dict[str, Any], channel_names: tuple[str, ...]) -> str:
+def _modality(content: dict[str, Any], channel_names: tuple[str, ...]) -> str:
     """``group`` if given; else CT or CXR by the channel names; else MRI."""
     group = content.get("group")
     if group is not None:
         if not isinstance(group, str) or not GROUP_NAME.fullmatch(group):
-            _refuse(path, "group", group, "a word of letters, digits, '-' and '.', like MRI")
+            _refuse("group", group, "a word of letters, digits, '-' and '.', like MRI")
         return group
     for name in channel_names:
         words = re.split(r"[^a-z0-9]+", name.lower())
@@ -90,82 +129,84 @@ def _modality(path: Path, content: dict[str, Any], channel_names: tuple[str, ...
     return "MRI"
 
 
-def _labels(path: Path, content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, ...]], int | None]:
+def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, ...]], int | None]:
     """Class -> values without background and ignore, and the value of ignore."""
     expected = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'
     found = content.get("labels")
     if not isinstance(found, dict) or not found:
-        _refuse(path, "labels", found, expected)
+        _refuse("labels", found, expected)
     if task != "segmentation":  # no masks: names and numbers, whatever they mean
         plain = {name: _values(value) for name, value in found.items() if name != BACKGROUND}
         return {name: values for name, values in plain.items() if values is not None}, None
     if all(name.isdigit() for name in found):
-        _refuse(path, "labels", found, f"the nnU-Net v2 order, {expected}; swap names and numbers")
+        _refuse("labels", found, f"the nnU-Net v2 order, {expected}; swap names and numbers")
     if found.get(BACKGROUND) != 0 or isinstance(found.get(BACKGROUND), bool):
-        _refuse(path, "labels.background", found.get(BACKGROUND), "0")
+        _refuse("labels.background", found.get(BACKGROUND), "0")
     labels: dict[str, tuple[int, ...]] = {}
     for name, value in found.items():
         values = _values(value)
+        if not _is_name(name):
+            _refuse("labels", found, "names that can be printed")
         if values is None:
-            _refuse(path, f"labels.{name}", value, expected)
+            _refuse(f"labels.{name}", value, expected)
         if name != BACKGROUND:
             labels[name] = values
-    return _check_values(path, labels)
+    return _check_values(labels)
 
 
-def _check_values(path: Path, labels: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], int | None]:
+def _check_values(labels: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], int | None]:
     """Values must be 1, 2, 3, ... without a gap, and ``ignore`` the next; only regions may share values."""
     ignored = labels.pop(IGNORE, None)
     used = [value for values in labels.values() for value in values]
     highest = len(set(used))
     if not used or set(used) != set(range(1, highest + 1)):
-        _refuse(path, "labels", sorted(set(used)), "values 1, 2, 3, ... without a gap; renumber labels and masks")
+        _refuse("labels", sorted(set(used)), "values 1, 2, 3, ... without a gap; renumber labels and masks")
     if len(used) != highest and not _has_regions(labels):
-        _refuse(path, "labels", labels, "a value of its own for each class")
+        _refuse("labels", labels, "a value of its own for each class")
     if ignored is not None and ignored != (highest + 1,):
-        _refuse(path, "labels.ignore", list(ignored), f"{highest + 1}, the highest label and one")
+        _refuse("labels.ignore", list(ignored), f"{highest + 1}, the highest label and one")
     return labels, None if ignored is None else ignored[0]
 
 
-def _regions_class_order(path: Path, content: dict[str, Any], labels: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+def _regions_class_order(content: dict[str, Any], labels: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     if not _has_regions(labels):
         return ()
     order = content.get("regions_class_order")
     values = {value for part in labels.values() for value in part}
     if not isinstance(order, list) or len(order) != len(labels) or not all(_is_count(v) and v in values for v in order):
-        _refuse(path, "regions_class_order", order, f"a list of {len(labels)} label values, one a region of 'labels'")
+        _refuse("regions_class_order", order, f"a list of {len(labels)} label values, one a region of 'labels'")
     return tuple(order)
 
 
-def _file_ending(path: Path, content: dict[str, Any]) -> str:
+def _file_ending(content: dict[str, Any]) -> str:
     ending = content.get("file_ending")
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
-        _refuse(path, "file_ending", ending, f"one of {', '.join(ENDINGS)}")
+        _refuse("file_ending", ending, f"one of {', '.join(ENDINGS)}")
     return ending
 
 
-def _spacing_mm(path: Path, content: dict[str, Any]) -> Triple | None:
+def _spacing_mm(content: dict[str, Any]) -> Triple | None:
     found = content.get("spacing_mm")
     if found is None:
         return None
     numbers = isinstance(found, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in found)
     if not numbers or len(found) not in {2, 3} or not all(math.isfinite(v) and v > 0 for v in found):
-        _refuse(path, "spacing_mm", found, "two (y, x) or three (z, y, x) positive numbers in mm")
+        _refuse("spacing_mm", found, "two (y, x) or three (z, y, x) positive numbers in mm")
     z, y, x = (1.0, *found) if len(found) == 2 else found
     return (float(z), float(y), float(x))
 
 
-def _entries(path: Path, content: dict[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:
+def _entries(content: dict[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:
     found = content.get("dataset", {})
     expected = 'an object like {"case": {"images": ["a_0000.nii.gz"], "label": "a.nii.gz"}}'
     if not isinstance(found, dict):
-        _refuse(path, "dataset", found, expected)
+        _refuse("dataset", found, expected)
     entries = {}
     for case_id, entry in found.items():
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if isinstance(entry, dict) else None
         if not isinstance(images, list) or not all(isinstance(v, str) for v in images) or not isinstance(label, str):
-            _refuse(path, f"dataset.{case_id}", entry, expected)
+            _refuse(f"dataset.{case_id}", entry, expected)
         entries[case_id] = (tuple(images), label)
     return entries
 
@@ -179,6 +220,11 @@ def _values(value: Any) -> tuple[int, ...] | None:
     return tuple(values) if values and all(_is_count(item) for item in values) else None
 
 
+def _is_name(value: Any) -> bool:
+    """Text that is safe to print: no control characters, which could write to a terminal what they like."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -188,6 +234,6 @@ def _kind(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _refuse(path: Path, field: str, found: Any, expected: str) -> NoReturn:
+def _refuse(field: str, found: Any, expected: str) -> NoReturn:
     what = "is missing" if found is None else f"is {_kind(found)}"
-    raise DatasetError(f"{path}: field '{field}' {what}; expected {expected}")
+    raise _Refused(f"field '{field}' {what}", f"expected {expected}")

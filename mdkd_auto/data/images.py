@@ -11,12 +11,15 @@ from mdkd_auto.data.endings import (
 )
 from mdkd_auto.data.itk import read_itk, write_itk
 from mdkd_auto.data.nifti import nifti_bytes, read_nifti
-from mdkd_auto.data.orientation import Array, Header, Image, same_geometry
+from mdkd_auto.data.orientation import Array, Header, Image, axis_codes, compare_geometry, same_geometry
 from mdkd_auto.data.planar import read_planar, write_planar
 from mdkd_auto.errors import ImageError
 from mdkd_auto.files import write_atomically
 
-__all__ = ["ENDINGS", "Header", "Image", "image_ending", "output_ending", "read_image", "same_geometry", "write_mask"]
+__all__ = [
+    "ENDINGS", "Header", "Image", "axis_codes", "compare_geometry", "image_ending", "output_ending", "read_image",
+    "same_geometry", "write_mask",
+]  # fmt: skip
 
 _READERS = {"nifti": read_nifti, "itk": read_itk, "planar": read_planar}
 
@@ -33,7 +36,7 @@ def read_image(path: Path) -> Image:
     try:
         return _READERS[_family(ending)](path, ending)
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise ImageError(f"{path}: {error}", error.kind) from None
     except MemoryError:
         raise
     except Exception as error:  # the libraries raise dozens of kinds on damaged files

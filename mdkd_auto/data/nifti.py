@@ -1,13 +1,16 @@
 """NIfTI-1 and NIfTI-2, plain or gzipped.
 
 The gzip stream is read to its end, so that its CRC is checked: nibabel alone does not, and takes damaged voxels.
+Nothing is allocated that the file cannot fill: neither header nor stream is believed.
 """
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from isal import igzip
+import psutil
+from isal import igzip, isal_zlib
 
 from mdkd_auto.data.orientation import (
     Affine,
@@ -25,20 +28,29 @@ from mdkd_auto.errors import ImageError
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_LEVEL = 2  # of isal: as small as zlib's default at a fraction of its time
+MOST_EXPANSION = 1032  # bytes that deflate can make of one
+COPIES = 2  # of the voxels, in memory at once while they are read
+SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
+MOST_READ_ON = 1 << 30  # bytes of a gzip stream after the voxels
 HEADER_BYTES = {348: 1, 540: 2}  # size of a header -> NIfTI version
 FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes that say "no extensions"
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
+class _Stored(NamedTuple):
+    """What a file holds."""
+
+    header: Any  # nibabel's
+    voxels: Array  # in file axes, as stored
+    bytes_used: int  # of the file, up to the last voxel
+
+
 def read_nifti(path: Path, ending: str) -> Image:
     """Read a NIfTI file. Raises ImageError without the file's name; :func:`images.read_image` adds it."""
-    content = path.read_bytes()
-    if content.startswith(GZIP_MAGIC):
-        content = igzip.decompress(content)  # raises on a truncated stream or a wrong CRC
-    header = _parse_header(content)
-    shape = spatial_shape(tuple(int(size) for size in header.get_data_shape()))
-    voxels = _voxels(content, header, shape)
-    if voxels.ndim == 2:
+    stored = _read(path)
+    header, dimensions = stored.header, stored.voxels.ndim
+    voxels = _grey_values(stored.voxels, header)
+    if dimensions == 2:
         voxels = voxels[:, :, None]
     affine = _affine_mm(header, voxels.shape)
     orientation = closest_orientation(affine)
@@ -51,7 +63,7 @@ def read_nifti(path: Path, ending: str) -> Image:
         header=Header(
             ending=ending,
             shape=(z, y, x),
-            dimensions=len(shape),
+            dimensions=dimensions,
             orientation=orientation,
             affine=affine,
             nifti=header.binaryblock,
@@ -80,16 +92,97 @@ def nifti_bytes(mask: Array, header: Header, compress: bool) -> bytes:
     return igzip.compress(content, compresslevel=GZIP_LEVEL) if compress else content
 
 
-def _parse_header(content: bytes) -> Any:
+def _read(path: Path) -> _Stored:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        zipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if zipped:
+            return _read_zipped(file, size)
+        stored = _parse(file, size)
+        _check_rest(size - stored.bytes_used, stored)
+        return stored
+
+
+def _read_zipped(file: IO[bytes], size: int) -> _Stored:
+    damage = (EOFError, igzip.BadGzipFile, isal_zlib.error)
+    try:
+        with igzip.IGzipFile(fileobj=file, mode="rb") as stream:
+            try:
+                stored = _parse(stream, size * MOST_EXPANSION)
+            except damage:
+                raise
+            except Exception:
+                _read_on(stream)  # where the stream is damaged, that explains a strange header
+                raise
+            _check_rest(_read_on(stream), stored)
+            return stored
+    except EOFError:
+        raise ImageError("cannot be read (truncated: its gzip stream breaks off); copy it anew", "truncated") from None
+    except damage as error:
+        words = f"cannot be read (its checksum is wrong: damaged gzip stream, {error}); copy it anew"
+        raise ImageError(words, "checksum") from None
+
+
+def _read_on(stream: IO[bytes]) -> int:
+    """The bytes left, counted up to ``MOST_READ_ON``; at the end of a gzip stream its checksum is verified."""
+    count = 0
+    while count < MOST_READ_ON and (piece := stream.read(SPARE_BYTES)):
+        count += len(piece)
+    return count
+
+
+def _check_rest(count: int, stored: _Stored) -> None:
+    if count > SPARE_BYTES + stored.bytes_used:
+        words = f"its header promises {stored.bytes_used} bytes, but {count} or more follow these"
+        raise ImageError(f"{words}: the header is wrong; copy or export it anew")
+
+
+def _parse(stream: IO[bytes], most: int) -> _Stored:
+    """The header and the voxels it promises, from a stream that holds at most ``most`` bytes."""
+    header = _parse_header(stream)
+    shape = spatial_shape(tuple(int(size) for size in header.get_data_shape()))
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise ImageError(f"it holds {dtype} voxels (colour or complex); export plain grey values, one file a channel")
+    offset = float(header["vox_offset"])
+    if not math.isfinite(offset):
+        raise ImageError(f"its header says that the voxels begin at byte {offset}; copy or export it anew")
+    begin = int(offset) or FIRST_VOXEL[HEADER_BYTES[len(header.binaryblock)]]
+    count = math.prod(shape)
+    end = begin + count * dtype.itemsize
+    if end > most:
+        raise ImageError(f"it is truncated: {most} bytes at most where its header promises {end}; copy it anew",
+                         "truncated")  # fmt: skip
+    if COPIES * end > psutil.virtual_memory().total:
+        raise ImageError(f"it takes {COPIES * end / 1e9:.0f} GB of memory, more than this machine has")
+    stream.read(begin - len(header.binaryblock))
+    content = stream.read(count * dtype.itemsize)
+    if len(content) < count * dtype.itemsize:
+        found = len(content) + begin
+        raise ImageError(f"it is truncated: {found} bytes where its header promises {end}; copy it anew", "truncated")
+    return _Stored(header, np.frombuffer(content, dtype).reshape(shape, order="F"), end)
+
+
+def _parse_header(stream: IO[bytes]) -> Any:
+    content = stream.read(min(HEADER_BYTES))
     if len(content) < min(HEADER_BYTES):
-        raise ImageError(f"it holds {len(content)} bytes, too few for a NIfTI header; copy or export it anew")
+        raise _no_header(content)
     size = next((n for n in HEADER_BYTES if n in {_integer(content, "little"), _integer(content, "big")}), None)
     if size is None:
         raise ImageError("it does not begin like a NIfTI file; is it another format with this ending?")
-    header = _header_from(content[:size])
+    content += stream.read(size - len(content))
+    if len(content) < size:
+        raise _no_header(content)
+    header = _header_from(content)
     if bytes(header["magic"].item())[:2] != b"n+":
         raise ImageError("its header is of the two-file form (.hdr and .img); convert it to one .nii.gz file")
     return header
+
+
+def _no_header(content: bytes) -> ImageError:
+    words = f"it is truncated: it holds {len(content)} bytes, too few for a NIfTI header; copy or export it anew"
+    return ImageError(words, "truncated")
 
 
 def _integer(content: bytes, order: Any) -> int:
@@ -108,22 +201,14 @@ def _header_from(block: bytes) -> Any:
     return kind(block)
 
 
-def _voxels(content: bytes, header: Any, shape: tuple[int, ...]) -> Array:
-    """Voxels in file axes: the file's integers, or float32 for floats and for integers with a scale."""
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise ImageError(f"it holds {dtype} voxels (colour or complex); export plain grey values, one file a channel")
-    first = int(header["vox_offset"]) or FIRST_VOXEL[HEADER_BYTES[len(header.binaryblock)]]
-    count = int(np.prod(shape, dtype=object))
-    needed = first + count * dtype.itemsize
-    if len(content) < needed:
-        raise ImageError(f"it is truncated: {len(content)} bytes where its header promises {needed}; copy it anew")
-    stored = np.frombuffer(content, dtype, count, first).reshape(shape, order="F")
+def _grey_values(stored: Array, header: Any) -> Array:
+    """The file's integers, or float32 for floats and for integers with a scale."""
     slope, intercept = header.get_slope_inter()
-    scaled = slope is not None and (slope, intercept or 0.0) != (1.0, 0.0)
-    if scaled:
-        return (stored.astype(np.float64) * slope + (intercept or 0.0)).astype(np.float32)
-    return stored.astype(np.float32 if dtype.kind == "f" else dtype.newbyteorder("="))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are refused by who uses them
+        if slope is not None and (slope, intercept or 0.0) != (1.0, 0.0):
+            return (stored.astype(np.float64) * slope + (intercept or 0.0)).astype(np.float32)
+        kind = np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")
+        return stored.astype(kind, copy=False)
 
 
 def _affine_mm(header: Any, shape: tuple[int, ...]) -> Affine:

@@ -5,7 +5,7 @@ An oblique image is not resampled: each of its axes takes the place of the close
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,13 @@ class Image:
         return canonical_affine(self.header.affine, self.header.orientation, self.header.shape)
 
 
+class Difference(NamedTuple):
+    """How two grids differ."""
+
+    kind: str  # shape, spacing, direction, origin
+    text: str
+
+
 def closest_orientation(affine: Affine) -> Orientation:
     """The axes and flips that bring a file's voxels closest to RAS. Raises ImageError for an unusable affine."""
     from nibabel.orientations import io_orientation
@@ -114,19 +121,38 @@ def canonical_spacing(affine: Affine, orientation: Orientation) -> Triple:
 
 def same_geometry(a: Image, b: Image) -> str | None:
     """A sentence on how two images differ in size, spacing or place; None where they lie on one grid."""
+    difference = compare_geometry(a, b)
+    return None if difference is None else difference.text
+
+
+def compare_geometry(a: Image, b: Image) -> Difference | None:
+    """How two images differ in size, spacing or place; None where they lie on one grid."""
     if a.array.shape != b.array.shape:
-        return f"the sizes differ: {a.array.shape} and {b.array.shape} voxels (z, y, x)"
+        return Difference("shape", f"the sizes differ: {a.array.shape} and {b.array.shape} voxels (z, y, x)")
     if a.spacing_known and b.spacing_known and not np.allclose(a.spacing_mm, b.spacing_mm, SPACING_TOLERANCE, 0):
-        return f"the spacings differ: {_text(a.spacing_mm)} and {_text(b.spacing_mm)} mm (z, y, x)"
+        text = f"the spacings differ: {_text(a.spacing_mm)} and {_text(b.spacing_mm)} mm (z, y, x)"
+        return Difference("spacing", text)
     first, second = a.affine, b.affine
     if first is None or second is None:
         return None
     step = np.linalg.inv(first) @ second - np.eye(4)  # voxels of a
-    if np.abs(step[:3, 3]).max() > POSITION_TOLERANCE:
-        return f"the origins differ: {_text(first[:3, 3])} and {_text(second[:3, 3])} mm (x, y, z in RAS)"
     if np.abs(step[:3, :3]).max() > DIRECTION_TOLERANCE:
-        return f"the directions of the axes differ: {_directions(first)} and {_directions(second)} (RAS)"
+        text = f"the directions of the axes differ: {_directions(first)} and {_directions(second)} (RAS)"
+        return Difference("direction", text)
+    if np.abs(step[:3, 3]).max() > POSITION_TOLERANCE:
+        text = f"the origins differ: {_text(first[:3, 3])} and {_text(second[:3, 3])} mm (x, y, z in RAS)"
+        return Difference("origin", text)
     return None
+
+
+def axis_codes(header: Header) -> str:
+    """Where the file's axes point, such as LPS; "" for images without a place in space."""
+    if header.affine is None:
+        return ""
+    codes = [""] * 3
+    for canonical, (file_axis, flip) in enumerate(zip(header.orientation.axes, header.orientation.flips, strict=True)):
+        codes[file_axis] = ("LPI" if flip else "RAS")[canonical]
+    return "".join(codes)
 
 
 def check_mask(mask: Array, shape: IntTriple) -> Array:

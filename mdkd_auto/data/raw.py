@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mdkd_auto.data.cases import check_case_id, listed, split_name, visible_files
+from mdkd_auto.data.cases import check_case_id, is_unusual, listed, split_name, visible_files
 from mdkd_auto.data.description import Description, read_description
 from mdkd_auto.data.endings import output_ending
+from mdkd_auto.data.problems import Finding, Problem, errors_of, problem
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.records import Case, Dataset
 
@@ -20,24 +21,28 @@ CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
 SPLITS = ("train", "val", "test", "")
 
 
-def find_datasets(raw: Path) -> tuple[list[Dataset], list[str]]:
-    """Every data set of the raw folder, sorted by name, and what is wrong with those that cannot be read."""
+def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
+    """Every data set of the raw folder, sorted by name, without the cases that have errors; and all that is wrong.
+
+    A data set that cannot be read is left out. Raises DatasetError where there is no raw folder.
+    """
     if not raw.is_dir():
         raise DatasetError(f"{raw}: the raw folder does not exist; make it and put DatasetNNN_Name folders into it")
     datasets: list[Dataset] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     for folder in sorted(raw.iterdir()):
         meant = folder.name.lower().startswith("dataset") or (folder / "dataset.json").is_file()
         if folder.name.startswith(".") or not folder.is_dir() or not meant:
             continue
-        try:
-            dataset = read_dataset(folder)
-        except DatasetError as error:
-            problems.append(str(error))
+        dataset, found = inspect_dataset(folder)
+        problems += found
+        if dataset is None:
             continue
         twin = next((other.name for other in datasets if other.short_name == dataset.short_name), None)
         if twin is not None:
-            problems.append(f"{folder}: has the same number as {twin}; give one of them another number")
+            problems.append(
+                problem("number-twice", f"has the same number as {twin}", dataset=dataset.name, file=folder)
+            )
         else:
             datasets.append(dataset)
     return datasets, problems
@@ -57,18 +62,37 @@ def find_name(wanted: str, names: list[str]) -> str:
 def read_dataset(folder: Path) -> Dataset:
     """Read one DatasetNNN_Name folder. Cases are sorted; only a segmentation data set has them read.
 
-    Raises DatasetError naming the file, the field, what was found, what was expected and what to do.
+    Raises DatasetError listing every error: the file or field, what was found, and what to do.
+    """
+    dataset, problems = inspect_dataset(folder)
+    for one in problems:
+        if one.severity == "warning":
+            log.warning("%s", one)
+    errors = errors_of(problems)
+    if dataset is None or errors:
+        raise DatasetError(str(errors[0]) if len(errors) == 1 else f"{folder}:{listed([str(one) for one in errors])}")
+    return dataset
+
+
+def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
+    """Like :func:`read_dataset`, without the cases whose files are wrong; and everything that is wrong.
+
+    None where the folder or its dataset.json cannot be used at all.
     """
     folder = folder.absolute()
-    if not FOLDER_NAME.fullmatch(folder.name):
-        raise DatasetError(f"{folder}: the folder is not named DatasetNNN_Name (like Dataset011_LungTumour); rename it")
-    description = read_description(folder / "dataset.json")
+    name = folder.name
+    if not FOLDER_NAME.fullmatch(name) or check_case_id(name):
+        return None, [problem("folder-name", "the folder is not named DatasetNNN_Name", dataset=name, file=folder)]
+    description, findings = read_description(folder / "dataset.json")
+    problems = [_of_dataset(name, finding) for finding in findings]
+    if description is None:
+        return None, problems
     cases: tuple[Case, ...] = ()
     if description.task == "segmentation":
-        cases = _read_cases(folder, description)
-        _compare_number(folder, description, len(cases))
-    return Dataset(
-        name=folder.name,
+        cases, more = _read_cases(folder, description)
+        problems += more
+    dataset = Dataset(
+        name=name,
         folder=str(folder),
         task=description.task,
         modality=description.modality,
@@ -80,57 +104,107 @@ def read_dataset(folder: Path) -> Dataset:
         spacing_mm=description.spacing_mm,
         cases=cases,
     )
+    return dataset, problems
 
 
-def _read_cases(folder: Path, description: Description) -> tuple[Case, ...]:
-    files = _listed_files(folder, description) if description.entries else _scanned_files(folder, description)
-    rows = read_case_table(folder / "cases.csv", set(files))
+def _of_dataset(name: str, finding: Finding, case_id: str = "") -> Problem:
+    return problem(
+        finding.kind, finding.found, dataset=name, case_id=case_id, file=finding.file, remedy=finding.remedy
+    )
+
+
+def _read_cases(folder: Path, description: Description) -> tuple[tuple[Case, ...], list[Problem]]:
+    """The cases whose files are as they should be, and what is wrong with the others."""
+    files, problems = (_listed_files if description.entries else _scanned_files)(folder, description)
+    broken = {one.case_id for one in errors_of(problems)}
+    rows, findings = read_case_table(folder / "cases.csv", set(files) | broken)
+    problems += [_of_dataset(folder.name, finding) for finding in findings]
     cases = []
     for case_id, (images, label) in sorted(files.items()):
-        row = rows.get(case_id, {})
-        patient_id = row.get("patient_id") or case_id
-        split: Any = row.get("split", "")
-        cases.append(Case(case_id=case_id, images=images, label=label, patient_id=patient_id, split=split))
-    return tuple(cases)
+        if case_id not in broken:
+            row = rows.get(case_id, {})
+            patient_id = row.get("patient_id") or case_id
+            split: Any = row.get("split", "")
+            cases.append(Case(case_id=case_id, images=images, label=label, patient_id=patient_id, split=split))
+    if not files and not errors_of(problems):
+        found = f"holds no files ending in {description.file_ending}, the file_ending of dataset.json"
+        problems.append(problem("no-cases", found, dataset=folder.name, file=folder / "imagesTr"))
+    number = description.number_of_cases
+    if number is not None and number != len(files):
+        found = f"says numTraining {number}, the folder holds {len(files)} cases"
+        problems.append(problem("number-of-cases", found, dataset=folder.name, file=folder / "dataset.json"))
+    return tuple(cases), problems + _name_problems(folder.name, sorted(files))
 
 
-def _scanned_files(folder: Path, description: Description) -> dict[str, tuple[tuple[str, ...], str]]:
-    """Case -> its images, one a channel, and its label, from imagesTr and labelsTr."""
-    ending, channels = description.file_ending, len(description.channel_names)
-    for part in ("imagesTr", "labelsTr"):
-        if not (folder / part).is_dir():
-            raise DatasetError(f"{folder}: has no folder {part}; images go to imagesTr, labels to labelsTr")
-    found: dict[str, set[int]] = {}
+def _name_problems(dataset: str, case_ids: list[str]) -> list[Problem]:
+    """Names that other programs or file systems may take amiss."""
     problems = []
-    for name in visible_files(folder / "imagesTr"):
+    lowered: dict[str, str] = {}
+    for case_id in case_ids:
+        if wrong := check_case_id(case_id):
+            problems.append(problem("case-name", f"the name {case_id!r} {wrong}", dataset=dataset, case_id=case_id))
+        elif is_unusual(case_id):
+            found = f"the name {case_id!r} holds a space or a sign with a meaning to shells"
+            problems.append(problem("case-name-unusual", found, dataset=dataset, case_id=case_id))
+        twin = lowered.setdefault(case_id.lower(), case_id)
+        if twin != case_id:
+            found = f"the names {twin!r} and {case_id!r} differ by upper and lower case only"
+            problems.append(problem("case-names-alike", found, dataset=dataset, case_id=case_id))
+    return problems
+
+
+Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one a channel, and its label
+
+
+def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:
+    """The files of imagesTr and labelsTr."""
+    ending, channels = description.file_ending, len(description.channel_names)
+    images, labels_folder = folder / "imagesTr", folder / "labelsTr"
+    missing = [part for part in (images, labels_folder) if not part.is_dir()]
+    if missing:
+        return {}, [
+            problem("folder-missing", f"has no folder {part.name}", dataset=folder.name, file=folder)
+            for part in missing
+        ]
+    problems: list[Problem] = []
+
+    def report(kind: str, file: Path, found: str, case_id: str = "") -> None:
+        problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=file))
+
+    found: dict[str, set[int]] = {}
+    for name in visible_files(images):
         named = split_name(name, ending)
         if named is not None:
             found.setdefault(named[0], set()).add(named[1])
         elif name.endswith(ending):
-            problems.append(f"imagesTr/{name}: not named {{case}}_0000{ending}")
-    labels = _labels(folder / "labelsTr", ending)
+            report("file-name", images / name, f"not named {{case}}_0000{ending}", name[: len(name) - len(ending)])
+        else:
+            report("file-unknown", images / name, f"does not end in {ending}")
+    labels = _labels(labels_folder, ending)
+    for name in sorted(set(visible_files(labels_folder)) - set(labels.values())):
+        report("file-unknown", labels_folder / name, f"does not end in {ending}")
     for case_id in sorted(found.keys() | labels.keys()):
         have = found.get(case_id, set())
-        problems += [
-            f"imagesTr/{case_id}_{channel:04d}{ending}: {'missing' if channel < channels else 'one channel too many'}"
-            for channel in sorted(have ^ set(range(channels)))
-        ]
+        if not have:
+            report("label-extra", labels_folder / labels[case_id], f"no image {case_id}_0000{ending}", case_id)
+            continue
+        for channel in sorted(have ^ set(range(channels))):
+            file = images / f"{case_id}_{channel:04d}{ending}"
+            if channel < channels:
+                name = description.channel_names[channel]
+                report("image-missing", file, f"missing (channel {channel}, {name})", case_id)
+            else:
+                report("image-extra", file, f"one channel too many; dataset.json names {channels}", case_id)
         if case_id not in labels:
-            problems.append(f"labelsTr/{case_id}{ending}: missing")
-        if wrong := check_case_id(case_id):
-            problems.append(f"case {case_id!r}: its name {wrong}")
-    if problems:
-        expected = f"{channels} image(s) a case ({', '.join(description.channel_names)}) and one label"
-        raise DatasetError(f"{folder}: images and labels do not match; expected {expected}:{listed(problems)}")
-    if not found:
-        raise DatasetError(f"{folder}: imagesTr holds no files ending in {ending}, the file_ending of dataset.json")
-    return {
+            report("label-missing", labels_folder / f"{case_id}{ending}", "missing", case_id)
+    files = {
         case_id: (
-            tuple(str(folder / "imagesTr" / f"{case_id}_{channel:04d}{ending}") for channel in range(channels)),
-            str(folder / "labelsTr" / labels[case_id]),
+            tuple(str(images / f"{case_id}_{channel:04d}{ending}") for channel in range(channels)),
+            str(labels_folder / labels.get(case_id, f"{case_id}{ending}")),
         )
         for case_id in found
     }
+    return files, problems
 
 
 def _labels(folder: Path, ending: str) -> dict[str, str]:
@@ -144,67 +218,58 @@ def _labels(folder: Path, ending: str) -> dict[str, str]:
     }
 
 
-def _listed_files(folder: Path, description: Description) -> dict[str, tuple[tuple[str, ...], str]]:
-    """Case -> images and label, from the ``dataset`` entries of dataset.json; relative to its folder."""
+def _listed_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:
+    """The files of the ``dataset`` entries of dataset.json; relative to its folder."""
     channels = len(description.channel_names)
-    files = {}
+    files: Files = {}
     problems = []
     for case_id, (images, label) in description.entries.items():
         paths = [os.path.normpath(folder / name) for name in (*images, label)]
-        if wrong := check_case_id(case_id):
-            problems.append(f"case {case_id!r}: its name {wrong}")
-        if len(images) != channels:
-            problems.append(f"case {case_id}: lists {len(images)} images for {channels} channels")
-        problems += [f"case {case_id}: {path} does not exist" for path in paths if not os.path.isfile(path)]
         files[case_id] = (tuple(paths[:-1]), paths[-1])
-    if problems:
-        raise DatasetError(f"{folder / 'dataset.json'}: field 'dataset' does not fit the files:{listed(problems)}")
-    return files
+        if len(images) != channels:
+            kind = "image-missing" if len(images) < channels else "image-extra"
+            found = f"field 'dataset' lists {len(images)} images for {channels} channels"
+            problems.append(
+                problem(kind, found, dataset=folder.name, case_id=case_id, file=folder / "dataset.json")
+            )
+        for path in paths:
+            if not os.path.isfile(path):
+                kind = "label-missing" if path == paths[-1] else "image-missing"
+                found = "does not exist; field 'dataset' of dataset.json names it"
+                problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=path))
+    return files, problems
 
 
-def _compare_number(folder: Path, description: Description, found: int) -> None:
-    if description.number_of_cases is not None and description.number_of_cases != found:
-        log.warning(
-            "%s: dataset.json says numTraining %d, the folder holds %d cases; the folder counts",
-            folder.name,
-            description.number_of_cases,
-            found,
-        )
-
-
-def read_case_table(path: Path, case_ids: set[str]) -> dict[str, dict[str, str]]:
+def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str, str]], list[Finding]]:
     """cases.csv as case -> {patient_id, split, label}, of the columns it has; {} without a file.
 
-    Raises DatasetError listing the rows that name no case, a case twice, or a split other than train, val, test.
+    Rows that name no case, a case twice, or a split other than train, val, test are found wrong.
     """
     if not path.is_file():
-        return {}
+        return {}, []
     try:
         text = path.read_text(encoding="utf-8-sig")
         reader = csv.reader(text.splitlines(), strict=True)
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 text ({error}); save it as 'CSV UTF-8'") from None
+        return {}, [Finding("cases-csv", str(path), f"not UTF-8 text ({error})", "save it as 'CSV UTF-8'")]
     except csv.Error as error:
-        raise DatasetError(f"{path}: not a table of comma-separated values ({error})") from None
+        return {}, [Finding("cases-csv", str(path), f"not a table of comma-separated values ({error})")]
     rows = [(number, row) for number, row in rows if any(row)]
     columns = rows[0][1] if rows else []
     if columns.count("case_id") != 1 or len(set(columns)) != len(columns):
-        raise DatasetError(
-            f"{path}: the first row is {columns}; expected case_id and any of {', '.join(CASE_COLUMNS[1:])}, "
-            "each once, separated by commas"
-        )
+        expected = f"expected case_id and any of {', '.join(CASE_COLUMNS[1:])}, each once, separated by commas"
+        return {}, [Finding("cases-csv", str(path), f"the first row is {columns}", expected)]
     table: dict[str, dict[str, str]] = {}
-    problems = []
+    findings = []
     for number, cells in rows[1:]:
         row = {name: cell for name, cell in zip(columns, cells, strict=False) if name in CASE_COLUMNS}
         case_id = row["case_id"] if len(cells) == len(columns) else ""
         row["split"] = row.get("split", "").lower()
-        problems += [f"row {number}: {problem}" for problem in _row_problems(row, cells, columns, case_ids, table)]
+        wrong = _row_problems(row, cells, columns, case_ids, table)
+        findings += [Finding("cases-csv", str(path), f"row {number}: {text}") for text in wrong]
         table[case_id] = row
-    if problems:
-        raise DatasetError(f"{path}: {len(problems)} wrong row(s); correct or remove them:{listed(problems)}")
-    return table
+    return table, findings
 
 
 def _row_problems(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from mdkd_auto import pipeline
@@ -147,9 +149,9 @@ def test_a_changed_case_changes_what_saw_it(
 ) -> None:
     root = copied(planned)
     case = experiment.splits[C].folds[0].train[0]
-    other = experiment.splits[C].folds[0].val[0]
-    images = root.raw / C / "imagesTr"
-    (images / f"{case}_0000.nii.gz").write_bytes((images / f"{other}_0000.nii.gz").read_bytes())
+    path = root.raw / C / "imagesTr" / f"{case}_0000.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine), path)  # type: ignore[attr-defined]
     for job in all_jobs(experiment):
         finish(experiment_in(root), job)
     pipeline.plan_and_preprocess(root)

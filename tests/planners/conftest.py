@@ -54,6 +54,8 @@ def make_fingerprint(
         CaseFingerprint(
             case_id=f"case_{index}",
             source_hash="",
+            voxel_hash=f"{dataset.name} {index}",
+            orientation="RAS",
             shape=shape,
             spacing_mm=spacing or (1.0, 1.0, 1.0),
             spacing_known=spacing is not None,
@@ -62,6 +64,7 @@ def make_fingerprint(
             integer_valued=True,
             image_minimum=(extremes[0],) * channels,
             image_maximum=(extremes[1],) * channels,
+            labelled_voxels=0 if lesion_mm is None else 50,
             foreground=(foreground,) * channels,
             lesions=lesions,
         )

@@ -84,13 +84,13 @@ def test_pooled_intensities_are_those_of_all_foreground_voxels(tmp_path: Path) -
 
 def test_only_new_and_changed_cases_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = module.read_case_arrays
+    original = module.inspect_case
 
     def counting(case: Case, dataset: Dataset) -> object:
         read.append(case.case_id)
         return original(case, dataset)
 
-    monkeypatch.setattr(module, "read_case_arrays", counting)
+    monkeypatch.setattr(module, "inspect_case", counting)
     first, second = volume_case(tmp_path, "a", 1), volume_case(tmp_path, "b", 2)
     once, _ = fingerprint_dataset(volumes(tmp_path, first), tmp_path / "cache")
     again, _ = fingerprint_dataset(volumes(tmp_path, first), tmp_path / "cache")
@@ -107,7 +107,7 @@ def test_only_new_and_changed_cases_are_read(tmp_path: Path, monkeypatch: pytest
 
 def test_bad_cases_are_named_and_left_out(tmp_path: Path) -> None:
     good = volume_case(tmp_path, "good", 1)
-    wrong_value = volume_case(tmp_path, "value", 2, np.full((12, 14, 10), 255, dtype=np.int16))
+    wrong_value = volume_case(tmp_path, "value", 2, np.full((12, 14, 10), 7, dtype=np.int16))
     wrong_shape = volume_case(tmp_path, "shape", 3, np.zeros((12, 14, 9), dtype=np.int16))
     fraction = volume_case(tmp_path, "fraction", 4, np.full((12, 14, 10), 0.5, dtype=np.float32))  # type: ignore[arg-type]
     damaged = volume_case(tmp_path, "damaged", 5)
@@ -116,11 +116,13 @@ def test_bad_cases_are_named_and_left_out(tmp_path: Path) -> None:
     fingerprint, problems = fingerprint_dataset(dataset, tmp_path / "cache")
     assert [case.case_id for case in fingerprint.cases] == ["good"]
     assert len(problems) == 4
-    assert "case value" in problems[0]
-    assert "value.nii.gz: label values 255 are not declared in dataset.json (declared: 0, 1)" in problems[0]
-    assert "shape.nii.gz: does not lie on the grid" in problems[1]
-    assert "0.5 is not a whole number" in problems[2]
-    assert "damaged_0000.nii.gz" in problems[3]
+    assert [(problem.case_id, problem.kind) for problem in problems] == [
+        ("value", "label-undeclared"), ("shape", "shape"), ("fraction", "label-fractional"), ("damaged", "unreadable"),
+    ]  # fmt: skip
+    assert "value.nii.gz: label values 7 are not declared in dataset.json (declared: 0, 1)" in str(problems[0])
+    assert "shape.nii.gz: does not lie on the grid" in str(problems[1])
+    assert "0.5 is not a whole number" in str(problems[2])
+    assert "damaged_0000.nii.gz" in str(problems[3])
 
 
 def test_pictures_without_spacing_are_measured_in_pixels(tmp_path: Path) -> None:

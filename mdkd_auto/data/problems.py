@@ -1,0 +1,150 @@
+"""What can be wrong with raw data: every kind by name, whether it stops the work, and what to do about it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from mdkd_auto.records import Dataset, Record
+
+Severity = Literal["error", "warning"]
+CASES_SHOWN = 5  # of one kind of warning on the screen; the written report names all
+
+
+class Kind(NamedTuple):
+    """An error stops the work or, on request, its case is left out; a warning is said and does not stop."""
+
+    severity: Severity
+    remedy: str
+
+
+KINDS: dict[str, Kind] = {
+    # the folder and its description
+    "folder-name": Kind("error", "rename it to DatasetNNN_Name, like Dataset011_LungTumour"),
+    "folder-missing": Kind("error", "images go to imagesTr, labels to labelsTr"),
+    "number-twice": Kind("error", "give one of them another number"),
+    "dataset-json-missing": Kind("error", "every data set needs a dataset.json; see docs/raw_data.md"),
+    "dataset-json-syntax": Kind("error", "correct the file; a JSON checker shows the place"),
+    "dataset-json-field": Kind("error", "correct the field"),
+    "number-of-cases": Kind("warning", "the folder counts; correct numTraining if files are not missing"),
+    "cases-csv": Kind("error", "correct or remove the row"),
+    "too-few-cases": Kind("error", "add cases of other patients"),
+    "splits": Kind("error", "correct cases.csv or splits_final.json"),
+    # files of cases
+    "no-cases": Kind("error", "put images named {case}_0000 with this ending there, or correct file_ending"),
+    "image-missing": Kind("error", "add the file, or remove the case's other files"),
+    "image-extra": Kind("error", "remove the file, or name its channel in dataset.json"),
+    "label-missing": Kind("error", "add the label, or remove the case's images"),
+    "label-extra": Kind("error", "add the images of this case, or remove the label"),
+    "file-name": Kind("error", "name images {case}_0000, one number a channel"),
+    "file-unknown": Kind("warning", "it is not read; remove it if it is not meant to be there"),
+    "case-name": Kind("error", "rename the files of the case: letters, digits, '_', '-' and '.' are safe"),
+    "case-name-unusual": Kind("warning", "scripts must quote it; letters, digits, '_', '-' and '.' are safe"),
+    "case-names-alike": Kind("warning", "some file systems take them for one; rename one of them"),
+    # contents of files
+    "unreadable": Kind("error", "copy or export it anew"),
+    "truncated": Kind("error", "the file breaks off: copy it anew and compare the sizes"),
+    "checksum": Kind("error", "its bytes changed after it was written: copy it anew"),
+    "not-finite": Kind("error", "replace NaN and infinite voxels, or export the image anew"),
+    "absurd-values": Kind("error", "no scanner writes such values: export the image anew"),
+    "unusual-values": Kind("warning", "look at the image: a wrong scale or a foreign object?"),
+    "constant-image": Kind("error", "the image shows nothing: export it anew or remove the case"),
+    "shape": Kind("error", "resample the file to the image's grid"),
+    "spacing": Kind("error", "correct the header, or resample the file to the image's grid"),
+    "origin": Kind("error", "correct the header, or resample the file to the image's grid"),
+    "direction": Kind("error", "correct the header, or resample the file to the image's grid"),
+    "label-undeclared": Kind("error", "declare the value in dataset.json, or correct the label"),
+    "label-fractional": Kind("error", "a label holds whole class numbers: resample it with nearest neighbour"),
+    "label-0-255": Kind("error", "a mask of 0 and 255: replace 255 by the class number 1"),
+    "label-empty": Kind("warning", "right for an image without a lesion; else draw the label"),
+    "label-full": Kind("warning", "every voxel is labelled: is it the inverse, or a crop?"),
+    # cases compared
+    "orientation": Kind("warning", "read in canonical orientation; check that its axes are really so"),
+    "spacing-unusual": Kind("warning", "check the voxel size in the header"),
+    "mixed-dimensions": Kind("warning", "2-D images and volumes in one data set share only the 2d configuration"),
+    "same-image": Kind("error", "one patient twice may be trained and tested on: remove one, or name one patient_id"),
+    "same-image-same-patient": Kind("warning", "the image counts twice; remove one"),
+    "same-image-other-dataset": Kind("error", "a source would see the target's test images: remove one of them"),
+    "same-patient-other-dataset": Kind("warning", "if it is one person, tests are not independent; else rename one"),
+    "not-checked": Kind("error", "see the message; run the command again"),
+}
+
+
+class Problem(Record, frozen=True, kw_only=True):
+    """One thing that is wrong, and where."""
+
+    kind: str  # of KINDS
+    severity: Severity
+    dataset: str
+    case_id: str = ""  # "" where the whole data set is concerned
+    file: str = ""
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = self.file or self.dataset
+        return f"{where}: {self.found}; {self.remedy}"
+
+
+class Finding(NamedTuple):
+    """A problem seen by code that does not know the data set: kind, file, what was found."""
+
+    kind: str
+    file: str
+    found: str
+    remedy: str = ""  # "": that of the kind
+
+
+def problem(
+    kind: str, found: str, *, dataset: str, case_id: str = "", file: object = "", remedy: str = ""
+) -> Problem:
+    """A problem of a known kind, with the kind's remedy unless a better one is at hand."""
+    severity, usual = KINDS[kind]
+    return Problem(
+        kind=kind, severity=severity, dataset=dataset, case_id=case_id, file=str(file), found=found,
+        remedy=remedy or usual,
+    )  # fmt: skip
+
+
+def errors_of(problems: Iterable[Problem]) -> list[Problem]:
+    """Those that stop the work."""
+    return [one for one in problems if one.severity == "error"]
+
+
+def without_broken(datasets: Sequence[Dataset], problems: Iterable[Problem]) -> list[Dataset]:
+    """The data sets without the cases that have errors; one with an error of its own goes as a whole."""
+    errors = errors_of(problems)
+    broken = {(one.dataset, one.case_id) for one in errors}
+    kept = []
+    for dataset in datasets:
+        if (dataset.name, "") in broken:
+            continue
+        cases = tuple(case for case in dataset.cases if (dataset.name, case.case_id) not in broken)
+        if cases or not dataset.cases:  # a classification data set has no cases here
+            kept.append(msgspec.structs.replace(dataset, cases=cases))
+    return kept
+
+
+def problems_text(problems: Sequence[Problem], full: bool = True) -> str:
+    """All problems, errors first, by data set and kind. Without ``full`` long lists of warnings are cut short."""
+    errors, warnings = errors_of(problems), [one for one in problems if one.severity == "warning"]
+    lines = [f"{len(errors)} error{_s(errors)}, {len(warnings)} warning{_s(warnings)}"]
+    for title, part, limit in (("ERROR", errors, None), ("warning", warnings, None if full else CASES_SHOWN)):
+        groups: dict[tuple[str, str, str], list[Problem]] = {}
+        for one in part:
+            groups.setdefault((one.dataset, one.kind, one.remedy), []).append(one)
+        for (dataset, kind, remedy), members in sorted(groups.items()):
+            lines.append(f"{title} {kind} in {dataset}: {remedy}")
+            lines += [f"    {_line(one)}" for one in members[:limit]]
+            if limit is not None and len(members) > limit:
+                lines.append(f"    and {len(members) - limit} more")
+    return "\n".join(lines) + "\n"
+
+
+def _line(one: Problem) -> str:
+    where = f"case {one.case_id}: " if one.case_id and one.case_id not in one.file.rsplit("/", 1)[-1] else ""
+    return f"{where}{one.file}{': ' if one.file else ''}{one.found}"
+
+
+def _s(items: Sequence[object]) -> str:
+    return "" if len(items) == 1 else "s"

@@ -1,0 +1,269 @@
+"""From the raw folder to preprocessed cases: verify, plan, split, preprocess. Nothing here needs torch.
+
+Every step is done for all groups before the next begins, so that what is wrong is said before hours are spent.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from mdkd_auto.data.problems import Problem, errors_of, problem, problems_text, without_broken
+from mdkd_auto.data.raw import find_datasets
+from mdkd_auto.data.splits import MIN_PATIENTS, make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.errors import DatasetError, MdkdError, PlanError
+from mdkd_auto.files import read_record, write_json, write_text
+from mdkd_auto.paths import Root
+from mdkd_auto.planners.describe import describe_changes, plan_text
+from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
+from mdkd_auto.planners.group import plan_group
+from mdkd_auto.planners.integrity import check_dataset, check_group
+from mdkd_auto.preprocessing.dataset import preprocess_dataset
+from mdkd_auto.progress import progress
+from mdkd_auto.records import Dataset, Fingerprint, Plan, Splits
+
+logger = logging.getLogger(__name__)
+
+SPLIT_SEED = 0
+TASK = "segmentation"  # the one this version trains
+
+
+class Outcome(NamedTuple):
+    """What a command did: files written or cases done, and what went wrong, by case or data set."""
+
+    done: int
+    skipped: int
+    problems: tuple[str, ...]
+
+
+class Verified(NamedTuple):
+    """Data sets by group, without what was left out, and all that is known of them before planning."""
+
+    groups: dict[str, list[Dataset]]
+    fingerprints: dict[str, Fingerprint]
+    splits: dict[str, Splits]
+    problems: tuple[Problem, ...]
+
+
+def plan_and_preprocess(
+    root: Root,
+    group: str | None = None,
+    *,
+    configurations: tuple[str, ...] = (),
+    memory_gb: float = 8.0,
+    channels: Mapping[str, str] | None = None,
+    replan: bool = False,
+    exclude_broken: bool = False,
+    preprocess: bool = True,
+    workers: int = 1,
+) -> Outcome:
+    """Verify, plan and preprocess every group (or one) of the raw folder; what is done is not done again.
+
+    Raises DatasetError listing everything where the data have errors, unless the broken cases are to be left out.
+    """
+    with _alone(root):
+        verified = verify(root, group, exclude_broken=exclude_broken, workers=workers)
+        plans = {
+            name: _plan(root, name, datasets, verified.fingerprints, memory_gb, channels or {}, replan)
+            for name, datasets in verified.groups.items()
+        }
+        for name, splits in verified.splits.items():
+            _store_splits(root, name, splits)
+        if not preprocess:
+            return Outcome(0, 0, ())
+        outcomes = [
+            _preprocess(root, plan, verified.groups[name], configurations, workers) for name, plan in plans.items()
+        ]
+    return Outcome(
+        sum(outcome.done for outcome in outcomes),
+        sum(outcome.skipped for outcome in outcomes),
+        tuple(problem for outcome in outcomes for problem in outcome.problems),
+    )
+
+
+# --- verification ---------------------------------------------------------------------------------------------------
+
+
+def verify(root: Root, group: str | None = None, *, exclude_broken: bool = False, workers: int = 1) -> Verified:
+    """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
+
+    Raises DatasetError listing every error, unless the broken cases are to be left out.
+    """
+    groups, problems = find_groups(root, group, broken_too=True)
+    fingerprints: dict[str, Fingerprint] = {}
+    for datasets in groups.values():
+        for dataset in datasets:
+            with progress(f"checking {dataset.name}") as advance:
+                cache = root.fingerprint_cache(dataset.name)
+                fingerprints[dataset.name], found = fingerprint_dataset(dataset, cache, workers, advance)
+            problems += found + check_dataset(dataset, fingerprints[dataset.name])
+        problems += check_group(datasets, fingerprints)
+    sound = {name: without_broken(datasets, problems) for name, datasets in groups.items()}
+    splits: dict[str, Splits] = {}
+    for datasets in sound.values():
+        for dataset in datasets:
+            made = _make_splits(root, dataset)
+            if isinstance(made, Splits):
+                splits[dataset.name] = made
+            else:
+                problems.append(made)
+    sound = {name: kept for name, datasets in sound.items() if (kept := without_broken(datasets, problems))}
+    _report(root, problems, exclude_broken)
+    if not sound:
+        raise DatasetError(f"{root.raw}: every {TASK} data set has errors; see {root.integrity}")
+    for datasets in sound.values():
+        for dataset in datasets:
+            fingerprints[dataset.name] = _only(fingerprints[dataset.name], dataset, root)
+            write_json(root.fingerprint(dataset.name), fingerprints[dataset.name])
+    return Verified(sound, fingerprints, splits, tuple(problems))
+
+
+def find_groups(
+    root: Root, group: str | None = None, *, broken_too: bool = False
+) -> tuple[dict[str, list[Dataset]], list[Problem]]:
+    """Data sets of the raw folder by group (all, or the one named: CT or CT_segmentation), and what is wrong.
+
+    Without ``broken_too`` a data set with an error of its own is left out, and a warning says so. What is wrong with
+    data sets of other groups than the one named does not count.
+    """
+    datasets, problems = find_datasets(root.raw)
+    if not broken_too:
+        for one in errors_of(problems):
+            logger.warning("left out: %s", one)
+        datasets = without_broken(datasets, problems)
+    groups: dict[str, list[Dataset]] = {}
+    for dataset in datasets:
+        if dataset.task == TASK:
+            groups.setdefault(dataset.group, []).append(dataset)
+        else:
+            logger.info("%s: a %s data set, left in peace", dataset.name, dataset.task)
+    if group is not None:
+        wanted = [name for name in groups if name.lower() in (group.lower(), f"{group}_{TASK}".lower())]
+        if not wanted:
+            raise DatasetError(f"{root.raw}: no group {group!r}; found: {', '.join(sorted(groups)) or 'none'}")
+        groups = {name: groups[name] for name in wanted}
+        chosen = {dataset.name for datasets in groups.values() for dataset in datasets}
+        for one in problems:
+            if one.severity == "error" and one.dataset not in chosen and broken_too:
+                logger.warning("not of group %s, or of unknown group: %s", group, one)
+        problems = [one for one in problems if one.dataset in chosen]
+    if not groups:
+        listing = f":\n{problems_text(problems)}" if problems else ""
+        raise DatasetError(
+            f"{root.raw}: no {TASK} data set; put DatasetNNN_Name folders in nnU-Net's layout there{listing}"
+        )
+    return groups, problems
+
+
+def dataset_names(root: Root, group: str | None = None) -> list[str]:
+    """Names of the data sets that can be planned."""
+    groups, _ = find_groups(root, group)
+    return [dataset.name for datasets in groups.values() for dataset in datasets]
+
+
+def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
+    """Write all problems, show them, and stop at errors."""
+    errors = errors_of(problems)
+    write_json(root.integrity, problems)
+    write_text(root.integrity.with_suffix(".txt"), problems_text(problems))
+    if not errors or exclude_broken:
+        logger.info("integrity: %s-> %s", problems_text(problems, full=False), root.integrity)
+        for one in errors:
+            logger.warning("left out: %s", f"case {one.case_id} of {one.dataset}" if one.case_id else one.dataset)
+        return
+    raise DatasetError(
+        f"the data have errors; nothing was planned.\n{problems_text(problems, full=False)}"
+        f"-> {root.integrity}\nMend them, or leave the broken cases out with --exclude-broken"
+    )
+
+
+def _make_splits(root: Root, dataset: Dataset) -> Splits | Problem:
+    """The data set's splits, those stored before kept where they can be; or why it cannot be split."""
+    path = root.splits(dataset.name)
+    patients = len({case.patient_id for case in dataset.cases})
+    try:
+        existing = read_splits(path) if path.is_file() else None
+        return make_splits(dataset, SPLIT_SEED, existing=existing, raw_splits=read_raw_splits(dataset))
+    except MdkdError as error:
+        kind = "too-few-cases" if patients < MIN_PATIENTS else "splits"
+        return problem(kind, str(error), dataset=dataset.name, file=dataset.folder)
+
+
+def _only(fingerprint: Fingerprint, dataset: Dataset, root: Root) -> Fingerprint:
+    """The fingerprint of the cases that the data set still has."""
+    kept = {case.case_id for case in dataset.cases}
+    cases = [case for case in fingerprint.cases if case.case_id in kept]
+    if len(cases) == len(fingerprint.cases):
+        return fingerprint
+    return pooled_fingerprint(dataset, cases, root.fingerprint_cache(dataset.name))
+
+
+# --- planning and preprocessing -------------------------------------------------------------------------------------
+
+
+def _plan(
+    root: Root, name: str, datasets: list[Dataset], fingerprints: Mapping[str, Fingerprint], memory_gb: float,
+    channels: Mapping[str, str], replan: bool,
+) -> Plan:  # fmt: skip
+    """Plan one group; says on the screen what was decided and what changed."""
+    path = root.plan(name)
+    previous = read_record(path, Plan, PlanError) if path.is_file() else None
+    names = {dataset.name for dataset in datasets}
+    own = {key: value for key, value in channels.items() if key in names}
+    plan = plan_group(datasets, fingerprints, memory_gb, own, previous, replan)
+    text = plan_text(plan)
+    if previous is not None:
+        changes = describe_changes(previous, plan)
+        text += "\nChanges since the last plan:\n" + "\n".join(f"  {change}" for change in changes or ("none",)) + "\n"
+    write_json(path, plan)
+    write_text(path.with_suffix(".txt"), text)
+    logger.info("%s\n-> %s", text, path)
+    return plan
+
+
+def _store_splits(root: Root, dataset: str, splits: Splits) -> None:
+    path = root.splits(dataset)
+    if path.is_file() and read_splits(path) == splits:
+        return
+    write_splits(path, splits)
+    folds, train, val = len(splits.folds), len(splits.folds[0].train), len(splits.folds[0].val)
+    logger.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s",
+                dataset, folds, train, val, len(splits.test), path)  # fmt: skip
+
+
+def _preprocess(
+    root: Root, plan: Plan, datasets: list[Dataset], configurations: tuple[str, ...], workers: int
+) -> Outcome:
+    """Preprocess the data sets of one group in the configurations asked for (all by default)."""
+    done = skipped = 0
+    problems = []
+    for part in plan.configurations:
+        if configurations and part.configuration not in configurations:
+            continue
+        for dataset in [dataset for dataset in datasets if dataset.name in part.datasets]:
+            folder = root.cases(dataset.name, part.configuration)
+            with progress(f"preprocessing {dataset.name} {part.configuration}") as advance:
+                outcome = preprocess_dataset(dataset, plan, part.configuration, folder, workers, advance)
+            logger.info("%s %s: %d preprocessed, %d unchanged, %d failed -> %s", dataset.name, part.configuration,
+                        outcome.done, outcome.skipped, len(outcome.failed), folder)  # fmt: skip
+            done, skipped = done + outcome.done, skipped + outcome.skipped
+            problems += [f"{dataset.name}, case {case}: {problem}" for case, problem in outcome.failed]
+    return Outcome(done, skipped, tuple(problems))
+
+
+@contextmanager
+def _alone(root: Root) -> Iterator[None]:
+    """Two commands may not plan one root at a time: the second waits."""
+    root.preprocessed.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root.preprocessed / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another command is planning in %s; waiting for it", root.folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

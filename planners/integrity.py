@@ -1,0 +1,118 @@
+"""What is wrong with images that can be read: seen from their fingerprints, case by case and compared."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mdkd_auto.data.problems import Problem, problem
+from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint
+
+ABSURD_VALUE = 1e8  # no scanner writes such
+UNUSUAL_VALUE = 1e6
+UNUSUAL_VALUE_OF = {"CT": 32768.0}  # Hounsfield units fit into 16 bits
+USUAL_SPACING_MM = (0.02, 20.0)
+USUAL_SPACING_FACTOR = 3.0  # of the data set's median, up or down, on any axis
+
+
+def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
+    """All that is odd about the readable cases of one data set."""
+    cases = {case.case_id: case for case in dataset.cases}
+    problems: list[Problem] = []
+
+    def report(kind: str, found: str, seen: CaseFingerprint, channel: int = 0) -> None:
+        file = cases[seen.case_id].images[channel]
+        problems.append(problem(kind, found, dataset=dataset.name, case_id=seen.case_id, file=file))
+
+    for seen in fingerprint.cases:
+        for channel, (low, high) in enumerate(zip(seen.image_minimum, seen.image_maximum, strict=True)):
+            largest = max(abs(low), abs(high))
+            if low == high:
+                report("constant-image", f"every voxel is {low:g}", seen, channel)
+            elif largest > ABSURD_VALUE:
+                report("absurd-values", f"values from {low:g} to {high:g}", seen, channel)
+            elif largest > UNUSUAL_VALUE_OF.get(dataset.modality, UNUSUAL_VALUE):
+                report("unusual-values", f"values from {low:g} to {high:g} in {dataset.modality}", seen, channel)
+        if cases[seen.case_id].label is not None and seen.labelled_voxels == 0:
+            report("label-empty", "its label is empty", seen)
+        if seen.labelled_voxels == np.prod(seen.shape):
+            report("label-full", "its label covers every voxel", seen)
+    for seen, found in _odd_orientations(fingerprint.cases):
+        report("orientation", found, seen)
+    for seen, found in _odd_spacings(fingerprint.cases):
+        report("spacing-unusual", found, seen)
+    flat = [seen for seen in fingerprint.cases if seen.shape[0] == 1]
+    if flat and len(flat) < len(fingerprint.cases):
+        found = f"{len(flat)} of {len(fingerprint.cases)} cases are single slices"
+        problems.append(problem("mixed-dimensions", found, dataset=dataset.name, file=dataset.folder))
+    for seen, first in _same_images(fingerprint.cases):
+        patients = {cases[seen.case_id].patient_id, cases[first.case_id].patient_id}
+        kind = "same-image" if len(patients) > 1 else "same-image-same-patient"
+        report(kind, f"holds the same voxels as case {first.case_id}", seen)
+    return problems
+
+
+def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint]) -> list[Problem]:
+    """Images and patients that several data sets of a group share: sources and tests would not be independent."""
+    problems = []
+    seen_images: dict[str, tuple[str, str]] = {}
+    seen_patients: dict[str, str] = {}
+    for dataset in datasets:
+        cases = {case.case_id: case for case in dataset.cases}
+        for case in fingerprints[dataset.name].cases:
+            other, name = seen_images.setdefault(case.voxel_hash, (dataset.name, case.case_id))
+            if other != dataset.name:
+                problems.append(
+                    problem(
+                        "same-image-other-dataset", f"holds the same voxels as case {name} of {other}",
+                        dataset=dataset.name, case_id=case.case_id, file=cases[case.case_id].images[0],
+                    )
+                )  # fmt: skip
+        for patient in _named_patients(dataset.cases):
+            other = seen_patients.setdefault(patient, dataset.name)
+            if other != dataset.name:
+                found = f"patient_id {patient!r} of cases.csv is also in {other}"
+                file = f"{dataset.folder}/cases.csv"
+                problems.append(problem("same-patient-other-dataset", found, dataset=dataset.name, file=file))
+    return problems
+
+
+def _odd_orientations(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, str]]:
+    codes = Counter(case.orientation for case in cases if case.orientation)
+    if len(codes) < 2:
+        return
+    usual, count = codes.most_common(1)[0]
+    for case in cases:
+        if case.orientation not in ("", usual):
+            yield case, f"its axes point to {case.orientation}, those of {count} other cases to {usual}"
+
+
+def _odd_spacings(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, str]]:
+    known = [case for case in cases if case.spacing_known]
+    if not known:
+        return
+    median = np.median([case.spacing_mm for case in known], axis=0)
+    low, high = USUAL_SPACING_MM
+    for case in known:
+        spacing = np.array(case.spacing_mm)[1 if case.shape[0] == 1 else 0 :]
+        ratio = spacing / median[-spacing.size :]
+        shown = " x ".join(f"{size:.3g}" for size in case.spacing_mm)
+        if spacing.min() < low or spacing.max() > high:
+            yield case, f"its voxels are {shown} mm"
+        elif ratio.max() > USUAL_SPACING_FACTOR or ratio.min() < 1 / USUAL_SPACING_FACTOR:
+            usual = " x ".join(f"{size:.3g}" for size in median)
+            yield case, f"its voxels are {shown} mm, the data set's median {usual} mm"
+
+
+def _same_images(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, CaseFingerprint]]:
+    """Each repeated image with the first of its kind; constant images are another matter."""
+    first: dict[str, CaseFingerprint] = {}
+    for case in cases:
+        earlier = first.setdefault(case.voxel_hash, case)
+        if earlier is not case and case.image_minimum != case.image_maximum:
+            yield case, earlier
+
+
+def _named_patients(cases: Sequence[Case]) -> list[str]:
+    """Patients that cases.csv names; a case's own name says nothing."""
+    return sorted({case.patient_id for case in cases if case.patient_id != case.case_id})

@@ -1,0 +1,490 @@
+"""Every kind of fault in raw data: named with its file and case before anything is planned."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mdkd_auto import preparation
+from mdkd_auto.cli import plan_and_preprocess
+from mdkd_auto.data.problems import KINDS
+from mdkd_auto.errors import DatasetError
+from mdkd_auto.files import read_json
+from mdkd_auto.paths import Root
+from mdkd_auto.preparation import plan_and_preprocess as plan
+from mdkd_auto.preparation import verify
+
+SHAPE = (12, 10, 6)  # x, y, z
+AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
+NAME = "Dataset101_Sound"
+OTHER = "Dataset102_Other"
+
+
+def image_file(folder: Path, case: str, channel: int = 0) -> Path:
+    return folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
+
+
+def label_file(folder: Path, case: str) -> Path:
+    return folder / "labelsTr" / f"{case}.nii.gz"
+
+
+def write(path: Path, voxels: Any, affine: Any = AFFINE) -> None:
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def write_case(folder: Path, case: str, seed: int, affine: Any = AFFINE) -> None:
+    rng = np.random.default_rng(seed)
+    write(image_file(folder, case), rng.integers(-500, 500, SHAPE).astype(np.int16), affine)
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[3:7, 3:7, 2:4] = 1
+    write(label_file(folder, case), mask, affine)
+
+
+def write_dataset(raw: Path, name: str, first_seed: int) -> Path:
+    folder = raw / name
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for number in range(5):
+        write_case(folder, f"case_{number}", first_seed + number)
+    change_json(folder, {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1},
+                         "numTraining": 5, "file_ending": ".nii.gz"})  # fmt: skip
+    return folder
+
+
+def change_json(folder: Path, fields: dict[str, Any]) -> None:
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({key: value for key, value in (content | fields).items() if value is not None}))
+
+
+def voxels_of(path: Path) -> Any:
+    return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+
+
+def turned() -> Any:
+    """The affine turned by ten degrees about z."""
+    angle = np.deg2rad(10)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn @ AFFINE
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with two sound data sets of five cases."""
+    root = tmp_path_factory.mktemp("sound")
+    write_dataset(root / "raw", NAME, 0)
+    write_dataset(root / "raw", OTHER, 100)
+    return root
+
+
+@pytest.fixture
+def root(sound: Path, tmp_path: Path) -> Root:
+    return Root(Path(shutil.copytree(sound, tmp_path / "root")))
+
+
+# --- faults: each changes the data set, and says what kind of problem is to be found, and in which case ---------------
+
+CASE = "case_2"
+Fault = Callable[[Path], None]
+FAULTS: dict[str, tuple[str, str, Fault]] = {}  # name -> kind, case, change
+
+
+def fault(kind: str, case: str = CASE) -> Callable[[Fault], Fault]:
+    def register(change: Fault) -> Fault:
+        FAULTS[change.__name__] = (kind, case, change)
+        return change
+
+    return register
+
+
+@fault("image-missing")
+def no_image_but_other_channel(folder: Path) -> None:
+    change_json(folder, {"channel_names": {"0": "CT", "1": "CT2"}})
+    for number in range(5):
+        shutil.copy(image_file(folder, f"case_{number}"), image_file(folder, f"case_{number}", 1))
+    image_file(folder, CASE).unlink()
+
+
+@fault("image-extra")
+def one_channel_too_many(folder: Path) -> None:
+    shutil.copy(image_file(folder, CASE), image_file(folder, CASE, 1))
+
+
+@fault("label-missing")
+def no_label(folder: Path) -> None:
+    label_file(folder, CASE).unlink()
+
+
+@fault("label-extra", "alone")
+def label_without_image(folder: Path) -> None:
+    shutil.copy(label_file(folder, CASE), label_file(folder, "alone"))
+
+
+@fault("file-name", "plain")
+def image_without_channel_number(folder: Path) -> None:
+    shutil.copy(image_file(folder, CASE), folder / "imagesTr" / "plain.nii.gz")
+
+
+@fault("file-unknown", "")
+def thumbnail(folder: Path) -> None:
+    (folder / "imagesTr" / "Thumbs.db").write_bytes(b"x")
+
+
+@fault("case-name", "case;rm -rf")
+def name_that_breaks_a_shell(folder: Path) -> None:
+    write_case(folder, "case;rm -rf", 9)
+
+
+@fault("case-name", "=1+1")
+def name_that_is_a_formula(folder: Path) -> None:
+    write_case(folder, "=1+1", 9)
+
+
+@fault("case-name", "../../escape")
+def name_that_leaves_the_folder(folder: Path) -> None:
+    entries = {f"case_{number}": {"images": [f"imagesTr/case_{number}_0000.nii.gz"],
+                                  "label": f"labelsTr/case_{number}.nii.gz"} for number in range(5)}  # fmt: skip
+    entries["../../escape"] = entries.pop("case_2")
+    change_json(folder, {"dataset": entries})
+
+
+@fault("case-name-unusual", "case 7")
+def name_with_a_space(folder: Path) -> None:
+    write_case(folder, "case 7", 7)
+
+
+@fault("case-names-alike", "case_2")
+def names_that_differ_by_case(folder: Path) -> None:
+    write_case(folder, "CASE_2", 7)
+
+
+@fault("number-of-cases", "")
+def wrong_number(folder: Path) -> None:
+    change_json(folder, {"numTraining": 99})
+
+
+@fault("dataset-json-missing", "")
+def no_dataset_json(folder: Path) -> None:
+    (folder / "dataset.json").unlink()
+
+
+@fault("dataset-json-syntax", "")
+def broken_dataset_json(folder: Path) -> None:
+    (folder / "dataset.json").write_text('{"labels": ')
+
+
+@fault("dataset-json-field", "")
+def wrong_fields(folder: Path) -> None:
+    change_json(folder, {"labels": {"lesion": 1}, "file_ending": "nii"})
+
+
+@fault("folder-missing", "")
+def no_label_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "labelsTr")
+
+
+@fault("no-cases", "")
+def other_ending(folder: Path) -> None:
+    change_json(folder, {"file_ending": ".png"})
+
+
+@fault("number-twice", "")
+def same_number(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "Dataset101_Twin")
+
+
+@fault("folder-name", "")
+def wrong_folder_name(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "Dataset9_Short")
+
+
+@fault("cases-csv", "")
+def unknown_case_in_table(folder: Path) -> None:
+    (folder / "cases.csv").write_text("case_id,patient_id\nnobody,p1\n")
+
+
+@fault("splits", "")
+def patient_in_two_parts(folder: Path) -> None:
+    (folder / "cases.csv").write_text("case_id,patient_id,split\ncase_1,p1,train\ncase_2,p1,test\n")
+
+
+@fault("splits", "")
+def fold_with_unknown_case(folder: Path) -> None:
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["case_1"], "val": ["nobody"]}]))
+
+
+@fault("too-few-cases", "")
+def one_patient(folder: Path) -> None:
+    rows = "".join(f"case_{number},p1\n" for number in range(5))
+    (folder / "cases.csv").write_text(f"case_id,patient_id\n{rows}")
+
+
+@fault("unreadable")
+def not_an_image(folder: Path) -> None:
+    image_file(folder, CASE).write_text("this is text\n" * 100)
+
+
+@fault("truncated")
+def truncated_image(folder: Path) -> None:
+    path = image_file(folder, CASE)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@fault("checksum")
+def flipped_bit_in_label(folder: Path) -> None:
+    path = label_file(folder, CASE)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # of the stored CRC
+    path.write_bytes(content)
+
+
+@fault("not-finite")
+def not_a_number(folder: Path) -> None:
+    voxels = voxels_of(image_file(folder, CASE)).astype(np.float32)
+    voxels[1, 2, 3], voxels[3, 2, 1] = np.nan, np.inf
+    write(image_file(folder, CASE), voxels)
+
+
+@fault("absurd-values")
+def absurd_value(folder: Path) -> None:
+    voxels = voxels_of(image_file(folder, CASE)).astype(np.float32)
+    voxels[1, 2, 3] = 3e38
+    write(image_file(folder, CASE), voxels)
+
+
+@fault("unusual-values")
+def beyond_hounsfield(folder: Path) -> None:
+    voxels = voxels_of(image_file(folder, CASE)).astype(np.int32)
+    voxels[1, 2, 3] = 60_000
+    write(image_file(folder, CASE), voxels)
+
+
+@fault("constant-image")
+def constant_image(folder: Path) -> None:
+    write(image_file(folder, CASE), np.full(SHAPE, 7, dtype=np.int16))
+
+
+@fault("label-undeclared")
+def undeclared_value(folder: Path) -> None:
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)) * np.uint8(3))
+
+
+@fault("label-0-255")
+def mask_of_255(folder: Path) -> None:
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)) * np.uint8(255))
+
+
+@fault("label-fractional")
+def blurred_label(folder: Path) -> None:
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)).astype(np.float32) * 0.4)
+
+
+@fault("label-empty")
+def empty_label(folder: Path) -> None:
+    write(label_file(folder, CASE), np.zeros(SHAPE, dtype=np.uint8))
+
+
+@fault("label-full")
+def full_label(folder: Path) -> None:
+    write(label_file(folder, CASE), np.ones(SHAPE, dtype=np.uint8))
+
+
+@fault("shape")
+def label_of_other_size(folder: Path) -> None:
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE))[:-1])
+
+
+@fault("spacing")
+def label_of_other_spacing(folder: Path) -> None:
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)), np.diag([1.0, 1.0, 4.0, 1.0]))
+
+
+@fault("origin")
+def label_elsewhere(folder: Path) -> None:
+    affine = AFFINE.copy()
+    affine[:3, 3] = 5
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)), affine)
+
+
+@fault("direction")
+def label_turned(folder: Path) -> None:
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)), turned())
+
+
+@fault("origin")
+def label_mirrored(folder: Path) -> None:
+    """Left and right swapped about the origin: the canonical grids lie side by side."""
+    write(label_file(folder, CASE), voxels_of(label_file(folder, CASE)), np.diag([-1.0, 1.0, 3.0, 1.0]))
+
+
+@fault("direction")
+def channel_turned(folder: Path) -> None:
+    change_json(folder, {"channel_names": {"0": "CT", "1": "CT2"}})
+    for number in range(5):
+        shutil.copy(image_file(folder, f"case_{number}"), image_file(folder, f"case_{number}", 1))
+    write(image_file(folder, CASE, 1), voxels_of(image_file(folder, CASE)), turned())
+
+
+@fault("orientation")
+def axes_of_one_case_reversed(folder: Path) -> None:
+    write_case(folder, CASE, 2, np.diag([-1.0, -1.0, 3.0, 1.0]))
+
+
+@fault("spacing-unusual")
+def micrometres_for_millimetres(folder: Path) -> None:
+    write_case(folder, CASE, 2, np.diag([0.001, 0.001, 0.003, 1.0]))
+
+
+@fault("mixed-dimensions", "")
+def a_slice_among_volumes(folder: Path) -> None:
+    for path in (image_file(folder, CASE), label_file(folder, CASE)):
+        write(path, voxels_of(path)[:, :, 2:3])
+
+
+@fault("same-image", "case_3")
+def image_under_two_names(folder: Path) -> None:
+    write(image_file(folder, "case_3"), voxels_of(image_file(folder, CASE)).astype(np.float32))
+
+
+@fault("same-image-same-patient", "case_3")
+def image_twice_of_one_patient(folder: Path) -> None:
+    (folder / "cases.csv").write_text("case_id,patient_id\ncase_2,p1\ncase_3,p1\n")
+    shutil.copy(image_file(folder, CASE), image_file(folder, "case_3"))
+
+
+@fault("same-image-other-dataset", "case_4")
+def image_in_two_data_sets(folder: Path) -> None:
+    shutil.copy(image_file(folder, CASE), image_file(folder.parent / OTHER, "case_4"))
+
+
+@fault("same-patient-other-dataset", "")
+def patient_in_two_data_sets(folder: Path) -> None:
+    for dataset in (folder, folder.parent / OTHER):
+        (dataset / "cases.csv").write_text("case_id,patient_id\ncase_1,MUELLER\n")
+
+
+NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
+
+
+def test_every_kind_has_a_fault() -> None:
+    assert {kind for kind, _, _ in FAULTS.values()} == set(KINDS) - NOT_BY_DATA
+    assert len(FAULTS) >= 25
+
+
+def test_sound_data_have_no_problems(root: Root) -> None:
+    assert verify(root).problems == ()
+    assert read_json(root.integrity) == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_named(root: Root, name: str, command: Callable[..., Any]) -> None:
+    kind, case, change = FAULTS[name]
+    change(root.raw / NAME)
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1)
+    found = read_json(root.integrity)
+    (hit,) = [problem for problem in found if problem["kind"] == kind and problem["case_id"] == case][:1]
+    assert (hit["severity"], hit["remedy"] != "") == (KINDS[kind].severity, True)
+    assert Path(hit["file"] or hit["dataset"]).name in root.integrity.with_suffix(".txt").read_text()
+    planned = root.plan("CT_segmentation").is_file()
+    assert "Traceback" not in said.out + said.err
+    if KINDS[kind].severity == "error":
+        assert said.status == 1
+        assert not planned
+        assert kind in said.err
+        assert "--exclude-broken" in said.err
+        plan(root, exclude_broken=True, preprocess=False)
+        assert root.plan("CT_segmentation").is_file()
+    else:
+        assert said.status == 0, said.err
+        assert planned
+        assert kind in said.out
+
+
+def test_only_what_is_broken_is_left_out(root: Root) -> None:
+    not_a_number(root.raw / NAME)
+    label_without_image(root.raw / NAME)
+    (root.raw / OTHER / "dataset.json").unlink()
+    assert plan(root, exclude_broken=True).done == 4 * 2  # four sound cases, 2d and 3d_fullres
+    stored = {path.stem for path in root.cases(NAME, "2d").glob("*.json")}
+    assert stored == {"case_0", "case_1", "case_3", "case_4"}
+    assert not root.cases(OTHER, "2d").exists()
+    splits = read_json(root.splits(NAME))
+    assert CASE not in json.dumps(splits)
+
+
+def test_all_problems_are_listed_at_once(root: Root) -> None:
+    for change in (truncated_image, one_patient, wrong_number, thumbnail):
+        change(root.raw / NAME)
+    mask_of_255(root.raw / OTHER)
+    with pytest.raises(DatasetError) as error:
+        verify(root)
+    for words in ("truncated", "label-0-255", "too-few-cases", "number-of-cases", "Thumbs.db", "3 errors, 2 warnings"):
+        assert words in str(error.value)
+    kinds = {problem["kind"] for problem in read_json(root.integrity)}
+    assert kinds == {"truncated", "label-0-255", "too-few-cases", "number-of-cases", "file-unknown"}
+
+
+def test_two_wrong_files_of_one_case_are_both_named(root: Root) -> None:
+    truncated_image(root.raw / NAME)
+    mask_of_255(root.raw / NAME)
+    with pytest.raises(DatasetError) as error:
+        verify(root)
+    assert "case_2_0000.nii.gz" in str(error.value)
+    assert "case_2.nii.gz: label values 255" in str(error.value)
+
+
+def test_every_wrong_field_is_named(root: Root) -> None:
+    wrong_fields(root.raw / NAME)
+    with pytest.raises(DatasetError, match=r"(?s)labels\.background.*file_ending"):
+        verify(root)
+
+
+def test_mended_data_are_planned(root: Root) -> None:
+    path = image_file(root.raw / NAME, CASE)
+    good = path.read_bytes()
+    truncated_image(root.raw / NAME)
+    with pytest.raises(DatasetError):
+        plan(root)
+    path.write_bytes(good)
+    assert plan(root).problems == ()
+    assert read_json(root.integrity) == []
+
+
+def test_another_group_does_not_stand_in_the_way(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(root.raw, "Dataset201_Head", 300)
+    change_json(root.raw / "Dataset201_Head", {"channel_names": {"0": "T1"}})
+    truncated_image(root.raw / "Dataset201_Head")
+    (root.raw / "Dataset301_Unknown").mkdir()
+    assert verify(root, "CT").problems == ()
+    assert "Dataset301_Unknown" in caplog.text
+    with pytest.raises(DatasetError, match="Dataset201_Head"):
+        verify(root, "MRI")
+
+
+def test_verify_only_plans_nothing(root: Root, command: Callable[..., Any]) -> None:
+    assert command(plan_and_preprocess.main, "--root", root.folder, "--verify-only", "-j", 1).status == 0
+    assert not root.plan("CT_segmentation").exists()
+    assert command(plan_and_preprocess.main, "--root", root.folder, "--plan-only", "-j", 1).status == 0
+    assert root.plan("CT_segmentation").is_file()
+    assert not root.cases(NAME, "2d").exists()
+
+
+def test_names_cannot_write_to_the_terminal(root: Root, command: Callable[..., Any]) -> None:
+    change_json(root.raw / NAME, {"labels": {"background": 0, "\x1b[2Jlesion": 1}})
+    said = command(plan_and_preprocess.main, "--root", root.folder, "--verify-only", "-j", 1)
+    assert said.status == 1
+    assert "\x1b" not in said.out + said.err
+
+
+def test_nothing_is_read_twice(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was checked is not checked again until it changes."""
+    verify(root)
+    monkeypatch.setattr(preparation, "check_group", lambda *_: [])
+    monkeypatch.setattr("mdkd_auto.planners.fingerprint.inspect_case", None)
+    assert verify(root).problems == ()
