@@ -377,6 +377,13 @@ def test_every_kind_has_a_fault() -> None:
     assert len(FAULTS) >= 25
 
 
+def test_every_kind_is_in_the_manual() -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "integrity.md").read_text(encoding="utf-8")
+    for kind, (severity, remedy) in KINDS.items():
+        assert f"| `{kind}` | {severity} |" in manual
+        assert f"| {remedy} |" in manual
+
+
 def test_sound_data_have_no_problems(root: Root) -> None:
     assert verify(root).problems == ()
     assert read_json(root.integrity) == []

@@ -146,7 +146,7 @@ def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, .
     for name, value in found.items():
         values = _values(value)
         if not _is_name(name):
-            _refuse("labels", found, "names that can be printed")
+            _refuse("labels", found, "printable names without | that do not begin with =, +, - or @")
         if values is None:
             _refuse(f"labels.{name}", value, expected)
         if name != BACKGROUND:
@@ -221,8 +221,8 @@ def _values(value: Any) -> tuple[int, ...] | None:
 
 
 def _is_name(value: Any) -> bool:
-    """Text that is safe to print: no control characters, which could write to a terminal what they like."""
-    return isinstance(value, str) and bool(value) and value.isprintable()
+    """Text that is safe to show: no control characters, no bar of a table, no formula of a spreadsheet."""
+    return isinstance(value, str) and value.isprintable() and "|" not in value and value[:1] not in ("", *"=+-@")
 
 
 def _is_count(value: Any) -> bool:
