@@ -11,14 +11,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mdkd_auto.cli import demo, evaluate, plan_and_preprocess, predict, train, train_all_permutations
+from mdkd_auto.cli import demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.files import write_json
 from mdkd_auto.paths import Root
 
 Command = Callable[..., Any]
 SMALL = ("--width", 4, "--batch-size", 2, "--device", "cpu")
-COMMANDS = (plan_and_preprocess, train_all_permutations, train, predict, evaluate, demo)
+COMMANDS = (plan_and_preprocess, train_all_permutations, train, predict, evaluate, doctor, demo)
 
 
 def refused(said: Any, *words: object) -> None:

@@ -1,0 +1,56 @@
+"""mdkd_doctor: one file to attach to a bug report."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdkd_auto.cli.common import parser, root_from, run
+from mdkd_auto.experiments.doctor import SHOWN_VARIABLES, Report, look_at_machine, shown_path
+from mdkd_auto.paths import ROOT_VARIABLE
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FILE = Path("mdkd_doctor.txt")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = parser(
+        "Look at the installation, the machine and the root folder; say what is wrong and what to do about it.\n"
+        "Writes one file to attach to a bug report; it names no case, patient, image or class (docs/doctor.md)."
+    )
+    made.add_argument("-o", "--out", type=Path, default=DEFAULT_FILE, help=f"the file (default ./{DEFAULT_FILE})")
+    made.add_argument("--names", action="store_true", help="show whole names of data sets, not only their numbers")
+    return run(made, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    report = Report()
+    environment = {name: os.environ[name] for name in SHOWN_VARIABLES if name in os.environ}
+    if ROOT_VARIABLE in os.environ:
+        environment[ROOT_VARIABLE] = shown_path(Path(os.environ[ROOT_VARIABLE]))
+    logging.disable(logging.WARNING)  # other modules say names
+    try:
+        look_at_machine(report, environment)
+        report.probe("root folder", lambda: _look_at_root(report, arguments))
+    finally:
+        logging.disable(logging.NOTSET)
+    logger.info("%s", report.text())
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(f"{report.text()}\n\n{json.dumps(report.content(), indent=1)}\n", encoding="utf-8")
+    except OSError as error:
+        print(f"error: {arguments.out}: cannot be written ({error}); give another file with -o", file=sys.stderr)
+        return 1
+    logger.info("report -> %s", arguments.out.absolute())
+    return int(any(finding.level == "error" for finding in report.findings))
+
+
+def _look_at_root(report: Report, arguments: argparse.Namespace) -> None:
+    from mdkd_auto.experiments.doctor_root import look_at_root  # needs sound packages, the rest does not
+
+    given = "--root" if arguments.root else ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else "default"
+    look_at_root(report, root_from(arguments), given, arguments.names)
