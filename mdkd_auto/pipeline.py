@@ -27,7 +27,7 @@ from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, pla
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, Plan
 from mdkd_auto.report.figures import draw_overlays, overlay_path
-from mdkd_auto.report.tables import Table, write_table
+from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
 from mdkd_auto.training.fit import find_device, uses_bf16
@@ -120,7 +120,7 @@ def _train(experiment: Experiment, jobs: list[Job], dry_run: bool) -> Table | No
         logger.info("%s", dry_run_text(experiment, jobs))
         return None
     run_jobs(experiment, jobs)
-    table = write_table(experiment, jobs)
+    table = permutation_table([(experiment, jobs)])
     if table is not None:
         draw_overlays(overlay_path(table.path), experiment, table.rows)
         logger.info("%s\ntable -> %s\npicture -> %s", table.markdown, table.path, overlay_path(table.path))
@@ -196,7 +196,8 @@ def tables(root: Root, settings: Settings, group: str | None = None, *, configur
     """Write the tables of what is trained, without training anything. Raises TrainingError where nothing is."""
     written = []
     for experiment in _experiments(root, settings, group, configuration):
-        table = write_table(experiment, JobMaker(experiment).all_permutations(tuple(experiment.datasets)))
+        jobs = JobMaker(experiment).all_permutations(tuple(experiment.datasets))
+        table = permutation_table([(experiment, jobs)])
         if table is not None:
             written.append(table)
     if not written:

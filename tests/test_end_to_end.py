@@ -41,7 +41,7 @@ class Trained(NamedTuple):
 
     def student(self, target: str) -> Path:
         row = next(row for row in self.table.rows if row.target == target)
-        return self.root.results / row.folders["student"]
+        return self.root.results / row.folders["student"][0]
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def test_table_has_four_columns_for_three_targets(trained: Trained) -> None:
     for row in table.rows:
         assert set(row.summaries) == set(COLUMNS)
         assert row.part == "test"
-        for summary in row.summaries.values():
+        for (summary,) in row.summaries.values():
             assert summary.failed == {}
             assert len(summary.metric_per_case) == 1
-        assert row.comparison is not None
+        assert set(row.comparisons) == {"student"}
         assert set(row.checks) == {"joint teacher", "student"}
     assert "| target | multi-head | data-set-specific | joint teacher | student |" in table.markdown
     assert table.path.with_suffix(".csv").is_file()
@@ -133,7 +133,7 @@ def test_the_same_command_elsewhere_gives_the_same_weights(
     table = pipeline.train(root, SETTINGS, "901")
     assert table is not None
     here = trained.student(A)
-    there = root.results / table.rows[0].folders["student"]
+    there = root.results / table.rows[0].folders["student"][0]
     assert there.relative_to(root.results) == here.relative_to(trained.root.results)
     expected, found = weights(here), weights(there)
     assert expected.keys() == found.keys()
@@ -206,7 +206,7 @@ def test_the_student_of_a_target_is_found(trained: Trained) -> None:
 
 
 def test_a_multi_head_model_needs_to_know_which_head(trained: Trained, new_images: Path, tmp_path: Path) -> None:
-    run = trained.root.results / trained.table.rows[0].folders["multi-head"]
+    run = trained.root.results / trained.table.rows[0].folders["multi-head"][0]
     with pytest.raises(PredictionError, match="for which data set"):
         pipeline.predict(new_images, tmp_path / "masks", run, device="cpu")
     assert pipeline.predict(new_images, tmp_path / "masks", run, device="cpu", dataset=B).done == 2
@@ -310,8 +310,8 @@ def test_volumes(planned: Root, copied: Callable[[Root], Root]) -> None:
     assert table is not None
     (row,) = table.rows
     assert set(row.summaries) == set(COLUMNS)
-    run = root.results / row.folders["student"]
+    run = root.results / row.folders["student"][0]
     assert run.parent.name.startswith("Student-901__UNet-")
     assert run.parent.name.endswith("__3d_fullres")
-    (case,) = row.summaries["student"].metric_per_case
+    (case,) = row.summaries["student"][0].metric_per_case
     assert nib.load(run / "test" / f"{case.case_id}.nii.gz").shape == (32, 32, 6)

@@ -45,7 +45,7 @@ def _work(arguments: argparse.Namespace) -> int:
         look = next(look for look in LOOKS if look.name == row.target)
         images, masks = root.folder / "new_images" / row.target, root.folder / "new_masks" / row.target
         write_new_images(images, look)
-        outcome = pipeline.predict(images, masks, root.results / row.folders["student"], device=arguments.device)
+        outcome = pipeline.predict(images, masks, root.results / row.folders["student"][0], device=arguments.device)
         problems += outcome.problems
     seconds = time.monotonic() - started
     logger.info("done in %.0f s. Raw images: %s; runs and weights: %s", seconds, root.raw, root.results)

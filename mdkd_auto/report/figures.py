@@ -33,7 +33,7 @@ def draw_overlays(path: Path, experiment: Experiment, rows: tuple[Row, ...]) -> 
 def _draw_row(line: np.ndarray, experiment: Experiment, row: Row, columns: list[str]) -> None:
     for axes in line:
         axes.set_axis_off()
-    name = median_case(row.summaries["student"]) if "student" in row.summaries else None
+    name = median_case(row.summaries["student"][0]) if "student" in row.summaries else None
     if name is None:
         return
     dataset = experiment.datasets[row.target]
@@ -55,10 +55,10 @@ def _draw_row(line: np.ndarray, experiment: Experiment, row: Row, columns: list[
             continue
         if column not in row.summaries:
             continue
-        run = RunFolder(experiment.root.results / row.folders[column])
+        run = RunFolder(experiment.root.results / row.folders[column][0])
         folder = run.masks(row.part, row.target if column == "multi-head" else None)
         predicted = read_image(folder / f"{name}{mask_ending(case)}").array > 0
-        dice = next(iter(entry.metrics.values() for entry in row.summaries[column].metric_per_case
+        dice = next(iter(entry.metrics.values() for entry in row.summaries[column][0].metric_per_case
                          if entry.case_id == name))  # fmt: skip
         scores = [f"{100 * scores.dice:.0f}" for scores in dice if scores.dice is not None]
         axes.set_title(f"{column}\nDSC {', '.join(scores)}", fontsize=8)

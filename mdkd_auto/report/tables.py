@@ -1,7 +1,11 @@
-"""The table of a group: every target, four columns, each number with its n, and a verdict in words."""
+"""Tables: every target, columns side by side, each number with its n and the spread of its replicates, and verdicts.
+
+A column is one kind of model; its replicates are the same training with other seeds or folds.
+"""
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,28 +13,49 @@ import numpy as np
 
 from mdkd_auto.experiments.evaluate import TEST, VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
-from mdkd_auto.experiments.scoring import IN_PERCENT, TITLES, Summary, cell
+from mdkd_auto.experiments.scoring import IN_PERCENT, TITLES, Summary
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
-from mdkd_auto.metrics.statistics import Comparison, holm, paired_comparison
-from mdkd_auto.metrics.summary import METRICS
+from mdkd_auto.metrics.statistics import Comparison, holm, replicated_comparison
+from mdkd_auto.metrics.summary import METRICS, Mean
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Record
 
 SIGNIFICANCE = 0.05
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
-_STAGE_OF_COLUMN = {"data-set-specific": "teacher", "joint teacher": "joint_teacher", "student": "student"}
+Trained = tuple[Experiment, Job]
+
+
+class Layout(NamedTuple):
+    """What a table compares: the judged columns with the reference."""
+
+    title: str
+    name: str  # in the names of its files
+    columns: tuple[str, ...]
+    judged: tuple[str, ...]
+    reference: str
+    question: str
+    answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")
+    undecided: str = "no evidence that the other data sets helped or hurt"
+
+
+class Entry(NamedTuple):
+    """One target of a table: for each column its job in every replicate, None where there is none."""
+
+    target: str
+    sources: tuple[str, ...]
+    columns: dict[str, tuple[Trained | None, ...]]
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """One target of the table."""
+    """One target of a table with the results; replicates that are not finished are left out of a column."""
 
     target: str
     sources: tuple[str, ...]
     part: str  # test, or validation where the splits leave no test part
-    summaries: dict[str, Summary]  # by column
-    folders: dict[str, str]  # by column
-    checks: dict[str, dict[str, float | bool | str]]  # of joint teacher and student
-    comparison: Comparison | None  # student - data-set-specific, DSC, over patients
+    summaries: dict[str, tuple[Summary, ...]]  # by column, one a finished replicate
+    folders: dict[str, tuple[str, ...]]  # by column
+    checks: dict[str, dict[str, float | bool | str]]  # of the first joint teacher and student
+    comparisons: dict[str, Comparison]  # by judged column, DSC over patients
 
 
 class Table(NamedTuple):
@@ -41,71 +66,140 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
 
 
-def write_table(experiment: Experiment, jobs: list[Job]) -> Table | None:
-    """Write the table of all finished students among ``jobs`` as Markdown, CSV and JSON; None without one."""
-    students = [job for job in jobs if job.stage == "student" and is_finished(experiment.root, job)]
-    rows = tuple(_row(experiment, student, jobs) for student in students)
+# --- what is compared -----------------------------------------------------------------------------------------------
+
+
+def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Table | None:
+    """The table of all targets with a finished student, as Markdown, CSV and JSON; None without one."""
+    experiment = replicates[0][0]
+    students = {job.target: job for other, jobs in replicates for job in jobs
+                if job.stage == "student" and is_finished(other.root, job)}  # fmt: skip
+    entries = [
+        Entry(target, student.sources, {
+            column: tuple(_job_of(column, target, student.sources, *replicate) for replicate in replicates)
+            for column in COLUMNS
+        })
+        for target, student in sorted(students.items())
+    ]  # fmt: skip
+    layout = Layout(
+        title=f"{experiment.plan.group}, {experiment.configuration}, {_replicates_text(replicates)}",
+        name=f"{experiment.configuration}_{_replicates_text(replicates).replace(' ', '_').replace(',', '')}",
+        columns=COLUMNS,
+        judged=("student",),
+        reference="data-set-specific",
+        question="Did the other data sets help?",
+    )
+    return write_table(experiment, layout, entries)
+
+
+def _job_of(
+    column: str, target: str, sources: tuple[str, ...], experiment: Experiment, jobs: list[Job]
+) -> Trained | None:
+    """The finished job of a column."""
+    for job in jobs:
+        fits = {
+            "multi-head": job.stage == "multi_head" and set(job.datasets) == {target, *sources},
+            "data-set-specific": job.stage == "teacher" and job.target == target,
+            "joint teacher": job.stage == "joint_teacher" and (job.target, job.sources) == (target, sources),
+            "student": job.stage == "student" and (job.target, job.sources) == (target, sources),
+        }[column]
+        if fits and is_finished(experiment.root, job):
+            return experiment, job
+    return None
+
+
+def _replicates_text(replicates: Sequence[tuple[Experiment, list[Job]]]) -> str:
+    seeds = {experiment.settings.seed for experiment, _ in replicates}
+    folds = sorted({experiment.settings.fold for experiment, _ in replicates})
+    text = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"
+    return text if len(seeds) == 1 else f"{text}, {len(seeds)} seeds"
+
+
+def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]) -> Table | None:
+    """Write a table as Markdown, CSV and JSON beside the runs; None without a finished run in a judged column."""
+    rows = tuple(row for entry in entries if any((row := _row(layout, entry)).summaries.get(c) for c in layout.judged))
     if not rows:
         return None
-    settings = experiment.settings
-    key = content_hash([student.identity["key"] for student in students])[:8]
-    name = f"table_{experiment.configuration}_fold_{settings.fold}__{key}"
+    keys = [job.identity["key"] for entry in entries for column in layout.judged
+            for _, job in filter(None, entry.columns[column])]  # fmt: skip
+    name = f"table_{layout.name}__{content_hash(keys)[:8]}"
     path = experiment.root.results / experiment.plan.group / f"{name}.md"
-    markdown = _markdown(experiment, rows)
+    markdown = _markdown(experiment, layout, rows)
     write_text(path, markdown)
-    write_text(path.with_suffix(".csv"), _csv(rows))
-    records = [_row_without_cases(row, words) for row, words in zip(rows, verdicts(rows), strict=True)]
-    write_json(path.with_suffix(".json"), records)
+    write_text(path.with_suffix(".csv"), _csv(layout, rows))
+    words = verdicts(layout, rows)
+    write_json(path.with_suffix(".json"), [_row_without_cases(row, words[row.target]) for row in rows])
     return Table(path, markdown, rows)
 
 
-def _row(experiment: Experiment, student: Job, jobs: list[Job]) -> Row:
-    by_column = {"student": student}
-    for job in jobs:
-        if job.target == student.target and job.stage == "teacher":
-            by_column["data-set-specific"] = job
-        elif job.folder in student.reads:
-            by_column["joint teacher"] = job
-        elif job.stage == "multi_head" and set(job.datasets) == set(student.datasets):
-            by_column["multi-head"] = job
-    part = TEST if experiment.splits[student.target].test else VALIDATION
-    summaries, folders, checks = {}, {}, {}
-    for column, job in by_column.items():
-        run = RunFolder(experiment.root.results / job.folder)
-        summary = read_summary(run, part, student.target if job.stage == "multi_head" else None)
-        if summary is not None and run.finished.is_file():
-            summaries[column] = summary
-            folders[column] = job.folder
-        if (run.folder / "checks.json").is_file():
-            checks[column] = read_json(run.folder / "checks.json")
-    comparison = None
-    if "student" in summaries and "data-set-specific" in summaries:
-        comparison = compare(summaries["student"], summaries["data-set-specific"])
-    return Row(target=student.target, sources=student.sources, part=part, summaries=summaries, folders=folders,
-               checks=checks, comparison=comparison)  # fmt: skip
+def _row(layout: Layout, entry: Entry) -> Row:
+    found: dict[str, list[Summary | None]] = {column: [] for column in layout.columns}
+    folders: dict[str, tuple[str, ...]] = {}
+    checks: dict[str, dict[str, float | bool | str]] = {}
+    part = VALIDATION
+    for column, replicates in entry.columns.items():
+        for trained in replicates:
+            if trained is None:
+                found[column].append(None)
+                continue
+            experiment, job = trained
+            part = TEST if experiment.splits[entry.target].test else VALIDATION
+            run = RunFolder(experiment.root.results / job.folder)
+            summary = read_summary(run, part, entry.target if job.stage == "multi_head" else None)
+            found[column].append(summary)
+            if summary is not None:
+                folders[column] = (*folders.get(column, ()), job.folder)
+            if (run.folder / "checks.json").is_file():
+                checks.setdefault(column, read_json(run.folder / "checks.json"))
+    comparisons = {}
+    for column in layout.judged:
+        pairs = [(a, b) for a, b in zip(found[column], found[layout.reference], strict=True) if a and b]
+        if pairs and column != layout.reference:
+            comparisons[column] = compare([a for a, _ in pairs], [b for _, b in pairs])
+    return Row(
+        target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
+        summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
+    )  # fmt: skip
 
 
-def compare(ours: Summary, theirs: Summary) -> Comparison:
-    """Paired comparison of DSC over patients (cases where no patient has several), classes averaged."""
-
-    def by_unit(summary: Summary) -> dict[str, float | None]:
-        result = {}
-        for unit in summary.units_of_test:
-            values = [scores.dice for scores in unit.metrics.values() if scores.dice is not None]
-            result[unit.case_id] = float(np.mean(values)) if values else None
-        return result
-
-    a, b = by_unit(ours), by_unit(theirs)
-    shared = sorted(a.keys() & b.keys())
-    return paired_comparison([a[unit] for unit in shared], [b[unit] for unit in shared])
+def compare(ours: Sequence[Summary], theirs: Sequence[Summary]) -> Comparison:
+    """Paired comparison of DSC over patients (cases where no patient has several), classes averaged, by replicate."""
+    scores = [[_dice_by_unit(summary) for summary in side] for side in (ours, theirs)]
+    units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
+    a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)
+    return replicated_comparison(a, b)
 
 
-def verdict(comparison: Comparison | None, adjusted_p: float | None) -> str:
-    """Whether the other data sets helped, in words. ``adjusted_p``: Holm, over the targets of the table."""
+def _dice_by_unit(summary: Summary) -> dict[str, float | None]:
+    result = {}
+    for unit in summary.units_of_test:
+        values = [scores.dice for scores in unit.metrics.values() if scores.dice is not None]
+        result[unit.case_id] = float(np.mean(values)) if values else None
+    return result
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Target -> judged column -> verdict; the p-values are adjusted for all comparisons of the table (Holm)."""
+    family = [(row, column) for row in rows for column in layout.judged if column != layout.reference]
+    found = [row.comparisons.get(column) for row, column in family]
+    adjusted = holm([comparison.p_value if comparison is not None else None for comparison in found])
+    result: dict[str, dict[str, str]] = {row.target: {} for row in rows}
+    for (row, column), comparison, p_value in zip(family, found, adjusted, strict=True):
+        result[row.target][column] = verdict(layout, column, comparison, p_value)
+    return result
+
+
+def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted_p: float | None) -> str:
+    """What a comparison says, in words. ``adjusted_p``: Holm, over the table."""
     if comparison is None or comparison.mean_difference is None:
         return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
-    words = f"student {points:+.1f} points DSC against data-set-specific (n={comparison.pairs}"
+    words = f"{column} {points:+.1f} points DSC against {layout.reference} (n={comparison.pairs}"
+    if comparison.replicates > 1 and comparison.spread is not None:
+        words += f", {comparison.replicates} replicates that differ by {100 * comparison.spread:.1f}"
     if comparison.interval is not None:
         words += f", 95 % interval {100 * comparison.interval[0]:+.1f} to {100 * comparison.interval[1]:+.1f}"
     words += f", Wilcoxon p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else f"; {comparison.note})"
@@ -113,75 +207,89 @@ def verdict(comparison: Comparison | None, adjusted_p: float | None) -> str:
         adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0
     )  # fmt: skip
-    if not significant:
-        return f"{words}: no evidence that the other data sets helped or hurt"
-    return f"{words}: the other data sets {'helped' if points > 0 else 'hurt'}"
+    if significant:
+        return f"{words}: {layout.answers[0 if points > 0 else 1]}"
+    if comparison.detectable is None:
+        return f"{words}: {layout.undecided}"
+    return f"{words}: {layout.undecided}; such data show differences from {100 * comparison.detectable:.1f} points on"
 
 
-def verdicts(rows: tuple[Row, ...]) -> list[str]:
-    """The verdict of each target, the p-values adjusted for so many targets."""
-    adjusted = holm([row.comparison.p_value if row.comparison is not None else None for row in rows])
-    return [verdict(row.comparison, p_value) for row, p_value in zip(rows, adjusted, strict=True)]
+# --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _markdown(experiment: Experiment, rows: tuple[Row, ...]) -> str:
+def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> str:
     settings = experiment.settings
+    most = max(len(summaries) for row in rows for summaries in row.summaries.values())
+    spread = " Behind ± the standard deviation of the replicates' means." if most > 1 else ""
     lines = [
-        f"# {experiment.plan.group}, {experiment.configuration}, fold {settings.fold}",
+        f"# {layout.title}",
         "",
         f"Seed {settings.seed}, {settings.epochs} epochs of {settings.iterations_per_epoch} updates for every column. "
         "Means over images; n is the number of images in which the metric is evaluable (where truth and prediction are "
-        "both empty there is no DSC).",
+        f"both empty there is no DSC).{spread}",
     ]
     for metric in METRICS:
-        lines += ["", *_metric_table(rows, metric, per_volume=False)]
-    if any(summary.per_volume_foreground_mean for row in rows for summary in row.summaries.values()):
+        lines += ["", *_metric_table(layout, rows, metric, per_volume=False)]
+    if any(one.per_volume_foreground_mean for row in rows for some in row.summaries.values() for one in some):
         lines += ["", "## Per volume: the images of a patient together"]
         for metric in ("dice", "lesion_f1"):
-            lines += ["", *_metric_table(rows, metric, per_volume=True)]
-    lines += ["", "## Did the other data sets help?", ""]
-    lines += [f"- {row.target} ({row.part}): {words}." for row, words in zip(rows, verdicts(rows), strict=True)]
-    lines += ["", "One run with one seed: differences of a few points can be chance.", "", "## Checks", ""]
-    lines += [f"- {row.target}: {_checks(row)}" for row in rows]
+            lines += ["", *_metric_table(layout, rows, metric, per_volume=True)]
+    lines += ["", f"## {layout.question}", ""]
+    words = verdicts(layout, rows)
+    lines += [f"- {row.target} ({row.part}): {text}." for row in rows for text in words[row.target].values()]
+    if most == 1:
+        lines += ["", "One run with one seed: differences of a few points can be chance."]
+    if any(row.checks for row in rows):
+        lines += ["", "## Checks", ""]
+        lines += [f"- {row.target}: {_checks(row)}" for row in rows]
     lines += ["", "## Runs", ""]
-    lines += [f"- {row.target}, {column}: `{folder}`" for row in rows for column, folder in row.folders.items()]
+    lines += [f"- {row.target}, {column}: `{folder}`"
+              for row in rows for column, folders in row.folders.items() for folder in folders]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _metric_table(rows: tuple[Row, ...], metric: str, per_volume: bool) -> list[str]:
-    units = {summary.unit for row in rows for summary in row.summaries.values()}
+def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: bool) -> list[str]:
+    units = {summary.unit for row in rows for some in row.summaries.values() for summary in some}
     title = f"HD95 ({' or '.join(sorted(units))})" if metric == "hd95" else TITLES[metric]
-    lines = [f"**{title}{' per patient' if per_volume else ''}**", "", "| target | " + " | ".join(COLUMNS) + " |"]
-    lines.append("|---" * (len(COLUMNS) + 1) + "|")
+    columns = layout.columns
+    lines = [f"**{title}{' per patient' if per_volume else ''}**", "", "| target | " + " | ".join(columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
     for row in rows:
-        cells = []
-        for column in COLUMNS:
-            summary = row.summaries.get(column)
-            mean = None
-            if summary is not None:
-                mean = summary.per_volume_foreground_mean if per_volume else summary.foreground_mean
-            cells.append(cell(mean, metric))
-        unit = next((summary.unit for summary in row.summaries.values() if metric == "hd95" and len(units) > 1), "")
+        cells = [_cell(_means_of(row, column, per_volume), metric) for column in columns]
+        unit = next((some[0].unit for some in row.summaries.values() if metric == "hd95" and len(units) > 1), "")
         lines.append(f"| {row.target}{f' ({unit})' if unit else ''} | " + " | ".join(cells) + " |")
     if metric == "hd95" and len(units) > 1:
         return lines  # millimetres and pixels have no mean
+    factor = 100 if metric in IN_PERCENT else 1
     means = []
-    for column in COLUMNS:
-        values = _means(rows, column, metric, per_volume)
-        factor = 100 if metric in IN_PERCENT else 1
+    for column in columns:
+        values = [np.mean(numbers) for row in rows if (numbers := _values(_means_of(row, column, per_volume), metric))]
         means.append(f"{factor * float(np.mean(values)):.1f} ({len(values)} targets)" if values else "-")
     lines.append("| mean | " + " | ".join(means) + " |")
     return lines
 
 
-def _means(rows: tuple[Row, ...], column: str, metric: str, per_volume: bool) -> list[float]:
-    values = []
-    for row in rows:
-        summary = row.summaries.get(column)
-        mean = summary and (summary.per_volume_foreground_mean if per_volume else summary.foreground_mean)
-        if mean and mean.metrics[metric].mean is not None:
-            values.append(mean.metrics[metric].mean or 0.0)
-    return values
+def _means_of(row: Row, column: str, per_volume: bool) -> list[Mean]:
+    """One a replicate."""
+    some = row.summaries.get(column, ())
+    means = [summary.per_volume_foreground_mean if per_volume else summary.foreground_mean for summary in some]
+    return [mean for mean in means if mean is not None]
+
+
+def _values(means: Sequence[Mean], metric: str) -> list[float]:
+    return [value for mean in means if (value := mean.metrics[metric].mean) is not None]
+
+
+def _cell(means: Sequence[Mean], metric: str) -> str:
+    """71.2 ± 0.8 (n=20), or a dash where nothing is evaluable; no ± for one replicate."""
+    values = _values(means, metric)
+    if not values:
+        return "-"
+    factor, digits = (100, 1) if metric in IN_PERCENT else (1, 2)
+    spread = f" ± {factor * float(np.std(values, ddof=1)):.{digits}f}" if len(values) > 1 else ""
+    counts = sorted({mean.metrics[metric].evaluable for mean in means if mean.metrics[metric].mean is not None})
+    shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{factor * float(np.mean(values)):.{digits}f}{spread} (n={shown})"
 
 
 def _checks(row: Row) -> str:
@@ -197,28 +305,27 @@ def _checks(row: Row) -> str:
     return "; ".join(words) or "none"
 
 
-def _csv(rows: tuple[Row, ...]) -> str:
+def _csv(layout: Layout, rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["target", "part", "level", "column", "metric", "unit", "mean", "std", "n", "left_out"])
+    writer.writerow(["target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out"])
     for row in rows:
-        for column in COLUMNS:
-            summary = row.summaries.get(column)
-            if summary is None:
-                continue
-            for level, mean in (("image", summary.foreground_mean), ("patient", summary.per_volume_foreground_mean)):
-                for metric in METRICS if mean is not None else ():
-                    value = mean.metrics[metric]  # type: ignore[union-attr]
-                    unit = summary.unit if metric == "hd95" else ""
-                    writer.writerow([row.target, row.part, level, column, metric, unit, value.mean, value.std,
-                                     value.evaluable, value.left_out])  # fmt: skip
+        for column in layout.columns:
+            for run, summary in zip(row.folders.get(column, ()), row.summaries.get(column, ()), strict=True):
+                levels = (("image", summary.foreground_mean), ("patient", summary.per_volume_foreground_mean))
+                for level, mean in levels:
+                    for metric in METRICS if mean is not None else ():
+                        value = mean.metrics[metric]  # type: ignore[union-attr]
+                        unit = summary.unit if metric == "hd95" else ""
+                        writer.writerow([row.target, row.part, level, column, run, metric, unit, value.mean, value.std,
+                                         value.evaluable, value.left_out])  # fmt: skip
     return text.getvalue()
 
 
-def _row_without_cases(row: Row, words: str) -> dict[str, object]:
+def _row_without_cases(row: Row, words: dict[str, str]) -> dict[str, object]:
     """The row as JSON; the cases stand in the runs' own summaries."""
     return {
         "target": row.target, "sources": row.sources, "part": row.part, "folders": row.folders, "checks": row.checks,
-        "comparison": row.comparison, "verdict": words,
-        "means": {column: summary.foreground_mean for column, summary in row.summaries.items()},
+        "comparisons": row.comparisons, "verdicts": words,
+        "means": {column: [summary.foreground_mean for summary in some] for column, some in row.summaries.items()},
     }  # fmt: skip

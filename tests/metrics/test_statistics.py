@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from mdkd_auto.metrics.statistics import holm, paired_comparison
+from mdkd_auto.metrics.statistics import holm, paired_comparison, replicated_comparison
 
 
 def test_hand_worked_signed_rank():
@@ -58,7 +58,7 @@ def test_many_cases_are_resampled_in_blocks():
 
 
 def test_unfit_scores():
-    with pytest.raises(ValueError, match="a has 2 and b has 1"):
+    with pytest.raises(ValueError, match=r"a has \[2\] and b has \[1\]"):
         paired_comparison([0.1, 0.2], [0.1])
     with pytest.raises(ValueError, match="finite"):
         paired_comparison([float("nan")], [0.1])
@@ -71,3 +71,40 @@ def test_holm_hand_worked():
     assert holm([]) == ()
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         holm([1.2])
+
+
+def test_one_replicate_is_a_paired_comparison():
+    a, b = [0.5, None, 0.7, 0.9], [0.4, 0.2, 0.75, 0.6]
+    assert replicated_comparison([a], [b]) == paired_comparison(a, b)
+
+
+def test_replicates_are_averaged_by_unit():
+    a = [[0.6, 0.8, None], [0.8, None, None]]
+    b = [[0.5, 0.7, 0.1], [0.5, 0.5, None]]
+    found = replicated_comparison(a, b)
+    assert (found.pairs, found.left_out, found.replicates) == (2, 1, 2)
+    assert found.mean_difference == pytest.approx(((0.1 + 0.3) / 2 + 0.1) / 2)
+    assert found.spread == pytest.approx(np.std([0.1, 0.3], ddof=1))
+
+
+def test_the_noise_of_training_widens_the_interval():
+    rng = np.random.default_rng(0)
+    b = rng.uniform(0.3, 0.7, 40)
+    quiet = [list(b + 0.02 + rng.normal(0, 0.01, 40)) for _ in range(3)]
+    noisy = [list(np.array(row) + shift) for row, shift in zip(quiet, (-0.05, 0.0, 0.05), strict=True)]
+    calm, loud = (replicated_comparison(rows, [list(b)] * 3) for rows in (quiet, noisy))
+    assert calm.interval is not None
+    assert loud.interval is not None
+    assert calm.interval[0] > 0.01
+    assert loud.interval[0] < 0 < loud.interval[1]
+    assert calm.mean_difference == pytest.approx(loud.mean_difference)
+
+
+def test_detectable_difference_is_found_four_times_in_five():
+    """Drawn data whose true difference is the detectable one: about 80 % of the tests are significant."""
+    rng = np.random.default_rng(1)
+    wanted = 2.8 * 0.1 / np.sqrt(30)
+    found = [paired_comparison(list(rng.normal(wanted, 0.1, 30)), [0.0] * 30) for _ in range(60)]
+    share = np.mean([one.p_value is not None and one.p_value < 0.05 for one in found])
+    assert 0.65 < share < 0.95
+    assert np.median([one.detectable for one in found]) == pytest.approx(wanted, rel=0.1)

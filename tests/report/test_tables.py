@@ -20,10 +20,12 @@ from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.report.figures import draw_overlays, median_case, overlay_path
-from mdkd_auto.report.tables import COLUMNS, compare, verdict, write_table
+from mdkd_auto.report.tables import COLUMNS, Layout, compare, permutation_table, verdict
+from mdkd_auto.settings import Settings
 
 GOOD, POOR = 1.0, 0.5  # DSC
 DICE = {"multi_head": POOR, "teacher": POOR, "joint_teacher": GOOD, "student": GOOD}
+LAYOUT = Layout(title="", name="", columns=COLUMNS, judged=("student",), reference="data-set-specific", question="")
 FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
 
 
@@ -72,11 +74,11 @@ def section(markdown: str, title: str) -> list[str]:
 
 def test_table_of_all_targets(experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]) -> None:
     jobs = jobs_in(experiment)
-    assert write_table(experiment, jobs) is None
+    assert permutation_table([(experiment, jobs)]) is None
     for job in jobs:
         if job.stage != "source_teacher":
             finish(experiment, job)
-    table = write_table(experiment, jobs)
+    table = permutation_table([(experiment, jobs)])
     assert table is not None
     assert table.path.read_text() == table.markdown
     head, _, *rows, mean = section(table.markdown, "DSC (%)")
@@ -96,7 +98,7 @@ def test_table_of_all_targets(experiment: Experiment, jobs_in: Callable[[Experim
     assert {row["unit"] for row in cells if row["metric"] == "hd95"} == {"mm"}
     stored = json.loads(table.path.with_suffix(".json").read_text())
     assert [row["target"] for row in stored] == list(experiment.datasets)
-    assert all("no evidence" in row["verdict"] for row in stored)
+    assert all("no evidence" in row["verdicts"]["student"] for row in stored)
 
 
 def test_a_target_whose_student_is_not_done_has_no_row(
@@ -107,7 +109,7 @@ def test_a_target_whose_student_is_not_done_has_no_row(
     for job in jobs:
         if job.target == first and job.stage in ("student", "joint_teacher"):
             finish(experiment, job)
-    table = write_table(experiment, jobs)
+    table = permutation_table([(experiment, jobs)])
     assert table is not None
     assert [row.target for row in table.rows] == [first]
     assert f"| {first} | - | - | 100.0 (n=1) | 100.0 (n=1) |" in table.markdown
@@ -122,7 +124,7 @@ def test_millimetres_and_pixels_have_no_mean(
     for job in jobs:
         if job.stage in ("student", "teacher"):
             finish(experiment, job, unit="px" if job.target == first else "mm")
-    table = write_table(experiment, jobs)
+    table = permutation_table([(experiment, jobs)])
     assert table is not None
     lines = section(table.markdown, "HD95 (mm or px)")
     assert lines[2].startswith(f"| {first} (px) |")
@@ -133,7 +135,7 @@ def test_millimetres_and_pixels_have_no_mean(
 
 def comparison_of(differences: list[float]) -> str:
     comparison = paired_comparison([0.5 + difference for difference in differences], [0.5] * len(differences))
-    return verdict(comparison, comparison.p_value)
+    return verdict(LAYOUT, "student", comparison, comparison.p_value)
 
 
 def test_verdicts() -> None:
@@ -143,12 +145,12 @@ def test_verdicts() -> None:
     assert helped.endswith("): the other data sets helped")
     assert comparison_of([-gain for gain in gains]).endswith(": the other data sets hurt")
     undecided = comparison_of([gain * (-1) ** number for number, gain in enumerate(gains)])
-    assert undecided.endswith(": no evidence that the other data sets helped or hurt")
+    assert ": no evidence that the other data sets helped or hurt; such data show differences from " in undecided
     few = comparison_of([0.3, 0.3])  # the difference is large, two cases prove nothing
-    assert few.endswith(": no evidence that the other data sets helped or hurt")
+    assert ": no evidence that the other data sets helped or hurt" in few
     assert "at least 6 needed" in few
-    assert verdict(None, None).startswith("not evaluable")
-    assert verdict(paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
+    assert verdict(LAYOUT, "student", None, None).startswith("not evaluable")
+    assert verdict(LAYOUT, "student", paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
 
 
 def summary(dice: dict[str, float | None]) -> Summary:
@@ -161,7 +163,7 @@ def summary(dice: dict[str, float | None]) -> Summary:
 def test_only_shared_evaluable_cases_are_compared() -> None:
     ours = summary({"a": 1.0, "b": 0.5, "c": None, "only ours": 1.0})
     theirs = summary({"a": 0.5, "b": 0.5, "c": None})
-    compared = compare(ours, theirs)
+    compared = compare([ours], [theirs])
     assert (compared.pairs, compared.left_out) == (2, 1)
     assert compared.mean_difference == pytest.approx(0.25)
 
@@ -176,7 +178,7 @@ def test_picture(experiment: Experiment, jobs_in: Callable[[Experiment], list[Jo
     for job in jobs:
         if job.stage in ("student", "teacher", "multi_head"):
             finish(experiment, job)
-    table = write_table(experiment, jobs)
+    table = permutation_table([(experiment, jobs)])
     assert table is not None
     path = overlay_path(table.path)
     assert path.name.startswith("overlays_2d_fold_0__")
@@ -190,3 +192,24 @@ def test_picture(experiment: Experiment, jobs_in: Callable[[Experiment], list[Jo
     red = (colours[..., 0] > 200) & (colours[..., 1] < 60)
     assert green.any()
     assert red.any()
+
+
+def test_replicates_are_one_column(
+    planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment],
+    jobs_in: Callable[[Experiment], list[Job]],
+) -> None:  # fmt: skip
+    root = copied(planned)
+    experiments = [experiment_in(root, Settings(device="cpu", seed=seed)) for seed in (0, 1, 2)]
+    replicates = [(experiment, jobs_in(experiment)) for experiment in experiments]
+    for experiment, jobs in replicates[:2]:  # the third is not done yet
+        for job in jobs:
+            if job.stage in ("teacher", "student"):
+                finish(experiment, job)
+    table = permutation_table(replicates)
+    assert table is not None
+    assert table.path.name.startswith("table_2d_fold_0_3_seeds__")
+    first = next(iter(experiments[0].datasets))
+    assert f"| {first} | - | 50.0 ± 0.0 (n=1) | - | 100.0 ± 0.0 (n=1) |" in table.markdown
+    assert f"- {first} (test): student +50.0 points DSC" in table.markdown
+    assert "2 replicates that differ by 0.0" in table.markdown
+    assert [len(row.folders["student"]) for row in table.rows] == [2, 2, 2]
