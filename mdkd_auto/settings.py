@@ -10,6 +10,7 @@ from mdkd_auto.files import read_json, to_record
 from mdkd_auto.records import Record
 
 REFERENCE_EPOCHS = 300  # the paper's longest run: warm-up, ramp and temperature are given on this scale
+UPDATES_A_VALIDATION_BATCH = 4  # at least: a forward pass takes up to two thirds of an update, and validation a fifth
 
 
 class Settings(Record, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class Settings(Record, frozen=True, kw_only=True):
     # budget
     epochs: int = 300
     iterations_per_epoch: int = 250  # updates
-    validation_batches: int = 20  # fixed batches on which each epoch is judged
+    validation_batches: int = 20  # fixed batches on which each epoch is judged; see validation_batches_used
     early_stopping_epochs: int = 50  # without a better validation loss
     # network
     width: int | None = None  # feature maps of the first stage; None: the plan's
@@ -74,6 +75,11 @@ class Settings(Record, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
+
+    @property
+    def validation_batches_used(self) -> int:
+        """At most a quarter of the updates of an epoch, and at least one."""
+        return min(self.validation_batches, max(1, self.iterations_per_epoch // UPDATES_A_VALIDATION_BATCH))
 
 
 # What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result.

@@ -1,17 +1,24 @@
 """What all commands share: the root folder, settings flags, logging, and errors without a traceback."""
 
 import argparse
+import errno
 import logging
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.paths import DEFAULT_ROOT, ROOT_VARIABLE, Root
+from mdkd_auto.training.interruption import Terminated, termination_interrupts
 
 logger = logging.getLogger("mdkd_auto")
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO)  # of the disk or its owner
+_GOES_ON = "what was done is kept, the same command goes on from there"
 
 # Flags for the common settings; every other one goes into a --settings file.
 _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
@@ -68,7 +75,11 @@ def root_from(arguments: argparse.Namespace) -> Root:
 
 
 def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
-    """Parse, work, and turn a user's mistake into a message; returns the exit status."""
+    """Parse and work; returns the exit status.
+
+    A user's mistake, an interruption, and what the machine refuses (a full disk, a folder without permission, memory)
+    become a message; a bug shows its traceback.
+    """
     arguments = made.parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", stream=sys.stdout, force=True
@@ -76,15 +87,27 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
-        return work(arguments)
-    except MdkdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; what was done is kept, the same command goes on from there", file=sys.stderr)
-        return 130
+        with termination_interrupts():
+            return work(arguments)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {_GOES_ON}", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         return 1
+    except MdkdError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except MemoryError as error:
+        why = str(error) or "MemoryError"
+        print(f"error: not enough memory ({why}): use fewer workers (-j); {_GOES_ON}", file=sys.stderr)
+    except Exception as error:
+        if isinstance(error, OSError) and (error.errno in _REFUSALS or isinstance(error, PermissionError)):
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"error: {where}{error.strerror}; mend that; {_GOES_ON}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+            print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
+                  file=sys.stderr)  # fmt: skip
+    return 1
 
 
 def report_problems(problems: Sequence[str]) -> int:

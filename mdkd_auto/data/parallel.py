@@ -10,6 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -138,11 +139,11 @@ def _map_in_pool(
 
 
 def _start(work: Callable[[Item], Any], started: list[_Worker]) -> _Worker:
-    """Start a worker and put it on the list; a Ctrl-C meanwhile comes after it, and never reaches the child."""
+    """Start a worker and put it on the list; what would interrupt that is held back."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     worker = _Worker(context.Process(target=_serve, args=(theirs, work), daemon=True), ours)
-    with _one_thread_a_child(), _ctrl_c_held_back():
+    with _one_thread_a_child(), _held_back():
         worker.process.start()
         started.append(worker)
     theirs.close()
@@ -153,6 +154,8 @@ def _serve(connection: Connection, work: Callable[[Item], Any]) -> None:
     """A worker's life: cases in, outcomes out, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with what stands in finally
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     with suppress(EOFError, OSError):
         connection.send(_Outcome())  # ready
         while True:
@@ -212,12 +215,13 @@ def _one_thread_a_child() -> Iterator[None]:
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Block SIGINT; a child started meanwhile has it blocked from its first instruction on."""
+def _held_back() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM; a child started meanwhile has them blocked from its first instruction on."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # the first start of a child would do it, and unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

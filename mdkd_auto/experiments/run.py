@@ -1,6 +1,8 @@
 """Running a job: build its networks from what it reads, train, score on images that training did not see."""
 
 import logging
+import os
+import platform
 import time
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from mdkd_auto.data.sampling import PatchSampler
-from mdkd_auto.errors import SettingsError, TrainingError
+from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.checks import write_checks
 from mdkd_auto.experiments.evaluate import evaluate_run
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
@@ -33,30 +35,60 @@ from mdkd_auto.training.objectives import (
 
 logger = logging.getLogger(__name__)
 
+HOLDER = ".lock_holder"  # beside the lock: who has it, in words
+WAIT_SECONDS = 2.0  # between two looks at a job that another process holds
+
 
 def run_jobs(experiment: Experiment, jobs: list[Job]) -> None:
-    """Run what is not done, in order. Raises TrainingError at the first job that fails; the same call goes on there."""
-    for number, job in enumerate(jobs, start=1):
-        title = f"[{number}/{len(jobs)}] {title_of(job)}"
-        if is_finished(experiment.root, job):
-            logger.info("%s: done before", title)
-            continue
-        run_job(experiment, job, title)
+    """Run what is not done, in order. Raises TrainingError at the first job that fails; the same call goes on there.
+
+    A job that another process trains is left to it, and so are those that read it: the others come first, then it is
+    waited for. So several commands on one root share its jobs.
+    """
+    titles = {job.folder: f"[{number}/{len(jobs)}] {title_of(job)}" for number, job in enumerate(jobs, start=1)}
+    undone, told = jobs, ""
+    while undone:
+        held: list[Job] = []
+        for job in undone:
+            reads_held = any(other.folder in job.reads for other in held)
+            if reads_held or not run_job(experiment, job, titles[job.folder]):
+                held.append(job)
+        if len(held) == len(undone):
+            if told != held[0].folder:
+                told = held[0].folder
+                logger.info("%s: held by %s; waiting", titles[told], _holder(experiment.root.results / told))
+            time.sleep(WAIT_SECONDS)
+        undone = held
 
 
-def run_job(experiment: Experiment, job: Job, title: str) -> None:
-    """Train and score one job. Two commands on the same root wait for nothing: the second is refused."""
+def run_job(experiment: Experiment, job: Job, title: str) -> bool:
+    """Train and score one job, if it is not done; False if another process is at it."""
     folder = experiment.root.results / job.folder
+    if is_finished(experiment.root, job):
+        logger.info("%s: done before", title)
+        return True
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(RunFolder(folder).lock)
     try:
-        with FileLock(RunFolder(folder).lock, timeout=0):
-            if is_finished(experiment.root, job):
-                return
-            _run(experiment, job, folder, title)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise TrainingError(
-            f"{folder}: another process is training this job; wait for it, or stop it and run the command again"
-        ) from None
+        return False
+    try:
+        if not is_finished(experiment.root, job):  # it may have been done just now
+            (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            _run(experiment, job, folder, title)
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+    return True
+
+
+def _holder(folder: Path) -> str:
+    """Who trains the job of a folder."""
+    try:
+        return (folder / HOLDER).read_text(encoding="utf-8") or "another process"
+    except FileNotFoundError:
+        return "another process"
 
 
 def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
@@ -74,18 +106,22 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)
     write_checks(experiment, job, objective, streams, device)
+    validation_share = state.validation_seconds / state.seconds
     finished = Finished(
         updates=state.update,
         seconds=round(time.monotonic() - started, 1),
         seconds_per_update=state.seconds / max(1, state.update),
         best_validation_loss=state.best_loss if state.best_loss is not None else float("nan"),
         best_validation_score=state.best_score,
+        validation_share=validation_share,
+        parts=state.parts,
     )
     write_json(RunFolder(folder).finished, finished)
     (folder / LATEST).unlink(missing_ok=True)
     logger.info(
-        "%s: done in %.0f s (%d updates, %.0f ms each), validation score %.3f -> %s",
-        title, finished.seconds, state.update, 1000 * finished.seconds_per_update, state.best_score, folder,
+        "%s: done in %.0f s (%d updates, %.0f ms each, %.0f %% of it validation), validation score %.3f -> %s",
+        title, finished.seconds, state.update, 1000 * finished.seconds_per_update, 100 * validation_share,
+        state.best_score, folder,
     )  # fmt: skip
 
 

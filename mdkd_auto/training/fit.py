@@ -6,9 +6,9 @@ Randomness is a pure function of (seed, update), so a run that goes on from a ch
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,10 +28,13 @@ from mdkd_auto.training.interruption import deferred_interrupts
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 LATEST = "checkpoint_latest.safetensors"
 BEST = "checkpoint_best.safetensors"
 FINAL = "checkpoint_final.safetensors"
 _VALIDATION_SEED = 10_000_019  # added to the sampler's: validation batches are never training batches
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA and MPS, CPU, cuDNN and cuBLAS
 
 
 class Streams(NamedTuple):
@@ -47,11 +50,13 @@ class State(msgspec.Struct):
     """What changes while training goes on, beside the tensors. Written into every checkpoint."""
 
     update: int = 0
+    parts: int = 1  # of a batch, one after the other; more than one where the memory does not hold the whole
     learning_rate: float = 0.0
     best_loss: float | None = None
     best_score: float = 0.0
     epochs_without_gain: int = 0
     seconds: float = 0.0
+    validation_seconds: float = 0.0  # part of them
     sums: dict[str, float] = {}
     history: list[dict[str, float]] = []
     plateau: dict[str, Any] = {}
@@ -64,8 +69,23 @@ def fit(
 
     Leaves the latest, best and final checkpoint, progress.csv and progress.png in ``folder``; the latest serves only
     to resume, and may go once the run is scored.
-    Raises TrainingError at the first loss that is not finite, naming the cases of the batch.
+    Raises TrainingError at the first loss that is not finite, naming the cases of the batch; and where the memory does
+    not hold a single patch.
     """
+    try:
+        return _fit(objective, streams, settings, folder, device, title)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"{folder}: the memory of {device} does not hold the training, even one patch at a time. Leave more of it "
+            "free, lower --width, or plan smaller patches: mdkd_plan_and_preprocess --memory-gb with a smaller number"
+        ) from error
+
+
+def _fit(
+    objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
+) -> State:
     objective.to(device)
     parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -102,10 +122,10 @@ class _Loop:
         }
         self.saved_at = time.monotonic()
 
-    def run(self, report: Callable[[str], None], stop: Callable[[], bool]) -> None:
+    def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
         """Updates, epoch ends and checkpoints until done.
 
-        When told to stop it saves and raises KeyboardInterrupt; it is told between updates only.
+        When told to stop it saves and raises what it was told; it asks between updates only.
         """
         state, per_epoch = self.state, self.settings.iterations_per_epoch
         streams = {
@@ -124,17 +144,17 @@ class _Loop:
                 report(" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
                 if state.update % per_epoch == 0:
                     self._end_epoch()
-                stopping = stop()  # asked once: a signal between two questions would end the run unsaved
-                if stopping or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
+                interrupt = stop()  # asked once: a signal between two questions would end the run unsaved
+                if interrupt or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
                     self.save()
-                if stopping:
-                    raise KeyboardInterrupt
+                if interrupt:
+                    raise interrupt
         finally:
             for stream in streams.values():
                 stream.close()  # type: ignore[attr-defined]
         self.save()  # so that a kill while the result is scored costs no training
-        if stop():
-            raise KeyboardInterrupt
+        if interrupt := stop():
+            raise interrupt
 
     def save(self) -> None:
         """Write the latest checkpoint."""
@@ -146,19 +166,7 @@ class _Loop:
 
     def _update(self, batches: dict[str, Batch]) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
-        self.objective.trained().train()
-        prepared = {
-            dataset: self._augment(self._on_device(batch), stream)
-            for stream, (dataset, batch) in enumerate(batches.items())
-        }
-        self.optimiser.zero_grad(set_to_none=True)
-        values: dict[str, float] = {}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-            for terms in self.objective.losses(prepared, self.state.update / self.total):
-                terms["total"].backward()
-                for name, term in terms.items():
-                    values[name] = values.get(name, 0.0) + term.item()
+        values = self._with_room(lambda: self._gradients(batches))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm).item()
         if not all(math.isfinite(value) for value in (*values.values(), norm)):
             cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
@@ -169,6 +177,45 @@ class _Loop:
             )
         self.optimiser.step()
         return values
+
+    def _gradients(self, batches: dict[str, Batch]) -> dict[str, float]:
+        """Back-propagate the losses of an update, part by part of its batches; returns the loss terms."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
+        self.objective.trained().train()
+        prepared = {
+            dataset: self._augment(self._on_device(batch), stream)
+            for stream, (dataset, batch) in enumerate(batches.items())
+        }
+        self.optimiser.zero_grad(set_to_none=True)
+        values: dict[str, float] = {}
+        for share, part in _parts(prepared, self.state.parts):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+                for terms in self.objective.losses(part, self.state.update / self.total):
+                    (share * terms["total"]).backward()
+                    for name, term in terms.items():
+                        values[name] = values.get(name, 0.0) + share * term.item()
+        return values
+
+    def _with_room(self, attempt: Callable[[], Result]) -> Result:
+        """What ``attempt`` returns. While the memory does not suffice it is made anew, its batches in twice the parts.
+
+        Only gradients may be left of a failed attempt. Raises what torch does where a part is one sample already.
+        """
+        most = min(self.sizes.values())
+        while True:
+            try:
+                return attempt()
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or self.state.parts >= most:
+                    raise
+            self.optimiser.zero_grad(set_to_none=True)  # here, where the error no longer holds on to its tensors
+            torch.accelerator.empty_cache()
+            self.state.parts = min(2 * self.state.parts, most)
+            size = self.streams.batch_size
+            logger.warning(
+                "%s: out of memory with a batch of %d: now %d parts of %d, gradients accumulated; the result differs "
+                "slightly from a whole batch", self.folder, size, self.state.parts, math.ceil(size / self.state.parts),
+            )  # fmt: skip
 
     def _on_device(self, batch: Batch) -> Batch:
         images = batch.images.to(self.device, non_blocking=True)
@@ -187,7 +234,8 @@ class _Loop:
         """Validate, apply the plateau rule, keep the best weights, write the log."""
         state = self.state
         started = time.monotonic()
-        loss, score = self._validate()
+        loss, score = self._with_room(self._validate)
+        state.validation_seconds += time.monotonic() - started
         row = {"epoch": float(state.update // self.settings.iterations_per_epoch)}
         row |= {
             name: value / state.sums["n " + name] for name, value in state.sums.items() if not name.startswith("n ")
@@ -216,23 +264,39 @@ class _Loop:
         for dataset in self.objective.validated_on():
             numerator, denominator = 0.0, 0.0
             sampler = self.streams.validation[dataset]
-            for batch in sampler.batches(0, self.settings.validation_batches, self.streams.batch_size):
-                prepared = self._on_device(batch)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-                    loss, part = self.objective.validate(dataset, prepared)
-                losses.append(loss.item())
+            for batch in sampler.batches(0, self.settings.validation_batches_used, self.streams.batch_size):
+                losses.append(0.0)
+                for share, part in _parts({dataset: self._on_device(batch)}, self.state.parts):
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+                        loss, score = self.objective.validate(dataset, part[dataset])
+                    losses[-1] += share * loss.item()
+                    numerator, denominator = numerator + score.numerator.cpu(), denominator + score.denominator.cpu()  # type: ignore[assignment]
                 if not math.isfinite(losses[-1]):
                     raise TrainingError(
                         f"{self.folder}: the validation loss is not finite at update {self.state.update}. Cases of the "
                         f"batch: {dataset}: {', '.join(batch.cases)}. Look at these images for NaN or absurd values; "
                         "if they are sound, lower --lr"
                     )
-                numerator, denominator = numerator + part.numerator.cpu(), denominator + part.denominator.cpu()  # type: ignore[assignment]
             scores.append(_ratio(Score(torch.as_tensor(numerator), torch.as_tensor(denominator))))
         return float(np.mean(losses)), float(np.mean(scores))
 
     def _stopped_early(self) -> bool:
         return self.state.epochs_without_gain >= self.settings.early_stopping_epochs
+
+
+def _parts(batches: dict[str, Batch], parts: int) -> Iterator[tuple[float, dict[str, Batch]]]:
+    """The batches of all data sets in so many parts, each with its share of the samples."""
+    samples = sum(len(batch.images) for batch in batches.values())
+    for number in range(parts):
+        part = {}
+        for dataset, batch in batches.items():
+            start, stop = (len(batch.images) * edge // parts for edge in (number, number + 1))
+            part[dataset] = Batch(batch.images[start:stop], batch.labels[start:stop], batch.cases[start:stop])
+        yield sum(len(batch.images) for batch in part.values()) / samples, part
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _ratio(score: Score) -> float:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end training between two updates, never within one, so that what is saved is whole."""
+"""Ctrl-C and SIGTERM as exceptions, so that what must be put right is; training ends between two updates."""
 
 import signal
 import threading
@@ -7,27 +7,50 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a cluster or a system that shuts down asks to end."""
+
+
 @contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether to stop. A second Ctrl-C interrupts at once, as usual.
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM raises Terminated where Ctrl-C would raise KeyboardInterrupt. Only the main thread can ask for it."""
 
-    Outside the main thread signals are not ours to handle; then nothing is deferred.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    stop = False
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stop
+    def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
-        if stop:
-            raise KeyboardInterrupt
-        stop = True
+        raise Terminated
 
-    before = {kind: signal.signal(kind, ask_to_stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+    with _handled(interrupt, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
+    """Yields a function that gives the interrupt to raise, None while there is none.
+
+    A second Ctrl-C or SIGTERM interrupts at once. Outside the main thread signals are not ours to handle; then nothing
+    is deferred.
+    """
+    wanted: type[KeyboardInterrupt] | None = None
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal wanted
+        del frame
+        again, wanted = wanted is not None, Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if again:
+            raise wanted
+
+    with _handled(remember, signal.SIGINT, signal.SIGTERM):
+        yield lambda: wanted
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], *kinds: signal.Signals) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
     try:
-        yield lambda: stop
+        yield
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        for kind, earlier in before.items():
+            signal.signal(kind, earlier)

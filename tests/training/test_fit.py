@@ -1,7 +1,8 @@
 import csv
+import logging
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mdkd_auto.data.sampling import PatchSampler
+from mdkd_auto.data.sampling import Batch, PatchSampler
 from mdkd_auto.data.store import save_case
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.networks.discriminator import Discriminator
@@ -24,7 +25,8 @@ from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
 from mdkd_auto.training import fit as fit_module
 from mdkd_auto.training.checkpoints import load_training, load_weights, save_training, save_weights
 from mdkd_auto.training.fit import BEST, FINAL, LATEST, State, Streams, fit, validation_seed
-from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.interfaces import Objective, Score, Terms
+from mdkd_auto.training.interruption import Terminated
 from mdkd_auto.training.objectives import (
     MultiHeadModel,
     MultiHeadObjective,
@@ -40,7 +42,7 @@ PLAN = ConfigurationPlan(
     topology=TOPOLOGY, reasons=(),
 )  # fmt: skip
 ONE_CLASS = Classes(channels=(ClassChannel(name="lesion", values=(1,), written=1),), regions=False, ignore=None)
-SETTINGS = Settings(epochs=3, iterations_per_epoch=4, validation_batches=2, learning_rate=1e-3)
+SETTINGS = Settings(epochs=3, iterations_per_epoch=4, validation_batches=1, learning_rate=1e-3)
 TASK = SegmentationTask(PLAN, {TARGET: ONE_CLASS, SOURCE: ONE_CLASS}, SETTINGS)
 CPU = torch.device("cpu")
 UPDATES = 12
@@ -113,8 +115,10 @@ def objective_of(kind: str, seed: int = 0) -> Any:
     )  # fmt: skip
 
 
-def run(objective: Objective, cases: Path, folder: Path, settings: Settings = SETTINGS) -> State:
-    return fit(objective, streams_of(cases), settings, folder, CPU, "test")
+def run(
+    objective: Objective, cases: Path, folder: Path, settings: Settings = SETTINGS, batch_size: int = PLAN.batch_size
+) -> State:
+    return fit(objective, streams_of(cases)._replace(batch_size=batch_size), settings, folder, CPU, "test")
 
 
 def at_call(objective: Any, method: str, call: int, happens: Callable[[], None]) -> Any:
@@ -137,6 +141,10 @@ def ctrl_c() -> None:
 
 def terminate() -> None:
     signal.raise_signal(signal.SIGTERM)
+
+
+def fill_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
 def kill() -> None:
@@ -201,8 +209,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
 @pytest.mark.parametrize(
     ("method", "calls", "happens"),
-    [("losses", (1, 1, 2, 8), ctrl_c), ("losses", (3,), terminate), ("validate", (2, 1, 2), ctrl_c),
-     ("validate", (6,), ctrl_c)],
+    [("losses", (1, 1, 2, 8), ctrl_c), ("losses", (3,), terminate), ("validate", (1, 1), ctrl_c),
+     ("validate", (3,), ctrl_c)],
 )  # fmt: skip
 def test_interruptions_wherever_they_fall(
     method: str, calls: tuple[int, ...], happens: Callable[[], None], cases: Path, tmp_path: Path,
@@ -217,7 +225,7 @@ def test_interruptions_wherever_they_fall(
     assert_equal_runs(tmp_path, whole, state, expected)
 
 
-@pytest.mark.parametrize(("method", "call", "saved"), [("losses", 7, 6), ("losses", 5, 4), ("validate", 3, 7)])
+@pytest.mark.parametrize(("method", "call", "saved"), [("losses", 7, 6), ("losses", 5, 4), ("validate", 2, 7)])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     method: str, call: int, saved: int, cases: Path, tmp_path: Path,
     whole_runs: Callable[[str], tuple[Path, State]],
@@ -229,6 +237,15 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     state = run(objective_of("teacher", seed=4), cases, tmp_path)
     whole, expected = whole_runs("teacher")
     assert_equal_runs(tmp_path, whole, state, expected)
+
+
+@pytest.mark.parametrize(("happens", "kind"), [(ctrl_c, KeyboardInterrupt), (terminate, Terminated)])
+def test_an_interruption_says_which(
+    happens: Callable[[], None], kind: type[KeyboardInterrupt], cases: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(at_call(objective_of("teacher"), "losses", 2, happens), cases, tmp_path)
+    assert caught.type is kind
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once(
@@ -282,7 +299,7 @@ def test_training_learns(cases: Path, tmp_path: Path) -> None:
 def judged(losses: list[float]) -> Any:
     """A teacher with given validation losses, an epoch each."""
     objective = objective_of("teacher")
-    original, given = objective.validate, iter([loss for loss in losses for _ in range(SETTINGS.validation_batches)])
+    original, given = objective.validate, iter(losses)
     objective.validate = lambda *arguments: (torch.tensor(next(given)), original(*arguments)[1])
     return objective
 
@@ -323,6 +340,177 @@ def test_a_validation_loss_that_is_not_finite_names_the_cases(tmp_path: Path) ->
     folder = write_cases(tmp_path / "cases", bad="case_3")
     with pytest.raises(TrainingError, match=rf"validation loss is not finite.*{TARGET}: case_3"):
         run(objective_of("teacher"), folder, tmp_path / "run")
+
+
+# --- validation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "wanted", "used"), [(250, 20, 20), (250, 100, 62), (24, 20, 6), (8, 20, 2), (3, 20, 1), (8, 1, 1)]
+)
+def test_validation_is_kept_short(per_epoch: int, wanted: int, used: int) -> None:
+    settings = Settings(iterations_per_epoch=per_epoch, validation_batches=wanted)
+    assert settings.validation_batches_used == used
+    assert settings.validation_batches == wanted  # a part of every run's key
+    assert Settings().validation_batches_used == Settings().validation_batches
+
+
+def test_validation_takes_less_than_a_fifth(cases: Path, tmp_path: Path) -> None:
+    objective, sizes = objective_of("teacher"), []
+    original = objective.validate
+
+    def counted(dataset: str, batch: Batch) -> Any:
+        sizes.append(len(batch.images))
+        return original(dataset, batch)
+
+    objective.validate = counted
+    state = run(objective, cases, tmp_path, changed(iterations_per_epoch=24, validation_batches=20))
+    assert sizes == [3] * 6 * 3
+    assert 0 < state.validation_seconds < 0.25 * state.seconds  # a fifth, and the whims of a shared machine
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def cramped(objective: Any, most: int, late: bool = True, since: float = 0.0) -> Any:
+    """The objective on a device that holds ``most`` samples at a time, ``since`` a fraction of the updates.
+
+    It finds out after their losses were back-propagated, or before (not ``late``).
+    """
+    at_a_time = sum if isinstance(objective, SourceTeacherObjective) else max
+    losses, validate, begun = objective.losses, objective.validate, since == 0.0
+
+    def limited(batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        nonlocal begun
+        begun = progress >= since
+        fits = not begun or at_a_time(len(batch.images) for batch in batches.values()) <= most
+        if fits or late:
+            yield from losses(batches, progress)
+        if not fits:
+            fill_memory()
+
+    def limited_validate(dataset: str, batch: Batch) -> Any:
+        return fill_memory() if begun and len(batch.images) > most else validate(dataset, batch)
+
+    objective.losses, objective.validate = limited, limited_validate
+    return objective
+
+
+class MeanObjective:
+    """A convolution whose loss is a mean over samples."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.shares = {TARGET: 1.0}
+        self.model = torch.nn.Conv2d(1, 1, 3).double()
+
+    def trained(self) -> torch.nn.Module:
+        return self.model
+
+    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        yield {"total": self.model(batches[TARGET].images.double()).square().mean()}
+
+    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
+        loss = self.model(batch.images.double()).square().mean()
+        return loss, Score(loss[None], torch.ones(1))
+
+    def validated_on(self) -> tuple[str, ...]:
+        return (TARGET,)
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
+
+
+def test_parts_give_the_gradient_of_the_whole_batch(cases: Path, tmp_path: Path) -> None:
+    """Also where they are not of one size: 7 = 3 + 4."""
+    settings = changed(epochs=1, iterations_per_epoch=1)
+    found = []
+    for most, parts in ((7, 1), (4, 2), (2, 4), (1, 7)):
+        objective = MeanObjective()
+        state = run(cramped(objective, most), cases, tmp_path / str(most), settings, batch_size=7)
+        assert state.parts == parts
+        assert objective.model.weight.grad is not None
+        found.append((objective.model.weight.grad, state.history[0]["total"], state.history[0]["validation_loss"]))
+    for gradient, loss, validation_loss in found:
+        torch.testing.assert_close(gradient, found[0][0], rtol=1e-10, atol=0)
+        assert (loss, validation_loss) == pytest.approx(found[0][1:], rel=1e-6)
+
+
+@pytest.mark.parametrize("since", [0.0, 0.4])  # from the first update on; when Adam has a state
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failed_try_leaves_no_trace(
+    kind: str, since: float, cases: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A try that fails after back-propagation is as one that fails before; and a resumed run goes on in parts."""
+    assert not list(objective_of(kind).trained().buffers()), "a failed try would change them"
+    ends = []
+    for late in (True, False):
+        folder = tmp_path / str(late)
+        ends.append((folder, run(cramped(objective_of(kind), 2, late, since), cases, folder, batch_size=4)))
+    folder = tmp_path / "resumed"
+    with pytest.raises(KeyboardInterrupt):
+        run(at_call(cramped(objective_of(kind), 2, since=since), "losses", 12, ctrl_c), cases, folder, batch_size=4)
+    assert 4 < saved_update(folder, kind) < UPDATES
+    ends.append((folder, run(objective_of(kind, seed=5), cases, folder, batch_size=4)))  # with room, but in parts
+    for folder, state in ends:
+        assert state.parts == 2
+        assert_equal_runs(folder, ends[0][0], state, ends[0][1])
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [
+        f"{tmp_path / name}: out of memory with a batch of 4: now 2 parts of 2, gradients accumulated; the result "
+        "differs slightly from a whole batch" for name in ("True", "False", "resumed")
+    ]  # fmt: skip
+
+
+def test_parts_change_a_result_slightly(cases: Path, tmp_path: Path, whole_runs: Callable[..., Any]) -> None:
+    state = run(cramped(objective_of("teacher"), 1), cases, tmp_path)
+    _, whole = whole_runs("teacher")
+    assert state.parts == 3
+    for ours, theirs in zip(without_times(state), without_times(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.02, abs=0.02)
+
+
+def test_validation_that_does_not_fit(cases: Path, tmp_path: Path) -> None:
+    objective = objective_of("teacher")
+    validate = objective.validate
+    objective.validate = lambda dataset, batch: (
+        fill_memory() if len(batch.images) > 1 else validate(dataset, batch)
+    )  # fmt: skip
+    state = run(objective, cases, tmp_path, changed(epochs=1))
+    whole = run(objective_of("teacher"), cases, tmp_path / "whole", changed(epochs=1))
+    assert state.parts == 3
+    assert state.best_loss == pytest.approx(whole.best_loss, rel=0.02)
+    assert state.best_score == pytest.approx(whole.best_score)  # Dice is summed up before it is divided
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory.",
+        "MPS backend out of memory (MPS allocated: 8.90 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_patch_that_does_not_fit(words: str, cases: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError(words)
+
+    objective = objective_of("teacher")
+    objective.losses = fail
+    with pytest.raises(TrainingError, match=r"memory of cpu .* one patch at a time\..* lower --width, .*--memory-gb"):
+        run(objective, cases, tmp_path)
+    assert len([record for record in caplog.records if "gradients accumulated" in record.getMessage()]) == 2
+    assert [record for record in caplog.records if "now 3 parts of 1, " in record.getMessage()]
+
+
+def test_another_error_is_not_taken_for_lack_of_memory(cases: Path, tmp_path: Path) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    objective = objective_of("teacher")
+    objective.losses = fail
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        run(objective, cases, tmp_path)
 
 
 # --- checkpoints and the log ----------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""How a command ends: mistakes, interruptions and refusals of the machine as messages, a bug with its traceback."""
+
+import argparse
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdkd_auto.cli.common import parser, run
+from mdkd_auto.errors import DatasetError
+
+Command = Callable[..., Any]
+GOES_ON = "what was done is kept, the same command goes on from there\n"
+
+
+@pytest.fixture
+def ending(command: Command) -> Callable[[Callable[[], object]], Any]:
+    """What a command says when its work ends so."""
+
+    def end(happens: Callable[[], object]) -> Any:
+        def work(_: argparse.Namespace) -> int:
+            happens()
+            return 0
+
+        return command(lambda argv: run(parser("test"), work, argv))
+
+    return end
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def full(number: int) -> Callable[[], None]:
+    return raising(OSError(number, os.strerror(number), "/data/x.json"))
+
+
+@pytest.mark.parametrize(
+    ("happens", "status", "said"),
+    [
+        (lambda: None, 0, ""),
+        (raising(DatasetError("x.json: no labels")), 1, "error: x.json: no labels\n"),
+        (lambda: signal.raise_signal(signal.SIGINT), 130, f"interrupted; {GOES_ON}"),
+        (lambda: signal.raise_signal(signal.SIGTERM), 143, f"interrupted; {GOES_ON}"),
+        (full(errno.ENOSPC), 1, f"error: /data/x.json: No space left on device; mend that; {GOES_ON}"),
+        (full(errno.EDQUOT), 1, f"error: /data/x.json: Disk quota exceeded; mend that; {GOES_ON}"),
+        (full(errno.EROFS), 1, f"error: /data/x.json: Read-only file system; mend that; {GOES_ON}"),
+        (full(errno.EFBIG), 1, f"error: /data/x.json: File too large; mend that; {GOES_ON}"),
+        (full(errno.EIO), 1, f"error: /data/x.json: Input/output error; mend that; {GOES_ON}"),
+        (full(errno.EPERM), 1, f"error: /data/x.json: Operation not permitted; mend that; {GOES_ON}"),
+        (raising(OSError(errno.ENOSPC, "No space left on device")), 1,
+         f"error: No space left on device; mend that; {GOES_ON}"),
+        (raising(MemoryError()), 1, f"error: not enough memory (MemoryError): use fewer workers (-j); {GOES_ON}"),
+        (raising(BrokenPipeError()), 1, ""),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(os.name != "posix", reason="words of POSIX")
+def test_what_is_said(ending: Any, happens: Callable[[], object], status: int, said: str) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    answer = ending(happens)
+    assert (answer.status, answer.err, answer.out) == (status, said, "")
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize("error", [KeyError("spacing"), FileNotFoundError(errno.ENOENT, "No such file", "x")])
+def test_a_bug_shows_where_it_is(ending: Any, error: Exception) -> None:
+    answer = ending(raising(error))
+    assert answer.status == 1
+    assert answer.err.startswith("Traceback (most recent call last):\n")
+    assert type(error).__name__ in answer.err
+    assert "mdkd_doctor" in answer.err.splitlines()[-1]
+    assert answer.err.count("mdkd_doctor") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(ending: Any, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    answer = ending(lambda: (tmp_path / "x").write_text("x"))
+    tmp_path.chmod(0o700)
+    assert answer.err == f"error: {tmp_path / 'x'}: Permission denied; mend that; {GOES_ON}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_process_that_is_terminated(tmp_path: Path) -> None:
+    """From outside, while it does anything."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "from mdkd_auto.cli.common import parser, run\n"
+        "sys.exit(run(parser('test'), lambda _: print('begun', flush=True) or time.sleep(60), []))\n"
+    )
+    child = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "begun\n"
+    child.terminate()
+    assert child.communicate(timeout=20)[1] == f"interrupted; {GOES_ON}"
+    assert child.returncode == 143
