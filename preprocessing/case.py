@@ -1,13 +1,13 @@
 """One case into network space, and a prediction back out of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdkd_auto.data.case_arrays import read_case_arrays
-from mdkd_auto.data.geometry import box_shape, box_slices, nonzero_box, permute, uncrop_and_untranspose
+from mdkd_auto.data.geometry import box_shape, cropped, nonzero_box, permute
 from mdkd_auto.data.store import compact_label
 from mdkd_auto.errors import PlanError
 from mdkd_auto.preprocessing.normalise import normalise
@@ -15,9 +15,9 @@ from mdkd_auto.preprocessing.resample import (
     coarse_axis,
     resample_image,
     resample_label,
-    resample_probabilities,
     resampled_shape,
 )
+from mdkd_auto.preprocessing.slabs import resample_slabs
 from mdkd_auto.records import Case, CaseGeometry, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Triple
 
 Array = NDArray[Any]
@@ -46,13 +46,12 @@ def preprocess_case(
 ) -> tuple[NDArray[np.float32], Array | None, CaseGeometry]:
     """Transpose, crop to non-zero, normalise, resample: image (1, z, y, x), label (z, y, x), and the way back."""
     geometry = plan_geometry(image, spacing_mm, dataset_plan, configuration_plan)
-    inside = box_slices(geometry.crop)
     coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
-    cropped = image.transpose(geometry.transpose)[inside]
-    resampled = resample_image(normalise(cropped, dataset_plan.normalisation), geometry.resampled_shape, coarse)
+    normalised = normalise(cropped(image, geometry), dataset_plan.normalisation)
+    resampled = resample_image(normalised, geometry.resampled_shape, coarse)
     if label is None:
         return resampled[None], None, geometry
-    mask = np.ascontiguousarray(label.transpose(geometry.transpose)[inside])
+    mask = np.ascontiguousarray(cropped(label, geometry))
     return resampled[None], compact_label(resample_label(mask, geometry.resampled_shape, coarse)), geometry
 
 
@@ -81,29 +80,14 @@ def plan_geometry(
     )
 
 
-def restore(probabilities: Array, geometry: CaseGeometry, background: int | None = 0) -> NDArray[np.float32]:
-    """Probabilities (K, z, y, x) of network space in the case's original, canonical shape (K, z, y, x).
+def restore(slabs: Iterable[NDArray[np.float32]], geometry: CaseGeometry) -> Iterator[NDArray[np.float32]]:
+    """Probabilities of network space, in slabs (K, n, y, x), at the voxels of the case's crop, in such slabs.
 
-    Outside the crop class ``background`` is 1 and the others 0; ``None`` for channels that are all foreground.
+    Their place in the case is ``geometry.cropped``. Linear, but for a coarse axis: where the way in took the nearest
+    slice, so does the way back, and undoes it exactly unless slices were dropped.
     """
-    restored = np.empty((probabilities.shape[0], *geometry.original_shape), dtype=np.float32)
-    for index, channel in enumerate(_uncropped(probabilities, geometry)):
-        outside = 1.0 if index == background else 0.0
-        restored[index] = uncrop_and_untranspose(channel, geometry, outside)
-    return restored
-
-
-def _uncropped(probabilities: Array, geometry: CaseGeometry) -> Iterator[NDArray[np.float32]]:
-    """Each class resampled to the crop's own voxels, one at a time: linearly, but for a coarse axis.
-
-    Where the way in took the nearest slice, so does the way back: it undoes it exactly unless slices were dropped.
-    """
-    if tuple(probabilities.shape[1:]) != geometry.resampled_shape:
-        raise ValueError(f"Probabilities {probabilities.shape[1:]} do not fit the case's {geometry.resampled_shape}")
     coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
-    for channel in probabilities:
-        values = np.asarray(channel, dtype=np.float32)
-        yield resample_probabilities(values, box_shape(geometry.crop), coarse)
+    return resample_slabs(slabs, geometry.resampled_shape, box_shape(geometry.crop), coarse)
 
 
 def _target_spacing(spacing: Triple, plan: ConfigurationPlan) -> Triple:

@@ -15,7 +15,7 @@ from mdkd_auto.preprocessing.case import preprocess_case, read_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
 
-PREPROCESSING_VERSION = 1  # raise it when the same decisions give other arrays
+PREPROCESSING_VERSION = 2  # raise it when the same decisions give other arrays
 
 
 class Outcome(Record, frozen=True, kw_only=True):

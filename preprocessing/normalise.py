@@ -27,3 +27,8 @@ def normalise(image: NDArray[Any], plan: Normalisation) -> NDArray[np.float32]:
     values /= np.float32(deviation)
     values[~mask] = 0
     return values
+
+
+def air_value(plan: Normalisation) -> float | None:
+    """What air becomes where intensities are clipped, in CT: the lowest value there is. None elsewhere."""
+    return (plan.lower - plan.mean) / max(plan.std, SMALLEST_STD) if plan.scheme == "ct" else None

@@ -1,26 +1,29 @@
 """Resampling to another spacing: cubic splines for images, linear per label for masks.
 
 Voxel edges stay aligned: the first and the last voxel's outer edges are where they were. Interpolation is linear
-in the voxel values and separable, so each axis is one small sparse matrix, the interpolation of the unit vectors,
-and a volume is resampled by three matrix products: the numbers of scipy.ndimage.zoom, many times faster. The
-matrices are sparse because threaded dense products stall on a busy machine.
+in the voxel values and separable, so each axis is one small sparse matrix and a volume is resampled by three matrix
+products: the numbers of scipy.ndimage.zoom, many times faster. The matrices are sparse because threaded dense products
+stall on a busy machine.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import sparse
 
+from mdkd_auto.data.geometry import box_slices, nonzero_box
 from mdkd_auto.records import IntTriple, Triple
 
 Kind = Literal["nearest", "linear", "cubic"]
 Floats = NDArray[np.float32]
 
-ORDERS: dict[Kind, int] = {"nearest": 0, "linear": 1, "cubic": 3}
 NEGLIGIBLE = 1e-6  # a spline's weights fall by 0.27 a voxel: about 20 of them remain
+POLE = math.sqrt(3) - 2  # of the filter that turns voxels into coefficients of cubic B-splines (Unser 1999)
+POLE_REACH = 11  # voxels on each side until that filter is negligible
 SLICEWISE_ANISOTROPY = 3.0  # beyond it, the coarse axis is not interpolated (nnU-Net's rule)
 
 
@@ -39,66 +42,112 @@ def coarse_axis(spacing_mm: Triple, target_mm: Triple) -> int | None:
 
 
 def resample_image(image: NDArray[Any], shape: IntTriple, coarse: int | None) -> Floats:
-    """Cubic splines along every axis but ``coarse``, which is nearest neighbour."""
-    return resample(image.astype(np.float32, copy=False), shape, _kinds("cubic", coarse))
+    """Cubic splines along every axis but ``coarse``, which is nearest neighbour; within the range of the image.
 
-
-def resample_probabilities(channel: NDArray[Any], shape: IntTriple, coarse: int | None) -> Floats:
-    """One class linearly along every axis but ``coarse``, which is nearest neighbour."""
-    return resample(channel.astype(np.float32, copy=False), shape, _kinds("linear", coarse))
+    A spline overshoots beside bone and air; the true values do not.
+    """
+    values = image.astype(np.float32, copy=False)
+    resampled = resample(values, shape, axis_kinds("cubic", coarse))
+    if tuple(values.shape) != tuple(shape):
+        np.clip(resampled, values.min(), values.max(), out=resampled)
+    return resampled
 
 
 def resample_label(label: NDArray[Any], shape: IntTriple, coarse: int | None) -> NDArray[Any]:
-    """Each label's indicator linearly (nearest along ``coarse``), then the largest; the lower label wins a tie."""
+    """Each label's indicator linearly (nearest along ``coarse``), then the largest; the lower label wins a tie.
+
+    Only the box that holds other labels than the lowest is resampled: around it there is nothing to decide.
+    """
     if tuple(label.shape) == tuple(shape):
         return label.copy()
-    kinds = _kinds("linear", coarse)
-    values = np.unique(label)
-    result = np.full(shape, values[0], dtype=label.dtype)
-    if values.size == 1:
+    lowest = label.min()
+    result = np.full(shape, lowest, dtype=label.dtype)
+    if lowest == label.max():
         return result
-    if values.size == 2:
-        result[resample((label == values[1]).astype(np.float32), shape, kinds) > 0.5] = values[1]
+    box = nonzero_box([label != lowest])
+    kinds = axis_kinds("linear", coarse)
+    cuts = [
+        _cut(interpolation(before, after, kind), first, stop)
+        for before, after, kind, (first, stop) in zip(label.shape, shape, kinds, box, strict=True)
+    ]
+    inside = label[box_slices(box)]
+    decided = result[tuple(rows for _, rows in cuts)]  # a view
+    if decided.size == 0:
         return result
-    best = resample((label == values[0]).astype(np.float32), shape, kinds)
-    for value in values[1:]:
-        share = resample((label == value).astype(np.float32), shape, kinds)
+    matrices = [matrix for matrix, _ in cuts]
+    labels = np.unique(inside)
+    others = labels[labels != lowest]
+    shares = (multiply_axes((inside == value).astype(np.float32), matrices) for value in others)
+    if others.size == 1:
+        decided[next(shares) > 0.5] = others[0]
+        return result
+    best = 1 - multiply_axes((inside != lowest).astype(np.float32), matrices)  # the lowest label's share
+    for value, share in zip(others, shares, strict=True):
         larger = share > best
-        result[larger] = value
+        decided[larger] = value
         best[larger] = share[larger]
     return result
 
 
 def resample(array: Floats, shape: IntTriple, kinds: tuple[Kind, Kind, Kind]) -> Floats:
-    """Resample (z, y, x) to ``shape``, each axis in its own way; the axes that shrink most go first."""
-    order = sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis])
-    for axis in order:
-        if array.shape[axis] != shape[axis]:
-            array = _along(array, shape[axis], axis, kinds[axis])
+    """Resample (z, y, x) to ``shape``, each axis in its own way."""
+    sizes = zip(array.shape, shape, kinds, strict=True)
+    matrices = [None if before == after else interpolation(before, after, kind) for before, after, kind in sizes]
+    return multiply_axes(array, matrices)
+
+
+def multiply_axes(array: Floats, matrices: Sequence[sparse.csr_array | None]) -> Floats:
+    """Multiply each axis by its matrix (None: leave it); the axes that shrink most go first."""
+    shrinking = [1.0 if matrix is None else matrix.shape[0] / matrix.shape[1] for matrix in matrices]
+    for axis in sorted(range(3), key=lambda axis: shrinking[axis]):
+        matrix = matrices[axis]
+        if matrix is not None:
+            moved = np.moveaxis(array, axis, 0)
+            product = matrix @ moved.reshape(len(moved), -1)  # (size, voxels of the other axes)
+            array = np.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, axis)
     return np.ascontiguousarray(array)
 
 
-def _along(array: Floats, size: int, axis: int, kind: Kind) -> Floats:
-    before = array.shape[axis]
-    if kind == "nearest":
-        centres = np.floor((np.arange(size) + 0.5) * before / size).astype(np.intp)
-        return np.take(array, np.minimum(centres, before - 1), axis=axis)
-    moved = np.moveaxis(array, axis, 0)
-    product = _matrix(before, size, kind) @ moved.reshape(before, -1)  # (size, voxels of the other axes)
-    return np.moveaxis(product.reshape(size, *moved.shape[1:]), 0, axis)
+def _cut(matrix: sparse.csr_array, first: int, stop: int) -> tuple[sparse.csr_array, slice]:
+    """The part of a matrix that columns first..stop-1 have a say in, and its rows."""
+    columns = matrix[:, first:stop]
+    rows = np.flatnonzero(np.diff(columns.indptr))
+    kept = slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)
+    return columns[kept], kept
 
 
 @lru_cache(maxsize=256)
-def _matrix(before: int, after: int, kind: Kind) -> sparse.csr_array:
-    """(after, before): the interpolation of each unit vector, edges aligned, borders extended."""
-    centres = ((np.arange(after) + 0.5) * (before / after) - 0.5)[None]
-    order = ORDERS[kind] if before > 1 else 0
-    columns = [ndimage.map_coordinates(unit, centres, order=order, mode="nearest") for unit in np.eye(before)]
-    matrix = np.stack(columns, axis=1)
-    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
-    return sparse.csr_array(matrix.astype(np.float32))
+def interpolation(before: int, after: int, kind: Kind) -> sparse.csr_array:
+    """(after, before): the weight of each old voxel in each new one, edges aligned, borders extended."""
+    positions = (np.arange(after) + 0.5) * before / after  # of the new voxels' centres, in old voxels from the edge
+    if kind == "nearest":
+        first, weights = np.floor(positions), np.ones((after, 1))
+    else:
+        first = np.floor(positions - 0.5)
+        weights = (_linear if kind == "linear" else _cubic)(positions - 0.5 - first)
+        first -= weights.shape[1] // 2 - 1
+    columns = np.clip(first[:, None] + np.arange(weights.shape[1]), 0, before - 1).astype(np.intp)
+    rows = np.broadcast_to(np.arange(after)[:, None], columns.shape)
+    kept = np.abs(weights) > NEGLIGIBLE
+    return sparse.csr_array((weights[kept].astype(np.float32), (rows[kept], columns[kept])), shape=(after, before))
 
 
-def _kinds(kind: Kind, coarse: int | None) -> tuple[Kind, Kind, Kind]:
+def _linear(part: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2): weights of the voxels around a position that lies ``part`` (N,) voxels after the first."""
+    return np.stack([1 - part, part], axis=1)
+
+
+def _cubic(part: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 26): the same of a cubic spline through all voxels: four B-splines of coefficients, each a filter's sum."""
+    rest = 1 - part
+    splines = [rest**3, 4 - 6 * part**2 + 3 * part**3, 4 - 6 * rest**2 + 3 * rest**3, part**3]
+    reach = np.abs(np.arange(-POLE_REACH, POLE_REACH + 1))
+    weights = np.zeros((len(part), len(reach) + 3))
+    for offset, spline in enumerate(splines):
+        weights[:, offset : offset + len(reach)] += spline[:, None] / 6 * math.sqrt(3) * POLE**reach
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def axis_kinds(kind: Kind, coarse: int | None) -> tuple[Kind, Kind, Kind]:
     first, second, third = ("nearest" if axis == coarse else kind for axis in range(3))
     return (first, second, third)

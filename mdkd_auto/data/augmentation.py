@@ -1,178 +1,282 @@
 """Augmentation of a whole batch on whatever device it lies: randomness is drawn first, then applied.
 
-The transforms and their probabilities are nnU-Net's (rotation, scaling, noise, blur, brightness, contrast, low
-resolution, gamma, mirroring); a batch is transformed by a few tensor operations instead of one worker process a sample.
+The transforms, their order, probabilities and ranges are nnU-Net v2's for one input channel (rotation, scaling, noise,
+blur, brightness, contrast, low resolution, gamma, mirroring); turning and scaling are in millimetres. ``apply`` never
+waits for the device: what decides is in the draw, on the host.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
-ROTATION_PROBABILITY, ROTATION_DEGREES = 0.2, 30.0
-SCALE_PROBABILITY, SCALE_RANGE = 0.2, (0.7, 1.4)
-NOISE_PROBABILITY, NOISE_VARIANCE = 0.1, 0.1
-BLUR_PROBABILITY, BLUR_SIGMA_VOXELS = 0.2, (0.5, 1.0)
+Floats = NDArray[np.float64]
+
+ROTATION_PROBABILITY = 0.2
+VOLUME_DEGREES, PLANE_DEGREES, LONG_PLANE_DEGREES = 30.0, 180.0, 15.0
+LONG_PLANE = 1.5  # sides of a patch: a longer one is turned less
+SCALE_PROBABILITY, SHRINK_RANGE = 0.2, (0.7, 1.4)
+NOISE_PROBABILITY, NOISE_STD_RANGE = 0.1, (0.0, 0.1)
+BLUR_PROBABILITY, BLUR_SIGMA_VOXELS, BLUR_REACH = 0.1, (0.5, 1.0), 3  # 0.2 x 0.5 for the channel
 BRIGHTNESS_PROBABILITY, BRIGHTNESS_RANGE = 0.15, (0.75, 1.25)
 CONTRAST_PROBABILITY, CONTRAST_RANGE = 0.15, (0.75, 1.25)
-LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_RANGE = 0.25, (0.5, 1.0)
+LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_RANGE = 0.125, (0.5, 1.0)  # 0.25 x 0.5 for the channel
 GAMMA_PROBABILITY, INVERTED_GAMMA_PROBABILITY, GAMMA_RANGE = 0.3, 0.1, (0.7, 1.5)
 ANISOTROPY_FOR_IN_PLANE = 3.0  # patch spacing ratio above which rotation, scaling and low resolution stay in plane
+OUTSIDE = -1  # label of what comes from outside
+SMALLEST = 1e-7  # a constant image divides by it
 
 
 class Draw(NamedTuple):
     """The random numbers of one batch of B samples in D dimensions. NaN means: not applied to this sample."""
 
-    degrees: np.ndarray  # (B, number of rotation planes)
-    scale: np.ndarray  # (B,)
-    mirror: np.ndarray  # (B, D) bool
-    noise_std: np.ndarray
-    blur_sigma: np.ndarray
-    brightness: np.ndarray
-    contrast: np.ndarray
-    zoom: np.ndarray
-    gamma: np.ndarray
-    inverted_gamma: np.ndarray
+    turns: Floats  # (B, number of rotation planes), -1 to 1: of the largest angle, see largest_degrees
+    scale: Floats  # (B,) size of things after, divided by before
+    mirror: NDArray[np.bool_]  # (B, D)
+    noise_std: Floats
+    blur_sigma: Floats  # (B, D) voxels
+    brightness: Floats
+    contrast: Floats
+    zoom: Floats
+    gamma: Floats
+    inverted_gamma: Floats
     noise_seed: int
+
+
+class Source(NamedTuple):
+    """What a turned or scaled sample is made from: its patch and what lies around it."""
+
+    sample: int  # its place in the batch
+    image: torch.Tensor  # (*S) float32
+    label: torch.Tensor  # (*S)
+    values: tuple[int, ...]  # that the label holds, the lowest first
+    shift: tuple[float, ...]  # voxels from the centre of these to the centre of the patch
 
 
 def draw(rng: np.random.Generator, batch: int, dimensions: int) -> Draw:
     """Draw every random number for a batch."""
 
-    def sometimes(probability: float, low: float, high: float) -> np.ndarray:
-        values = rng.uniform(low, high, batch)
-        return np.where(rng.random(batch) < probability, values, np.nan)
+    def sometimes(probability: float, values: Floats) -> Floats:
+        values[rng.random(batch) >= probability] = np.nan
+        return values
 
-    planes = 1 if dimensions == 2 else 3
-    degrees = np.stack([rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, batch) for _ in range(planes)], axis=1)
-    degrees[rng.random(batch) >= ROTATION_PROBABILITY] = np.nan
+    def uniform(low: float, high: float, *shape: int) -> Floats:
+        return rng.uniform(low, high, (batch, *shape))
+
+    def around_one(low: float, high: float) -> Floats:
+        """Below and above one equally often."""
+        return np.where(rng.random(batch) < 0.5, rng.uniform(low, 1, batch), rng.uniform(1, high, batch))
+
     return Draw(
-        degrees=degrees,
-        scale=sometimes(SCALE_PROBABILITY, *SCALE_RANGE),
+        turns=sometimes(ROTATION_PROBABILITY, uniform(-1, 1, 1 if dimensions == 2 else 3)),
+        scale=1 / sometimes(SCALE_PROBABILITY, uniform(*SHRINK_RANGE)),
         mirror=rng.random((batch, dimensions)) < 0.5,
-        noise_std=np.sqrt(sometimes(NOISE_PROBABILITY, 0.0, NOISE_VARIANCE)),
-        blur_sigma=sometimes(BLUR_PROBABILITY, *BLUR_SIGMA_VOXELS),
-        brightness=sometimes(BRIGHTNESS_PROBABILITY, *BRIGHTNESS_RANGE),
-        contrast=sometimes(CONTRAST_PROBABILITY, *CONTRAST_RANGE),
-        zoom=sometimes(LOW_RESOLUTION_PROBABILITY, *LOW_RESOLUTION_RANGE),
-        gamma=sometimes(GAMMA_PROBABILITY, *GAMMA_RANGE),
-        inverted_gamma=sometimes(INVERTED_GAMMA_PROBABILITY, *GAMMA_RANGE),
+        noise_std=sometimes(NOISE_PROBABILITY, uniform(*NOISE_STD_RANGE)),
+        blur_sigma=sometimes(BLUR_PROBABILITY, uniform(*BLUR_SIGMA_VOXELS, dimensions)),
+        brightness=sometimes(BRIGHTNESS_PROBABILITY, around_one(*BRIGHTNESS_RANGE)),
+        contrast=sometimes(CONTRAST_PROBABILITY, around_one(*CONTRAST_RANGE)),
+        zoom=sometimes(LOW_RESOLUTION_PROBABILITY, uniform(*LOW_RESOLUTION_RANGE)),
+        gamma=sometimes(GAMMA_PROBABILITY, around_one(*GAMMA_RANGE)),
+        inverted_gamma=sometimes(INVERTED_GAMMA_PROBABILITY, around_one(*GAMMA_RANGE)),
         noise_seed=int(rng.integers(2**31)),
     )
 
 
 def apply(
-    images: torch.Tensor, labels: torch.Tensor, drawn: Draw, spacing_mm: tuple[float, ...]
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    drawn: Draw,
+    spacing_mm: tuple[float, ...],
+    sources: Sequence[Source] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment images (B, 1, *S) and labels (B, *S); labels that come from outside become -1."""
-    in_plane = len(spacing_mm) == 3 and max(spacing_mm) / min(spacing_mm) > ANISOTROPY_FOR_IN_PLANE
-    images, labels = _spatial(images, labels, drawn, spacing_mm, in_plane)
-    images = images.clone()
-    generator = torch.Generator(device=images.device).manual_seed(drawn.noise_seed)
-    for index in range(len(images)):
-        images[index, 0] = _intensity(images[index, 0], drawn, index, generator, in_plane)
-    axes_of = [tuple(np.flatnonzero(row)) for row in drawn.mirror]
-    images = torch.stack([image.flip([axis + 1 for axis in axes]) for image, axes in zip(images, axes_of, strict=True)])
-    labels = torch.stack([label.flip(list(axes)) for label, axes in zip(labels, axes_of, strict=True)])
-    return images, labels
+    """Augment images (B, 1, *S) and labels (B, *S); labels that come from outside become -1.
 
-
-def _spatial(
-    images: torch.Tensor, labels: torch.Tensor, drawn: Draw, spacing_mm: tuple[float, ...], in_plane: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate and scale the samples drawn for it, in millimetres, about the centre of the patch."""
-    chosen = np.flatnonzero(~np.isnan(drawn.scale) | ~np.isnan(drawn.degrees[:, 0]))
-    if not len(chosen):
-        return images, labels
-    size = images.shape[2:]
-    theta = np.stack([_affine(drawn, int(index), size, spacing_mm, in_plane) for index in chosen])
-    index = torch.as_tensor(chosen, device=images.device)
-    grid = F.affine_grid(
-        torch.as_tensor(theta, dtype=images.dtype, device=images.device), [len(chosen), 1, *size], align_corners=False
+    A sample that is turned or scaled is made from its entry in ``sources`` (see PatchSampler), or else from its patch
+    alone, which takes a moment's wait for the device.
+    """
+    images, labels = images.clone(), labels.clone()
+    given = {source.sample: source for source in sources}
+    for index, matrix in enumerate(affine_maps(drawn, images.shape[2:], spacing_mm)):
+        if matrix is not None:
+            source = given[index] if index in given else _of_patch(index, images[index, 0], labels[index])
+            images[index, 0], labels[index] = _moved(source, matrix, images.shape[2:])
+    _change_intensities(images, drawn, turns_in_plane(spacing_mm))
+    flips = [[int(axis) - drawn.mirror.shape[1] for axis in np.flatnonzero(row)] for row in drawn.mirror]
+    return (
+        torch.stack([image.flip(axes) for image, axes in zip(images, flips, strict=True)]),
+        torch.stack([label.flip(axes) for label, axes in zip(labels, flips, strict=True)]),
     )
-    moved = F.grid_sample(images[index], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    shifted = labels[index, None].to(images.dtype) + 1  # so that the zero outside the patch becomes -1
-    moved_labels = F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)[:, 0] - 1
-    images = images.index_copy(0, index, moved)
-    return images, labels.index_copy(0, index, moved_labels.round().to(labels.dtype))
 
 
-def _affine(
-    drawn: Draw, index: int, size: tuple[int, ...], spacing_mm: tuple[float, ...], in_plane: bool
-) -> np.ndarray:
-    """The (D, D+1) matrix of F.affine_grid: normalised output coordinates (x first) to normalised input coordinates."""
+# --- where things go ------------------------------------------------------------------------------------------------
+
+
+def affine_maps(drawn: Draw, size: Sequence[int], spacing_mm: Sequence[float]) -> list[Floats | None]:
+    """For each sample the matrix (D, D) from a voxel's place after to its place before; None: it stays.
+
+    Places are ([z,] y, x) in voxels from the centre of the patch.
+    """
+    in_plane, step = turns_in_plane(spacing_mm), np.asarray(spacing_mm)
     dimensions = len(size)
-    matrix = np.eye(dimensions)  # in mm, axes (x, y[, z])
-    planes = ((0, 1),) if dimensions == 2 or in_plane else ((0, 1), (0, 2), (1, 2))
-    if not math.isnan(drawn.degrees[index, 0]):
-        for plane, degrees in zip(planes, drawn.degrees[index], strict=False):
-            rotation = np.eye(dimensions)
-            angle = math.radians(degrees)
-            rotation[np.ix_(plane, plane)] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-            matrix = matrix @ rotation
-    if not math.isnan(drawn.scale[index]):
-        matrix[:2] /= drawn.scale[index]
-        if not in_plane:
-            matrix[2:] /= drawn.scale[index]
-    half_extent_mm = np.array([count * step / 2 for count, step in zip(size, spacing_mm, strict=True)][::-1])
-    matrix = matrix * half_extent_mm[None, :] / half_extent_mm[:, None]
-    return np.concatenate([matrix, np.zeros((dimensions, 1))], axis=1)
-
-
-def _intensity(
-    image: torch.Tensor, drawn: Draw, index: int, generator: torch.Generator, in_plane: bool
-) -> torch.Tensor:
-    """Change the grey values of one image (*S)."""
-    if not math.isnan(drawn.noise_std[index]):
-        noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-        image = image + noise * float(drawn.noise_std[index])
-    if not math.isnan(drawn.blur_sigma[index]):
-        image = _blur(image, float(drawn.blur_sigma[index]))
-    if not math.isnan(drawn.brightness[index]):
-        image = image * float(drawn.brightness[index])
-    if not math.isnan(drawn.contrast[index]):
-        mean, low, high = image.mean(), image.min(), image.max()
-        image = ((image - mean) * float(drawn.contrast[index]) + mean).clamp(low, high)
-    if not math.isnan(drawn.zoom[index]):
-        image = _low_resolution(image, float(drawn.zoom[index]), in_plane)
-    if not math.isnan(drawn.inverted_gamma[index]):
-        image = -_gamma(-image, float(drawn.inverted_gamma[index]))
-    if not math.isnan(drawn.gamma[index]):
-        image = _gamma(image, float(drawn.gamma[index]))
-    return image
-
-
-def _blur(image: torch.Tensor, sigma_voxels: float) -> torch.Tensor:
-    """Separable Gaussian filter, borders replicated."""
-    radius = max(1, round(3 * sigma_voxels))
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma_voxels) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis in range(image.ndim):
-        if image.shape[axis] <= radius:
+    first = 1 if in_plane else 0
+    planes = [(i, j) for i in range(first, dimensions) for j in range(i + 1, dimensions)]
+    most = math.radians(largest_degrees(size, in_plane))
+    maps: list[Floats | None] = []
+    for turns, scale in zip(drawn.turns, drawn.scale, strict=True):
+        if math.isnan(turns[0]) and math.isnan(scale):
+            maps.append(None)
             continue
-        lines = image.movedim(axis, -1)
-        shape = lines.shape
-        padded = F.pad(lines.reshape(-1, 1, shape[-1]), (radius, radius), mode="replicate")
-        image = F.conv1d(padded, kernel[None, None]).reshape(shape).movedim(-1, axis)
-    return image
+        matrix = np.eye(dimensions)
+        if not math.isnan(turns[0]):
+            for plane, turn in zip(planes, turns, strict=False):
+                rotation = np.eye(dimensions)
+                cosine, sine = math.cos(turn * most), math.sin(turn * most)
+                rotation[np.ix_(plane, plane)] = [[cosine, -sine], [sine, cosine]]
+                matrix = matrix @ rotation
+        if not math.isnan(scale):
+            matrix[first:] /= scale
+        maps.append(matrix * step / step[:, None])
+    return maps
+
+
+def turns_in_plane(spacing_mm: Sequence[float]) -> bool:
+    """Whether the slices of a volume are so thick that they are left alone."""
+    return len(spacing_mm) == 3 and max(spacing_mm) / min(spacing_mm) > ANISOTROPY_FOR_IN_PLANE
+
+
+def largest_degrees(size: Sequence[int], in_plane: bool) -> float:
+    """How far a patch is turned at most."""
+    if len(size) == 3:
+        return PLANE_DEGREES if in_plane else VOLUME_DEGREES
+    return PLANE_DEGREES if max(size) <= LONG_PLANE * min(size) else LONG_PLANE_DEGREES
+
+
+def _of_patch(sample: int, image: torch.Tensor, label: torch.Tensor) -> Source:
+    return Source(sample, image, label, tuple(label.unique().tolist()), (0.0,) * label.ndim)
+
+
+def _moved(source: Source, matrix: Floats, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Image (*S) linearly; label (*S) the value with the largest share, each value's indicator moved linearly."""
+    grid = _grid(matrix, source.shift, size, source.image)
+    indicators = [(source.label == value).to(source.image.dtype) for value in source.values[1:]]
+    channels = torch.stack([source.image, *indicators])[None]
+    image, *shares = F.grid_sample(channels, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    label = torch.full_like(image, source.values[0], dtype=source.label.dtype)
+    if shares:
+        best = 1 - torch.stack(shares).sum(0)  # the lowest value's share
+        for value, share in zip(source.values[1:], shares, strict=True):
+            label.masked_fill_(share > best, value)
+            best = torch.maximum(best, share)
+    return image, label.masked_fill_((grid[0].abs() > 1).any(-1), OUTSIDE)
+
+
+def _grid(matrix: Floats, shift: Sequence[float], size: Sequence[int], image: torch.Tensor) -> torch.Tensor:
+    """(1, *S, D): where each voxel comes from, as F.grid_sample wants it: x first, the image from -1 to 1."""
+    dimensions = len(size)
+    rows = []
+    for axis in reversed(range(dimensions)):  # x first
+        unit = 2 / image.shape[axis]
+        place = torch.full((), unit * shift[axis], device=image.device)
+        for other, count in enumerate(size):
+            factor = unit * float(matrix[axis, other])
+            steps = (torch.arange(count, device=image.device, dtype=image.dtype) - (count - 1) / 2) * factor
+            place = place + steps.view(-1, *[1] * (dimensions - 1 - other))
+        rows.append(place)
+    return torch.stack(rows).movedim(0, -1)[None]  # quicker than stacked last
+
+
+# --- grey values ----------------------------------------------------------------------------------------------------
+
+
+def _change_intensities(images: torch.Tensor, drawn: Draw, in_plane: bool) -> None:
+    """Change the grey values of a batch in place, one transform after the other."""
+
+    def noise(part: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator(device=part.device).manual_seed(drawn.noise_seed)
+        normal = torch.randn(part.shape, generator=generator, device=part.device, dtype=part.dtype)
+        return part.add_(normal.mul_(std))
+
+    def low_resolution(part: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        zooms = drawn.zoom[~np.isnan(drawn.zoom)]
+        return torch.cat([_low_resolution(one[None], zoom, in_plane) for one, zoom in zip(part, zooms, strict=True)])
+
+    _change(images, drawn.noise_std, noise)
+    _change(images, drawn.blur_sigma, _blur)
+    _change(images, drawn.brightness, torch.Tensor.mul_)
+    _change(images, drawn.contrast, _contrast)
+    _change(images, drawn.zoom, low_resolution)
+    _change(images, drawn.inverted_gamma, lambda part, gamma: _gamma(part.neg_(), gamma).neg_())
+    _change(images, drawn.gamma, _gamma)
+
+
+def _change(
+    images: torch.Tensor, values: Floats, transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> None:
+    """Replace the samples (n, 1, *S) that have a value by transform(samples, values), values (n, k or 1, *1)."""
+    values = values.reshape(len(values), -1)
+    chosen = np.flatnonzero(~np.isnan(values[:, 0]))
+    if len(chosen):
+        index = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+        given = torch.from_numpy(values[chosen].astype(np.float32)).to(images.device, non_blocking=True)
+        shape = (*given.shape, *[1] * (images.ndim - 2))
+        images.index_copy_(0, index, transform(images.index_select(0, index), given.view(shape)))
+
+
+def _blur(part: torch.Tensor, sigma_voxels: torch.Tensor) -> torch.Tensor:
+    """Separable Gaussian filter (n, 1, *S), sigma (n, D, *1), borders replicated."""
+    offsets = torch.arange(BLUR_REACH + 1, device=part.device, dtype=part.dtype)
+    offsets = offsets.view(-1, *[1] * part.ndim)
+    weights = torch.exp(-0.5 * (offsets / sigma_voxels) ** 2)  # (reach + 1, n, D, *1)
+    weights = weights / (2 * weights.sum(0) - weights[0])
+    for axis in range(2, part.ndim):
+        count, of_axis = part.shape[axis], weights[:, :, axis - 2, None]
+        ends = [part.narrow(axis, place, 1) for place in (0, count - 1)]
+        padded = torch.cat([ends[0]] * BLUR_REACH + [part] + [ends[1]] * BLUR_REACH, dim=axis)
+        part = part * of_axis[0]
+        for step in range(1, BLUR_REACH + 1):
+            pair = padded.narrow(axis, BLUR_REACH - step, count) + padded.narrow(axis, BLUR_REACH + step, count)
+            part.add_(pair.mul_(of_axis[step]))
+    return part
+
+
+def _contrast(part: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Stretch about the mean, within the range that was."""
+    low, high = _range(part)
+    mean = _mean(part)
+    return part.sub_(mean).mul_(factor).add_(mean).clamp_(low, high)
 
 
 def _low_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch.Tensor:
-    size = tuple(image.shape)
+    """(1, 1, *S) reduced by taking every so many voxels, and enlarged linearly."""
+    size = tuple(image.shape[2:])
     small = tuple(
         count if in_plane and axis == 0 else max(1, round(count * zoom)) for axis, count in enumerate(size)
     )
-    mode = "bilinear" if image.ndim == 2 else "trilinear"
-    reduced = F.interpolate(image[None, None], size=small, mode="nearest-exact")
-    return F.interpolate(reduced, size=size, mode=mode, align_corners=False)[0, 0]
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    reduced = F.interpolate(image, size=small, mode="nearest-exact")
+    return F.interpolate(reduced, size=size, mode=mode, align_corners=False)
 
 
-def _gamma(image: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Power law on the range of the image; mean and standard deviation are kept."""
-    mean, std, low = image.mean(), image.std(), image.min()
-    span = (image.max() - low).clamp_min(1e-7)
-    changed = ((image - low) / span) ** gamma * span + low
-    return (changed - changed.mean()) / changed.std().clamp_min(1e-7) * std + mean
+def _gamma(part: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """Power law on the range of each image; mean and standard deviation are kept."""
+    mean = _mean(part)
+    std = _mean((part - mean).square_()).sqrt_()
+    low, high = _range(part)
+    part.sub_(low).div_((high - low).clamp_min_(SMALLEST)).pow_(gamma)
+    part.sub_(_mean(part))
+    return part.mul_(std / _mean(part.square()).sqrt_().clamp_min_(SMALLEST)).add_(mean)
+
+
+def _mean(part: torch.Tensor) -> torch.Tensor:
+    """Of each image, (n, 1, *1)."""
+    return part.mean(tuple(range(1, part.ndim)), keepdim=True)
+
+
+def _range(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each image, (n, 1, *1) twice."""
+    axes = tuple(range(1, part.ndim))
+    return part.amin(axes, keepdim=True), part.amax(axes, keepdim=True)

@@ -47,20 +47,11 @@ def permute(values: Sequence[float], transpose: IntTriple) -> Triple:
     return (float(values[transpose[0]]), float(values[transpose[1]]), float(values[transpose[2]]))
 
 
-def inverse_transpose(transpose: IntTriple) -> IntTriple:
-    """The permutation that undoes ``transpose``."""
-    inverse = [int(axis) for axis in np.argsort(transpose)]
-    return (inverse[0], inverse[1], inverse[2])
+def cropped(array: Array, geometry: CaseGeometry) -> Array:
+    """The part of a canonical array of the case's original shape that network space covers: a view, transposed.
 
-
-def uncrop_and_untranspose(array: Array, geometry: CaseGeometry, outside: float) -> Array:
-    """Paste a cropped, transposed (z, y, x) array back into the case's canonical, original shape.
-
-    Voxels outside the crop become ``outside``.
+    What is written into the view lands in the array.
     """
-    transposed_shape = tuple(geometry.original_shape[axis] for axis in geometry.transpose)
-    if tuple(array.shape) != box_shape(geometry.crop):
-        raise ValueError(f"Array {array.shape} does not fit the crop {box_shape(geometry.crop)}")
-    full = np.full(transposed_shape, outside, dtype=array.dtype)
-    full[box_slices(geometry.crop)] = array
-    return np.ascontiguousarray(full.transpose(inverse_transpose(geometry.transpose)))
+    if tuple(array.shape) != geometry.original_shape:
+        raise ValueError(f"Array {array.shape} does not have the case's shape {geometry.original_shape}")
+    return array.transpose(geometry.transpose)[box_slices(geometry.crop)]

@@ -4,12 +4,15 @@ SimpleITK reads a truncated compressed file without a word and fills the rest wi
 """
 
 import bz2
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from isal import igzip, isal_zlib
 
+from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, check_promise, check_rest
 from mdkd_auto.data.orientation import (
     Affine,
     Array,
@@ -32,6 +35,10 @@ META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 
 NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
               "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "double": 8, "longlong": 8,
               "ulonglong": 8, "int64": 8, "uint64": 8}  # fmt: skip
+GZIP, BZIP2, UNCHECKED = ("gzip", "gz"), ("bzip2", "bz2"), "unchecked"
+PIECE_BYTES = 1 << 20
+META_DIMENSIONS = ("2", "3", "4")
+LONGEST_FIELD = 900  # characters
 
 
 class _Payload(NamedTuple):
@@ -84,7 +91,10 @@ def write_itk(path: Path, mask: Array, header: Header) -> None:
     image.SetSpacing(header.itk.spacing_mm)
     image.SetOrigin(header.itk.origin_mm)
     image.SetDirection(header.itk.direction)
-    sitk.WriteImage(image, str(path), True)
+    try:
+        sitk.WriteImage(image, str(path), True)
+    except RuntimeError as error:
+        raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
 def _geometry(image: Any, dimensions: int) -> ItkGeometry:
@@ -103,21 +113,43 @@ def _affine(geometry: ItkGeometry) -> Affine:
 
 def _check_whole(payload: _Payload) -> None:
     """Raise ImageError unless the voxels decompress to their end, checksum included, and are as many as promised."""
-    if payload.encoding in {"gzip", "gz"}:
-        found = len(igzip.decompress(payload.content))
+    promised = payload.voxel_bytes
+    most = len(payload.content) * MOST_EXPANSION if payload.content and payload.encoding not in BZIP2 else None
+    if promised is not None:
+        check_promise(promised, most)
+    try:
+        found = 0
+        for piece in _pieces(payload):
+            found += len(piece)
+            if promised is not None:
+                check_rest(found - promised, promised)
+    except EOFError:
+        raise ImageError("its compressed voxels break off (truncated); copy or export it anew", "truncated") from None
+    except (OSError, DAMAGED) as error:
+        raise ImageError(f"its checksum is wrong: damaged voxels ({error}); copy it anew", "checksum") from None
+    checked = payload.encoding in ("raw", "zlib", *GZIP, *BZIP2)
+    if checked and promised is not None and found < promised:
+        words = f"it is truncated: {found} bytes of voxels where its header promises {promised}; copy it anew"
+        raise ImageError(words, "truncated")
+
+
+def _pieces(payload: _Payload) -> Iterator[bytes]:
+    """The decompressed voxels, never all at once. Raises EOFError where they break off."""
+    if payload.encoding in GZIP or payload.encoding in BZIP2:
+        content = io.BytesIO(payload.content)
+        unzip = igzip.IGzipFile(fileobj=content, mode="rb") if payload.encoding in GZIP else bz2.BZ2File(content)
+        with unzip as stream:
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
     elif payload.encoding == "zlib":
-        stream = isal_zlib.decompressobj()
-        found = len(stream.decompress(payload.content))
-        if not stream.eof:
-            raise ImageError("its compressed voxels break off; copy or export it anew")
-    elif payload.encoding in {"bzip2", "bz2"}:
-        found = len(bz2.decompress(payload.content))
+        inflate = isal_zlib.decompressobj()
+        step = PIECE_BYTES // 16
+        for start in range(0, len(payload.content), step):
+            yield inflate.decompress(payload.content[start : start + step])
+        if not inflate.eof:
+            raise EOFError
     elif payload.encoding == "raw":
-        found = len(payload.content)
-    else:
-        return
-    if payload.voxel_bytes is not None and found < payload.voxel_bytes:
-        raise ImageError(f"it is truncated: {found} bytes of voxels where its header promises {payload.voxel_bytes}")
+        yield payload.content
 
 
 def _meta_payload(path: Path) -> _Payload:
@@ -132,6 +164,8 @@ def _meta_payload(path: Path) -> _Payload:
         key, _, value = content[position:end].decode("latin-1").partition("=")
         fields[key.strip()] = value.strip()
         position = end + 1
+    if fields.get("NDims") not in META_DIMENSIONS:  # of others SimpleITK dies
+        raise ImageError(f"its header has {fields.get('NDims', 'no')[:20]!r} dimensions (NDims); export it anew")
     data_file = fields["ElementDataFile"]
     if data_file.upper() == "LOCAL":
         voxels = content[position:]
@@ -141,7 +175,7 @@ def _meta_payload(path: Path) -> _Payload:
         voxels = _read_beside(path, data_file)
     checked = voxels and fields.get("BinaryData", "True").lower() == "true"
     compressed = fields.get("CompressedData", "False").lower() == "true"
-    encoding = "unchecked" if not checked else ("zlib" if compressed else "raw")
+    encoding = UNCHECKED if not checked else ("zlib" if compressed else "raw")
     item = META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_"))
     expected = _count(fields.get("DimSize", ""), item, int(fields.get("ElementNumberOfChannels", "1")))
     if data_file.upper() == "LOCAL" and not voxels:
@@ -158,7 +192,10 @@ def _nrrd_payload(path: Path) -> _Payload:
     ends = [(content.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
     found = sorted(end for end in ends if end[0] >= 0)
     head = content[: found[0][0]] if found else content
-    pairs = (line.partition(":") for line in head.decode("latin-1").splitlines()[1:] if not line.startswith("#"))
+    lines = [line for line in head.decode("latin-1").splitlines()[1:] if not line.startswith("#")]
+    if any(len(line) > LONGEST_FIELD and ":=" not in line for line in lines):  # of which SimpleITK dies
+        raise ImageError("a line of its NRRD header is absurdly long; copy or export it anew")
+    pairs = (line.partition(":") for line in lines)
     fields = {key.strip().lower(): value.strip() for key, _, value in pairs}
     data_file = fields.get("data file", fields.get("datafile", ""))
     if not found and not data_file:
@@ -168,7 +205,7 @@ def _nrrd_payload(path: Path) -> _Payload:
     else:
         voxels = b"" if data_file.startswith("LIST") or "%" in data_file else _read_beside(path, data_file)
     skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
-    encoding = "unchecked" if skips or (data_file and not voxels) else fields.get("encoding", "raw").lower()
+    encoding = UNCHECKED if skips or (data_file and not voxels) else fields.get("encoding", "raw").lower()
     item = NRRD_BYTES.get(_short_type(fields.get("type", "")))
     known = "space directions" in fields or "spacings" in fields
     return _Payload(voxels, encoding, _count(fields.get("sizes", ""), item, 1), known)

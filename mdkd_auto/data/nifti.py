@@ -6,12 +6,12 @@ Nothing is allocated that the file cannot fill: neither header nor stream is bel
 
 import math
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import psutil
-from isal import igzip, isal_zlib
+from isal import igzip
 
+from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, check_promise, check_rest
 from mdkd_auto.data.orientation import (
     Affine,
     Array,
@@ -28,13 +28,13 @@ from mdkd_auto.errors import ImageError
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_LEVEL = 2  # of isal: as small as zlib's default at a fraction of its time
-MOST_EXPANSION = 1032  # bytes that deflate can make of one
-COPIES = 2  # of the voxels, in memory at once while they are read
-SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
 MOST_READ_ON = 1 << 30  # bytes of a gzip stream after the voxels
+PIECE_BYTES = 1 << 20
 HEADER_BYTES = {348: 1, 540: 2}  # size of a header -> NIfTI version
 FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes that say "no extensions"
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+
+Stream = BinaryIO | igzip.IGzipFile
 
 
 class _Stored(NamedTuple):
@@ -100,12 +100,12 @@ def _read(path: Path) -> _Stored:
         if zipped:
             return _read_zipped(file, size)
         stored = _parse(file, size)
-        _check_rest(size - stored.bytes_used, stored)
+        check_rest(size - stored.bytes_used, stored.bytes_used)
         return stored
 
 
-def _read_zipped(file: IO[bytes], size: int) -> _Stored:
-    damage = (EOFError, igzip.BadGzipFile, isal_zlib.error)
+def _read_zipped(file: BinaryIO, size: int) -> _Stored:
+    damage = (EOFError, igzip.BadGzipFile, DAMAGED)
     try:
         with igzip.IGzipFile(fileobj=file, mode="rb") as stream:
             try:
@@ -115,7 +115,7 @@ def _read_zipped(file: IO[bytes], size: int) -> _Stored:
             except Exception:
                 _read_on(stream)  # where the stream is damaged, that explains a strange header
                 raise
-            _check_rest(_read_on(stream), stored)
+            check_rest(_read_on(stream), stored.bytes_used)
             return stored
     except EOFError:
         raise ImageError("cannot be read (truncated: its gzip stream breaks off); copy it anew", "truncated") from None
@@ -124,21 +124,15 @@ def _read_zipped(file: IO[bytes], size: int) -> _Stored:
         raise ImageError(words, "checksum") from None
 
 
-def _read_on(stream: IO[bytes]) -> int:
+def _read_on(stream: Stream) -> int:
     """The bytes left, counted up to ``MOST_READ_ON``; at the end of a gzip stream its checksum is verified."""
     count = 0
-    while count < MOST_READ_ON and (piece := stream.read(SPARE_BYTES)):
+    while count < MOST_READ_ON and (piece := stream.read(PIECE_BYTES)):
         count += len(piece)
     return count
 
 
-def _check_rest(count: int, stored: _Stored) -> None:
-    if count > SPARE_BYTES + stored.bytes_used:
-        words = f"its header promises {stored.bytes_used} bytes, but {count} or more follow these"
-        raise ImageError(f"{words}: the header is wrong; copy or export it anew")
-
-
-def _parse(stream: IO[bytes], most: int) -> _Stored:
+def _parse(stream: Stream, most: int) -> _Stored:
     """The header and the voxels it promises, from a stream that holds at most ``most`` bytes."""
     header = _parse_header(stream)
     shape = spatial_shape(tuple(int(size) for size in header.get_data_shape()))
@@ -151,11 +145,7 @@ def _parse(stream: IO[bytes], most: int) -> _Stored:
     begin = int(offset) or FIRST_VOXEL[HEADER_BYTES[len(header.binaryblock)]]
     count = math.prod(shape)
     end = begin + count * dtype.itemsize
-    if end > most:
-        raise ImageError(f"it is truncated: {most} bytes at most where its header promises {end}; copy it anew",
-                         "truncated")  # fmt: skip
-    if COPIES * end > psutil.virtual_memory().total:
-        raise ImageError(f"it takes {COPIES * end / 1e9:.0f} GB of memory, more than this machine has")
+    check_promise(end, most)
     stream.read(begin - len(header.binaryblock))
     content = stream.read(count * dtype.itemsize)
     if len(content) < count * dtype.itemsize:
@@ -164,7 +154,7 @@ def _parse(stream: IO[bytes], most: int) -> _Stored:
     return _Stored(header, np.frombuffer(content, dtype).reshape(shape, order="F"), end)
 
 
-def _parse_header(stream: IO[bytes]) -> Any:
+def _parse_header(stream: Stream) -> Any:
     content = stream.read(min(HEADER_BYTES))
     if len(content) < min(HEADER_BYTES):
         raise _no_header(content)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mdkd_auto.data.bounds import MOST_EXPANSION, check_promise
 from mdkd_auto.data.endings import JPEG_ENDINGS, TIFF_ENDINGS
 from mdkd_auto.data.orientation import Array, Header, Image, check_mask
 from mdkd_auto.errors import ImageError
@@ -44,7 +45,9 @@ def write_planar(path: Path, ending: str, mask: Array, header: Header) -> None:
         raise ImageError(f"{len(labels)} slices do not fit into a {ending} file; write a .tif file")
     if ending == ".bmp" and labels.dtype != np.uint8:
         raise ImageError("a BMP holds labels up to 255; write a .png file")
-    Pillow.fromarray(labels[0]).save(path)
+    stored = io.BytesIO()  # Pillow, writing a BMP to a full disk, keeps silent about the missing half
+    Pillow.fromarray(labels[0]).save(stored, ending.removeprefix("."))
+    path.write_bytes(stored.getvalue())
 
 
 def _read_pillow(content: bytes, ending: str) -> Array:
@@ -87,9 +90,10 @@ def _read_tiff(content: bytes) -> Array:
     with tifffile.TiffFile(io.BytesIO(content), is_ome=False) as file:
         page = file.pages.first
         if any(end > len(content) for end in _strip_ends(file)):
-            raise ImageError("it is truncated; copy or export it anew")
+            raise ImageError("it is truncated; copy or export it anew", "truncated")
         if page.compression not in {1, 8, 32946}:  # none, deflate: what tifffile reads by itself
             return _read_tiff_frames(content)
+        check_promise(sum(page.aspage().nbytes for page in file.pages), MOST_EXPANSION * len(content))
         if len(file.series) != 1:
             raise ImageError(f"its pages are of {len(file.series)} different sizes; save one file an image")
         pixels = file.series[0].asarray()
@@ -122,6 +126,8 @@ def _as_volume(pixels: Array) -> Array:
         raise ImageError(f"it holds {pixels.dtype} pixels; convert it to 8 or 16-bit grey")
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32)
+    if pixels.size == 0:
+        raise ImageError(f"it has no pixels: sizes {pixels.shape}; copy or export it anew")
     sizes = tuple(size for size in pixels.shape[:-2] if size > 1)
     if len(sizes) > 1:
         raise ImageError(f"it has the axes {pixels.shape}; save one volume (z, y, x) a file")

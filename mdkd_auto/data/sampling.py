@@ -4,14 +4,19 @@ Sampling draws lesions, not voxels: a fixed share of each batch is centred on a 
 probability within its case, so that a small lesion is seen as often as a large one.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import blosc2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from mdkd_auto.data.augmentation import Source
 from mdkd_auto.data.store import open_image, open_label
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.files import read_record
@@ -19,7 +24,9 @@ from mdkd_auto.records import IntTriple, PreprocessedCase
 
 INVALID = -1  # label of voxels outside the image
 PREFETCHED_BATCHES = 2
+OPEN_CASES = 32
 
+Maps = Sequence[NDArray[np.float64] | None]  # augmentation.affine_maps of a batch
 
 class Batch(NamedTuple):
     """Training patches of one data set. S is (y, x) in 2d and (z, y, x) in 3d_fullres."""
@@ -27,6 +34,16 @@ class Batch(NamedTuple):
     images: torch.Tensor  # (B, 1, *S) float32
     labels: torch.Tensor  # (B, *S) int16, raw label values, INVALID outside the image
     cases: tuple[str, ...]
+    sources: tuple[Source, ...] = ()  # of the samples to be turned or scaled, whose images and labels are empty
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        sources = [part._replace(image=moved(part.image), label=moved(part.label)) for part in self.sources]
+        return Batch(moved(self.images), moved(self.labels), self.cases, tuple(sources))
 
 
 class PatchSampler:
@@ -40,33 +57,44 @@ class PatchSampler:
         self.folder = folder
         self.cases = [read_record(folder / f"{case_id}.json", PreprocessedCase) for case_id in sorted(case_ids)]
         self.with_lesions = [case for case in self.cases if case.lesions]
+        self.patch_size = patch_size
         self.patch: IntTriple = (1, *patch_size) if len(patch_size) == 2 else tuple(patch_size)  # type: ignore[assignment]
         self.is_2d = len(patch_size) == 2
         self.lesion_fraction = lesion_fraction
         self.seed = seed
+        self._of_thread = threading.local()
 
-    def batch(self, iteration: int, size: int) -> Batch:
-        """The batch of ``iteration``, always the same."""
+    def batch(self, iteration: int, size: int, maps: Maps | None = None) -> Batch:
+        """The batch of ``iteration``, always the same; ``maps``: how augmentation will turn and scale its samples."""
         rng = np.random.default_rng([self.seed, iteration])
         lesions = max(1, round(size * self.lesion_fraction)) if self.lesion_fraction > 0 else 0
         if size == 1:
             lesions = int(rng.random() < self.lesion_fraction)
         draws = [self._draw(rng, on_lesion=index >= size - lesions) for index in range(size)]
-        patches = [self._read(case, start) for case, start in draws]
-        images = torch.from_numpy(np.stack([image for image, _ in patches]))[:, None]
-        labels = torch.from_numpy(np.stack([label for _, label in patches]))
+        images = torch.zeros(size, 1, *self.patch)
+        labels = torch.full((size, *self.patch), INVALID, dtype=torch.int16)
+        sources = []
+        for index, (case, start) in enumerate(draws):
+            matrix = None if maps is None else maps[index]
+            if matrix is None:
+                self._read(case, start, images[index, 0], labels[index])
+            else:
+                sources.append(self._read_source(case, start, matrix, index))
         if self.is_2d:
             images, labels = images[:, :, 0], labels[:, 0]  # (B, 1, y, x), (B, y, x)
-        return Batch(images, labels, tuple(case.case_id for case, _ in draws))
+        return Batch(images, labels, tuple(case.case_id for case, _ in draws), tuple(sources))
 
-    def batches(self, start: int, stop: int, size: int) -> Iterator[Batch]:
+    def batches(
+        self, start: int, stop: int, size: int, maps: Callable[[int], Maps | None] = lambda iteration: None
+    ) -> Iterator[Batch]:
         """Batches of iterations start..stop-1, read ahead by a thread while the network works."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             waiting: list[Future[Batch]] = []
             try:
                 for iteration in range(start, stop):
                     while len(waiting) <= PREFETCHED_BATCHES and iteration + len(waiting) < stop:
-                        waiting.append(pool.submit(self.batch, iteration + len(waiting), size))
+                        following = iteration + len(waiting)
+                        waiting.append(pool.submit(self.batch, following, size, maps(following)))
                     yield waiting.pop(0).result()
             finally:
                 for future in waiting:
@@ -87,23 +115,53 @@ class PatchSampler:
         )
         return case, start  # type: ignore[return-value]
 
-    def _read(self, case: PreprocessedCase, start: IntTriple) -> tuple[np.ndarray, np.ndarray]:
-        """Image and label (z, y, x) of the patch; outside the image its minimum and INVALID."""
+    def _read(self, case: PreprocessedCase, start: IntTriple, image: torch.Tensor, label: torch.Tensor) -> None:
+        """Fill image and label (z, y, x) of a patch; outside the case they are its minimum and INVALID."""
+        stop = [first + size for first, size in zip(start, self.patch, strict=True)]
+        low = [max(0, first) for first in start]
+        high = [min(last, extent) for last, extent in zip(stop, case.shape, strict=True)]
+        values, classes = self._box(case, low, high)
         inside = tuple(
-            slice(max(0, first), min(extent, first + size))
-            for first, size, extent in zip(start, self.patch, case.shape, strict=True)
+            slice(lower - first, upper - first) for lower, upper, first in zip(low, high, start, strict=True)
         )
-        z, y, x = inside
-        image = open_image(self.folder, case.case_id)[0, z, y, x].astype(np.float32)
-        label = open_label(self.folder, case.case_id)[inside].astype(np.int16)
-        margins = [
-            (part.start - first, first + size - part.stop)
-            for part, first, size in zip(inside, start, self.patch, strict=True)
-        ]
-        if any(before or after for before, after in margins):
-            image = np.pad(image, margins, constant_values=image.min())
-            label = np.pad(label, margins, constant_values=INVALID)
-        return image, label
+        if values.size < image.numel():
+            image.fill_(float(values.min()))
+        image[inside] = torch.from_numpy(values)
+        label[inside] = torch.from_numpy(classes)
+
+    def _read_source(
+        self, case: PreprocessedCase, start: IntTriple, matrix: NDArray[np.float64], sample: int
+    ) -> Source:
+        """What a patch is made from when ``matrix`` turns or scales it, as far as the case goes."""
+        half = (np.array(self.patch[-len(matrix) :]) - 1) / 2
+        reach = np.zeros(3)
+        reach[-len(matrix) :] = np.abs(matrix) @ half
+        centre = np.array(start) + (np.array(self.patch) - 1) / 2
+        low = np.maximum(np.floor(centre - reach), 0).astype(int)
+        high = np.minimum(np.ceil(centre + reach) + 1, case.shape).astype(int)
+        image, label = self._box(case, low.tolist(), high.tolist())
+        if self.is_2d:
+            image, label = image[0], label[0]
+        labelled = label[label != 0]
+        values = ([0] if labelled.size < label.size else []) + np.unique(labelled).tolist()
+        shift = (centre - (low + high - 1) / 2)[-len(matrix) :]
+        return Source(sample, torch.from_numpy(image), torch.from_numpy(label), tuple(values), tuple(shift.tolist()))
+
+    def _box(
+        self, case: PreprocessedCase, low: Sequence[int], high: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        """Image and label (z, y, x) of the voxels low..high-1."""
+        z, y, x = (slice(first, last) for first, last in zip(low, high, strict=True))
+        image, label = self._opened(case.case_id)
+        return image[0, z, y, x].astype(np.float32, copy=False), label[z, y, x].astype(np.int16)
+
+    def _opened(self, case_id: str) -> tuple[blosc2.NDArray, blosc2.NDArray]:
+        """Image and label, kept open by the thread that reads them: opening costs more than reading a slice."""
+        if not hasattr(self._of_thread, "open"):
+            self._of_thread.open = lru_cache(OPEN_CASES)(
+                lambda name: (open_image(self.folder, name), open_label(self.folder, name))
+            )
+        return self._of_thread.open(case_id)
 
 
 def _clamp_start(start: int, size: int, extent: int) -> int:

@@ -1,17 +1,42 @@
-"""Prediction of a whole image from overlapping patches, weighted by a Gaussian (as in nnU-Net)."""
+"""Prediction of a whole image from overlapping patches, weighted by a Gaussian (as in nnU-Net), slab by slab.
 
+Only the planes that windows still add to are kept: a patch's depth, and a step or a batch more. Divided by a window's
+share of the sum, its weights need no volume of their own: over a full grid they are a product of three rows of numbers.
+
+Where a plan clips intensities (CT), air is constant. Windows then cover only the box of all that is not air, and those
+without anything but air are left out; air that no window covers has probability 0. That is safe because no voxel with
+any contrast loses a window, and because the clip is a foreground percentile: what lies at it is hardly ever foreground.
+It is not safe for a class that is itself clipped away and reaches the image's border, and nothing is gained where
+something, a table or noise above the clip, fills the field of view: then all is as if there were no air.
+"""
+
+from collections.abc import Iterator
 from itertools import product
-from math import ceil
+from math import ceil, floor, prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from mdkd_auto.data.geometry import nonzero_box, whole_box
+from mdkd_auto.inference.cpu import quicker_on_cpu
+
 GAUSSIAN_SIGMA = 1 / 8  # of the patch
-WINDOWS_A_BATCH_2D, WINDOWS_A_BATCH_3D = 8, 1
+VOXELS_A_BATCH = {"cpu": 1 << 17, "gpu": 1 << 21}  # a CPU's cache and allocator like small maps
+ROUNDING = 1e-6  # of a product of a size and a step
+PLANES = 16  # handed over at once, or a patch's depth
+AIR_TOLERANCE = 0.01  # above air, in standard deviations: what resampling leaves beside an edge
 
 
-@torch.no_grad()
+class Window(NamedTuple):
+    """Where a patch lies, and its weights there: a product of one row an axis. A voxel's weights sum to 1."""
+
+    box: tuple[slice, ...]  # (z, y, x)
+    rows: tuple[torch.Tensor, ...]
+
+
+@torch.inference_mode()
 def sliding_window(
     model: nn.Module,
     image: np.ndarray,
@@ -21,43 +46,74 @@ def sliding_window(
     mirror: bool = False,
     device: torch.device | None = None,
     low_precision: bool = False,
-) -> np.ndarray:
-    """Sigmoid probabilities (K, z, y, x) float32 of an image (z, y, x).
+    air: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Sigmoid probabilities of an image (z, y, x) in slabs (K, n, y, x) float32, the first planes first.
 
     A patch of two axes goes through slice by slice. ``step`` is the stride in patches; ``mirror`` averages over all
-    flips. An image smaller than the patch is padded with its minimum, as in training.
+    flips; ``air`` is the constant value of air, None where it is not constant. An image smaller than the patch is
+    padded with its minimum, as in training.
     """
     device = device or torch.device("cpu")
     flat = len(patch_size) == 2
     patch = (1, *patch_size) if flat else tuple(patch_size)
     margins = [_margin(size, extent) for size, extent in zip(patch, image.shape, strict=True)]
-    padded = np.pad(image, margins, constant_values=image.min())
-    tensor = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
-    weight, weights = _gaussian(patch), torch.zeros(padded.shape)
-    total = torch.zeros((0, *padded.shape))
-    count = WINDOWS_A_BATCH_2D if flat else WINDOWS_A_BATCH_3D
-    windows = list(product(*(_starts(extent, size, step) for extent, size in zip(padded.shape, patch, strict=True))))
+    inside = tuple(slice(before, before + extent) for (before, _), extent in zip(margins, image.shape, strict=True))
+    if any(before + after for before, after in margins):
+        image = np.pad(image, margins, constant_values=image.min())
+    tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    windows = _windows(tensor, patch, step, air)
     model.eval()
+    if device.type == "cpu" and not low_precision:
+        model = quicker_on_cpu(model)
+    count = max(1, VOXELS_A_BATCH["cpu" if device.type == "cpu" else "gpu"] // prod(patch))
+    slab: _Slab | None = None
     for first in range(0, len(windows), count):
-        boxes = [
-            tuple(slice(start, start + size) for start, size in zip(window, patch, strict=True))
-            for window in windows[first : first + count]
-        ]
-        batch = torch.stack([tensor[box] for box in boxes])[:, None].to(device)  # (b, 1, z, y, x)
+        chosen = windows[first : first + count]
+        batch = torch.stack([tensor[window.box] for window in chosen])[:, None].to(device)  # (b, 1, z, y, x)
         with torch.autocast(device.type, torch.bfloat16, enabled=low_precision):
-            predicted = _predict(model, batch[:, :, 0] if flat else batch, mirror).float().cpu()
+            predicted = _predict(model, batch[:, :, 0] if flat else batch, mirror).cpu()
         if flat:
             predicted = predicted[:, :, None]  # (b, K, 1, y, x)
-        if not len(total):
-            total = torch.zeros((predicted.shape[1], *padded.shape))
-        for box, probabilities in zip(boxes, predicted, strict=True):
-            for channel, values in zip(total, probabilities, strict=True):
-                channel[box] += values * weight
-            weights[box] += weight
-    total /= weights
-    inside = [slice(before, before + extent) for (before, _), extent in zip(margins, image.shape, strict=True)]
-    result: np.ndarray = total[:, inside[0], inside[1], inside[2]].numpy()
-    return result
+        slab = slab or _Slab(torch.zeros(predicted.shape[1], 0, *tensor.shape[1:]), inside, max(patch[0], PLANES))
+        yield from slab.finish(chosen[0].box[0].start)
+        for window, probabilities in zip(chosen, predicted, strict=True):
+            slab.add(window, probabilities)
+    if slab is not None:
+        yield from slab.finish(len(tensor))
+
+
+class _Slab:
+    """The planes that windows still add to. Windows come in the order of their first planes."""
+
+    def __init__(self, planes: torch.Tensor, inside: tuple[slice, ...], most: int) -> None:
+        self.planes = planes  # (K, n, y, x)
+        self.inside = inside  # the image without its padding
+        self.most = most  # planes handed over at once
+        self.first = 0  # of the image's planes
+
+    def add(self, window: Window, probabilities: torch.Tensor) -> None:
+        """Add a window's (K, z, y, x) with its weights."""
+        planes, rows, columns = window.box
+        self._reach(planes.stop)
+        weight = window.rows[0][:, None, None] * window.rows[1][:, None] * window.rows[2]  # (z, y, x)
+        for channel, values in zip(self.planes, probabilities, strict=True):
+            channel[planes.start - self.first : planes.stop - self.first, rows, columns] += values * weight
+
+    def finish(self, stop: int) -> Iterator[np.ndarray]:
+        """Hand over the planes before ``stop``, (K, n, y, x), without padding: that of planes is all in one slab."""
+        while self.first < stop:
+            count = min(self.most, stop - self.first)
+            self._reach(self.first + count)
+            done, self.planes = self.planes[:, :count], self.planes[:, count:]
+            self.first += count
+            yield done[:, self.inside[0], self.inside[1], self.inside[2]].numpy()
+
+    def _reach(self, stop: int) -> None:
+        missing = stop - self.first - self.planes.shape[1]
+        if missing > 0:
+            channels, _, *plane = self.planes.shape
+            self.planes = torch.cat([self.planes, torch.zeros(channels, missing, *plane)], dim=1)
 
 
 def _margin(size: int, extent: int) -> tuple[int, int]:
@@ -71,21 +127,45 @@ def _predict(model: nn.Module, batch: torch.Tensor, mirror: bool) -> torch.Tenso
     axes = range(2, batch.ndim)
     flips = [[axis for axis, flip in zip(axes, chosen, strict=True) if flip]
              for chosen in product((False, True), repeat=len(axes))] if mirror else [[]]  # fmt: skip
-    return torch.stack([torch.sigmoid(model(batch.flip(flip)).float()).flip(flip) for flip in flips]).mean(0)
+    turned = (torch.sigmoid(model(batch.flip(flip)).float()).flip(flip) for flip in flips)
+    return sum(turned, torch.zeros((), device=batch.device)) / len(flips)
 
 
-def _starts(extent: int, size: int, step: float) -> list[int]:
-    """Evenly spread first voxels of windows that cover 0..extent, at most ``step * size`` apart."""
-    if extent <= size:
-        return [0]
-    count = ceil((extent - size) / (size * step)) + 1
-    return [round(index * (extent - size) / (count - 1)) for index in range(count)]
+def _windows(image: torch.Tensor, patch: tuple[int, ...], step: float, air: float | None) -> list[Window]:
+    """The windows over all that is not air, or over everything where there is no air or nothing else."""
+    content = None if air is None else (image > air + AIR_TOLERANCE).numpy()
+    box = whole_box(image.shape) if content is None else nonzero_box([content])
+    axes = [_axis(ends, extent, size, step) for ends, extent, size in zip(box, image.shape, patch, strict=True)]
+    windows = [Window(*zip(*chosen, strict=True)) for chosen in product(*axes)]
+    if content is None:
+        return windows
+    return [window for window in windows if content[window.box].any()] or windows
 
 
-def _gaussian(patch: tuple[int, ...]) -> torch.Tensor:
-    """Importance of each voxel of a window, 1 at the centre and never 0."""
-    weight = torch.ones(())
-    for size in patch:
-        offsets = (torch.arange(size) - (size - 1) / 2) / max(1.0, size * GAUSSIAN_SIGMA)
-        weight = weight[..., None] * torch.exp(-0.5 * offsets**2)
-    return weight.clamp_min(1e-4)
+def _axis(ends: tuple[int, int], extent: int, size: int, step: float) -> list[tuple[slice, torch.Tensor]]:
+    """Along one axis, each window's place and weights."""
+    places = [slice(start, start + size) for start in _starts(ends, extent, size, step)]
+    weight, total = _gaussian(size), torch.zeros(extent, dtype=torch.float64)
+    for place in places:
+        total[place] += weight
+    return [(place, (weight / total[place]).float()) for place in places]
+
+
+def _starts(ends: tuple[int, int], extent: int, size: int, step: float) -> list[int]:
+    """Evenly spread first voxels of windows that cover ``ends`` (first, stop) of an axis of ``extent`` voxels.
+
+    They are at most ``step * size`` (or one voxel) apart. What they cover beyond the ends is shared by both sides.
+    """
+    first, stop = ends
+    stride = max(1.0, size * step)
+    count = max(0, ceil((stop - first - size) / stride)) + 1
+    reach = (count - 1) * stride  # from the first window to the last
+    lowest = min(max(0, round(first - (size + reach - (stop - first)) / 2)), extent - size)
+    highest = min(floor(lowest + reach + ROUNDING), extent - size)
+    return [round(lowest + index * (highest - lowest) / max(1, count - 1)) for index in range(count)]
+
+
+def _gaussian(size: int) -> torch.Tensor:
+    """Importance of each voxel of a window along an axis, 1 at the centre and never 0."""
+    offsets = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / max(1.0, size * GAUSSIAN_SIGMA)
+    return torch.exp(-0.5 * offsets**2)

@@ -6,13 +6,14 @@ their stated order.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from mdkd_auto.data.case_arrays import read_finite
+from mdkd_auto.data.geometry import cropped
 from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError
@@ -21,6 +22,7 @@ from mdkd_auto.losses.overlap import dice_bce_loss
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
 from mdkd_auto.preprocessing.case import preprocess_case, restore
+from mdkd_auto.preprocessing.normalise import air_value
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record
 from mdkd_auto.settings import Settings
 from mdkd_auto.training.interfaces import Score
@@ -130,24 +132,35 @@ class Predictor(NamedTuple):
         """Label map (z, y, x) of an image, both in canonical orientation at the image's own size."""
         spacing = image.spacing_mm if image.spacing_known else None  # the plan says what to take instead
         prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
-        probabilities = sliding_window(
+        slabs = sliding_window(
             self.model, prepared[0], self.plan.patch_size, step=self.options.step, mirror=self.options.mirror,
             device=self.options.device, low_precision=self.options.low_precision,
+            air=air_value(self.dataset_plan.normalisation),
         )  # fmt: skip
-        return decode(restore(probabilities, geometry, background=None), self.classes)
+        labels = np.zeros(geometry.original_shape, dtype=label_type(self.classes))
+        inside = cropped(labels, geometry)  # a view
+        first = 0
+        for probabilities in restore(slabs, geometry):
+            stop = first + probabilities.shape[1]
+            inside[first:stop] = decode(probabilities, self.classes)
+            first = stop
+        return labels
+
+
+def label_type(classes: Classes) -> np.dtype[Any]:
+    """The smallest type that holds every written value."""
+    return np.min_scalar_type(max(channel.written for channel in classes.channels))
 
 
 def decode(probabilities: np.ndarray, classes: Classes) -> np.ndarray:
-    """Probabilities (K, z, y, x) to a label map (z, y, x)."""
-    written = np.array([channel.written for channel in classes.channels], dtype=np.uint16)
-    labels = np.zeros(probabilities.shape[1:], dtype=np.uint16)
-    if classes.regions:
-        for value, probability in zip(written, probabilities, strict=True):
-            labels[probability > 0.5] = value
-        return labels
-    best = probabilities.argmax(0)
-    found = np.take_along_axis(probabilities, best[None], 0)[0] > 0.5
-    labels[found] = written[best[found]]
+    """Probabilities (K, z, y, x) to a label map (z, y, x); the first of equally probable classes."""
+    labels = np.zeros(probabilities.shape[1:], dtype=label_type(classes))
+    best = np.full(labels.shape, 0.5, dtype=probabilities.dtype)
+    for channel, probability in zip(classes.channels, probabilities, strict=True):
+        larger = probability > best
+        labels[larger] = channel.written
+        if not classes.regions:
+            best[larger] = probability[larger]
     return labels
 
 

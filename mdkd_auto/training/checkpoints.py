@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from mdkd_auto.errors import TrainingError
-from mdkd_auto.files import write_atomically
+from mdkd_auto.files import write_bytes
 
 _STATE = "training_state"
 _OPTIMISER = "optimiser."
@@ -20,7 +20,7 @@ _NETWORK = "network."
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write all weights of ``model``."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    _save(path, tensors, None)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -36,8 +36,7 @@ def save_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
     for index, entry in optimiser.state_dict()["state"].items():
         tensors.update({f"{_OPTIMISER}{index}.{name}": value for name, value in entry.items()})
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    metadata = {_STATE: json.dumps(state)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    _save(path, tensors, {_STATE: json.dumps(state)})
 
 
 def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
@@ -69,6 +68,10 @@ def _check_fit(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -
             f"{path}: the weights do not fit the network: {len(differing)} tensors differ, the first is {name}: "
             f"found {found.get(name)}, expected {expected.get(name)}"
         )
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None) -> None:
+    write_bytes(path, save(tensors, metadata))  # save_file makes a temporary file of its own, and rights of its own
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -5,14 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdkd_auto.data.geometry import (
-    box_shape,
-    box_slices,
-    inverse_transpose,
-    nonzero_box,
-    permute,
-    uncrop_and_untranspose,
-)
+from mdkd_auto.data.geometry import box_shape, box_slices, cropped, nonzero_box, permute
 from mdkd_auto.records import CaseGeometry
 
 
@@ -33,7 +26,9 @@ def test_permute_follows_the_transpose() -> None:
 
 
 @given(st.permutations((0, 1, 2)), st.tuples(*[st.integers(2, 6)] * 3), st.integers(0, 1000))
-def test_uncropping_undoes_cropping(order: list[int], shape: tuple[int, int, int], seed: int) -> None:
+def test_what_is_written_into_the_crop_lands_in_the_array(
+    order: list[int], shape: tuple[int, int, int], seed: int
+) -> None:
     transpose = (order[0], order[1], order[2])
     image = np.random.default_rng(seed).integers(0, 2, shape)
     transposed = image.transpose(transpose)
@@ -46,18 +41,10 @@ def test_uncropping_undoes_cropping(order: list[int], shape: tuple[int, int, int
         resampled_shape=box_shape(box),
         resampled_spacing_mm=(1.0, 1.0, 1.0),
     )
-    assert np.array_equal(uncrop_and_untranspose(transposed[box_slices(box)], geometry, 0), image)
-    assert np.array_equal(transposed.transpose(inverse_transpose(transpose)), image)
-
-
-def test_uncropping_refuses_another_shape() -> None:
-    geometry = CaseGeometry(
-        original_shape=(2, 2, 2),
-        transpose=(0, 1, 2),
-        crop=((0, 1), (0, 2), (0, 2)),
-        spacing_mm=(1.0, 1.0, 1.0),
-        resampled_shape=(1, 2, 2),
-        resampled_spacing_mm=(1.0, 1.0, 1.0),
-    )
-    with pytest.raises(ValueError, match="does not fit the crop"):
-        uncrop_and_untranspose(np.zeros((2, 2, 2)), geometry, 0)
+    inside = cropped(image, geometry)
+    assert np.array_equal(inside, transposed[box_slices(box)])
+    back = np.zeros_like(image)
+    cropped(back, geometry)[:] = inside
+    assert np.array_equal(back, image)
+    with pytest.raises(ValueError, match="does not have the case's shape"):
+        cropped(image[:-1], geometry)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mdkd_auto.data.augmentation import affine_maps, apply, draw
 from mdkd_auto.data.sampling import INVALID, Batch, PatchSampler
 from mdkd_auto.data.store import save_case
 from mdkd_auto.errors import TrainingError
@@ -127,6 +128,36 @@ def test_patches_reach_the_border_and_never_pass_it(folder: Path) -> None:
     assert {corner[0] for corner in corners} == set(range(5))
     assert {corner[1] for corner in corners} >= {0, 48}
     assert max(corner[1] for corner in corners) == max(corner[2] for corner in corners) == 48
+
+
+@pytest.mark.parametrize("patch", [(16, 20), (3, 16, 20)])
+def test_a_turned_sample_comes_from_around_its_patch(folder: Path, patch: tuple[int, ...]) -> None:
+    """Values that rise linearly with the place stay so: each must be the value of the place it comes from."""
+    sampler = PatchSampler(folder, ("b",), patch, 0.33, seed=0)
+    nothing, is_2d = np.full(6, np.nan), len(patch) == 2
+    drawn = draw(np.random.default_rng(0), 6, len(patch))._replace(
+        turns=np.random.default_rng(1).uniform(-1, 1, (6, 1 if is_2d else 3)), mirror=np.zeros((6, 3), bool),
+        scale=np.array([0.8, 1.0, 1.2, 1.4, np.nan, 0.9]), brightness=nothing, contrast=nothing, zoom=nothing,
+        noise_std=nothing, blur_sigma=nothing, gamma=nothing, inverted_gamma=nothing,
+    )  # fmt: skip
+    drawn.turns[4] = np.nan  # stays where it is
+    spacing = (1.0, 1.3) if is_2d else (5.0, 1.0, 1.3)
+    maps = affine_maps(drawn, patch, spacing)
+    places = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in patch], indexing="ij"), axis=-1)
+    for iteration in range(4):
+        still, batch = sampler.batch(iteration, 6), sampler.batch(iteration, 6, maps)
+        assert batch.cases == still.cases
+        assert [source.sample for source in batch.sources] == [0, 1, 2, 3, 5]
+        images, labels = apply(batch.images, batch.labels, drawn, spacing, batch.sources)
+        for image, label, before, matrix in zip(images[:, 0], labels, still.images[:, 0], maps, strict=True):
+            corner = np.array(np.unravel_index(int(before.min()), (5, 64, 64)))
+            moves = np.eye(len(patch)) if matrix is None else matrix
+            source = corner[-len(patch) :] + (np.array(patch) - 1) / 2 + places @ moves.T
+            limit = np.array([4, 63, 63])[-len(patch) :]
+            np.testing.assert_array_equal(label == INVALID, ((source < -0.5) | (source > limit + 0.5)).any(-1))
+            inside = ((source >= 0) & (source <= limit)).all(-1)
+            expected = source @ np.array([64 * 64, 64, 1.0])[-len(patch) :] + (corner[0] * 64 * 64 if is_2d else 0)
+            np.testing.assert_allclose(image.numpy()[inside], expected[inside], atol=0.05)
 
 
 @pytest.mark.parametrize("patch", [(8, 8), (4, 8, 8)])

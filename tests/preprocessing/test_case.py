@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdkd_auto.data.geometry import box_shape
+from mdkd_auto.data.geometry import box_shape, cropped
 from mdkd_auto.errors import PlanError
 from mdkd_auto.preprocessing.case import preprocess_case, restore
 from mdkd_auto.preprocessing.lesions import sample_lesions
-from mdkd_auto.preprocessing.normalise import normalise
-from mdkd_auto.preprocessing.resample import coarse_axis
-from mdkd_auto.records import ConfigurationPlan, DatasetPlan, IntTriple, Normalisation, Topology, Triple
+from mdkd_auto.preprocessing.normalise import air_value, normalise
+from mdkd_auto.preprocessing.resample import Kind, coarse_axis, resample
+from mdkd_auto.preprocessing.slabs import resample_slabs
+from mdkd_auto.records import CaseGeometry, ConfigurationPlan, DatasetPlan, IntTriple, Normalisation, Topology, Triple
 
 TOPOLOGY = Topology(features=(8,), kernel_sizes=((3, 3, 3),), strides=((1, 1, 1),))
 
@@ -50,8 +51,17 @@ def dice(first: NDArray[np.int16], second: NDArray[np.int16]) -> float:
     return float(2 * np.sum((first > 0) & (second > 0)) / (np.sum(first > 0) + np.sum(second > 0)))
 
 
-def one_hot(label: NDArray[np.int16], classes: int) -> NDArray[np.float32]:
-    return np.stack([label == value for value in range(classes)]).astype(np.float32)
+def back(mask: NDArray[np.int16], geometry: CaseGeometry, *cuts: int) -> NDArray[np.int16]:
+    """A mask of network space where it came from, by its probabilities in slabs that end at ``cuts``."""
+    probabilities = np.stack([mask == 0, mask == 1]).astype(np.float32)
+    slabs = list(restore(np.split(probabilities, cuts, axis=1), geometry))
+    inside = np.concatenate(slabs, axis=1)
+    assert inside.shape[1:] == box_shape(geometry.crop)
+    assert inside.dtype == np.float32
+    assert np.allclose(inside.sum(axis=0), 1, atol=1e-4)
+    result = np.zeros(geometry.original_shape, dtype=np.int16)
+    cropped(result, geometry)[:] = inside.argmax(axis=0)
+    return result
 
 
 @settings(max_examples=25, deadline=None)
@@ -78,14 +88,9 @@ def test_a_mask_comes_back(spacing: Triple, factor: float, order: list[int], fla
         assert geometry.resampled_spacing_mm[0] == spacing[order[0]]
     for have, want in zip(geometry.resampled_spacing_mm, target, strict=True):
         assert flat or have == pytest.approx(want, rel=0.05)
-    probabilities = one_hot(mask, 2)
-    back = restore(probabilities, geometry)
-    assert back.shape == (2, *shape)
-    assert np.allclose(back.sum(axis=0), 1, atol=1e-4)
-    winner = back.argmax(axis=0)
+    winner = back(mask, geometry, len(mask) // 2)
     axis = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
-    cropped = box_shape(geometry.crop)
-    dropped = axis is not None and geometry.resampled_shape[axis] < cropped[axis]
+    dropped = axis is not None and geometry.resampled_shape[axis] < box_shape(geometry.crop)[axis]
     assert dice(winner, label) > (0.95 if dropped else 0.99)  # a thick slice that was dropped cannot come back
 
 
@@ -96,20 +101,36 @@ def test_a_mask_comes_back_from_isotropic_and_from_strongly_anisotropic_targets(
     image = np.ones(label.shape)
     _, mask, geometry = preprocess_case(image, spacing, label, dataset_plan(), configuration_plan(target, 1.0, 1.0))
     assert mask is not None
-    assert dice(restore(one_hot(mask, 2), geometry).argmax(axis=0), label) > 0.99
+    assert dice(back(mask, geometry), label) > 0.99
     assert geometry.resampled_shape == (round(120 / target), 120, 120)
 
 
-def test_outside_the_crop_is_background_or_nothing() -> None:
+@settings(max_examples=40, deadline=None)
+@given(*[st.tuples(*[st.integers(1, 40)] * 3)] * 2, st.sampled_from([None, 0, 1, 2]), st.integers(0, 1000))
+def test_in_slabs_as_in_one(before: IntTriple, after: IntTriple, coarse: int | None, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    volume = rng.random((2, *before), dtype=np.float32)
+    kinds: tuple[Kind, ...] = tuple("nearest" if axis == coarse else "linear" for axis in range(3))
+    expected = [resample(channel, after, (kinds[0], kinds[1], kinds[2])) for channel in volume]
+    cuts = sorted(rng.integers(0, before[0] + 1, size=3))
+    found = np.concatenate(list(resample_slabs(np.split(volume, cuts, axis=1), before, after, coarse)), axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_slabs_that_do_not_fit_are_refused() -> None:
+    slab = np.zeros((2, 1, 5, 6), dtype=np.float32)
+    with pytest.raises(ValueError, match="only a part"):
+        list(resample_slabs([slab], (4, 5, 6), (4, 5, 6), None))
+    with pytest.raises(ValueError, match="no part of"):
+        list(resample_slabs([slab], (1, 5, 7), (1, 5, 7), None))
+
+
+def test_outside_the_crop_is_nothing() -> None:
     image = np.zeros((4, 6, 6))
     image[1:3, 2:5, 2:5] = 5.0
     _, _, geometry = preprocess_case(image, (1.0, 1.0, 1.0), None, dataset_plan(), configuration_plan(1.0, 1.0))
     assert geometry.crop == ((1, 3), (2, 5), (2, 5))
-    probabilities = np.full((2, 2, 3, 3), 0.5)
-    assert restore(probabilities, geometry)[:, 0, 0, 0].tolist() == [1.0, 0.0]
-    assert restore(probabilities, geometry, background=None)[:, 0, 0, 0].tolist() == [0.0, 0.0]
-    with pytest.raises(ValueError, match="do not fit"):
-        restore(np.zeros((2, 1, 1, 1)), geometry)
+    assert back(np.ones((2, 3, 3), dtype=np.int16), geometry).tolist() == (image > 0).tolist()
 
 
 def test_a_picture_takes_the_assumed_spacing() -> None:
@@ -127,11 +148,13 @@ def test_normalisation_by_hand() -> None:
     image = np.array([[[-1000, 0, 0, 100, 900]]])
     plan = Normalisation(scheme="ct", lower=-50.0, upper=150.0, mean=50.0, std=100.0)
     assert normalise(image, plan).ravel().tolist() == [-1.0, -0.5, -0.5, 0.5, 1.0]
+    assert air_value(plan) == -1.0
     masked = normalise(np.array([[[0, 0, 1, 3]]]), Normalisation(scheme="zscore", masked=True))
     assert masked.ravel().tolist() == [0, 0, -1, 1]
     plain = normalise(np.array([[[1, 3]]], dtype=np.uint8), Normalisation(scheme="zscore"))
     assert plain.ravel().tolist() == [-1, 1]
     assert plain.dtype == np.float32
+    assert air_value(Normalisation(scheme="zscore")) is None
 
 
 def test_lesions_and_their_points() -> None:

@@ -24,7 +24,7 @@ def test_cubic_equals_zoom(before: tuple[int, int, int], after: tuple[int, int, 
     factors = [a / b for a, b in zip(after, before, strict=True)]
     expected = ndimage.zoom(image.astype(np.float64), factors, order=3, mode="nearest", grid_mode=True)
     assert expected.shape == after
-    assert np.allclose(resample_image(image, after, None), expected, atol=2e-4)
+    assert np.allclose(resample(image, after, ("cubic", "cubic", "cubic")), expected, atol=2e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,6 +45,15 @@ def test_a_ramp_in_mm_stays_a_ramp_in_mm() -> None:
     assert found[5:-5] == pytest.approx(((np.arange(size) + 0.5) * new)[5:-5], abs=1e-3)
 
 
+def test_a_spline_stays_within_the_range_of_the_image() -> None:
+    image = np.zeros((1, 1, 12), dtype=np.float32)
+    image[..., 6:] = 1000
+    free = resample(image, (1, 1, 19), ("cubic", "cubic", "cubic"))
+    assert free.min() < -50
+    assert free.max() > 1050
+    assert np.array_equal(resample_image(image, (1, 1, 19), None), np.clip(free, 0, 1000))
+
+
 def test_the_coarse_axis_takes_the_nearest_slice() -> None:
     assert coarse_axis((5.0, 1.0, 1.0), (1.0, 1.0, 1.0)) == 0
     assert coarse_axis((1.0, 1.0, 1.0), (1.0, 1.0, 3.5)) == 2
@@ -63,6 +72,26 @@ def test_labels_move_by_majority_and_none_is_invented() -> None:
     finer = resample_label(label, (1, 8, 36), None)
     assert set(np.unique(finer)) == {0, 2, 5}
     assert np.array_equal(resample_label(label, (1, 4, 12), None), label)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, SIZES, st.integers(0, 1000), st.integers(1, 3), st.sampled_from([None, 0, 1, 2]))
+def test_labels_equal_the_slow_way(
+    before: tuple[int, int, int], after: tuple[int, int, int], seed: int, count: int, coarse: int | None
+) -> None:
+    """The whole volume for every label, background too, though only the labelled box is resampled."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(before, dtype=np.int16)
+    box = tuple(slice(*sorted(rng.integers(0, size + 1, 2))) for size in before)
+    label[box] = rng.integers(0, count + 1, label[box].shape)
+    kinds = ("linear", "linear", "linear") if coarse is None else tuple(
+        "nearest" if axis == coarse else "linear" for axis in range(3)
+    )  # fmt: skip
+    shares = np.stack([resample((label == value).astype(np.float32), after, kinds) for value in range(count + 1)])  # type: ignore[arg-type]
+    found = resample_label(label, after, coarse)
+    ordered = np.sort(shares, axis=0)
+    clear = ordered[-1] - ordered[-2] > 1e-5
+    assert np.array_equal(found[clear], shares.argmax(axis=0)[clear])
 
 
 def test_two_labels_give_the_same_as_the_general_way() -> None:

@@ -81,7 +81,7 @@ def test_decoding_classes_by_hand() -> None:
     probabilities = np.array([[0.2, 0.6, 0.7, 0.5, 0.9], [0.1, 0.4, 0.8, 0.5, 0.3]], dtype=np.float32)
     labels = decode(probabilities[:, None, None], classes_of(SEPARATE, keep_classes=True))
     assert labels.tolist() == [[[0, 1, 3, 0, 1]]]
-    assert labels.dtype == np.uint16
+    assert labels.dtype == np.uint8
 
 
 def test_decoding_regions_paints_in_order() -> None:
@@ -199,6 +199,13 @@ class Threshold(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 20 * (x - 0.5)
+
+
+class TwoThresholds(nn.Module):
+    """A second channel from 0.75 on."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 20 * (torch.cat([x, x - 0.25], dim=1) - 0.5)
 
 
 def blob() -> np.ndarray:
@@ -334,6 +341,38 @@ def test_voxels_cropped_away_are_background(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "a.nii.gz")
     made = predict_file(predictor(), case_of(tmp_path / "a.nii.gz"), tmp_path / "masks")
     np.testing.assert_array_equal(np.asarray(nib.load(made).dataobj), voxels > 51)
+
+
+@pytest.mark.parametrize("number", [0, 13, 37])
+@pytest.mark.parametrize(
+    ("patch", "spacing", "transpose"),
+    [((16, 16), (1.0, 1.0), (0, 1, 2)), ((16, 16), (2.0, 1.0), (2, 0, 1)), ((8, 16, 16), (2.0, 1.0, 1.0), (0, 2, 1))],
+)
+def test_masks_in_a_wide_field_of_air(
+    number: int, patch: tuple[int, ...], spacing: tuple[float, ...], transpose: IntTriple, tmp_path: Path
+) -> None:
+    """Two classes, thick slices, cropped planes, air of any value below the clip."""
+    inner = blob()
+    voxels = np.full(tuple(size + 30 for size in SHAPE), -500.0, dtype=np.float32)
+    voxels[:8] = 0  # cropped where these planes are the first
+    place = tuple(slice(3 * axis, 3 * axis + size) for axis, size in enumerate(SHAPE, start=3))
+    voxels[place] = inner
+    stored, _ = turned(voxels, *ORIENTATIONS[number])
+    affine = AFFINE.copy()
+    axes, flips = ORIENTATIONS[number]
+    affine[:3, :3] = [
+        [SPACING[axes[n]] * (-1 if flips[n] else 1) * (axes[n] == row) for n in range(3)] for row in range(3)
+    ]
+    source = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(stored, affine), source)
+    both = predictor(patch, spacing, transpose)
+    channels = tuple(ClassChannel(name=str(value), values=(value,), written=value) for value in (2, 7))
+    both = both._replace(model=TwoThresholds(), classes=Classes(channels=channels, regions=True, ignore=None))
+    found = np.asarray(nib.load(predict_file(both, case_of(source), tmp_path / "masks")).dataobj)
+    assert found.dtype == np.uint8
+    assert set(np.unique(found)) == {0, 2, 7}
+    assert dice(found, stored > 51) > 0.98
+    assert dice(found == 7, stored > 76) > 0.95
 
 
 def test_an_image_that_is_not_finite_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""What a file can hold: a header that promises more is refused before anything is allocated for it."""
+
+import psutil
+from isal import igzip_lib
+
+from mdkd_auto.errors import ImageError
+
+MOST_EXPANSION = 1032  # bytes that deflate can make of one
+COPIES = 2  # of the voxels, in memory at once while they are read
+SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
+DAMAGED: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub says it were an instance
+
+
+def check_promise(promised: int, most: int | None = None) -> None:
+    """Raise ImageError where a header promises more bytes than its file can hold, or than fit into memory."""
+    if most is not None and promised > most:
+        words = f"it is truncated: {most} bytes at most where its header promises {promised}; copy it anew"
+        raise ImageError(words, "truncated")
+    if COPIES * promised > psutil.virtual_memory().total:
+        raise ImageError(f"it takes {COPIES * promised / 1e9:.0f} GB of memory, more than this machine has")
+
+
+def check_rest(rest: int, promised: int) -> None:
+    """Raise ImageError where so many bytes follow the promised ones that the header cannot be right."""
+    if rest > SPARE_BYTES + promised:
+        words = f"its header promises {promised} bytes, but {rest} or more follow these"
+        raise ImageError(f"{words}: the header is wrong; copy or export it anew")

@@ -1,0 +1,44 @@
+"""Probabilities that come slab by slab, resampled slab by slab: the whole volume is never in memory."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from mdkd_auto.preprocessing.resample import Floats, axis_kinds, interpolation, multiply_axes
+from mdkd_auto.records import IntTriple
+
+PLANES = 16  # made at once
+
+
+def resample_slabs(
+    slabs: Iterable[Floats], before: IntTriple, after: IntTriple, coarse: int | None
+) -> Iterator[Floats]:
+    """A volume of ``before`` voxels (z, y, x) in slabs (K, n, y, x), first to last; in such slabs at ``after`` voxels.
+
+    Linear along every axis but ``coarse``, which is nearest neighbour: the numbers of ``resample`` for the whole.
+    Raises ValueError where the slabs do not make up the volume.
+    """
+    kinds = axis_kinds("linear", coarse)
+    along = interpolation(before[0], after[0], kinds[0])
+    across = [
+        None if old == new else interpolation(old, new, kind)
+        for old, new, kind in zip(before[1:], after[1:], kinds[1:], strict=True)
+    ]
+    firsts, lasts = along.indices[along.indptr[:-1]], along.indices[along.indptr[1:] - 1]  # planes that each one needs
+    kept: Floats | None = None
+    begin, done = 0, 0  # the first plane kept; planes made
+    for slab in slabs:
+        if tuple(slab.shape[2:]) != before[1:]:
+            raise ValueError(f"A slab {slab.shape} is no part of a volume {before}")
+        kept = slab if kept is None else np.concatenate([kept, slab], axis=1)
+        ready = int(np.searchsorted(lasts, begin + kept.shape[1]))
+        for start in range(done, ready, PLANES):
+            stop = min(ready, start + PLANES)
+            first, end = firsts[start], lasts[stop - 1] + 1
+            matrices = [along[start:stop, first:end], *across]
+            yield np.stack([multiply_axes(channel[first - begin : end - begin], matrices) for channel in kept])
+        done = ready
+        spent = min(kept.shape[1], firsts[done] - begin if done < after[0] else before[0])  # planes needed no more
+        begin, kept = begin + spent, kept[:, spent:]
+    if done < after[0]:
+        raise ValueError(f"The slabs are only a part of a volume {before}")
