@@ -63,7 +63,7 @@ def _ours(
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
     shape, coarse = resampled_shape(image.shape, spacing_mm, target_mm), coarse_axis(spacing_mm, target_mm)
     there = resample_label(mask, shape, coarse)
-    return resample_image(image, shape, coarse), resample_label(there, mask.shape, coarse)  # type: ignore[arg-type]
+    return resample_image(image, shape, coarse), resample_label(there, mask.shape, coarse)
 
 
 def _errors(image: NDArray[Any], scene: Scene, grid: Grid, mask: NDArray[Any], back: NDArray[Any]) -> Errors:
@@ -71,8 +71,8 @@ def _errors(image: NDArray[Any], scene: Scene, grid: Grid, mask: NDArray[Any], b
     spacing = tuple(
         step * before / after for step, before, after in zip(grid.spacing_mm, grid.shape, image.shape, strict=True)
     )
-    truth = intensities(scene, Grid(image.shape, spacing), SAMPLES)  # type: ignore[arg-type]
-    edge = np.max(np.abs(np.stack(np.gradient(truth))), axis=0) > EDGE_HU
+    truth = intensities(scene, Grid(image.shape, spacing), SAMPLES)
+    edge = np.max([np.abs(np.gradient(truth, axis=axis)) for axis in range(3)], axis=0) > EDGE_HU
     error = np.abs(image - truth)
     both = int(mask.sum()) + int((back > 0).sum())
     return Errors(

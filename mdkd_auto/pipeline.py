@@ -21,7 +21,7 @@ from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.run import check_settings, run_jobs
 from mdkd_auto.experiments.runs import find_student, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
-from mdkd_auto.files import read_record, write_json
+from mdkd_auto.files import WriteError, read_record, write_json
 from mdkd_auto.paths import Root
 from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.progress import progress
@@ -163,6 +163,8 @@ def predict(
                 else:
                     predict_file(predictor, case, masks)
                     done += 1
+            except WriteError:
+                raise
             except MdkdError as error:
                 problems.append(f"{case.case_id}: {error}")
                 logger.warning("%s", error)

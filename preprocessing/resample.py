@@ -42,14 +42,20 @@ def coarse_axis(spacing_mm: Triple, target_mm: Triple) -> int | None:
 
 
 def resample_image(image: NDArray[Any], shape: IntTriple, coarse: int | None) -> Floats:
-    """Cubic splines along every axis but ``coarse``, which is nearest neighbour; within the range of the image.
+    """Cubic splines along every axis but ``coarse``, which is nearest neighbour; within the range of what they join.
 
-    A spline overshoots beside bone and air; the true values do not.
+    A spline overshoots beside bone and air; the true values do not. What is joined is the image, or one coarse slice.
     """
-    values = image.astype(np.float32, copy=False)
-    resampled = resample(values, shape, axis_kinds("cubic", coarse))
+    values, kinds = image.astype(np.float32, copy=False), axis_kinds("cubic", coarse)
+    resampled = resample(values, shape, kinds)
     if tuple(values.shape) != tuple(shape):
-        np.clip(resampled, values.min(), values.max(), out=resampled)
+        joined = tuple(axis for axis in range(3) if axis != coarse)
+        slices = tuple(size if axis == coarse else 1 for axis, size in enumerate(shape))
+        low, high = (
+            resample(extreme(values, axis=joined, keepdims=True), slices, kinds)  # type: ignore[arg-type]
+            for extreme in (np.min, np.max)
+        )
+        np.clip(resampled, low, high, out=resampled)
     return resampled
 
 

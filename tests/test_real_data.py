@@ -59,7 +59,8 @@ def test_two_groups_are_planned_and_other_tasks_left_in_peace(
     assert [part.dataset[7:10] for part in plan.datasets] == ["001", "002", "003"]
     assert not root.plan("CT_segmentation").exists()
     assert {path.name for path in root.preprocessed.iterdir() if not path.name.startswith(".")} == {
-        "MRI_segmentation", "integrity.json", "integrity.txt", *(dataset.name for dataset in groups["MRI_segmentation"]),
+        "MRI_segmentation", "integrity.json", "integrity.txt",
+        *(dataset.name for dataset in groups["MRI_segmentation"]),
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from mdkd_auto.data.nifti import nifti_bytes, read_nifti
 from mdkd_auto.data.orientation import Array, Header, Image, axis_codes, compare_geometry, same_geometry
 from mdkd_auto.data.planar import read_planar, write_planar
 from mdkd_auto.errors import ImageError
-from mdkd_auto.files import write_atomically
+from mdkd_auto.files import write_atomically, write_bytes
 
 __all__ = [
     "ENDINGS", "Header", "Image", "axis_codes", "compare_geometry", "image_ending", "output_ending", "read_image",
@@ -60,7 +60,7 @@ def write_mask(path: Path, mask: Array, header: Header) -> None:
     try:
         if ending in NIFTI_ENDINGS:
             content = nifti_bytes(mask, header, compress=ending == ".nii.gz")
-            write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+            write_bytes(path, content)
         elif ending in ITK_ENDINGS:
             write_atomically(path, lambda temporary: write_itk(temporary, mask, header))
         else:
@@ -73,7 +73,3 @@ def _family(ending: str) -> str:
     if ending in NIFTI_ENDINGS:
         return "nifti"
     return "itk" if ending in ITK_ENDINGS else "planar"
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

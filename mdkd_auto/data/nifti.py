@@ -32,6 +32,7 @@ MOST_READ_ON = 1 << 30  # bytes of a gzip stream after the voxels
 PIECE_BYTES = 1 << 20
 HEADER_BYTES = {348: 1, 540: 2}  # size of a header -> NIfTI version
 FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes that say "no extensions"
+PLACE_CODES = ("sform_code", "qform_code")
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 Stream = BinaryIO | igzip.IGzipFile
@@ -180,7 +181,7 @@ def _integer(content: bytes, order: Any) -> int:
 
 
 def _header_from(block: bytes) -> Any:
-    """nibabel's header. Raises ImageError for voxel sizes of 0, which nibabel takes for 1 mm."""
+    """nibabel's header. Raises ImageError where nibabel would put a place or a size of its own."""
     import nibabel
 
     kind = nibabel.Nifti1Header if HEADER_BYTES[len(block)] == 1 else nibabel.Nifti2Header
@@ -188,7 +189,11 @@ def _header_from(block: bytes) -> Any:
     sizes = zip(as_stored["dim"][1:4], as_stored["pixdim"][1:4], strict=True)
     if int(as_stored["sform_code"]) == 0 and any(size > 1 and pixdim == 0 for size, pixdim in sizes):
         raise ImageError("its voxel sizes (pixdim) are 0; export it anew with its spacing")
-    return kind(block)
+    header = kind(block)
+    for field in PLACE_CODES:
+        if as_stored[field] != header[field]:
+            raise ImageError(f"the {field} of its header is {as_stored[field]}, which means nothing; export it anew")
+    return header
 
 
 def _grey_values(stored: Array, header: Any) -> Array:

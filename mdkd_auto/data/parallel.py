@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.files import WriteError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,12 +46,14 @@ def map_cases(
 
     ``workers`` <= 1 works in this process. Otherwise ``work``, the items and the results must be picklable. A worker
     process that dies costs the case it was at, and another one takes its place. ``bytes_a_worker``, where it is known,
-    keeps the number of workers within the memory that is free.
+    keeps the number of workers within the memory that is free. Raises WriteError where the disk is full.
     """
     results: dict[str, Result] = {}
     problems: dict[str, str] = {}
 
     def settle(name: str, outcome: _Outcome) -> None:
+        if outcome.ends_all:
+            raise WriteError(outcome.problem)
         if outcome.problem is None:
             results[name] = outcome.result
         else:
@@ -75,11 +78,14 @@ class _Outcome(NamedTuple):
     result: Any = None
     problem: str | None = None
     traceback: str | None = None
+    ends_all: bool = False  # not the case's fault: a full disk
 
 
 def _attempt(work: Callable[[Item], Any], item: Item) -> _Outcome:
     try:
         return _Outcome(work(item))
+    except WriteError as error:
+        return _Outcome(problem=str(error), ends_all=True)
     except MdkdError as error:
         return _Outcome(problem=str(error))
     except MemoryError as error:

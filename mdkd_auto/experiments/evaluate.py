@@ -8,7 +8,7 @@ from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.runs import load_predictor
 from mdkd_auto.experiments.scoring import CaseScores, Summary, score_against_label, summary_of, write_summary
-from mdkd_auto.files import read_record
+from mdkd_auto.files import WriteError, read_record
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case
@@ -66,6 +66,8 @@ def _predict_and_score(
                 mask = predictor.mask(image)
                 write_mask(folder / f"{case.case_id}{mask_ending(case)}", mask, image.header)
                 scores.append(score_against_label(mask, case, dataset, predictor.classes))
+            except WriteError:
+                raise  # a full disk is not the case's fault: the job is not done
             except MdkdError as error:
                 failed[case.case_id] = str(error)
                 logger.warning("%s: %s is left out of the scores: %s", name, case.case_id, error)

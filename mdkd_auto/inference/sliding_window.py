@@ -23,7 +23,7 @@ from mdkd_auto.data.geometry import nonzero_box, whole_box
 from mdkd_auto.inference.cpu import quicker_on_cpu
 
 GAUSSIAN_SIGMA = 1 / 8  # of the patch
-VOXELS_A_BATCH = {"cpu": 1 << 17, "gpu": 1 << 21}  # a CPU's cache and allocator like small maps
+VOXELS_A_BATCH = {"cpu": 1 << 16, "gpu": 1 << 21}  # a CPU's cache and allocator like small maps
 ROUNDING = 1e-6  # of a product of a size and a step
 PLANES = 16  # handed over at once, or a patch's depth
 AIR_TOLERANCE = 0.01  # above air, in standard deviations: what resampling leaves beside an edge

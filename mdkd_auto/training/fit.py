@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,8 +17,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mdkd_auto.data.augmentation import apply, draw
-from mdkd_auto.data.sampling import Batch, PatchSampler
+from mdkd_auto.data.augmentation import Draw, affine_maps, apply, draw
+from mdkd_auto.data.sampling import Batch, Maps, PatchSampler
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.progress import progress
 from mdkd_auto.settings import Settings
@@ -129,8 +130,10 @@ class _Loop:
         """
         state, per_epoch = self.state, self.settings.iterations_per_epoch
         streams = {
-            dataset: self.streams.training[dataset].batches(state.update, self.total, size)
-            for dataset, size in self.sizes.items()
+            dataset: self.streams.training[dataset].batches(
+                state.update, self.total, size, partial(self._maps, dataset, stream)
+            )
+            for stream, (dataset, size) in enumerate(self.sizes.items())
         }
         try:
             while state.update < self.total and not self._stopped_early():
@@ -218,16 +221,25 @@ class _Loop:
             )  # fmt: skip
 
     def _on_device(self, batch: Batch) -> Batch:
-        images = batch.images.to(self.device, non_blocking=True)
-        return Batch(images, batch.labels.to(self.device, non_blocking=True), batch.cases)
+        return batch.to(self.device)
+
+    def _drawn(self, update: int, stream: int, size: int) -> Draw:
+        """The random numbers of one data set's augmentation; ``stream`` numbers the data sets of an update."""
+        return draw(np.random.default_rng([self.settings.seed, update, stream]), size, len(self.streams.spacing_mm))
+
+    def _maps(self, dataset: str, stream: int, update: int) -> Maps | None:
+        """How the samples of an update will be turned and scaled: what lies around them is read too."""
+        if not self.settings.augment:
+            return None
+        patch_size = self.streams.training[dataset].patch_size
+        return affine_maps(self._drawn(update, stream, self.sizes[dataset]), patch_size, self.streams.spacing_mm)
 
     def _augment(self, batch: Batch, stream: int) -> Batch:
-        """Augment the batch of one data set; ``stream`` numbers the data sets of an update."""
+        """Augment the batch of one data set."""
         if not self.settings.augment:
             return batch
-        rng = np.random.default_rng([self.settings.seed, self.state.update, stream])
-        drawn = draw(rng, len(batch.images), batch.images.ndim - 2)
-        images, labels = apply(batch.images, batch.labels, drawn, self.streams.spacing_mm)
+        drawn = self._drawn(self.state.update, stream, len(batch.images))
+        images, labels = apply(batch.images, batch.labels, drawn, self.streams.spacing_mm, batch.sources)
         return Batch(images, labels, batch.cases)
 
     def _end_epoch(self) -> None:

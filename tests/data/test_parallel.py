@@ -14,6 +14,7 @@ import pytest
 from mdkd_auto.data import parallel
 from mdkd_auto.data.parallel import default_workers, free_bytes, map_cases, usable_workers
 from mdkd_auto.errors import ImageError
+from mdkd_auto.files import WriteError
 
 GB = 1_000_000_000
 
@@ -244,3 +245,15 @@ def test_default_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_workers() == 1
+
+
+def full_disk(case: int) -> int:
+    if case == 2:
+        raise WriteError("out.txt: cannot be written (No space left on device)")
+    return case
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_no_problem_of_a_case(workers: int) -> None:
+    with pytest.raises(WriteError, match="No space left"):
+        map_cases(full_disk, {f"case_{number}": number for number in range(6)}, workers)

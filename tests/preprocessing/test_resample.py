@@ -52,6 +52,10 @@ def test_a_spline_stays_within_the_range_of_the_image() -> None:
     assert free.min() < -50
     assert free.max() > 1050
     assert np.array_equal(resample_image(image, (1, 1, 19), None), np.clip(free, 0, 1000))
+    two = np.concatenate([image, image / 2])  # each coarse slice by itself
+    found = resample_image(two, (4, 1, 19), 0)
+    assert np.array_equal(found[:2], np.clip(found[:2], 0, 1000))
+    assert found[2:].max() == 500
 
 
 def test_the_coarse_axis_takes_the_nearest_slice() -> None:

@@ -346,6 +346,18 @@ def test_an_image_larger_than_the_memory_is_refused(tmp_path: Path, monkeypatch:
         read_image(path)
 
 
+@pytest.mark.parametrize(("field", "value"), [("sform_code", 77), ("qform_code", -1)])
+def test_a_place_that_the_header_cannot_mean_is_not_mended_silently(field: str, value: int, tmp_path: Path) -> None:
+    header = nib.Nifti1Header(header_of((5, 4, 3))[:348])
+    path = tmp_path / "a.nii"
+    path.write_bytes(header.binaryblock + bytes(200))
+    assert read_image(path).array.shape == (3, 4, 5)
+    header[field] = value
+    path.write_bytes(header.binaryblock + bytes(200))
+    with pytest.raises(ImageError, match=rf"a\.nii: the {field} of its header is {value}"):
+        read_image(path)
+
+
 def test_what_harmless_programs_write_is_read(tmp_path: Path) -> None:
     """A few bytes after the voxels, zeros after the gzip stream, a stream of several parts."""
     voxels = np.arange(60, dtype=np.int16)

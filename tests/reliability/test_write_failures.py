@@ -152,7 +152,6 @@ def test_writing_a_mask(
     np.testing.assert_array_equal(read_image(path).array, mask)
 
 
-@pytest.mark.xfail(strict=True, reason="experiments/evaluate.py takes a full disk for a bad case")
 def test_a_full_disk_is_no_bad_case_when_a_run_is_scored(
     planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment], faults: Faults,
     monkeypatch: pytest.MonkeyPatch,
