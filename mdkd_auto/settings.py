@@ -9,6 +9,8 @@ from mdkd_auto.errors import SettingsError
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.records import Record
 
+Architecture = Literal["unet", "tresunet"]
+
 REFERENCE_EPOCHS = 300  # the paper's longest run: warm-up, ramp and temperature are given on this scale
 UPDATES_A_VALIDATION_BATCH = 4  # at least: a forward pass takes up to two thirds of an update, and validation a fifth
 
@@ -22,8 +24,14 @@ class Settings(Record, frozen=True, kw_only=True):
     validation_batches: int = 20  # fixed batches on which each epoch is judged; see validation_batches_used
     early_stopping_epochs: int = 50  # without a better validation loss
     # network
-    width: int | None = None  # feature maps of the first stage; None: the plan's
+    teacher_architecture: Architecture = "unet"
+    student_architecture: Architecture | None = None  # None: the teachers'. The baselines have the student's network
+    width: int | None = None  # feature maps of the first stage (TResUNet: of the second); None: the plan's, the paper's
+    student_width: int | None = None  # None: as ``width``
+    pretrained: str | None = None  # safetensors file of a ResNet-50 for new TResUNets; never downloaded
     fuse: Literal["both", "encoder", "bottleneck"] = "both"  # levels that the joint teacher fuses
+    reliability: bool = True  # a teacher that is worse on the target's validation cases than its own weighs less
+    untrained_sources: bool = False  # a control: networks that learned nothing in the place of the source teachers
     # optimiser
     learning_rate: float = 1e-4  # Adam
     weight_decay: float = 0.0
@@ -71,7 +79,7 @@ class Settings(Record, frozen=True, kw_only=True):
             raise ValueError(f"lesion_fraction is {self.lesion_fraction}; it must lie between 0 and 1")
         if not 0 < self.plateau_factor < 1:
             raise ValueError(f"plateau_factor is {self.plateau_factor}; it must lie between 0 and 1")
-        for name in ("width", "batch_size"):
+        for name in ("width", "student_width", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
@@ -84,7 +92,7 @@ class Settings(Record, frozen=True, kw_only=True):
 
 # What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result.
 _COMMON = (
-    "epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "width", "learning_rate",
+    "epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "learning_rate",
     "weight_decay", "gradient_clip_norm", "plateau_factor", "plateau_epochs", "batch_size", "task_loss",
     "keep_classes", "lesion_fraction", "augment", "seed", "precision",
 )  # fmt: skip
@@ -95,8 +103,9 @@ _DISTILLATION = (
 SETTINGS_OF_STAGE = {
     "teacher": _COMMON,
     "source_teacher": (*_COMMON, "target_label_weight"),
-    "joint_teacher": (*_COMMON, "fuse"),
-    "student": (*_COMMON, *_DISTILLATION),
+    "joint_teacher": (*_COMMON, "fuse", "reliability", "untrained_sources"),
+    "student": (*_COMMON, *_DISTILLATION, "reliability"),
+    "fine_tuned": _COMMON,
     "multi_head": _COMMON,
 }
 

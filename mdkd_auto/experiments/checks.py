@@ -10,7 +10,7 @@ from mdkd_auto.data.sampling import Batch
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.runs import load_model, read_run
 from mdkd_auto.files import write_json
-from mdkd_auto.losses.features import unit_scale
+from mdkd_auto.losses.features import resized, unit_scale
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.training.fit import Streams
@@ -68,12 +68,15 @@ def distillation(objective: StudentObjective, batches: list[Batch]) -> dict[str,
     explained = [0.0] * len(objective.projections)
     objective.trained().eval()
     for batch in batches:
-        ours = objective.model.features(batch.images)
-        theirs = unit_scale(objective.joint_teacher.features(batch.images))
+        ours, theirs = objective.pair(
+            objective.model.features(batch.images), objective.joint_teacher.features(batch.images)
+        )
+        theirs = unit_scale(theirs)
         for index, (project, a, b) in enumerate(zip(objective.projections, ours, theirs, strict=True)):
             axes = [axis for axis in range(b.ndim) if axis != 1]
+            projected = resized(project(a).float(), b)
             spread = (b - b.mean(axes, keepdim=True)).square().sum()
-            missed = (project(a).float() - b).square().sum()
+            missed = (projected - b).square().sum()
             explained[index] += float(1 - missed / spread.clamp_min(1e-12)) / len(batches)
     mean = sum(explained) / len(explained)
     return {"check": "distillation", "explained": mean, "explained_by_level": explained, "distilled": mean > EXPLAINED}

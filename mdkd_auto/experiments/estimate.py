@@ -17,7 +17,8 @@ from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training.fit import LATEST, find_device
 
 # Cost of an update against a single teacher's, with two sources: the demo's figures in docs/results.md, rounded up.
-COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 2.0, "student": 1.8, "multi_head": 1.0}
+COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 2.0, "student": 1.8, "fine_tuned": 1.0,
+                 "multi_head": 1.0}  # fmt: skip
 _TIMED_UPDATES = 2
 
 
@@ -39,7 +40,8 @@ def seconds_per_update(experiment: Experiment) -> float:
     """One update of a single teacher on this machine, timed on noise."""
     plan = experiment.plan.configuration(experiment.configuration)
     device = find_device(experiment.settings.device)
-    task = SegmentationTask(plan, {}, experiment.settings)
+    settings = experiment.settings
+    task = SegmentationTask(plan, {}, settings, architecture=settings.teacher_architecture, width=settings.width)
     model = Model(task.encoder(), task.head(1)).to(device)
     batch = torch.randn(experiment.settings.batch_size or plan.batch_size, 1, *plan.patch_size, device=device)
     times = []

@@ -2,19 +2,20 @@
 a job that is done is found again, whatever changes later, and a teacher that several jobs read is trained once."""
 
 import json
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from mdkd_auto.errors import TrainingError
-from mdkd_auto.files import content_hash, read_record, to_json_text
+from mdkd_auto.errors import SettingsError, TrainingError
+from mdkd_auto.files import content_hash, file_hash, read_record, to_json_text
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
-from mdkd_auto.settings import Settings, settings_of_stage
+from mdkd_auto.settings import Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
 from mdkd_auto.training.fit import find_device, uses_bf16
 
-StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "multi_head"]
+StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "fine_tuned", "multi_head"]
 
 
 class Stage(NamedTuple):
@@ -30,11 +31,13 @@ HIERARCHY = (
     Stage("teacher", "Teacher", (), "learns the target alone: the data-set-specific baseline"),
     Stage("source_teacher", "SourceTeacher", (), "learns a source, drawn towards the target"),
     Stage("joint_teacher", "JointTeacher", ("teacher", "source_teacher"), "fuses the frozen teachers"),
-    Stage("student", "Student", ("joint_teacher",), "learns the target and the joint teacher"),
+    Stage("student", "Student", ("joint_teacher", "teacher"), "learns the target and the joint teacher"),
+    Stage("fine_tuned", "FineTuned", ("teacher",), "continues a source's own teacher on the target: a simple rival"),
     Stage("multi_head", "MultiHead", (), "one encoder, a head a data set: the baseline"),
 )
 STAGES = {stage.name: stage for stage in HIERARCHY}
-IDENTITY_VERSION = 1  # raised when the same inputs would give other results
+IDENTITY_VERSION = 2  # raised when the same inputs would give other results
+NETWORK_NAMES = {"unet": "UNet", "tresunet": "TResUNet"}
 _MOST_NAMES = 8  # sources spelled out in a folder name
 
 
@@ -47,6 +50,8 @@ class Job(Record, frozen=True, kw_only=True):
     group: str
     configuration: str
     fold: int
+    architecture: Architecture
+    width: int | None  # None: the plan's, or the published one
     folder: str
     reads: tuple[str, ...]
     identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
@@ -84,6 +89,13 @@ class Experiment(NamedTuple):
         return found
 
 
+class Network(NamedTuple):
+    """The kind of network of a job."""
+
+    architecture: Architecture
+    width: int | None
+
+
 class JobMaker:
     """Makes the jobs of an experiment; hashes each data set once."""
 
@@ -92,19 +104,41 @@ class JobMaker:
         self._data: dict[str, dict[str, Any]] = {}
         settings = experiment.settings
         self._precision = "bf16" if uses_bf16(settings.precision, find_device(settings.device)) else "fp32"
+        self._pretrained = None if settings.pretrained is None else _hash_of_weights(Path(settings.pretrained))
+        self.teachers = Network(settings.teacher_architecture, settings.width)
+        self.students = Network(
+            settings.student_architecture or settings.teacher_architecture, settings.student_width or settings.width
+        )
 
     def permutation(self, target: str, sources: tuple[str, ...], baseline: bool = True) -> list[Job]:
-        """The jobs of one target with its sources, in an order in which each finds what it reads."""
-        teacher = self._job("teacher", target, ())
+        """The jobs of one target with its sources, in an order in which each finds what it reads.
+
+        The data-set-specific model is the teacher where student and teachers have the same network.
+        """
+        specific = self.specific(target)
         if not sources:
-            return [teacher]
-        source_teachers = [self._job("source_teacher", target, (source,)) for source in sources]
-        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers))
-        student = self._job("student", target, sources, (joint,))
-        jobs = [teacher, *source_teachers, joint, student]
+            return [specific]
+        jobs = [*self.distilled(target, sources), specific]
         if baseline:
             jobs.append(self._job("multi_head", self.experiment.plan.group, tuple(sorted((target, *sources)))))
-        return jobs
+        return list({job.folder: job for job in jobs}.values())
+
+    def distilled(self, target: str, sources: tuple[str, ...]) -> list[Job]:
+        """Teachers, joint teacher, student. Without sources the control: the target's teacher distils itself."""
+        teacher = self._job("teacher", target, ())
+        trained = () if self.experiment.settings.untrained_sources else sources
+        source_teachers = [self._job("source_teacher", target, (source,)) for source in trained]
+        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers))
+        return [teacher, *source_teachers, joint, self._job("student", target, sources, (joint, teacher))]
+
+    def specific(self, target: str) -> Job:
+        """The student's network, trained on the target alone."""
+        return self._job("teacher", target, (), network=self.students)
+
+    def fine_tuned(self, target: str, source: str) -> list[Job]:
+        """The source's own model, then the target's that begins with its weights."""
+        first = self.specific(source)
+        return [first, self._job("fine_tuned", target, (source,), (first,))]
 
     def all_permutations(self, targets: tuple[str, ...]) -> list[Job]:
         """Every target against all the others; a job that several permutations share stands once."""
@@ -112,11 +146,15 @@ class JobMaker:
         for target in targets:
             sources = tuple(other for other in targets if other != target)
             jobs.update({job.folder: job for job in self.permutation(target, sources)})
-        order = [stage.name for stage in HIERARCHY]
-        return sorted(jobs.values(), key=lambda job: order.index(job.stage))
+        return in_order(list(jobs.values()))
 
-    def _job(self, stage: StageName, target: str, sources: tuple[str, ...], reads: tuple[Job, ...] = ()) -> Job:
+    def _job(
+        self, stage: StageName, target: str, sources: tuple[str, ...], reads: tuple[Job, ...] = (),
+        network: Network | None = None,
+    ) -> Job:  # fmt: skip
         experiment = self.experiment
+        if network is None:
+            network = self.students if stage in ("student", "fine_tuned", "multi_head") else self.teachers
         datasets = sources if stage == "multi_head" else (target, *sources)
         plan = experiment.plan.configuration(experiment.configuration)
         identity = {
@@ -126,6 +164,7 @@ class JobMaker:
             "sources": list(sources),
             "configuration": experiment.configuration,
             "fold": experiment.settings.fold,
+            "network": {**network._asdict(), "pretrained": self._pretrained},
             "settings": {**settings_of_stage(experiment.settings, stage), "precision": self._precision},
             "plan": {
                 name: value for name, value in msgspec.to_builtins(plan).items() if name not in ("datasets", "reasons")
@@ -135,10 +174,11 @@ class JobMaker:
         }
         key = content_hash(identity)[:8]
         identity = {**json.loads(to_json_text(identity)), "key": key}  # lists, as they are read back from run.json
-        name = f"{STAGES[stage].folder_name}{_short(sources)}__UNet-{key}__{experiment.configuration}"
+        kind = NETWORK_NAMES[network.architecture]
+        name = f"{STAGES[stage].folder_name}{_short(sources)}__{kind}-{key}__{experiment.configuration}"
         return Job(
             stage=stage, target=target, sources=sources, group=experiment.plan.group,
-            configuration=experiment.configuration, fold=experiment.settings.fold,
+            configuration=experiment.configuration, fold=experiment.settings.fold, **network._asdict(),
             folder=f"{target}/{name}/fold_{experiment.settings.fold}", reads=tuple(read.folder for read in reads),
             identity=identity,
         )  # fmt: skip
@@ -162,6 +202,19 @@ class JobMaker:
                 **{f"{part} ({len(cases)} cases)": content_hash(cases)[:16] for part, cases in keys.items()},
             }
         return self._data[dataset]
+
+
+def in_order(jobs: list[Job]) -> list[Job]:
+    """By stage, so that each job finds what it reads, and a source's own teacher what continues it."""
+    order = [stage.name for stage in HIERARCHY]
+    return sorted(jobs, key=lambda job: order.index(job.stage))
+
+
+def _hash_of_weights(path: Path) -> str:
+    """Of the file of pretrained weights. Raises SettingsError where it is missing."""
+    if not path.is_file():
+        raise SettingsError(f"pretrained: {path} does not exist; give a safetensors file of ResNet-50 weights")
+    return file_hash(path)
 
 
 def is_finished(root: Root, job: Job) -> bool:

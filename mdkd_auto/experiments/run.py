@@ -14,15 +14,17 @@ from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.checks import write_checks
 from mdkd_auto.experiments.evaluate import evaluate_run
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
-from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, read_run
+from mdkd_auto.experiments.reliability import distillation_weight, source_weights
+from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.tresunet import TResUNetEncoder, load_backbone
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.segmentation import PredictionOptions, SegmentationTask
+from mdkd_auto.tasks.segmentation import PredictionOptions
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.objectives import (
@@ -128,8 +130,10 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
 def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     """The stage's networks: new ones with random weights, frozen ones from the jobs it reads."""
     job, settings = run.job, run.settings
-    task = SegmentationTask(run.plan, run.classes, settings, job.stage)
+    task = make_task(run)
     model = build_model(run, task)
+    if settings.pretrained is not None and isinstance(model.encoder, TResUNetEncoder):
+        load_backbone(Path(settings.pretrained), model.encoder)
     if isinstance(model, MultiHeadModel):
         return MultiHeadObjective(model, task, job.datasets)
     if job.stage == "source_teacher":
@@ -138,11 +142,22 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     if job.stage == "joint_teacher":
         teachers = [_trained_model(experiment, folder).encoder for folder in job.reads]
         torch.manual_seed(settings.seed)
-        joint = Model(JointEncoder(teachers, settings.fuse), task.head(task.outputs(job.target)))
-        return TeacherObjective(joint, task, job.target)
+        teachers += [task.encoder() for _ in job.datasets[len(teachers) :]]  # the control: untrained sources
+        encoder = JointEncoder(teachers, settings.fuse, source_weights(experiment, job))
+        return TeacherObjective(Model(encoder, task.head(task.outputs(job.target))), task, job.target)
     if job.stage == "student":
-        return StudentObjective(model, _trained_model(experiment, job.reads[0]), task, job.target, settings)
+        teacher = _trained_model(experiment, job.reads[0])
+        return StudentObjective(model, teacher, task, job.target, settings, distillation_weight(experiment, job))
+    if job.stage == "fine_tuned":
+        continue_from(model, _trained_model(experiment, job.reads[0]))
     return TeacherObjective(model, task, job.target)
+
+
+def continue_from(model: Model, trained: Model) -> None:
+    """Give ``model`` the weights of ``trained`` that fit it: all but the output layer where the classes differ."""
+    own = model.state_dict()
+    fitting = {name: value for name, value in trained.state_dict().items() if own[name].shape == value.shape}
+    model.load_state_dict({**own, **fitting})
 
 
 def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
@@ -170,8 +185,9 @@ def title_of(job: Job) -> str:
     words = {
         "teacher": f"teacher of {job.target}",
         "source_teacher": f"source teacher {sources} -> {job.target}",
-        "joint_teacher": f"joint teacher of {job.target} from {sources}",
-        "student": f"student of {job.target} from {sources}",
+        "joint_teacher": f"joint teacher of {job.target} from {sources or 'itself alone'}",
+        "student": f"student of {job.target} from {sources or 'itself alone'}",
+        "fine_tuned": f"model of {job.target} fine-tuned from {sources}",
         "multi_head": f"multi-head model of {sources}",
     }
     return f"{words[job.stage]} ({job.configuration}, fold {job.fold})"

@@ -59,6 +59,12 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
     )
 
 
+def make_task(run: RunRecord) -> SegmentationTask:
+    """The task of a run, with its kind of network."""
+    job = run.job
+    return SegmentationTask(run.plan, run.classes, run.settings, job.stage, job.architecture, job.width)
+
+
 def build_model(run: RunRecord, task: SegmentationTask) -> Model | MultiHeadModel:
     """The networks of a run with random weights, drawn from its seed."""
     job = run.job
@@ -94,7 +100,7 @@ def read_run(folder: Path) -> RunRecord:
 
 def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
     """The run's networks with its best weights."""
-    model = build_model(run, SegmentationTask(run.plan, run.classes, run.settings, run.job.stage))
+    model = build_model(run, make_task(run))
     load_weights(RunFolder(folder).best, model)
     return model
 

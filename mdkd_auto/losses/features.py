@@ -22,7 +22,7 @@ def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
     A student's map of another size is resized linearly to the teacher's.
     """
     levels = [
-        F.mse_loss(_resized(at_least_float32(ours), theirs), at_least_float32(theirs.detach()))
+        F.mse_loss(resized(at_least_float32(ours), theirs), at_least_float32(theirs.detach()))
         for ours, theirs in zip(student, teacher, strict=True)
     ]
     return torch.stack(levels).mean()
@@ -56,7 +56,7 @@ def pooled(features: Tensor) -> Tensor:
     return at_least_float32(features).flatten(2).mean(2)
 
 
-def _resized(features: Tensor, like: Tensor) -> Tensor:
+def resized(features: Tensor, like: Tensor) -> Tensor:
     """``features`` at the size of ``like``, (B, C, *S) -> (B, C, *S_like). Raises ValueError for other channels."""
     if features.shape[1] != like.shape[1]:
         raise ValueError(

@@ -58,9 +58,11 @@ class CrossAttentionFusion(nn.Module):
         self.reduce = CONVOLUTION[ndim]((teachers + 1) * channels, channels, 1)
         self.block = ResidualBlock(channels, ndim, kernel_size)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S)."""
+    def forward(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+        """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S). ``weights``: one a teacher."""
         maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
+        if weights is not None:
+            maps = [features * weight for features, weight in zip(maps, weights.to(maps[0].dtype), strict=True)]
         concatenated = torch.cat([self.attend(maps), *maps], dim=1)  # (B, (teachers + 1) * C, *S)
         fused: Tensor = self.block(self.reduce(concatenated))
         return fused
@@ -115,13 +117,20 @@ class JointEncoder(Encoder):
 
     ``fuse`` says which levels: all (``both``), all but the bottleneck (``encoder``), or the ``bottleneck`` alone. Any
     other level hands on the target teacher's map. The encoders given are frozen in place: no gradients, always in
-    evaluation mode. One teacher, the target's alone, is allowed: the self-distillation control. ``state_dict`` holds
-    the teachers' weights too, so a checkpoint stands by itself; give the optimiser what still requires gradients.
+    evaluation mode. ``weights`` (one a teacher, kept with the network's weights) scale what each says, after
+    normalisation; a teacher with 0 is not heard. One teacher, the target's alone, is allowed: the self-distillation
+    control. ``state_dict`` holds the teachers' weights too, so a checkpoint stands by itself; give the optimiser what
+    still requires gradients.
     """
 
-    def __init__(self, teachers: Sequence[Encoder], fuse: Fuse = "both") -> None:
+    weights: Tensor  # (teachers,)
+
+    def __init__(
+        self, teachers: Sequence[Encoder], fuse: Fuse = "both", weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         _check_teachers(teachers, fuse)
+        self.register_buffer("weights", torch.tensor(weights or (1.0,) * len(teachers)))
         target = teachers[0]
         self.channels, self.strides, self.kernel_sizes = target.channels, target.strides, target.kernel_sizes
         self.fuse = fuse
@@ -155,7 +164,7 @@ class JointEncoder(Encoder):
             by_teacher = [by_teacher[0], *([_silenced(features) for features in maps] for maps in by_teacher[1:])]
         by_level = [list(maps) for maps in zip(*by_teacher, strict=True)]
         return [
-            self.fusions[str(level)](maps) if str(level) in self.fusions else maps[0]
+            self.fusions[str(level)](maps, self.weights) if str(level) in self.fusions else maps[0]
             for level, maps in enumerate(by_level)
         ]
 

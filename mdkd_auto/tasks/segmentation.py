@@ -5,6 +5,7 @@ regions all take the same way. A voxel gets the most probable class where any ex
 their stated order.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ from mdkd_auto.errors import PredictionError
 from mdkd_auto.inference.sliding_window import sliding_window
 from mdkd_auto.losses.overlap import dice_bce_loss
 from mdkd_auto.metrics.summary import Scores, score_masks
+from mdkd_auto.networks.model import Encoder
+from mdkd_auto.networks.tresunet import TResUNetEncoder, TResUNetHead, tresunet_topology
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
 from mdkd_auto.preprocessing.case import preprocess_case, restore
 from mdkd_auto.preprocessing.normalise import air_value
-from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record
-from mdkd_auto.settings import Settings
+from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record, Topology
+from mdkd_auto.settings import Architecture, Settings
 from mdkd_auto.training.interfaces import Score
 
 FOREGROUND = "foreground"
@@ -62,25 +65,50 @@ def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
     return Classes(channels=channels, regions=regions, ignore=dataset.ignore_label)
 
 
+class Network(NamedTuple):
+    """How a kind of network is made: its topology from the plan's and a width, its encoder, its head."""
+
+    topology: Callable[[Topology, int | None], Topology]
+    encoder: Callable[[Topology, int, int], Encoder]  # of topology, input channels, spatial axes
+    head: Callable[[Topology, int, int], nn.Module]  # of topology, spatial axes, outputs
+
+
+def _unet_topology(plan: Topology, width: int | None) -> Topology:
+    return scale_width(plan, width) if width else plan
+
+
+def _tresunet_topology(plan: Topology, width: int | None) -> Topology:
+    return tresunet_topology(plan, width or TRESUNET_WIDTH[len(plan.strides[0])])
+
+
+TRESUNET_WIDTH = {2: 64, 3: 32}  # the paper's; in 3-D half, so that it needs no more memory than the UNet
+NETWORKS: dict[Architecture, Network] = {
+    "unet": Network(_unet_topology, UNetEncoder, UNetHead),
+    "tresunet": Network(_tresunet_topology, TResUNetEncoder, TResUNetHead),
+}
+
+
 class SegmentationTask:
     """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
 
     def __init__(
-        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher"
-    ) -> None:
+        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
+        architecture: Architecture = "unet", width: int | None = None,
+    ) -> None:  # fmt: skip
         self.classes = classes
         self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and stage == "student")
-        self.topology = scale_width(plan.topology, settings.width) if settings.width else plan.topology
+        self.network = NETWORKS[architecture]
+        self.topology = self.network.topology(plan.topology, width)
         self.dimensions = len(plan.patch_size)
 
     def outputs(self, dataset: str) -> int:
         return len(self.classes[dataset].channels)
 
-    def encoder(self) -> UNetEncoder:
-        return UNetEncoder(self.topology, in_channels=1, ndim=self.dimensions)
+    def encoder(self) -> Encoder:
+        return self.network.encoder(self.topology, 1, self.dimensions)
 
-    def head(self, outputs: int) -> UNetHead:
-        return UNetHead(self.topology, self.dimensions, outputs)
+    def head(self, outputs: int) -> nn.Module:
+        return self.network.head(self.topology, self.dimensions, outputs)
 
     def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
         target, valid = channels_of(batch.labels, self.classes[dataset])

@@ -111,15 +111,21 @@ class StudentObjective:
     The student's maps are projected onto the teacher's (1x1 convolutions that are thrown away after training).
     """
 
-    def __init__(self, model: Model, joint_teacher: Model, task: TrainingTask, target: str, settings: Settings) -> None:
+    def __init__(
+        self, model: Model, joint_teacher: Model, task: TrainingTask, target: str, settings: Settings,
+        reliability: float = 1.0,
+    ) -> None:  # fmt: skip
         self.model, self.joint_teacher, self.task, self.target = model, joint_teacher.eval(), task, target
         self.joint_teacher.requires_grad_(False)
         self.settings = settings
         self.shares = {target: 1.0}
-        students, teachers = model.encoder.channels, joint_teacher.encoder.channels
+        self.reliability = reliability  # of the joint teacher: scales all that is distilled
+        self.levels = paired_levels(model.encoder, joint_teacher.encoder)
+        students = [model.encoder.channels[level] for level, _ in self.levels]
+        teachers = [joint_teacher.encoder.channels[level] for _, level in self.levels]
         convolution = nn.Conv3d if len(model.encoder.strides[0]) == 3 else nn.Conv2d
         projections = nn.ModuleList(convolution(s, t, 1) for s, t in zip(students, teachers, strict=True))
-        self.same_width = tuple(students) == tuple(teachers)
+        self.same_width = students == teachers
         self._trained = nn.ModuleDict({"model": model, "projections": projections})
         self.projections = projections
         self.weights = DistillationWeights(
@@ -133,18 +139,19 @@ class StudentObjective:
         batch = batches[self.target]
         maps = self.model.features(batch.images)
         task_loss = self.task.loss(self.model.head(maps), batch, self.target)
-        weight = curriculum(progress, self.settings)
+        weight = self.reliability * curriculum(progress, self.settings)
         if weight == 0.0:  # warm-up: the teacher is not even asked
             yield {"total": self.settings.alpha * task_loss, "task": task_loss}
             return
         with torch.no_grad():
             teacher_maps = self.joint_teacher.features(batch.images)
-        projected = [project(level) for project, level in zip(self.projections, maps, strict=True)]
         contrastive = contrastive_loss(
             pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings)
         )
-        feature = feature_loss(projected, unit_scale(teacher_maps))
-        similarity = similarity_loss(maps if self.same_width else projected, teacher_maps)
+        paired, theirs = self.pair(maps, teacher_maps)
+        projected = [project(level) for project, level in zip(self.projections, paired, strict=True)]
+        feature = feature_loss(projected, unit_scale(theirs))
+        similarity = similarity_loss(paired if self.same_width else projected, theirs)
         total = distillation_total(
             task_loss, contrastive, feature, similarity, self.weights,
             beta_factor=contrastive_weight(progress, self.settings) / self.settings.beta if self.settings.beta else 0.0,
@@ -165,6 +172,22 @@ class StudentObjective:
     def to(self, device: torch.device) -> None:
         self._trained.to(device)
         self.joint_teacher.to(device)
+
+    def pair(
+        self, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The student's and the teacher's maps of the levels that belong together."""
+        return [maps[ours] for ours, _ in self.levels], [teacher_maps[theirs] for _, theirs in self.levels]
+
+
+def paired_levels(student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
+    """Levels (student's, teacher's) of equal stride, and the two bottlenecks. Networks of one kind pair level by level.
+
+    Bottlenecks of other strides pair all the same: eq. (12) resizes the student's map.
+    """
+    places = {stride: level for level, stride in enumerate(teacher.strides[:-1])}
+    pairs = [(level, places[stride]) for level, stride in enumerate(student.strides[:-1]) if stride in places]
+    return [*pairs, (len(student.strides) - 1, len(teacher.strides) - 1)]
 
 
 class MultiHeadModel(nn.Module):

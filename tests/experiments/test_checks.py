@@ -64,7 +64,7 @@ def test_a_joint_teacher_that_listens_and_one_that_does_not(topology: Topology, 
 class FirstMap(nn.Module):
     """A fusion that hands on the target teacher's map."""
 
-    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, maps: list[torch.Tensor], weights: torch.Tensor | None = None) -> torch.Tensor:
         return maps[0]
 
 

@@ -447,7 +447,7 @@ def test_jobs_whose_inputs_are_gone(jobs: Jobs) -> None:
     assert "its own weights are whole" in said(report, "note")[0]
     jobs.interrupt("student")
     (row,) = jobs.rows("broken")
-    assert row["why"] == "1 of 1 runs that it reads are gone"
+    assert row["why"] == "1 of 2 runs that it reads are gone"
     assert "makes what is missing" in said(looked(jobs.root), "error")[0]
 
 

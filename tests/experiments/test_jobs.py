@@ -71,7 +71,7 @@ def test_what_each_job_reads(experiment: Experiment) -> None:
     assert (from_b.target, from_b.sources, from_c.sources) == (A, (B,), (C,))
     assert teacher.reads == from_b.reads == multi_head.reads == ()
     assert joint.reads == (teacher.folder, from_b.folder, from_c.folder)
-    assert student.reads == (joint.folder,)
+    assert student.reads == (joint.folder, teacher.folder)
     assert multi_head.datasets == (A, B, C)
     assert student.folder.startswith(f"{A}/Student-902-903__UNet-")
     assert student.folder.endswith("__2d/fold_0")

@@ -114,7 +114,7 @@ def plan(patch: tuple[int, ...] = (16, 16)) -> ConfigurationPlan:
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_networks_of_the_task(axes: int) -> None:
-    task = SegmentationTask(plan((16,) * axes), {"a": classes_of(SEPARATE, True)}, Settings(width=4))
+    task = SegmentationTask(plan((16,) * axes), {"a": classes_of(SEPARATE, True)}, Settings(), width=4)
     encoder = task.encoder()
     assert encoder.channels == (4, 8, 8)
     assert task.outputs("a") == 2

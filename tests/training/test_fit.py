@@ -442,7 +442,8 @@ def test_a_failed_try_leaves_no_trace(
     kind: str, since: float, cases: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A try that fails after back-propagation is as one that fails before; and a resumed run goes on in parts."""
-    assert not list(objective_of(kind).trained().buffers()), "a failed try would change them"
+    changing = {name for name, _ in objective_of(kind).trained().named_buffers()} - {"encoder.weights"}  # a constant
+    assert not changing, "a failed try would change them"
     ends = []
     for late in (True, False):
         folder = tmp_path / str(late)

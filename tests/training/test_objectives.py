@@ -266,7 +266,7 @@ def test_weights_of_zero_leave_the_task() -> None:
 
 
 def test_a_narrower_student_is_projected() -> None:
-    small = SegmentationTask(PLAN, CLASSES, Settings(width=1))
+    small = SegmentationTask(PLAN, CLASSES, Settings(), width=1)
     objective = StudentObjective(Model(small.encoder(), small.head(1)), joint_teacher(), small, TARGET, Settings())
     (terms,) = objective.losses({TARGET: batch()}, 0.5)
     for term in ("feature", "similarity"):

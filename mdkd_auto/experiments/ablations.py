@@ -1,0 +1,104 @@
+"""The paper's ablations and our controls, by name: which trainings stand side by side, and what each is for."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
+from mdkd_auto.settings import replace
+
+SPECIFIC = "data-set-specific"
+
+
+class Variant(NamedTuple):
+    """One column: the student (or another stage) of a permutation whose settings or sources are changed."""
+
+    column: str
+    changes: Mapping[str, Any] = MappingProxyType({})  # of settings
+    sources: tuple[str, ...] | None = None  # None: all; (): the target's own teacher alone
+    stage: StageName = "student"
+
+
+class Ablation(NamedTuple):
+    """Variants, given the sources of a target. Every other column is compared with ``reference``."""
+
+    question: str
+    reference: str
+    variants: Callable[[tuple[str, ...]], tuple[Variant, ...]]
+
+
+_SPECIFIC = Variant(SPECIFIC, stage="teacher")
+_FULL = Variant("student")
+
+
+def _each_source(sources: tuple[str, ...]) -> tuple[Variant, ...]:
+    return (_SPECIFIC, *(Variant(f"from {source[7:10]}", sources=(source,)) for source in sources), Variant("from all"))
+
+
+def _controls(sources: tuple[str, ...]) -> tuple[Variant, ...]:
+    return (
+        _SPECIFIC,
+        _FULL,
+        Variant("self-distilled", sources=()),
+        Variant("untrained sources", {"untrained_sources": True}),
+        *(Variant(f"fine-tuned from {source[7:10]}", sources=(source,), stage="fine_tuned") for source in sources),
+    )
+
+
+def _always(*variants: Variant) -> Callable[[tuple[str, ...]], tuple[Variant, ...]]:
+    return lambda sources: variants
+
+
+ABLATIONS: dict[str, Ablation] = {
+    "target-labels": Ablation(
+        "Should source teachers see the target's labels (r of eq. 2)?", "r = 1",
+        _always(_SPECIFIC, Variant("r = 1"), Variant("r = 0", {"target_label_weight": 0.0})),
+    ),
+    "sources": Ablation("Which sources help?", SPECIFIC, _each_source),
+    "fusion": Ablation(
+        "Which levels should be fused?", "both",
+        _always(_SPECIFIC, Variant("both"), Variant("encoder", {"fuse": "encoder"}),
+                Variant("bottleneck", {"fuse": "bottleneck"})),
+    ),
+    "losses": Ablation(
+        "What does each distillation loss bring?", "all losses",
+        _always(Variant("all losses"), Variant("without contrastive", {"beta": 0.0}),
+                Variant("without feature", {"gamma": 0.0}), Variant("without similarity", {"delta": 0.0}),
+                Variant("without any", {"beta": 0.0, "gamma": 0.0, "delta": 0.0})),
+    ),
+    "controls": Ablation("Is a gain really the other data sets'?", SPECIFIC, _controls),
+    "reliability": Ablation(
+        "Should worse teachers weigh less?", "off",
+        _always(_SPECIFIC, Variant("off", {"reliability": False}), Variant("on", {"reliability": True})),
+    ),
+    "architecture": Ablation(
+        "Which networks should teach and learn?", "UNet to UNet",
+        _always(
+            Variant("UNet to UNet", {"teacher_architecture": "unet", "student_architecture": None}),
+            Variant("TResUNet to TResUNet", {"teacher_architecture": "tresunet", "student_architecture": None}),
+            Variant("TResUNet to UNet", {"teacher_architecture": "tresunet", "student_architecture": "unet"}),
+        ),
+    ),
+}  # fmt: skip
+
+
+def find_ablation(name: str) -> Ablation:
+    """Raises SettingsError listing the names there are."""
+    if name not in ABLATIONS:
+        listed = "\n".join(f"  {known}: {ablation.question}" for known, ablation in ABLATIONS.items())
+        raise SettingsError(f"no ablation {name!r}; there are:\n{listed}")
+    return ABLATIONS[name]
+
+
+def variant_jobs(experiment: Experiment, variant: Variant, target: str) -> tuple[Experiment, list[Job]]:
+    """What a variant trains for a target, its own result last, and the experiment whose settings it has."""
+    own = experiment._replace(settings=replace(experiment.settings, **variant.changes))
+    maker = JobMaker(own)
+    others = tuple(name for name in experiment.datasets if name != target)
+    sources = others if variant.sources is None else variant.sources
+    if variant.stage == "teacher":
+        return own, [maker.specific(target)]
+    if variant.stage == "fine_tuned":
+        return own, maker.fine_tuned(target, sources[0])
+    return own, maker.distilled(target, sources)

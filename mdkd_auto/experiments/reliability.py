@@ -1,0 +1,53 @@
+"""How much a teacher is listened to: as much as it is worth on the target's validation cases.
+
+A source that is worse on the target than the target's own teacher should not be fused as if it were as good, and a
+joint teacher that is worse should not be copied: the paper's student of BraTS is below its own baseline.
+"""
+
+import logging
+
+import numpy as np
+
+from mdkd_auto.experiments.evaluate import VALIDATION, read_summary
+from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.paths import RunFolder
+
+logger = logging.getLogger(__name__)
+
+POWER = 2.0  # half the target teacher's DSC: a quarter of its weight
+
+
+def source_weights(experiment: Experiment, job: Job) -> tuple[float, ...]:
+    """One weight for each teacher of a joint teacher, the target's own first; 1 where nothing is to be weighed."""
+    whole = (1.0,) * len(job.datasets)
+    if not experiment.settings.reliability or experiment.settings.untrained_sources or len(job.reads) < 2:
+        return whole
+    scores = [validation_dice(experiment, folder) for folder in job.reads]
+    weights = tuple(weight(score, scores[0]) for score in scores)
+    said = ", ".join(f"{name[7:10]} {value:.2f}" for name, value in zip(job.datasets, weights, strict=True))
+    logger.info("weights of the teachers, by their DSC on the validation cases of %s: %s", job.target, said)
+    return weights
+
+
+def distillation_weight(experiment: Experiment, job: Job) -> float:
+    """The factor of a student's distillation losses: the joint teacher against the target's own teacher."""
+    if not experiment.settings.reliability:
+        return 1.0
+    joint, teacher = (validation_dice(experiment, folder) for folder in job.reads)
+    factor = weight(joint, teacher)
+    if factor < 1:
+        words = "distillation turned down to %.2f: validation DSC of the joint teacher %.3f, of the target's own %.3f"
+        logger.info(words, factor, joint, teacher)
+    return factor
+
+
+def weight(score: float, reference: float) -> float:
+    """1 for a teacher at least as good as the reference, else the square of their ratio."""
+    return 1.0 if score >= reference else float((score / reference) ** POWER)
+
+
+def validation_dice(experiment: Experiment, folder: str) -> float:
+    """Mean DSC of a run over the validation cases of its target; 0 where none is evaluable."""
+    summary = read_summary(RunFolder(experiment.root.results / folder), VALIDATION, None)
+    mean = None if summary is None else summary.foreground_mean.metrics["dice"].mean
+    return 0.0 if mean is None or not np.isfinite(mean) else mean
