@@ -276,7 +276,8 @@ def compare(settings: Sequence[Setting], rounds: int, nnunet_python: str, folder
             setting.name, f"{default.cpu_s:.1f}", f"{single.cpu_s:.1f}", f"{own.cpu_s:.1f}",
             f"{own.cpu_s / default.cpu_s:.2f}", f"{own.cpu_s / single.cpu_s:.2f}", f"{single.after_imports_s:.1f}",
             f"{own.after_imports_s:.1f}", f"{own.after_imports_s / single.after_imports_s:.2f}",
-            f"{default.peak_mib:.0f}", f"{single.peak_mib:.0f}", f"{own.peak_mib:.0f}", f"{agreement(setting, folder, nnunet_python):.4f}",
+            f"{default.peak_mib:.0f}", f"{single.peak_mib:.0f}", f"{own.peak_mib:.0f}",
+            f"{agreement(setting, folder, nnunet_python):.4f}",
         ])  # fmt: skip
     head = (
         "network", "nnU-Net, CPU s", "nnU-Net in one process", "mdkd_auto", "ratio", "ratio to one process",

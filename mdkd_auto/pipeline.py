@@ -4,6 +4,7 @@
     plan_and_preprocess    raw/ -> fingerprints -> group plan -> splits -> preprocessed cases (preparation.py)
     train_all_permutations plan -> jobs -> teachers -> joint teachers -> students, baselines -> table
     train                  the same for one target and chosen sources
+    ablate                 variants of the method side by side, by name
     predict                images + a run folder -> masks in the images' own geometry
     evaluate               masks + labels -> scores
 """
@@ -15,9 +16,10 @@ from typing import Any
 from mdkd_auto.data.cases import find_cases
 from mdkd_auto.data.raw import find_name, read_dataset
 from mdkd_auto.data.splits import read_splits
-from mdkd_auto.errors import DatasetError, MdkdError, PlanError, TrainingError
+from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError, TrainingError
+from mdkd_auto.experiments.ablations import find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, run_jobs
 from mdkd_auto.experiments.runs import find_student, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
@@ -26,15 +28,16 @@ from mdkd_auto.paths import Root
 from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, Plan
+from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_overlays, overlay_path
 from mdkd_auto.report.tables import Table, permutation_table
-from mdkd_auto.settings import Settings
+from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
 from mdkd_auto.training.fit import find_device, uses_bf16
 
 __all__ = [
-    "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables", "train",
-    "train_all_permutations", "verify",
+    "ablate", "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables",
+    "train", "train_all_permutations", "verify",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -43,12 +46,25 @@ logger = logging.getLogger(__name__)
 
 
 def train_all_permutations(
-    root: Root, settings: Settings, group: str | None = None, *, configuration: str = "2d", dry_run: bool = False
+    root: Root,
+    settings: Settings,
+    group: str | None = None,
+    *,
+    configuration: str = "2d",
+    seeds: int = 1,
+    folds: int = 1,
+    dry_run: bool = False,
 ) -> list[Table]:
-    """Every target against all the others of its group (of every group without ``group``), then the table."""
+    """Every target against all the others of its group (of every group without ``group``), then the table.
+
+    With several ``seeds`` (counted from ``settings.seed``) and ``folds`` (from 0) all of it is trained for each.
+    """
     tables = []
     for experiment in _experiments(root, settings, group, configuration):
-        table = _train(experiment, JobMaker(experiment).all_permutations(tuple(experiment.datasets)), dry_run)
+        replicates = [
+            (one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicated(experiment, seeds, folds)
+        ]
+        table = _train(replicates, dry_run)
         if table is not None:
             tables.append(table)
     return tables
@@ -61,6 +77,8 @@ def train(
     sources: tuple[str, ...] = (),
     *,
     configuration: str = "2d",
+    seeds: int = 1,
+    folds: int = 1,
     dry_run: bool = False,
 ) -> Table | None:
     """One permutation: ``target`` with ``sources`` (names or numbers; default all the others of its group)."""
@@ -72,8 +90,58 @@ def train(
         raise PlanError(f"{target}: takes no part in {configuration}; its plan is {root.plan(group)}")
     others = [name for name in experiment.datasets if name != target]
     chosen = tuple(find_name(source, others) for source in sources) or tuple(others)
-    jobs = JobMaker(experiment).permutation(target, tuple(sorted(set(chosen))))
-    return _train(experiment, jobs, dry_run)
+    wanted = tuple(sorted(set(chosen)))
+    replicates = [(one, JobMaker(one).permutation(target, wanted)) for one in replicated(experiment, seeds, folds)]
+    return _train(replicates, dry_run)
+
+
+def ablate(
+    root: Root,
+    settings: Settings,
+    name: str,
+    group: str | None = None,
+    targets: tuple[str, ...] = (),
+    *,
+    configuration: str = "2d",
+    seeds: int = 1,
+    folds: int = 1,
+    dry_run: bool = False,
+) -> list[Table]:
+    """Run what an ablation still needs, for every target of a group (or those named), and write its table."""
+    ablation = find_ablation(name)
+    tables = []
+    for experiment in _experiments(root, settings, group, configuration):
+        wanted = [find_name(target, list(experiment.datasets)) for target in targets] or list(experiment.datasets)
+        replicates = replicated(experiment, seeds, folds)
+        entries = [ablation_entry(ablation, replicates, target) for target in wanted]
+        trained = [one for entry in entries for column in entry.trainings.values() for one in column]
+        if dry_run:
+            distinct = {job.folder: job for _, jobs in trained for job in jobs}
+            logger.info("%s", dry_run_text(experiment, in_order(list(distinct.values()))))
+            continue
+        for own, jobs in trained:
+            run_jobs(own, jobs)
+        table = ablation_table(name, ablation, replicates, entries)
+        if table is not None:
+            logger.info("%s\ntable -> %s", table.markdown, table.path)
+            tables.append(table)
+    return tables
+
+
+def replicated(experiment: Experiment, seeds: int, folds: int) -> list[Experiment]:
+    """The experiment with so many seeds, counted from its own, and folds, counted from 0 (its own fold if one)."""
+    if seeds < 1 or folds < 1:
+        raise SettingsError(f"seeds is {seeds} and folds is {folds}; each must be 1 or more")
+    settings = experiment.settings
+    chosen = range(folds) if folds > 1 else (settings.fold,)
+    made = [
+        experiment._replace(settings=replace(settings, seed=settings.seed + seed, fold=fold))
+        for fold in chosen
+        for seed in range(seeds)
+    ]
+    for one in made:
+        check_settings(one.settings, one)
+    return made
 
 
 def _experiments(root: Root, settings: Settings, group: str | None, configuration: str) -> list[Experiment]:
@@ -110,17 +178,20 @@ def make_experiment(
     return experiment
 
 
-def _train(experiment: Experiment, jobs: list[Job], dry_run: bool) -> Table | None:
-    for stale in stale_runs(experiment.root, jobs):
-        logger.info("no longer matches, kept but not used: %s\n    %s", stale.folder, "\n    ".join(stale.changes))
+def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Table | None:
+    experiment = replicates[0][0]
+    for one, jobs in replicates:
+        for stale in stale_runs(one.root, jobs):
+            logger.info("no longer matches, kept but not used: %s\n    %s", stale.folder, "\n    ".join(stale.changes))
     if len(experiment.datasets) < 2:
         group = experiment.plan.group
         logger.warning("%s: one data set has nothing to learn from; only its own model is trained", group)
     if dry_run:
-        logger.info("%s", dry_run_text(experiment, jobs))
+        logger.info("%s", dry_run_text(experiment, [job for _, jobs in replicates for job in jobs]))
         return None
-    run_jobs(experiment, jobs)
-    table = permutation_table([(experiment, jobs)])
+    for one, jobs in replicates:
+        run_jobs(one, jobs)
+    table = permutation_table(replicates)
     if table is not None:
         draw_overlays(overlay_path(table.path), experiment, table.rows)
         logger.info("%s\ntable -> %s\npicture -> %s", table.markdown, table.path, overlay_path(table.path))
@@ -194,12 +265,20 @@ def _mask_of(folder: Path, case: Case) -> Path | None:
     return path if path.is_file() else None
 
 
-def tables(root: Root, settings: Settings, group: str | None = None, *, configuration: str = "2d") -> list[Table]:
+def tables(
+    root: Root,
+    settings: Settings,
+    group: str | None = None,
+    *,
+    configuration: str = "2d",
+    seeds: int = 1,
+    folds: int = 1,
+) -> list[Table]:
     """Write the tables of what is trained, without training anything. Raises TrainingError where nothing is."""
     written = []
     for experiment in _experiments(root, settings, group, configuration):
-        jobs = JobMaker(experiment).all_permutations(tuple(experiment.datasets))
-        table = permutation_table([(experiment, jobs)])
+        replicates = replicated(experiment, seeds, folds)
+        table = permutation_table([(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicates])
         if table is not None:
             written.append(table)
     if not written:

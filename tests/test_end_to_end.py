@@ -315,3 +315,43 @@ def test_volumes(planned: Root, copied: Callable[[Root], Root]) -> None:
     assert run.parent.name.endswith("__3d_fullres")
     (case,) = row.summaries["student"][0].metric_per_case
     assert nib.load(run / "test" / f"{case.case_id}.nii.gz").shape == (32, 32, 6)
+
+
+# --- ablations ------------------------------------------------------------------------------------------------------
+
+
+def test_controls_of_one_target(trained: Trained, copied: Callable[[Root], Root]) -> None:
+    """The teachers are there; what the controls need beside them is trained, and all stand in one table."""
+    root = copied(trained.root)
+    before = state(root.results, f"{A}/Teacher*/fold_0/finished.json")
+    (table,) = pipeline.ablate(root, SETTINGS, "controls", targets=(A,))
+    (row,) = table.rows
+    columns = ("data-set-specific", "student", "self-distilled", "untrained sources", "fine-tuned from 902",
+               "fine-tuned from 903")  # fmt: skip
+    assert tuple(row.summaries) == columns
+    assert set(row.comparisons) == set(columns[1:])
+    assert table.path.name.startswith("table_controls_2d_fold_0__")
+    assert "## Is a gain really the other data sets'?" in table.markdown
+    assert state(root.results, f"{A}/Teacher*/fold_0/finished.json").items() >= before.items()
+    assert row.folders["student"][0] == trained.table.rows[0].folders["student"][0]
+
+    own = weights(root.results / trained.table.rows[1].folders["data-set-specific"][0])
+    continued = weights(root.results / row.folders["fine-tuned from 902"][0])
+    assert set(own) == set(continued)
+    assert any(not np.array_equal(own[name], continued[name]) for name in own)
+
+
+def test_a_tresunet_teaches_a_small_unet(planned: Root, copied: Callable[[Root], Root]) -> None:
+    root = copied(planned)
+    changes = {"teacher_architecture": "tresunet", "student_architecture": "unet", "student_width": 2, "epochs": 1}
+    settings = Settings(**{**BUDGET, **changes})  # type: ignore[arg-type]
+    table = pipeline.train(root, settings, C, (A,))
+    assert table is not None
+    (row,) = table.rows
+    assert "Student-901__UNet-" in row.folders["student"][0]
+    assert "Teacher__UNet-" in row.folders["data-set-specific"][0]  # the baseline has the student's network
+    assert "JointTeacher-901__TResUNet-" in row.folders["joint teacher"][0]
+    teachers = list((root.results / C).glob("Teacher__*"))
+    assert len(teachers) == 2
+    small = weights(root.results / row.folders["student"][0])
+    assert max(value.size for value in small.values()) < 10_000

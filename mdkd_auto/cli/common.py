@@ -24,7 +24,10 @@ _GOES_ON = "what was done is kept, the same command goes on from there"
 _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
     ("--epochs", "epochs", int, "at most so many epochs (default 300)"),
     ("--iterations", "iterations_per_epoch", int, "updates an epoch (default 250)"),
+    ("--teacher-arch", "teacher_architecture", str, "unet or tresunet (default unet)"),
+    ("--student-arch", "student_architecture", str, "unet or tresunet (default: the teachers')"),
     ("--width", "width", int, "feature maps of the first stage (default: the plan's)"),
+    ("--student-width", "student_width", int, "of the student and the baselines (default: --width)"),
     ("--batch-size", "batch_size", int, "patches an update (default: the plan's)"),
     ("--lr", "learning_rate", float, "learning rate of Adam (default 1e-4)"),
     ("--seed", "seed", int, "of weights, batches and augmentation (default 0)"),
@@ -50,6 +53,12 @@ def add_settings(made: argparse.ArgumentParser) -> None:
                       help="train the target's own classes, not one foreground")  # fmt: skip
     for flag, name, kind, text in _SETTING_FLAGS:
         made.add_argument(flag, dest=name, type=kind, help=text)
+
+
+def add_replicates(made: argparse.ArgumentParser) -> None:
+    """The flags that repeat a training."""
+    made.add_argument("--seeds", type=int, default=1, help="train with so many seeds, from --seed on (default 1)")
+    made.add_argument("--folds", type=int, default=1, help="train so many folds, from 0 on (default: --fold alone)")
 
 
 def settings_from(arguments: argparse.Namespace) -> Any:

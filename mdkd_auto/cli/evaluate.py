@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdkd_auto.cli.common import add_settings, parser, report_problems, root_from, run, settings_from
+from mdkd_auto.cli.common import add_replicates, add_settings, parser, report_problems, root_from, run, settings_from
 from mdkd_auto.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("-l", "--labels", type=Path, help="raw data set with the labels: .../Dataset011_LungTumour")
     made.add_argument("-o", "--out", type=Path, help="folder for summary.json, .csv and .md (default: the masks')")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
+    add_replicates(made)
     add_settings(made)
     return run(made, _work, argv)
 
@@ -32,7 +33,11 @@ def _work(arguments: argparse.Namespace) -> int:
         root = root_from(arguments)
         from mdkd_auto import pipeline
 
-        for table in pipeline.tables(root, settings, arguments.group, configuration=arguments.configuration):
+        tables = pipeline.tables(
+            root, settings, arguments.group, configuration=arguments.configuration, seeds=arguments.seeds,
+            folds=arguments.folds,
+        )  # fmt: skip
+        for table in tables:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
         return 0
     from mdkd_auto import pipeline

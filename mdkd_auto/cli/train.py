@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_settings, parser, root_from, run, settings_from
+from mdkd_auto.cli.common import add_replicates, add_settings, parser, root_from, run, settings_from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,6 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--from", dest="sources", nargs="+", default=[], metavar="SOURCE",
                       help="source data sets (default: all others of the group)")  # fmt: skip
     made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
+    add_replicates(made)
     add_settings(made)
     return run(made, _work, argv)
 
@@ -23,6 +24,6 @@ def _work(arguments: argparse.Namespace) -> int:
 
     pipeline.train(
         root, settings, arguments.target, tuple(arguments.sources), configuration=arguments.configuration,
-        dry_run=arguments.dry_run,
+        seeds=arguments.seeds, folds=arguments.folds, dry_run=arguments.dry_run,
     )  # fmt: skip
     return 0

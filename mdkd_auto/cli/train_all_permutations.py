@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_settings, parser, root_from, run, settings_from
+from mdkd_auto.cli.common import add_replicates, add_settings, parser, root_from, run, settings_from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,6 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
+    add_replicates(made)
     add_settings(made)
     return run(made, _work, argv)
 
@@ -23,6 +24,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from mdkd_auto import pipeline
 
     pipeline.train_all_permutations(
-        root, settings, arguments.group, configuration=arguments.configuration, dry_run=arguments.dry_run
+        root, settings, arguments.group, configuration=arguments.configuration, seeds=arguments.seeds,
+        folds=arguments.folds, dry_run=arguments.dry_run,
     )
     return 0

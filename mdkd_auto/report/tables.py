@@ -81,9 +81,10 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Tab
         })
         for target, student in sorted(students.items())
     ]  # fmt: skip
+    said = replicates_text([other for other, _ in replicates])
     layout = Layout(
-        title=f"{experiment.plan.group}, {experiment.configuration}, {_replicates_text(replicates)}",
-        name=f"{experiment.configuration}_{_replicates_text(replicates).replace(' ', '_').replace(',', '')}",
+        title=f"{experiment.plan.group}, {experiment.configuration}, {said}",
+        name=f"{experiment.configuration}_{said.replace(' ', '_').replace(',', '')}",
         columns=COLUMNS,
         judged=("student",),
         reference="data-set-specific",
@@ -99,7 +100,7 @@ def _job_of(
     for job in jobs:
         fits = {
             "multi-head": job.stage == "multi_head" and set(job.datasets) == {target, *sources},
-            "data-set-specific": job.stage == "teacher" and job.target == target,
+            "data-set-specific": job.stage == "teacher" and job.target == target and _same_network(job, jobs),
             "joint teacher": job.stage == "joint_teacher" and (job.target, job.sources) == (target, sources),
             "student": job.stage == "student" and (job.target, job.sources) == (target, sources),
         }[column]
@@ -108,9 +109,16 @@ def _job_of(
     return None
 
 
-def _replicates_text(replicates: Sequence[tuple[Experiment, list[Job]]]) -> str:
-    seeds = {experiment.settings.seed for experiment, _ in replicates}
-    folds = sorted({experiment.settings.fold for experiment, _ in replicates})
+def _same_network(teacher: Job, jobs: list[Job]) -> bool:
+    """Whether a teacher is of the students' kind, and so their baseline."""
+    students = {(job.architecture, job.width) for job in jobs if job.stage == "student"}
+    return not students or (teacher.architecture, teacher.width) in students
+
+
+def replicates_text(experiments: Sequence[Experiment]) -> str:
+    """Fold 0; or 5 folds, 3 seeds."""
+    seeds = {experiment.settings.seed for experiment in experiments}
+    folds = sorted({experiment.settings.fold for experiment in experiments})
     text = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"
     return text if len(seeds) == 1 else f"{text}, {len(seeds)} seeds"
 
@@ -121,7 +129,7 @@ def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]
     if not rows:
         return None
     keys = [job.identity["key"] for entry in entries for column in layout.judged
-            for _, job in filter(None, entry.columns[column])]  # fmt: skip
+            for _, job in filter(None, entry.columns.get(column, ()))]  # fmt: skip
     name = f"table_{layout.name}__{content_hash(keys)[:8]}"
     path = experiment.root.results / experiment.plan.group / f"{name}.md"
     markdown = _markdown(experiment, layout, rows)
@@ -139,7 +147,7 @@ def _row(layout: Layout, entry: Entry) -> Row:
     part = VALIDATION
     for column, replicates in entry.columns.items():
         for trained in replicates:
-            if trained is None:
+            if trained is None or not is_finished(trained[0].root, trained[1]):
                 found[column].append(None)
                 continue
             experiment, job = trained
@@ -153,7 +161,7 @@ def _row(layout: Layout, entry: Entry) -> Row:
                 checks.setdefault(column, read_json(run.folder / "checks.json"))
     comparisons = {}
     for column in layout.judged:
-        pairs = [(a, b) for a, b in zip(found[column], found[layout.reference], strict=True) if a and b]
+        pairs = [(a, b) for a, b in zip(found[column], found[layout.reference], strict=False) if a and b]
         if pairs and column != layout.reference:
             comparisons[column] = compare([a for a, _ in pairs], [b for _, b in pairs])
     return Row(
@@ -183,7 +191,8 @@ def _dice_by_unit(summary: Summary) -> dict[str, float | None]:
 
 def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     """Target -> judged column -> verdict; the p-values are adjusted for all comparisons of the table (Holm)."""
-    family = [(row, column) for row in rows for column in layout.judged if column != layout.reference]
+    family = [(row, column) for row in rows for column in layout.judged
+              if column != layout.reference and column in row.summaries]  # fmt: skip
     found = [row.comparisons.get(column) for row, column in family]
     adjusted = holm([comparison.p_value if comparison is not None else None for comparison in found])
     result: dict[str, dict[str, str]] = {row.target: {} for row in rows}

@@ -11,14 +11,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mdkd_auto.cli import demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
+from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.files import write_json
 from mdkd_auto.paths import Root
 
 Command = Callable[..., Any]
 SMALL = ("--width", 4, "--batch-size", 2, "--device", "cpu")
-COMMANDS = (plan_and_preprocess, train_all_permutations, train, predict, evaluate, doctor, demo)
+COMMANDS = (plan_and_preprocess, train_all_permutations, train, ablate, predict, evaluate, doctor, demo)
 
 
 def refused(said: Any, *words: object) -> None:
@@ -244,6 +244,25 @@ def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None
     assert "1 problem; the rest is done:" in said.err
     assert "case_001" in said.err
     assert "| all classes | 100.0 (n=1) |" in said.out
+
+
+def test_ablations_are_listed(command: Command, planned: Root) -> None:
+    said = command(ablate.main, "everything", "--root", planned.folder)
+    refused(said, "no ablation 'everything'", "controls: Is a gain really the other data sets'?", "reliability")
+    said = command(ablate.main, "controls", "--root", planned.folder, "-t", "901", "--dry-run", *SMALL)
+    assert said.status == 0, said.err
+    # teacher, two source teachers, joint teacher and student; self-distilled pair; pair of untrained sources; two
+    # sources' own teachers and what is fine-tuned from them
+    assert "CT_segmentation, 2d: 13 jobs" in said.out
+    assert not planned.results.exists()
+
+
+def test_seeds_and_folds(command: Command, planned: Root) -> None:
+    arguments = ("--root", planned.folder, "--dry-run", *SMALL)
+    said = command(train_all_permutations.main, *arguments, "--seeds", 2, "--folds", 2)
+    assert "CT_segmentation, 2d: 64 jobs" in said.out
+    refused(command(train_all_permutations.main, *arguments, "--folds", 9), "fold is 3", "3 folds")
+    refused(command(train_all_permutations.main, *arguments, "--seeds", 0), "seeds is 0")
 
 
 def test_no_table_before_training(command: Command, planned: Root) -> None:

@@ -1,0 +1,52 @@
+"""The table of an ablation: its variants side by side for every target."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mdkd_auto.experiments.ablations import Ablation, variant_jobs
+from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.report.tables import Entry, Layout, Table, replicates_text, write_table
+
+
+class Trainings(NamedTuple):
+    """What an ablation trains for one target: for each column its jobs in every replicate, the result last."""
+
+    target: str
+    sources: tuple[str, ...]
+    trainings: dict[str, list[tuple[Experiment, list[Job]]]]
+
+
+def ablation_entry(ablation: Ablation, replicates: Sequence[Experiment], target: str) -> Trainings:
+    """The jobs of every variant."""
+    sources = tuple(name for name in replicates[0].datasets if name != target)
+    variants = ablation.variants(sources)
+    return Trainings(
+        target,
+        sources,
+        {variant.column: [variant_jobs(one, variant, target) for one in replicates] for variant in variants},
+    )
+
+
+def ablation_table(
+    name: str, ablation: Ablation, replicates: Sequence[Experiment], entries: Sequence[Trainings]
+) -> Table | None:
+    """Write it; None where nothing is finished."""
+    experiment, said = replicates[0], replicates_text(replicates)
+    columns = tuple(dict.fromkeys(column for entry in entries for column in entry.trainings))
+    layout = Layout(
+        title=f"{experiment.plan.group}, {experiment.configuration}, {said}: ablation {name}",
+        name=f"{name}_{experiment.configuration}_{said.replace(' ', '_').replace(',', '')}",
+        columns=columns,
+        judged=tuple(column for column in columns if column != ablation.reference),
+        reference=ablation.reference,
+        question=ablation.question,
+        answers=("better", "worse"),
+        undecided="no evidence of a difference",
+    )
+    lines = [
+        Entry(entry.target, entry.sources, {
+            column: tuple((own, jobs[-1]) for own, jobs in some) for column, some in entry.trainings.items()
+        })
+        for entry in entries
+    ]  # fmt: skip
+    return write_table(experiment, layout, lines)

@@ -1,0 +1,67 @@
+"""How much teachers are listened to, from the scores of their validation cases."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mdkd_auto.experiments import reliability
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.reliability import distillation_weight, source_weights, weight
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.unet import UNetEncoder
+from mdkd_auto.paths import Root
+from mdkd_auto.records import Topology
+from mdkd_auto.settings import Settings, replace
+
+A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
+TOPOLOGY = Topology(features=(4, 8, 8), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2)))
+
+
+def test_hand_worked_weights() -> None:
+    assert weight(0.8, 0.4) == weight(0.4, 0.4) == weight(0.0, 0.0) == 1.0
+    assert weight(0.2, 0.4) == pytest.approx(0.25)
+    assert weight(0.0, 0.4) == 0.0
+
+
+@pytest.fixture
+def experiment(planned: Root, experiment_in: Callable[..., Experiment]) -> Experiment:
+    made: Experiment = experiment_in(planned)
+    return made
+
+
+def test_each_source_weighs_by_its_score(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher, from_b, from_c, joint, student, *_ = JobMaker(experiment).permutation(A, (B, C))
+    scores = {teacher.folder: 0.6, from_b.folder: 0.3, from_c.folder: 0.7, joint.folder: 0.3}
+    monkeypatch.setattr(reliability, "validation_dice", lambda _, folder: scores[folder])
+    with caplog.at_level(logging.INFO):
+        assert source_weights(experiment, joint) == (1.0, pytest.approx(0.25), 1.0)
+        assert distillation_weight(experiment, student) == pytest.approx(0.25)
+    assert "902 0.25" in caplog.text
+    assert "turned down to 0.25" in caplog.text
+    for changes in ({"reliability": False}, {"untrained_sources": True}):
+        other = experiment._replace(settings=replace(Settings(), **changes))
+        assert source_weights(other, joint) == (1.0, 1.0, 1.0)
+    assert distillation_weight(experiment._replace(settings=Settings(reliability=False)), student) == 1.0
+
+
+def test_a_teacher_of_no_weight_is_not_heard() -> None:
+    """Whatever it says; and the weights are kept with the network."""
+    torch.manual_seed(0)
+    teachers = [UNetEncoder(TOPOLOGY, 1, 2) for _ in range(2)]
+    joint = JointEncoder(teachers, weights=(1.0, 0.0)).eval()
+    images = torch.randn(2, 1, 16, 16)
+    before = joint(images)
+    for parameter in teachers[1].parameters():
+        parameter.data.normal_()
+    for ours, theirs in zip(before, joint(images), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    again = JointEncoder([UNetEncoder(TOPOLOGY, 1, 2) for _ in range(2)])
+    again.load_state_dict(joint.state_dict())
+    assert again.weights.tolist() == [1.0, 0.0]
+    heard = JointEncoder(teachers, weights=(1.0, 0.5)).eval()
+    heard.load_state_dict({**joint.state_dict(), "weights": heard.weights})
+    assert not torch.allclose(heard(images)[0], before[0])
