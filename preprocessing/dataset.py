@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from mdkd_auto.data.case_arrays import source_hash
+from mdkd_auto.data.case_arrays import bytes_to_read, source_hash
 from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.store import image_path, label_path, read_case_record, record_path, save_case
 from mdkd_auto.errors import MdkdError
@@ -16,6 +16,7 @@ from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
 
 PREPROCESSING_VERSION = 2  # raise it when the same decisions give other arrays
+COPIES_WHILE_RESAMPLING = 2  # of what reading and checking a case takes
 
 
 class Outcome(Record, frozen=True, kw_only=True):
@@ -44,7 +45,8 @@ def preprocess_dataset(
         folder=folder,
     )
     items = {case.case_id: case for case in dataset.cases}
-    results, failed = map_cases(work, items, workers, progress)
+    needed = COPIES_WHILE_RESAMPLING * max((bytes_to_read(case) for case in dataset.cases), default=0)
+    results, failed = map_cases(work, items, workers, progress, bytes_a_worker=needed)
     done = sum(results.values())
     return Outcome(done=done, skipped=len(results) - done, failed=tuple(failed.items()))
 
