@@ -93,6 +93,8 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", stream=sys.stdout, force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Plain("%(message)s"))
     for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
@@ -104,14 +106,14 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     except BrokenPipeError:
         return 1
     except MdkdError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
     except MemoryError as error:
         why = str(error) or "MemoryError"
-        print(f"error: not enough memory ({why}): use fewer workers (-j); {_GOES_ON}", file=sys.stderr)
+        _say(f"error: not enough memory ({why}): use fewer workers (-j); {_GOES_ON}")
     except Exception as error:
         if isinstance(error, OSError) and (error.errno in _REFUSALS or isinstance(error, PermissionError)):
             where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror}; mend that; {_GOES_ON}", file=sys.stderr)
+            _say(f"error: {where}{error.strerror}; mend that; {_GOES_ON}")
         else:
             traceback.print_exc()
             print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
@@ -124,5 +126,21 @@ def report_problems(problems: Sequence[str]) -> int:
     if not problems:
         return 0
     listed = "\n".join(f"  - {problem}" for problem in problems)
-    print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}; the rest is done:\n{listed}", file=sys.stderr)
+    _say(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}; the rest is done:\n{listed}")
     return 1
+
+
+class _Plain(logging.Formatter):
+    """Messages as they are, but for control characters of names in the data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
+def plain(text: str) -> str:
+    """The text with control characters written out (\\x1b): a name may not write to a terminal what it likes."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
+
+
+def _say(text: str) -> None:
+    print(plain(text), file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mdkd_auto.cli import plan_and_preprocess
 from mdkd_auto.cli.common import parser, run
 from mdkd_auto.errors import DatasetError
 
@@ -104,3 +105,14 @@ def test_a_process_that_is_terminated(tmp_path: Path) -> None:
     child.terminate()
     assert child.communicate(timeout=20)[1] == f"interrupted; {GOES_ON}"
     assert child.returncode == 143
+
+
+def test_names_in_the_data_do_not_reach_the_terminal_as_they_are(command: Callable[..., Any], tmp_path: Path) -> None:
+    """A folder may be called anything."""
+    folder = tmp_path / "raw" / "Dataset001_\x1b[2Jx"
+    folder.mkdir(parents=True)
+    (folder / "dataset.json").write_text("{}")
+    said = command(plan_and_preprocess.main, "--root", tmp_path, "-j", 1)
+    assert said.status == 1
+    assert "\x1b" not in said.out + said.err
+    assert "Dataset001_\\x1b[2Jx" in said.err
