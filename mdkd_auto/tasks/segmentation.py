@@ -157,7 +157,12 @@ class Predictor(NamedTuple):
     options: PredictionOptions
 
     def mask(self, image: Image) -> np.ndarray:
-        """Label map (z, y, x) of an image, both in canonical orientation at the image's own size."""
+        """Label map (z, y, x) of an image, both in canonical orientation at the image's own size.
+
+        Memory is bounded: beside the network's own maps, with V voxels of the image, N after resampling, and P voxels
+        of its planes that a patch is deep, about 0.4 GB + the larger of 12 N + 6 V bytes (while resampling; 6 V where
+        no axis changes) and 4 N + 3 V + 14 P bytes a class (while predicting). An int16 image is 2 of these V.
+        """
         spacing = image.spacing_mm if image.spacing_known else None  # the plan says what to take instead
         prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
         slabs = sliding_window(

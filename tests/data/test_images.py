@@ -237,14 +237,19 @@ def test_truncated_files_are_refused(tmp_path, name):
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["a.nii.gz", "a.nrrd", "a.mha", "a.png"]), st.data())
 def test_flipped_bits_in_compressed_voxels_are_refused(tmp_path_factory, name, data):
+    """But for the few bits that mean nothing: codes that no voxel uses. Then the voxels are the same."""
     whole = bytearray(SAMPLES[name])
     start = {"a.nii.gz": 20, "a.nrrd": whole.find(b"\n\n") + 20, "a.mha": len(whole) // 2, "a.png": 60}[name]
     bit = data.draw(st.integers(start * 8, (len(whole) - 20) * 8))
     whole[bit // 8] ^= 1 << bit % 8
     path = tmp_path_factory.getbasetemp() / f"flipped_{name}"
     path.write_bytes(whole)
-    with pytest.raises(ImageError, match="flipped_"):
-        read_image(path)
+    found = array_or_message(path)
+    if isinstance(found, str):
+        assert "flipped_" in found
+    else:
+        path.write_bytes(SAMPLES[name])
+        np.testing.assert_array_equal(found, read_image(path).array)
 
 
 @settings(max_examples=100, deadline=None)
