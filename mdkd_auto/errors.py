@@ -26,7 +26,7 @@ class SettingsError(MdkdError):
 
 
 class TrainingError(MdkdError):
-    """Training cannot go on: NaN loss, missing inputs, a run held by another process."""
+    """Training cannot go on: NaN loss, missing inputs, a batch of one that does not fit."""
 
 
 class PredictionError(MdkdError):

@@ -1,7 +1,6 @@
 """mdkd_plan_and_preprocess: raw folder -> fingerprints, plans, splits, preprocessed cases."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from mdkd_auto.cli.common import parser, report_problems, root_from, run
@@ -25,18 +24,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--exclude-broken", action="store_true",
                       help="leave out cases with errors instead of stopping")  # fmt: skip
     made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits")
-    made.add_argument("-j", "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes")
+    made.add_argument("-j", "--workers", type=int, help="processes (default: as many as cores, at most 8; fewer where "
+                      "memory is short)")  # fmt: skip
     return run(made, _work, argv)
 
 
 def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import preparation  # not the pipeline: this command has no use for torch
+    from mdkd_auto.data.parallel import default_workers
     from mdkd_auto.data.raw import find_name
 
+    workers = arguments.workers or default_workers()
     if arguments.verify_only:
         preparation.verify(
-            root, arguments.group, exclude_broken=arguments.exclude_broken, workers=arguments.workers
+            root, arguments.group, exclude_broken=arguments.exclude_broken, workers=workers
         )
         return 0
     channels = {}
@@ -49,6 +51,6 @@ def _work(arguments: argparse.Namespace) -> int:
     outcome = preparation.plan_and_preprocess(
         root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
         channels=channels, replan=arguments.replan, exclude_broken=arguments.exclude_broken,
-        preprocess=not arguments.plan_only, workers=arguments.workers,
+        preprocess=not arguments.plan_only, workers=workers,
     )  # fmt: skip
     return report_problems(outcome.problems)
