@@ -159,9 +159,9 @@ class Predictor(NamedTuple):
     def mask(self, image: Image) -> np.ndarray:
         """Label map (z, y, x) of an image, both in canonical orientation at the image's own size.
 
-        Memory is bounded: beside the network's own maps, with V voxels of the image, N after resampling, and P voxels
-        of its planes that a patch is deep, about 0.4 GB + the larger of 12 N + 6 V bytes (while resampling; 6 V where
-        no axis changes) and 4 N + 3 V + 14 P bytes a class (while predicting). An int16 image is 2 of these V.
+        Memory is bounded. With V voxels of the image, N after resampling and P in the planes that a patch is deep:
+        about 0.4 GB, the network's own maps, and the larger of 6 V + 12 max(V, N) bytes (while the image is resampled)
+        and 3 V + 4 N + 14 P K bytes for K classes (while it is predicted). 2 V of these are an int16 image.
         """
         spacing = image.spacing_mm if image.spacing_known else None  # the plan says what to take instead
         prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
