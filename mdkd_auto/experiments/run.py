@@ -21,7 +21,8 @@ from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
-from mdkd_auto.networks.tresunet import TResUNetEncoder, load_backbone
+from mdkd_auto.networks.pretrained import load_backbone
+from mdkd_auto.networks.tresunet import TResUNetEncoder
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import PredictionOptions

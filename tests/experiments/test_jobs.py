@@ -8,16 +8,20 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import Look, write_datasets
+from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
-from mdkd_auto.experiments.run import title_of
+from mdkd_auto.experiments.run import make_objective, title_of
 from mdkd_auto.experiments.runs import Finished, describe
 from mdkd_auto.files import read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.settings import Settings
+from mdkd_auto.settings import Settings, replace
 
 Make = Callable[..., Experiment]
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
@@ -177,3 +181,33 @@ def test_other_settings_configuration_or_fold_are_not_stale(
     jobs = all_jobs(experiment_in(root))
     assert stale_runs(root, jobs) == []
     assert {state_of(root, job) for job in jobs} == {"to do"}
+
+
+# --- pretrained weights ---------------------------------------------------------------------------------------------
+
+
+def test_pretrained_weights_are_part_of_what_a_job_is(planned: Root, experiment_in: Make, tmp_path: Path) -> None:
+    path = tmp_path / "resnet.safetensors"
+    settings = Settings(device="cpu", teacher_architecture="tresunet", pretrained=str(path))
+    with pytest.raises(SettingsError, match=r"resnet\.safetensors does not exist"):
+        JobMaker(experiment_in(planned, settings))
+    keys = set()
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        keys.add(JobMaker(experiment_in(planned, settings)).specific(A).identity["key"])
+    keys.add(JobMaker(experiment_in(planned, replace(settings, pretrained=None))).specific(A).identity["key"])
+    assert len(keys) == 3
+
+
+def test_a_new_tresunet_begins_with_the_weights_of_the_file(
+    planned: Root, experiment_in: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "resnet.safetensors"
+    torch.manual_seed(3)
+    library = timm.create_model("resnet50_gn", features_only=True, out_indices=(0, 1, 2, 3))
+    save_file(library.state_dict(), path)
+    settings = Settings(device="cpu", teacher_architecture="tresunet", pretrained=str(path))
+    experiment = experiment_in(planned, settings)
+    objective: Any = make_objective(experiment, describe(experiment, JobMaker(experiment).specific(A)))
+    first = objective.model.encoder.stages[0][0].weight
+    torch.testing.assert_close(first, library.state_dict()["conv1.weight"].sum(1, keepdim=True))

@@ -1,0 +1,64 @@
+"""Pretrained weights for a TResUNet's residual stages, from a safetensors file: nothing is downloaded or unpickled."""
+
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder
+
+_BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(weight|bias)")  # a ResNet's names of tensors
+
+
+def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
+    """Read a ResNet-50 with group normalisation, as timm's resnet50_gn, from a safetensors file into the stages.
+
+    One input channel takes the sum over the file's three. Raises SettingsError if the file is missing, unreadable or
+    does not fit.
+    """
+    tensors = {_place(name): value for name, value in _read(path).items()}
+    expected = encoder.stages.state_dict()
+    first = tensors.get(_place("conv1.weight"))
+    if first is not None and expected[_place("conv1.weight")].shape[1] == 1:
+        tensors[_place("conv1.weight")] = first.float().sum(1, keepdim=True)  # (64, 3, 7, 7) -> (64, 1, 7, 7)
+    shapes = {name: tuple(tensors[name].shape) if name in tensors else None for name in expected}
+    differing = [name for name, value in expected.items() if shapes[name] != tuple(value.shape)]
+    if differing:
+        name = differing[0]
+        raise SettingsError(
+            f"{path}: the pretrained weights do not fit: {len(differing)} tensors differ, the first is stages.{name}: "
+            f"found {shapes[name]}, expected {tuple(expected[name].shape)}; give those of a ResNet-50 and use a 2-D "
+            f"network of width {FULL_WIDTH}"
+        )
+    encoder.stages.load_state_dict({name: tensors[name] for name in expected})
+
+
+def _place(name: str) -> str:
+    """Where a tensor of a ResNet lies in ``TResUNetEncoder.stages``; other names come back as they are."""
+    if name.startswith(("conv1.", "bn1.")):
+        return name.replace("conv1.", "0.0.").replace("bn1.", "0.1.")
+    block = _BLOCK.fullmatch(name)
+    if block is None:
+        return name
+    stage, number, kind, index, tensor = block.groups()
+    layer = int(index) - 1
+    part = {"conv": f"layers.{layer}.0", "bn": f"layers.{layer}.1", "downsample.": f"shortcut.{index}"}[kind]
+    return f"{stage}.{int(number) + 1}.{part}.{tensor}"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise SettingsError(f"{path}: the file of pretrained weights is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SettingsError(f"{path}: not a readable safetensors file ({error}); no other format is read") from None
+    if any(name.endswith("running_mean") for name in tensors):
+        raise SettingsError(
+            f"{path}: these weights belong to batch normalisation; give those of a ResNet-50 with group normalisation, "
+            "such as timm/resnet50_gn.a1h_in1k"
+        )
+    return tensors

@@ -1,0 +1,91 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.networks.pretrained import load_backbone
+from mdkd_auto.networks.tresunet import TResUNetEncoder, tresunet_topology
+from mdkd_auto.planners.topology import plan_topology
+
+FULL = plan_topology((256, 256), (1.0, 1.0))
+FLAT = tresunet_topology(FULL, width=4)
+SHALLOW = plan_topology((16, 16), (1.0, 1.0))
+THICK_SLICES = tresunet_topology(plan_topology((16, 64, 64), (4.0, 1.0, 1.0)), width=4)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    """The library's ResNet-50 with random weights; its last normalisations, which start at zero, too."""
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model("resnet50_gn", features_only=True, out_indices=(0, 1, 2, 3))
+    for name, parameter in network.named_parameters():
+        if "bn" in name or "downsample.1" in name:
+            nn.init.uniform_(parameter, 0.2, 1.0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights(resnet: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    file = tmp_path_factory.mktemp("weights") / "resnet50_gn.safetensors"
+    others = {"fc.weight": torch.zeros(10, 2048), "layer4.0.conv1.weight": torch.zeros(512, 1024, 1, 1)}
+    save_file({**resnet.state_dict(), **others}, file)
+    yield file
+    file.unlink()
+
+
+def stages_of(encoder: TResUNetEncoder, x: Tensor) -> list[Tensor]:
+    maps = []
+    for stage in encoder.stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pretrained_stages_are_the_librarys(resnet: nn.Module, weights: Path, channels: int) -> None:
+    topology = tresunet_topology(FULL)
+    encoder = TResUNetEncoder(topology, in_channels=channels)
+    load_backbone(weights, encoder)
+    x = torch.randn(1, channels, 40, 36)
+    with torch.no_grad():
+        for ours, theirs in zip(stages_of(encoder, x), resnet(x.expand(-1, 3, -1, -1)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_fewer_stages_take_what_they_have(weights: Path) -> None:
+    encoder = TResUNetEncoder(tresunet_topology(SHALLOW))
+    load_backbone(weights, encoder)
+    assert len(encoder.stages) == 2
+
+
+def test_unusable_weights_are_refused(weights: Path, tmp_path: Path) -> None:
+    encoder = TResUNetEncoder(FLAT)
+    untouched = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with pytest.raises(SettingsError, match="missing"):
+        load_backbone(tmp_path / "none.safetensors", encoder)
+    pickled = tmp_path / "resnet50.pth"
+    torch.save({"conv1.weight": torch.zeros(1)}, pickled)
+    with pytest.raises(SettingsError, match="not a readable safetensors file"):
+        load_backbone(pickled, encoder)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(SettingsError, match="not a readable safetensors file"):
+        load_backbone(cut, encoder)
+    other = tmp_path / "other.safetensors"
+    save_file({"embedding": torch.zeros(3)}, other)
+    with pytest.raises(SettingsError, match=r"stages\.0\.0\.weight: found None, expected \(4, 1, 7, 7\)"):
+        load_backbone(other, encoder)
+    batch_norm = tmp_path / "batch_norm.safetensors"
+    save_file({"bn1.running_mean": torch.zeros(64)}, batch_norm)
+    with pytest.raises(SettingsError, match="such as timm/resnet50_gn"):
+        load_backbone(batch_norm, encoder)
+    with pytest.raises(SettingsError, match=r"found \(64, 1, 7, 7\), expected \(4, 1, 7, 7\).* width 64"):
+        load_backbone(weights, encoder)
+    with pytest.raises(SettingsError, match="use a 2-D network"):
+        load_backbone(weights, TResUNetEncoder(THICK_SLICES, ndim=3))
+    assert all(torch.equal(value, untouched[name]) for name, value in encoder.state_dict().items())
