@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_replicates, add_settings, parser, root_from, run, settings_from
+from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_from, training_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -11,9 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("name", help="target-labels, sources, fusion, losses, controls, reliability, architecture")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     made.add_argument("-t", "--target", action="append", default=[], help="only this target; may be repeated")
-    made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
-    add_replicates(made)
-    add_settings(made)
+    add_training(made)
     return run(made, _work, argv)
 
 
@@ -22,9 +20,6 @@ def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import pipeline
 
-    pipeline.ablate(
-        root, settings, arguments.name, arguments.group, tuple(arguments.target),
-        configuration=arguments.configuration, seeds=arguments.seeds, folds=arguments.folds,
-        dry_run=arguments.dry_run,
-    )  # fmt: skip
+    targets = tuple(arguments.target)
+    pipeline.ablate(root, settings, arguments.name, arguments.group, targets, **training_options(arguments))
     return 0

@@ -55,6 +55,18 @@ def add_settings(made: argparse.ArgumentParser) -> None:
         made.add_argument(flag, dest=name, type=kind, help=text)
 
 
+def add_training(made: argparse.ArgumentParser) -> None:
+    """The flags of a command that trains."""
+    made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
+    add_replicates(made)
+    add_settings(made)
+
+
+def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How often and in which configuration to train: the keywords of the pipeline's functions."""
+    return {name: getattr(arguments, name) for name in ("configuration", "seeds", "folds", "dry_run")}
+
+
 def add_replicates(made: argparse.ArgumentParser) -> None:
     """The flags that repeat a training."""
     made.add_argument("--seeds", type=int, default=1, help="train with so many seeds, from --seed on (default 1)")

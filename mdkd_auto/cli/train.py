@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_replicates, add_settings, parser, root_from, run, settings_from
+from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_from, training_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -11,9 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("target", help="data set: name or number, such as 011")
     made.add_argument("--from", dest="sources", nargs="+", default=[], metavar="SOURCE",
                       help="source data sets (default: all others of the group)")  # fmt: skip
-    made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
-    add_replicates(made)
-    add_settings(made)
+    add_training(made)
     return run(made, _work, argv)
 
 
@@ -22,8 +20,5 @@ def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import pipeline
 
-    pipeline.train(
-        root, settings, arguments.target, tuple(arguments.sources), configuration=arguments.configuration,
-        seeds=arguments.seeds, folds=arguments.folds, dry_run=arguments.dry_run,
-    )  # fmt: skip
+    pipeline.train(root, settings, arguments.target, tuple(arguments.sources), **training_options(arguments))
     return 0

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_replicates, add_settings, parser, root_from, run, settings_from
+from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_from, training_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,9 +12,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Jobs that are done are not done again; an interrupted one goes on from its last checkpoint."
     )
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
-    made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
-    add_replicates(made)
-    add_settings(made)
+    add_training(made)
     return run(made, _work, argv)
 
 
@@ -23,8 +21,5 @@ def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import pipeline
 
-    pipeline.train_all_permutations(
-        root, settings, arguments.group, configuration=arguments.configuration, seeds=arguments.seeds,
-        folds=arguments.folds, dry_run=arguments.dry_run,
-    )
+    pipeline.train_all_permutations(root, settings, arguments.group, **training_options(arguments))
     return 0
