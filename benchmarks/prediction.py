@@ -295,7 +295,6 @@ def memory(folder: Path, nnunet_python: str | None, planes: int) -> str:
     write_volume(folder / IMAGE, shape, LARGE_SPACING_MM)
     rows = []
     for setting in MEMORY:
-        run_once(setting, folder, "ours", None)
         found = [run_once(setting, folder, "ours", None)]
         if nnunet_python:
             found.append(run_once(setting, folder, "one process", nnunet_python))

@@ -31,11 +31,6 @@ class Comparison(Record, frozen=True, kw_only=True):
     detectable: float | None = None  # the mean difference that such data show with a power of 80 %
 
 
-def paired_comparison(a: Sequence[float | None], b: Sequence[float | None], seed: int = 0) -> Comparison:
-    """Compare two models' scores, unit by unit; None marks one that is not evaluable. See replicated_comparison."""
-    return replicated_comparison([a], [b], seed)
-
-
 def replicated_comparison(
     a: Sequence[Sequence[float | None]], b: Sequence[Sequence[float | None]], seed: int = 0
 ) -> Comparison:

@@ -186,7 +186,7 @@ class _Loop:
         torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
         self.objective.trained().train()
         prepared = {
-            dataset: self._augment(self._on_device(batch), stream)
+            dataset: self._augment(batch.to(self.device), stream)
             for stream, (dataset, batch) in enumerate(batches.items())
         }
         self.optimiser.zero_grad(set_to_none=True)
@@ -219,9 +219,6 @@ class _Loop:
                 "%s: out of memory with a batch of %d: now %d parts of %d, gradients accumulated; the result differs "
                 "slightly from a whole batch", self.folder, size, self.state.parts, math.ceil(size / self.state.parts),
             )  # fmt: skip
-
-    def _on_device(self, batch: Batch) -> Batch:
-        return batch.to(self.device)
 
     def _drawn(self, update: int, stream: int, size: int) -> Draw:
         """The random numbers of one data set's augmentation; ``stream`` numbers the data sets of an update."""
@@ -278,7 +275,7 @@ class _Loop:
             sampler = self.streams.validation[dataset]
             for batch in sampler.batches(0, self.settings.validation_batches_used, self.streams.batch_size):
                 losses.append(0.0)
-                for share, part in _parts({dataset: self._on_device(batch)}, self.state.parts):
+                for share, part in _parts({dataset: batch.to(self.device)}, self.state.parts):
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
                         loss, score = self.objective.validate(dataset, part[dataset])
                     losses[-1] += share * loss.item()

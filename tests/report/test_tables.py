@@ -15,7 +15,7 @@ from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of, write_summary
 from mdkd_auto.files import write_json
-from mdkd_auto.metrics.statistics import paired_comparison
+from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
@@ -27,6 +27,11 @@ GOOD, POOR = 1.0, 0.5  # DSC
 DICE = {"multi_head": POOR, "teacher": POOR, "joint_teacher": GOOD, "student": GOOD}
 LAYOUT = Layout(title="", name="", columns=COLUMNS, judged=("student",), reference="data-set-specific", question="")
 FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+
+
+def paired_comparison(a: list[float | None], b: list[float | None]) -> Comparison:
+    """Of one replicate."""
+    return replicated_comparison([a], [b])
 
 
 def scores_of(dice: float | None) -> Scores:
