@@ -11,6 +11,7 @@ off, in turns. nnU-Net runs as by default, with helper processes (one of each ki
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -64,38 +65,56 @@ MEMORY = tuple(
 # --- what runs in a process of its own ------------------------------------------------------------------------------
 
 
-def ours(spec: dict[str, Any]) -> None:
-    """Predict with mdkd_auto."""
+def our_network(spec: dict[str, Any]) -> Any:
+    """The network with random weights, always the same."""
     import torch
 
     from mdkd_auto.networks.model import Model
     from mdkd_auto.networks.unet import UNetEncoder, UNetHead
-    from mdkd_auto.records import Case, ConfigurationPlan, DatasetPlan, Normalisation, Topology
+
+    axes = len(spec["patch"])
+    torch.manual_seed(0)
+    model = Model(UNetEncoder(our_topology(spec), 1, axes), UNetHead(our_topology(spec), axes, spec["classes"]))
+    torch.nn.init.normal_(model.head.body.seg_layers[0].weight)
+    torch.nn.init.constant_(model.head.body.seg_layers[0].bias, -0.5)
+    return model
+
+
+def our_topology(spec: dict[str, Any]) -> Any:
+    """Of the plan that both sides have."""
+    from mdkd_auto.records import Topology
+
+    return Topology(
+        features=tuple(spec["features"]), kernel_sizes=((3,) * len(spec["patch"]),) * len(spec["features"]),
+        strides=tuple(map(tuple, spec["strides"])),
+    )  # fmt: skip
+
+
+def weights(spec: dict[str, Any]) -> None:
+    """Write the network's weights under nnU-Net's names."""
+    names = {"encoder.body.": "encoder.", "head.body.": "decoder."}
+    state = {theirs + name.removeprefix(own): value.numpy() for own, theirs in names.items()
+             for name, value in our_network(spec).state_dict().items() if name.startswith(own)}  # fmt: skip
+    np.savez(spec["weights"], **state)
+
+
+def ours(spec: dict[str, Any]) -> None:
+    """Predict with mdkd_auto."""
+    import torch
+
+    from mdkd_auto.records import Case, ConfigurationPlan, DatasetPlan, Normalisation
     from mdkd_auto.tasks.segmentation import ClassChannel, Classes, PredictionOptions, Predictor, predict_file
 
     imported(spec)
-    axes = len(spec["patch"])
-    topology = Topology(
-        features=tuple(spec["features"]), kernel_sizes=((3,) * axes,) * len(spec["features"]),
-        strides=tuple(map(tuple, spec["strides"])),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = Model(UNetEncoder(topology, 1, axes), UNetHead(topology, axes, spec["classes"]))
-    torch.nn.init.normal_(model.head.body.seg_layers[0].weight)
-    torch.nn.init.constant_(model.head.body.seg_layers[0].bias, -0.5)
-    if not Path(spec["weights"]).is_file():
-        names = {"encoder.body.": "encoder.", "head.body.": "decoder."}
-        state = {theirs + name.removeprefix(own): value.numpy() for own, theirs in names.items()
-                 for name, value in model.state_dict().items() if name.startswith(own)}  # fmt: skip
-        np.savez(spec["weights"], **state)
-        return
+    axes, model = len(spec["patch"]), our_network(spec)
     normalisation = Normalisation(scheme="ct", **CLIP)
     plan = DatasetPlan(
         dataset="Dataset001_CT", channel=0, channel_name="CT", transpose=(0, 1, 2), normalisation=normalisation
     )
     configuration = ConfigurationPlan(
         configuration="2d" if axes == 2 else "3d_fullres", datasets=("Dataset001_CT",), batch_size=2, reasons=(),
-        spacing_mm=tuple(spec["spacing_mm"]), patch_size=tuple(spec["patch"]), topology=topology,
+        spacing_mm=tuple(spec["spacing_mm"]), patch_size=tuple(spec["patch"]),
+        topology=our_topology(spec),
     )  # fmt: skip
     values = range(1, spec["classes"] + 1)
     channels = tuple(ClassChannel(name=str(value), values=(value,), written=value) for value in values)
@@ -244,6 +263,12 @@ def run_once(setting: Setting, folder: Path, way: str, nnunet_python: str | None
     return Run(cost.cpu_s, cost.cpu_s - float((folder / "imports.txt").read_text()), cost.peak_mib)
 
 
+def write_weights(setting: Setting, folder: Path) -> None:
+    """The weights that nnU-Net loads: a process of our environment makes them."""
+    spec = specification(setting, folder, "weights")
+    subprocess.run([sys.executable, __file__, "--child", str(spec)], check=True)
+
+
 def agreement(setting: Setting, folder: Path, nnunet_python: str) -> float:
     """Dice of both sides' masks of a small volume without air, where their windows are the same."""
     import nibabel as nib
@@ -251,7 +276,8 @@ def agreement(setting: Setting, folder: Path, nnunet_python: str) -> float:
     folder = folder / "without_air"
     folder.mkdir(exist_ok=True)
     write_volume(folder / IMAGE, (40, 176, 176), SPACING_MM, air=False)
-    for way in ("ours", "ours", "one process"):  # the first time, it only writes the weights
+    write_weights(setting, folder)
+    for way in ("ours", "one process"):
         run_once(setting, folder, way, nnunet_python)
     first, second = (np.asarray(nib.load(folder / way / MASK).dataobj) > 0 for way in ("ours", "one_process"))
     return float(2 * np.sum(first & second) / (np.sum(first) + np.sum(second)))
@@ -264,7 +290,7 @@ def compare(settings: Sequence[Setting], rounds: int, nnunet_python: str, folder
     write_volume(folder / IMAGE, SHAPE, SPACING_MM)
     rows = []
     for setting in settings:
-        run_once(setting, folder, "ours", None)  # writes the weights
+        write_weights(setting, folder)
         runs: dict[str, list[Run]] = {way: [] for way in WAYS}
         for number in range(rounds):
             for way in WAYS if number % 2 == 0 else WAYS[::-1]:
@@ -297,6 +323,7 @@ def memory(folder: Path, nnunet_python: str | None, planes: int) -> str:
     for setting in MEMORY:
         found = [run_once(setting, folder, "ours", None)]
         if nnunet_python:
+            write_weights(setting, folder)
             found.append(run_once(setting, folder, "one process", nnunet_python))
         rows.append([setting.name, *(f"{run.peak_mib:.0f} MiB, {run.cpu_s:.0f} CPU s" for run in found)])
         print(rows[-1], file=sys.stderr, flush=True)
@@ -315,7 +342,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.child:
         spec = json.loads(Path(given.child).read_text())
-        (ours if spec["way"] == "ours" else theirs)(spec)
+        {"ours": ours, "weights": weights}.get(spec["way"], theirs)(spec)
         return
     if not given.memory and not given.nnunet_python:
         parser.error("--nnunet-python is needed to compare")
