@@ -41,7 +41,9 @@ def _work(arguments: argparse.Namespace) -> int:
     logger.info("%s", report.text())
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(f"{report.text()}\n\n{json.dumps(report.content(), indent=1)}\n", encoding="utf-8")
+        part = arguments.out.with_name(f".tmp_{arguments.out.name}")  # files.py needs packages that may be broken
+        part.write_text(f"{report.text()}\n\n{json.dumps(report.content(), indent=1)}\n", encoding="utf-8")
+        os.replace(part, arguments.out)
     except OSError as error:
         print(f"error: {arguments.out}: cannot be written ({error}); give another file with -o", file=sys.stderr)
         return 1
