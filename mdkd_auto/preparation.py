@@ -22,11 +22,12 @@ from mdkd_auto.planners.group import plan_group
 from mdkd_auto.planners.integrity import check_dataset, check_group
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Dataset, Fingerprint, Plan, Splits
+from mdkd_auto.records import Dataset, Fingerprint, Plan, Splits, Triple
 
 logger = logging.getLogger(__name__)
 
 SPLIT_SEED = 0
+TEST_FRACTION = 0.2  # of the patients
 TASK = "segmentation"  # the one this version trains
 
 
@@ -53,6 +54,8 @@ def plan_and_preprocess(
     *,
     configurations: tuple[str, ...] = (),
     memory_gb: float = 8.0,
+    spacing_mm: Triple | None = None,
+    test_fraction: float = TEST_FRACTION,
     channels: Mapping[str, str] | None = None,
     replan: bool = False,
     exclude_broken: bool = False,
@@ -61,12 +64,13 @@ def plan_and_preprocess(
 ) -> Outcome:
     """Verify, plan and preprocess every group (or one) of the raw folder; what is done is not done again.
 
+    ``spacing_mm`` (z, y, x) replaces the planned spacing; a 2-D configuration takes its last two numbers.
     Raises DatasetError listing everything where the data have errors, unless the broken cases are to be left out.
     """
     with _alone(root):
-        verified = verify(root, group, exclude_broken=exclude_broken, workers=workers)
+        verified = verify(root, group, test_fraction=test_fraction, exclude_broken=exclude_broken, workers=workers)
         plans = {
-            name: _plan(root, name, datasets, verified.fingerprints, memory_gb, channels or {}, replan)
+            name: _plan(root, name, datasets, verified.fingerprints, memory_gb, spacing_mm, channels or {}, replan)
             for name, datasets in verified.groups.items()
         }
         for name, splits in verified.splits.items():
@@ -86,7 +90,10 @@ def plan_and_preprocess(
 # --- verification ---------------------------------------------------------------------------------------------------
 
 
-def verify(root: Root, group: str | None = None, *, exclude_broken: bool = False, workers: int = 1) -> Verified:
+def verify(
+    root: Root, group: str | None = None, *, test_fraction: float = TEST_FRACTION, exclude_broken: bool = False,
+    workers: int = 1,
+) -> Verified:  # fmt: skip
     """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
 
     Raises DatasetError listing every error, unless the broken cases are to be left out.
@@ -104,7 +111,7 @@ def verify(root: Root, group: str | None = None, *, exclude_broken: bool = False
     splits: dict[str, Splits] = {}
     for datasets in sound.values():
         for dataset in datasets:
-            made = _make_splits(root, dataset)
+            made = _make_splits(root, dataset, test_fraction)
             if isinstance(made, Splits):
                 splits[dataset.name] = made
             else:
@@ -179,13 +186,13 @@ def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     )
 
 
-def _make_splits(root: Root, dataset: Dataset) -> Splits | Problem:
+def _make_splits(root: Root, dataset: Dataset, test_fraction: float) -> Splits | Problem:
     """The data set's splits, those stored before kept where they can be; or why it cannot be split."""
     path = root.splits(dataset.name)
     patients = len({case.patient_id for case in dataset.cases})
     try:
         existing = read_splits(path) if path.is_file() else None
-        return make_splits(dataset, SPLIT_SEED, existing=existing, raw_splits=read_raw_splits(dataset))
+        return make_splits(dataset, SPLIT_SEED, test_fraction, existing=existing, raw_splits=read_raw_splits(dataset))
     except MdkdError as error:
         kind = "too-few-cases" if patients < MIN_PATIENTS else "splits"
         return problem(kind, str(error), dataset=dataset.name, file=dataset.folder)
@@ -205,14 +212,14 @@ def _only(fingerprint: Fingerprint, dataset: Dataset, root: Root) -> Fingerprint
 
 def _plan(
     root: Root, name: str, datasets: list[Dataset], fingerprints: Mapping[str, Fingerprint], memory_gb: float,
-    channels: Mapping[str, str], replan: bool,
+    spacing_mm: Triple | None, channels: Mapping[str, str], replan: bool,
 ) -> Plan:  # fmt: skip
     """Plan one group; says on the screen what was decided and what changed."""
     path = root.plan(name)
     previous = read_record(path, Plan, PlanError) if path.is_file() else None
     names = {dataset.name for dataset in datasets}
     own = {key: value for key, value in channels.items() if key in names}
-    plan = plan_group(datasets, fingerprints, memory_gb, own, previous, replan)
+    plan = plan_group(datasets, fingerprints, memory_gb, own, previous, replan, spacing_mm)
     text = plan_text(plan)
     if previous is not None:
         changes = describe_changes(previous, plan)

@@ -55,6 +55,7 @@ class Settings(Record, frozen=True, kw_only=True):
     ramp_epochs: float = 50.0  # then linearly to full weight; on the scale of 300 epochs
     # data
     keep_classes: bool = False  # the target's own classes instead of one foreground
+    label_fraction: float = 1.0  # of the target's training patients; sources and validation stay whole
     lesion_fraction: float = 0.33  # of a batch, centred on a lesion
     augment: bool = True
     fold: int = 0
@@ -75,6 +76,8 @@ class Settings(Record, frozen=True, kw_only=True):
                      "warmup_epochs", "ramp_epochs", "temperature_decay", "checkpoint_minutes"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(f"label_fraction is {self.label_fraction}; it must be above 0 and at most 1")
         if not 0 <= self.lesion_fraction <= 1:
             raise ValueError(f"lesion_fraction is {self.lesion_fraction}; it must lie between 0 and 1")
         if not 0 < self.plateau_factor < 1:

@@ -10,7 +10,7 @@ from mdkd_auto.planners.keep import keep_assumed_spacing, keep_configuration, ke
 from mdkd_auto.planners.member import Floats, Member, make_member
 from mdkd_auto.planners.memory import choose_batch, fit_patch
 from mdkd_auto.planners.normalisation import choose_normalisation
-from mdkd_auto.planners.spacing import assume_spacing, choose_transpose, in_plane_spacing, volume_spacing
+from mdkd_auto.planners.spacing import assume_spacing, choose_transpose, in_plane_spacing, text_mm, volume_spacing
 from mdkd_auto.records import (
     Configuration,
     ConfigurationPlan,
@@ -19,6 +19,7 @@ from mdkd_auto.records import (
     Fingerprint,
     Plan,
     Reason,
+    Triple,
 )
 
 LARGE_LESION_PERCENTILE = 90.0
@@ -31,11 +32,13 @@ def plan_group(
     channels: Mapping[str, str] | None = None,
     previous: Plan | None = None,
     replan: bool = False,
+    spacing_mm: Triple | None = None,
 ) -> Plan:
     """Decide everything the data sets of one group share, and what is each one's own.
 
     ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
-    where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. Raises PlanError.
+    where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. ``spacing_mm`` (z, y, x of
+    the transposed axes) is taken instead of what the rules say. Raises PlanError.
     """
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
@@ -50,8 +53,8 @@ def plan_group(
     members = [make_member(fingerprints[part.dataset], part) for part in parts]
     configurations = []
     for configuration in _configurations(members):
-        fresh = _plan_configuration(configuration, members, memory_gb)
-        configurations.append(keep_configuration(fresh, kept, memory_gb))
+        fresh = _plan_configuration(configuration, members, memory_gb, spacing_mm)
+        configurations.append(keep_configuration(fresh, kept, memory_gb, exactly=spacing_mm is not None))
     first = datasets[0]
     return Plan(
         group=first.group,
@@ -98,20 +101,25 @@ def _configurations(members: Sequence[Member]) -> tuple[Configuration, ...]:
     return ("2d",) if all(member.is_2d for member in members) else ("2d", "3d_fullres")
 
 
-def _plan_configuration(configuration: Configuration, members: Sequence[Member], memory_gb: float) -> ConfigurationPlan:
-    """What the rules say of one configuration."""
+def _plan_configuration(
+    configuration: Configuration, members: Sequence[Member], memory_gb: float, wanted_mm: Triple | None
+) -> ConfigurationPlan:
+    """What the rules say of one configuration, at the spacing wanted if there is one."""
     if configuration == "2d":
         taking_part = list(members)
         spacing, reasons = in_plane_spacing(taking_part)
-        at = np.array([np.nan, *spacing])  # each slice keeps its own z
     else:
         taking_part = [member for member in members if not member.is_2d]
         spacing, reasons = volume_spacing(taking_part)
-        at = spacing
         flat = ", ".join(member.name for member in members if member.is_2d)
         if flat:
             because = f"{flat}: 2-D images have no volumes"
             reasons.insert(0, Reason(decision="data sets", value=str(len(taking_part)), because=because))
+    if wanted_mm is not None:
+        ruled, spacing = spacing, np.array(wanted_mm[-len(spacing) :])
+        because = f"asked for; the rules would say {text_mm(ruled)}"
+        reasons.append(Reason(decision="spacing asked for", value=text_mm(spacing), because=because))
+    at = spacing if len(spacing) == 3 else np.array([np.nan, *spacing])  # 2-D: each slice keeps its own z
     shapes = {member.name: member.resampled_shapes(at) for member in taking_part}
     median = np.median([np.median(shape, axis=0) for shape in shapes.values()], axis=0)[-len(spacing) :]
     spacing_mm = tuple(float(value) for value in spacing)

@@ -13,15 +13,18 @@ KEEP_SPACING_WITHIN = 0.25  # of the spacing the rules would now choose, on ever
 KEEP_NORMALISATION_WITHIN = 0.10  # of the earlier standard deviation
 
 
-def keep_configuration(fresh: ConfigurationPlan, previous: Plan | None, memory_gb: float) -> ConfigurationPlan:
+def keep_configuration(
+    fresh: ConfigurationPlan, previous: Plan | None, memory_gb: float, exactly: bool = False
+) -> ConfigurationPlan:
     """The earlier spacing, patch, batch and topology if its spacing is within 25 % of the fresh one on every axis.
 
-    A changed memory_gb asks for a fresh plan.
+    A changed memory_gb asks for a fresh plan, and so does another spacing where the user asked for it (``exactly``).
     """
     old = _old_configuration(previous, fresh.configuration)
     if old is None or previous is None or previous.memory_gb != memory_gb:
         return fresh
-    if _decisions(old) == _decisions(fresh) or not _all_within(fresh.spacing_mm, old.spacing_mm, KEEP_SPACING_WITHIN):
+    within = 0.0 if exactly else KEEP_SPACING_WITHIN
+    if _decisions(old) == _decisions(fresh) or not _all_within(fresh.spacing_mm, old.spacing_mm, within):
         return fresh
     reason = Reason(
         decision="kept from the earlier plan",

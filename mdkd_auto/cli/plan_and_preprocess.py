@@ -16,6 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("-c", "--configuration", action="append", choices=("2d", "3d_fullres"), default=[],
                       help="only this configuration; may be repeated (default: all that the plan has)")  # fmt: skip
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
+    made.add_argument("--spacing-mm", type=float, nargs="+", metavar="MM",
+                      help="target spacing instead of the planned one: one number, or z y x")  # fmt: skip
+    made.add_argument("--test-fraction", type=float, default=0.2,
+                      help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
+                      "patients dealt out before stay where they are (default 0.2)")  # fmt: skip
     made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
                       help="input channel of a data set, by name or number: 001=T1c")  # fmt: skip
     only = made.add_mutually_exclusive_group()
@@ -38,8 +43,9 @@ def _work(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or default_workers()
     if arguments.verify_only:
         preparation.verify(
-            root, arguments.group, exclude_broken=arguments.exclude_broken, workers=workers
-        )
+            root, arguments.group, test_fraction=arguments.test_fraction, exclude_broken=arguments.exclude_broken,
+            workers=workers,
+        )  # fmt: skip
         return 0
     channels = {}
     names = preparation.dataset_names(root, arguments.group) if arguments.channel else []
@@ -50,7 +56,18 @@ def _work(arguments: argparse.Namespace) -> int:
         channels[find_name(dataset, names)] = channel
     outcome = preparation.plan_and_preprocess(
         root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
-        channels=channels, replan=arguments.replan, exclude_broken=arguments.exclude_broken,
+        spacing_mm=_spacing(arguments.spacing_mm), test_fraction=arguments.test_fraction, channels=channels,
+        replan=arguments.replan, exclude_broken=arguments.exclude_broken,
         preprocess=not arguments.plan_only, workers=workers,
     )  # fmt: skip
     return report_problems(outcome.problems)
+
+
+def _spacing(given: list[float] | None) -> tuple[float, float, float] | None:
+    """Three numbers from one or three. Raises SettingsError."""
+    if given is None:
+        return None
+    if len(given) not in (1, 3) or min(given) <= 0:
+        raise SettingsError(f"--spacing-mm {' '.join(map(str, given))}: expected one number above 0, or three: z y x")
+    z, y, x = given if len(given) == 3 else given * 3
+    return z, y, x

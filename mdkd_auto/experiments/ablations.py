@@ -9,6 +9,7 @@ from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
 from mdkd_auto.settings import replace
 
 SPECIFIC = "data-set-specific"
+LABEL_FRACTIONS = (0.1, 0.25, 1.0)  # of the target's training patients
 
 
 class Variant(NamedTuple):
@@ -18,10 +19,11 @@ class Variant(NamedTuple):
     changes: Mapping[str, Any] = MappingProxyType({})  # of settings
     sources: tuple[str, ...] | None = None  # None: all; (): the target's own teacher alone
     stage: StageName = "student"
+    against: str | None = None  # the column it is compared with; None: the ablation's reference
 
 
 class Ablation(NamedTuple):
-    """Variants, given the sources of a target. Every other column is compared with ``reference``."""
+    """Variants, given the sources of a target, each compared with ``reference`` where it names no other column."""
 
     question: str
     reference: str
@@ -46,6 +48,17 @@ def _controls(sources: tuple[str, ...]) -> tuple[Variant, ...]:
     )
 
 
+def _few_labels(sources: tuple[str, ...]) -> tuple[Variant, ...]:
+    pairs = []
+    for share in LABEL_FRACTIONS:
+        specific, changes = f"{SPECIFIC}, {share:.0%} labels", {"label_fraction": share}
+        pairs += [
+            Variant(specific, changes, stage="teacher"),
+            Variant(f"student, {share:.0%} labels", changes, against=specific),
+        ]
+    return tuple(pairs)
+
+
 def _always(*variants: Variant) -> Callable[[tuple[str, ...]], tuple[Variant, ...]]:
     return lambda sources: variants
 
@@ -67,6 +80,7 @@ ABLATIONS: dict[str, Ablation] = {
                 Variant("without feature", {"gamma": 0.0}), Variant("without similarity", {"delta": 0.0}),
                 Variant("without any", {"beta": 0.0, "gamma": 0.0, "delta": 0.0})),
     ),
+    "labels": Ablation("Do other data sets help more where labels are few?", f"{SPECIFIC}, 100% labels", _few_labels),
     "controls": Ablation("Is a gain really the other data sets'?", SPECIFIC, _controls),
     "reliability": Ablation(
         "Should worse teachers weigh less?", "off",

@@ -36,7 +36,7 @@ HIERARCHY = (
     Stage("multi_head", "MultiHead", (), "one encoder, a head a data set: the baseline"),
 )
 STAGES = {stage.name: stage for stage in HIERARCHY}
-IDENTITY_VERSION = 2  # raised when the same inputs would give other results
+IDENTITY_VERSION = 3  # raised when the same inputs would give other results
 NETWORK_NAMES = {"unet": "UNet", "tresunet": "TResUNet"}
 _MOST_NAMES = 8  # sources spelled out in a folder name
 
@@ -52,6 +52,7 @@ class Job(Record, frozen=True, kw_only=True):
     fold: int
     architecture: Architecture
     width: int | None  # None: the plan's, or the published one
+    label_fraction: float = 1.0  # of the target's training patients
     folder: str
     reads: tuple[str, ...]
     identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
@@ -75,8 +76,11 @@ class Experiment(NamedTuple):
     def classes(self, dataset: str) -> Classes:
         return classes_of(self.datasets[dataset], self.settings.keep_classes)
 
-    def cases(self, dataset: str, part: Literal["train", "val"]) -> tuple[str, ...]:
-        """Preprocessed cases of a part of the fold. Raises TrainingError if the fold does not exist or is empty."""
+    def cases(self, dataset: str, part: Literal["train", "val"], label_fraction: float = 1.0) -> tuple[str, ...]:
+        """Preprocessed cases of a part of the fold; of ``train`` those of so many of its patients, one at least.
+
+        Raises TrainingError if the part is empty.
+        """
         folds = self.splits[dataset].folds
         fold = min(self.settings.fold, len(folds) - 1)  # a small data set has fewer folds than the others
         folder = self.root.cases(dataset, self.configuration)
@@ -86,7 +90,16 @@ class Experiment(NamedTuple):
             raise TrainingError(
                 f"{folder}: none of the {len(wanted)} cases for {part} is preprocessed; run mdkd_plan_and_preprocess"
             )
-        return found
+        return self._of_some_patients(dataset, found, label_fraction) if part == "train" else found
+
+    def _of_some_patients(self, dataset: str, cases: tuple[str, ...], share: float) -> tuple[str, ...]:
+        """The cases of a share of their patients, drawn by seed; a smaller share is a part of a larger one."""
+        patient_of = {case.case_id: case.patient_id for case in self.datasets[dataset].cases}
+        patients = sorted(
+            {patient_of[case] for case in cases}, key=lambda patient: content_hash([self.settings.seed, patient])
+        )
+        chosen = set(patients[: max(1, round(share * len(patients)))])
+        return tuple(case for case in cases if patient_of[case] in chosen)
 
 
 class Network(NamedTuple):
@@ -101,7 +114,7 @@ class JobMaker:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self._data: dict[str, dict[str, Any]] = {}
+        self._data: dict[tuple[str, float], dict[str, Any]] = {}
         settings = experiment.settings
         self._precision = "bf16" if uses_bf16(settings.precision, find_device(settings.device)) else "fp32"
         self._pretrained = None if settings.pretrained is None else _hash_of_weights(Path(settings.pretrained))
@@ -119,7 +132,7 @@ class JobMaker:
         if not sources:
             return [specific]
         jobs = [*self.distilled(target, sources), specific]
-        if baseline:
+        if baseline and self.experiment.settings.label_fraction == 1:  # a multi-head model has no one target
             jobs.append(self._job("multi_head", self.experiment.plan.group, tuple(sorted((target, *sources)))))
         return list({job.folder: job for job in jobs}.values())
 
@@ -137,7 +150,7 @@ class JobMaker:
 
     def fine_tuned(self, target: str, source: str) -> list[Job]:
         """The source's own model, then the target's that begins with its weights."""
-        first = self.specific(source)
+        first = self._job("teacher", source, (), network=self.students, label_fraction=1.0)
         return [first, self._job("fine_tuned", target, (source,), (first,))]
 
     def all_permutations(self, targets: tuple[str, ...]) -> list[Job]:
@@ -150,9 +163,10 @@ class JobMaker:
 
     def _job(
         self, stage: StageName, target: str, sources: tuple[str, ...], reads: tuple[Job, ...] = (),
-        network: Network | None = None,
+        network: Network | None = None, label_fraction: float | None = None,
     ) -> Job:  # fmt: skip
         experiment = self.experiment
+        share = experiment.settings.label_fraction if label_fraction is None else label_fraction
         if network is None:
             network = self.students if stage in ("student", "fine_tuned", "multi_head") else self.teachers
         datasets = sources if stage == "multi_head" else (target, *sources)
@@ -169,7 +183,7 @@ class JobMaker:
             "plan": {
                 name: value for name, value in msgspec.to_builtins(plan).items() if name not in ("datasets", "reasons")
             },
-            "data": {dataset: self._dataset(dataset) for dataset in datasets},
+            "data": {dataset: self._dataset(dataset, share if dataset == target else 1.0) for dataset in datasets},
             "reads": [read.identity["key"] for read in reads],
         }
         key = content_hash(identity)[:8]
@@ -179,29 +193,30 @@ class JobMaker:
         return Job(
             stage=stage, target=target, sources=sources, group=experiment.plan.group,
             configuration=experiment.configuration, fold=experiment.settings.fold, **network._asdict(),
+            label_fraction=share,
             folder=f"{target}/{name}/fold_{experiment.settings.fold}", reads=tuple(read.folder for read in reads),
             identity=identity,
         )  # fmt: skip
 
-    def _dataset(self, dataset: str) -> dict[str, Any]:
+    def _dataset(self, dataset: str, label_fraction: float) -> dict[str, Any]:
         """What a result depends on in one data set: its part of the plan, its classes, its stored cases and split."""
-        if dataset not in self._data:
+        if (dataset, label_fraction) not in self._data:
             experiment = self.experiment
             folder = experiment.root.cases(dataset, experiment.configuration)
             parts: tuple[Literal["train", "val"], ...] = ("train", "val")
             keys = {
                 part: {
                     case: read_record(folder / f"{case}.json", PreprocessedCase).key
-                    for case in experiment.cases(dataset, part)
+                    for case in experiment.cases(dataset, part, label_fraction)
                 }
                 for part in parts
             }
-            self._data[dataset] = {
+            self._data[dataset, label_fraction] = {
                 "plan": msgspec.to_builtins(experiment.plan.dataset(dataset)),
                 "classes": msgspec.to_builtins(experiment.classes(dataset)),
                 **{f"{part} ({len(cases)} cases)": content_hash(cases)[:16] for part, cases in keys.items()},
             }
-        return self._data[dataset]
+        return self._data[dataset, label_fraction]
 
 
 def in_order(jobs: list[Job]) -> list[Job]:

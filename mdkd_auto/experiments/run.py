@@ -167,7 +167,8 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
     drawn = job.datasets if job.stage in ("multi_head", "source_teacher") else (job.target,)
 
     def sampler(dataset: str, part: str, seed: int) -> PatchSampler:
-        cases = experiment.cases(dataset, part)  # type: ignore[arg-type]
+        share = job.label_fraction if dataset == job.target else 1.0
+        cases = experiment.cases(dataset, part, share)  # type: ignore[arg-type]
         folder = experiment.root.cases(dataset, job.configuration)
         own_seed = int(content_hash([dataset, seed])[:12], 16)
         return PatchSampler(folder, cases, plan.patch_size, settings.lesion_fraction, own_seed)

@@ -13,13 +13,21 @@ def contrastive_loss(student: Tensor, teacher: Tensor, tau: float) -> Tensor | N
     """Eq. (11): mean_i KL(Q_teacher || Q_student).
 
     Row i of Q is the softmax over j != i of cos(z_i, z_j) / tau. ``student`` (B, C_s) and ``teacher`` (B, C_t) are
-    pooled embeddings; their widths may differ. No gradient reaches the teacher. None for a batch of fewer than 3.
+    pooled embeddings; their widths may differ. What all images of the batch share is taken off first (``centred``):
+    pooled maps of instance normalisation differ little between images, and all cosines would be near 1. No gradient
+    reaches the teacher. None for a batch of fewer than 3.
     """
     if len(student) < FEWEST_SAMPLES:
         return None
-    log_student = _log_similarities(student, tau)  # (B, B - 1)
-    log_teacher = _log_similarities(teacher.detach(), tau)  # (B, B - 1)
+    log_student = _log_similarities(centred(student), tau)  # (B, B - 1)
+    log_teacher = _log_similarities(centred(teacher.detach()), tau)  # (B, B - 1)
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def centred(embeddings: Tensor) -> Tensor:
+    """Embeddings (B, C) without their mean over the batch."""
+    z = at_least_float32(embeddings)
+    return z - z.mean(0)
 
 
 def _log_similarities(embeddings: Tensor, tau: float) -> Tensor:

@@ -11,19 +11,21 @@ REVERSAL_STEEPNESS = 10.0  # Ganin et al. 2016
 
 
 class Discriminator(nn.Module):
-    """Global average pooling of the bottleneck, then a small perceptron: any image size, few weights."""
+    """A layer on each voxel of the bottleneck, global average pooling, then a small perceptron.
+
+    Any image size, few weights. The layer stands before the pooling because the maps come from instance normalisation:
+    the mean of a channel is nearly the same for every image, the voxels' combinations of channels are not.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(channels, HIDDEN), nn.LeakyReLU(0.01), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.01),
-            nn.Linear(HIDDEN, 1),
-        )  # fmt: skip
+        self.voxelwise = nn.Sequential(nn.Linear(channels, HIDDEN), nn.LeakyReLU(0.01))
+        self.layers = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.01), nn.Linear(HIDDEN, 1))
 
     def forward(self, bottleneck: Tensor) -> Tensor:
         """(B, C, *S) -> one logit an image, (B,): positive says source, negative target."""
-        pooled = bottleneck.flatten(2).mean(2)  # (B, C)
-        logits: Tensor = self.layers(pooled).squeeze(1)  # (B,)
+        tokens = bottleneck.flatten(2).transpose(1, 2)  # (B, N, C)
+        logits: Tensor = self.layers(self.voxelwise(tokens).mean(1)).squeeze(1)  # (B,)
         return logits
 
 

@@ -32,13 +32,15 @@ def ablation_table(
 ) -> Table | None:
     """Write it; None where nothing is finished."""
     experiment, said = replicates[0], replicates_text(replicates)
+    against = {variant.column: variant.against or ablation.reference
+               for entry in entries for variant in ablation.variants(entry.sources)}  # fmt: skip
+    references = {column: other for column, other in against.items() if column not in against.values()}
     columns = tuple(dict.fromkeys(column for entry in entries for column in entry.trainings))
     layout = Layout(
         title=f"{experiment.plan.group}, {experiment.configuration}, {said}: ablation {name}",
         name=f"{name}_{experiment.configuration}_{said.replace(' ', '_').replace(',', '')}",
         columns=columns,
-        judged=tuple(column for column in columns if column != ablation.reference),
-        reference=ablation.reference,
+        references=references,
         question=ablation.question,
         answers=("better", "worse"),
         undecided="no evidence of a difference",

@@ -5,7 +5,7 @@ A column is one kind of model; its replicates are the same training with other s
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +26,12 @@ Trained = tuple[Experiment, Job]
 
 
 class Layout(NamedTuple):
-    """What a table compares: the judged columns with the reference."""
+    """What a table compares: each judged column with its reference."""
 
     title: str
     name: str  # in the names of its files
     columns: tuple[str, ...]
-    judged: tuple[str, ...]
-    reference: str
+    references: Mapping[str, str]  # judged column -> the column it is compared with
     question: str
     answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")
     undecided: str = "no evidence that the other data sets helped or hurt"
@@ -86,8 +85,7 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Tab
         title=f"{experiment.plan.group}, {experiment.configuration}, {said}",
         name=f"{experiment.configuration}_{said.replace(' ', '_').replace(',', '')}",
         columns=COLUMNS,
-        judged=("student",),
-        reference="data-set-specific",
+        references={"student": "data-set-specific"},
         question="Did the other data sets help?",
     )
     return write_table(experiment, layout, entries)
@@ -125,10 +123,10 @@ def replicates_text(experiments: Sequence[Experiment]) -> str:
 
 def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]) -> Table | None:
     """Write a table as Markdown, CSV and JSON beside the runs; None without a finished run in a judged column."""
-    rows = tuple(row for entry in entries if any((row := _row(layout, entry)).summaries.get(c) for c in layout.judged))
+    rows = tuple(row for entry in entries if any((row := _row(layout, entry)).summaries.get(c) for c in layout.references))
     if not rows:
         return None
-    keys = [job.identity["key"] for entry in entries for column in layout.judged
+    keys = [job.identity["key"] for entry in entries for column in layout.references
             for _, job in filter(None, entry.columns.get(column, ()))]  # fmt: skip
     name = f"table_{layout.name}__{content_hash(keys)[:8]}"
     path = experiment.root.results / experiment.plan.group / f"{name}.md"
@@ -160,9 +158,9 @@ def _row(layout: Layout, entry: Entry) -> Row:
             if (run.folder / "checks.json").is_file():
                 checks.setdefault(column, read_json(run.folder / "checks.json"))
     comparisons = {}
-    for column in layout.judged:
-        pairs = [(a, b) for a, b in zip(found[column], found[layout.reference], strict=False) if a and b]
-        if pairs and column != layout.reference:
+    for column, reference in layout.references.items():
+        pairs = [(a, b) for a, b in zip(found[column], found[reference], strict=False) if a and b]
+        if pairs:
             comparisons[column] = compare([a for a, _ in pairs], [b for _, b in pairs])
     return Row(
         target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
@@ -191,8 +189,7 @@ def _dice_by_unit(summary: Summary) -> dict[str, float | None]:
 
 def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     """Target -> judged column -> verdict; the p-values are adjusted for all comparisons of the table (Holm)."""
-    family = [(row, column) for row in rows for column in layout.judged
-              if column != layout.reference and column in row.summaries]  # fmt: skip
+    family = [(row, column) for row in rows for column in layout.references if column in row.summaries]
     found = [row.comparisons.get(column) for row, column in family]
     adjusted = holm([comparison.p_value if comparison is not None else None for comparison in found])
     result: dict[str, dict[str, str]] = {row.target: {} for row in rows}
@@ -206,7 +203,7 @@ def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted
     if comparison is None or comparison.mean_difference is None:
         return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
-    words = f"{column} {points:+.1f} points DSC against {layout.reference} (n={comparison.pairs}"
+    words = f"{column} {points:+.1f} points DSC against {layout.references[column]} (n={comparison.pairs}"
     if comparison.replicates > 1 and comparison.spread is not None:
         words += f", {comparison.replicates} replicates that differ by {100 * comparison.spread:.1f}"
     if comparison.interval is not None:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
 
 
@@ -33,6 +34,22 @@ def test_one_logit_an_image_at_any_size(size: tuple[int, ...]) -> None:
     assert Discriminator(8)(torch.randn(3, 8, *size)).shape == (3,)
 
 
-def test_sees_only_the_mean_of_each_channel() -> None:
+def test_place_does_not_matter() -> None:
     discriminator, x = Discriminator(8), torch.randn(2, 8, 4, 4)
     torch.testing.assert_close(discriminator(x), discriminator(x.flip(2, 3)))
+
+
+def test_tells_maps_of_equal_means_and_deviations_apart() -> None:
+    # Both images have channels of mean 0 and deviation 1, as instance normalisation leaves them; they differ in how
+    # the channels go together.
+    a = torch.tensor([1.0, -1.0, 1.0, -1.0]).view(1, 1, 2, 2)
+    together, opposed = torch.cat([a, a], dim=1), torch.cat([a, -a], dim=1)
+    torch.manual_seed(0)
+    discriminator = Discriminator(2)
+    optimiser = torch.optim.Adam(discriminator.parameters(), lr=0.01)
+    for _ in range(50):
+        optimiser.zero_grad()
+        loss = domain_loss(discriminator(together), discriminator(opposed))
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.1  # 2 log 2 where nothing is told apart

@@ -25,7 +25,7 @@ from mdkd_auto.settings import Settings
 
 GOOD, POOR = 1.0, 0.5  # DSC
 DICE = {"multi_head": POOR, "teacher": POOR, "joint_teacher": GOOD, "student": GOOD}
-LAYOUT = Layout(title="", name="", columns=COLUMNS, judged=("student",), reference="data-set-specific", question="")
+LAYOUT = Layout(title="", name="", columns=COLUMNS, references={"student": "data-set-specific"}, question="")
 FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
 
 
