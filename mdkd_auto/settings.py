@@ -30,6 +30,8 @@ class Settings(Record, frozen=True, kw_only=True):
     student_width: int | None = None  # None: as ``width``
     pretrained: str | None = None  # safetensors file of a ResNet-50 for new TResUNets; never downloaded
     fuse: Literal["both", "encoder", "bottleneck"] = "both"  # levels that the joint teacher fuses
+    attention_keys: int | None = None  # of its cross-attention, an axis; None: 8 in 2-D, 4 in 3-D; 0: no attention
+    discriminator: Literal["voxelwise", "pooled"] = "voxelwise"  # a layer before the pooling, or not
     reliability: bool = True  # a teacher that is worse on the target's validation cases than its own weighs less
     untrained_sources: bool = False  # a control: networks that learned nothing in the place of the source teachers
     # optimiser
@@ -48,6 +50,7 @@ class Settings(Record, frozen=True, kw_only=True):
     beta: float = 0.5  # final weight of the contrastive loss; grows linearly from 0
     gamma: float = 0.5  # weight of the feature loss
     delta: float = 0.1  # weight of the similarity loss
+    contrastive_centred: bool = True  # embeddings without what the images of a batch share
     temperature_start: float = 1.0  # tau of eq. (11)
     temperature_decay: float = 0.99  # an epoch, on the scale of 300 epochs
     temperature_minimum: float = 0.1
@@ -72,6 +75,8 @@ class Settings(Record, frozen=True, kw_only=True):
         for name in ("learning_rate", "gradient_clip_norm", "temperature_minimum"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.attention_keys is not None and self.attention_keys < 0:
+            raise ValueError(f"attention_keys is {self.attention_keys}; it must be 0 or more")
         for name in ("alpha", "beta", "gamma", "delta", "target_label_weight", "weight_decay", "fold", "seed",
                      "warmup_epochs", "ramp_epochs", "temperature_decay", "checkpoint_minutes"):  # fmt: skip
             if getattr(self, name) < 0:
@@ -101,12 +106,12 @@ _COMMON = (
 )  # fmt: skip
 _DISTILLATION = (
     "alpha", "beta", "gamma", "delta", "temperature_start", "temperature_decay", "temperature_minimum",
-    "warmup_epochs", "ramp_epochs",
+    "warmup_epochs", "ramp_epochs", "contrastive_centred",
 )  # fmt: skip
 SETTINGS_OF_STAGE = {
     "teacher": _COMMON,
-    "source_teacher": (*_COMMON, "target_label_weight"),
-    "joint_teacher": (*_COMMON, "fuse", "reliability", "untrained_sources"),
+    "source_teacher": (*_COMMON, "target_label_weight", "discriminator"),
+    "joint_teacher": (*_COMMON, "fuse", "attention_keys", "reliability", "untrained_sources"),
     "student": (*_COMMON, *_DISTILLATION, "reliability"),
     "fine_tuned": _COMMON,
     "multi_head": _COMMON,

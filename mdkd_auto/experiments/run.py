@@ -138,13 +138,13 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     if isinstance(model, MultiHeadModel):
         return MultiHeadObjective(model, task, job.datasets)
     if job.stage == "source_teacher":
-        discriminator = Discriminator(model.encoder.channels[-1])
+        discriminator = Discriminator(model.encoder.channels[-1], settings.discriminator == "voxelwise")
         return SourceTeacherObjective(model, discriminator, task, job.sources[0], job.target, settings)
     if job.stage == "joint_teacher":
         teachers = [_trained_model(experiment, folder).encoder for folder in job.reads]
         torch.manual_seed(settings.seed)
         teachers += [task.encoder() for _ in job.datasets[len(teachers) :]]  # the control: untrained sources
-        encoder = JointEncoder(teachers, settings.fuse, source_weights(experiment, job))
+        encoder = JointEncoder(teachers, settings.fuse, source_weights(experiment, job), settings.attention_keys)
         return TeacherObjective(Model(encoder, task.head(task.outputs(job.target))), task, job.target)
     if job.stage == "student":
         teacher = _trained_model(experiment, job.reads[0])

@@ -9,30 +9,26 @@ from mdkd_auto.losses.precision import at_least_float32
 FEWEST_SAMPLES = 3  # with two, each row has one entry: its softmax is a constant 1
 
 
-def contrastive_loss(student: Tensor, teacher: Tensor, tau: float) -> Tensor | None:
+def contrastive_loss(student: Tensor, teacher: Tensor, tau: float, centre: bool = True) -> Tensor | None:
     """Eq. (11): mean_i KL(Q_teacher || Q_student).
 
     Row i of Q is the softmax over j != i of cos(z_i, z_j) / tau. ``student`` (B, C_s) and ``teacher`` (B, C_t) are
-    pooled embeddings; their widths may differ. What all images of the batch share is taken off first (``centred``):
+    pooled embeddings; their widths may differ. With ``centre`` the embeddings' mean over the batch is taken off first:
     pooled maps of instance normalisation differ little between images, and all cosines would be near 1. No gradient
     reaches the teacher. None for a batch of fewer than 3.
     """
     if len(student) < FEWEST_SAMPLES:
         return None
-    log_student = _log_similarities(centred(student), tau)  # (B, B - 1)
-    log_teacher = _log_similarities(centred(teacher.detach()), tau)  # (B, B - 1)
+    log_student = _log_similarities(student, tau, centre)  # (B, B - 1)
+    log_teacher = _log_similarities(teacher.detach(), tau, centre)  # (B, B - 1)
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
 
 
-def centred(embeddings: Tensor) -> Tensor:
-    """Embeddings (B, C) without their mean over the batch."""
-    z = at_least_float32(embeddings)
-    return z - z.mean(0)
-
-
-def _log_similarities(embeddings: Tensor, tau: float) -> Tensor:
+def _log_similarities(embeddings: Tensor, tau: float, centre: bool) -> Tensor:
     """log Q, (B, C) -> (B, B - 1): the diagonal is left out, not filled, so that KL never meets -inf."""
     z = at_least_float32(embeddings)
+    if centre:
+        z = z - z.mean(0)
     cosine = F.cosine_similarity(z[:, None], z[None], dim=-1)  # (B, B); elementwise, so that autocast leaves it alone
     others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     return F.log_softmax(cosine[others].view(len(z), len(z) - 1) / tau, dim=1)

@@ -14,18 +14,21 @@ class Discriminator(nn.Module):
     """A layer on each voxel of the bottleneck, global average pooling, then a small perceptron.
 
     Any image size, few weights. The layer stands before the pooling because the maps come from instance normalisation:
-    the mean of a channel is nearly the same for every image, the voxels' combinations of channels are not.
+    the mean of a channel is nearly the same for every image, the voxels' combinations of channels are not. Without
+    ``voxelwise`` it stands behind.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, voxelwise: bool = True) -> None:
         super().__init__()
-        self.voxelwise = nn.Sequential(nn.Linear(channels, HIDDEN), nn.LeakyReLU(0.01))
+        self.voxelwise = voxelwise
+        self.first = nn.Sequential(nn.Linear(channels, HIDDEN), nn.LeakyReLU(0.01))
         self.layers = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.01), nn.Linear(HIDDEN, 1))
 
     def forward(self, bottleneck: Tensor) -> Tensor:
         """(B, C, *S) -> one logit an image, (B,): positive says source, negative target."""
         tokens = bottleneck.flatten(2).transpose(1, 2)  # (B, N, C)
-        logits: Tensor = self.layers(self.voxelwise(tokens).mean(1)).squeeze(1)  # (B,)
+        pooled = self.first(tokens).mean(1) if self.voxelwise else self.first(tokens.mean(1))  # (B, HIDDEN)
+        logits: Tensor = self.layers(pooled).squeeze(1)  # (B,)
         return logits
 
 

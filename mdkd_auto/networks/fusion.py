@@ -31,7 +31,8 @@ class CrossAttentionFusion(nn.Module):
     Each map is first normalised over channels and space of its own image, so that teachers of different scales compare
     and an image's result never depends on its neighbours in the batch. Keys and values come from all teachers, pooled
     to ``key_grid`` an axis at most; queries from the target teacher, pooled by 4 an axis (and the attended map resized
-    back) where the map has more than 4096 tokens. So the cost grows linearly with the voxels.
+    back) where the map has more than 4096 tokens. So the cost grows linearly with the voxels. With a ``key_grid`` of 0
+    there is no attention: the maps are concatenated and convolved.
     """
 
     def __init__(
@@ -50,20 +51,25 @@ class CrossAttentionFusion(nn.Module):
         self.adapters = nn.ModuleList(_adapter(width, channels, ndim) for width in widths)
         self.key_grid = KEY_GRID[ndim] if key_grid is None else key_grid
         self.heads = heads
+        if self.key_grid > 0:
+            self._add_attention(channels, teachers, attention_width)
+        self.reduce = CONVOLUTION[ndim]((teachers + (self.key_grid > 0)) * channels, channels, 1)
+        self.block = ResidualBlock(channels, ndim, kernel_size)
+
+    def _add_attention(self, channels: int, teachers: int, attention_width: int) -> None:
         self.query = nn.Linear(channels, attention_width)
         self.key = nn.Linear(channels, attention_width)
         self.value = nn.Linear(channels, attention_width)
         self.output = nn.Linear(attention_width, channels)
         self.teacher_embedding = nn.Parameter(0.02 * torch.randn(teachers, attention_width))
-        self.reduce = CONVOLUTION[ndim]((teachers + 1) * channels, channels, 1)
-        self.block = ResidualBlock(channels, ndim, kernel_size)
 
     def forward(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
         """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S). ``weights``: one a teacher."""
         maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
         if weights is not None:
             maps = [features * weight for features, weight in zip(maps, weights.to(maps[0].dtype), strict=True)]
-        concatenated = torch.cat([self.attend(maps), *maps], dim=1)  # (B, (teachers + 1) * C, *S)
+        attended = [self.attend(maps)] if self.key_grid > 0 else []
+        concatenated = torch.cat([*attended, *maps], dim=1)  # (B, (teachers + 1) * C, *S)
         fused: Tensor = self.block(self.reduce(concatenated))
         return fused
 
@@ -126,8 +132,9 @@ class JointEncoder(Encoder):
     weights: Tensor  # (teachers,)
 
     def __init__(
-        self, teachers: Sequence[Encoder], fuse: Fuse = "both", weights: Sequence[float] | None = None
-    ) -> None:
+        self, teachers: Sequence[Encoder], fuse: Fuse = "both", weights: Sequence[float] | None = None,
+        key_grid: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         _check_teachers(teachers, fuse)
         self.register_buffer("weights", torch.tensor(weights or (1.0,) * len(teachers)))
@@ -141,6 +148,7 @@ class JointEncoder(Encoder):
                 self.channels[level],
                 len(teachers),
                 ndim=len(self.strides[level]),
+                key_grid=key_grid,
                 kernel_size=self.kernel_sizes[level],
                 teacher_channels=[teacher.channels[level] for teacher in teachers],
             )

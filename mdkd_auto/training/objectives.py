@@ -146,8 +146,9 @@ class StudentObjective:
         with torch.no_grad():
             teacher_maps = self.joint_teacher.features(batch.images)
         contrastive = contrastive_loss(
-            pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings)
-        )
+            pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings),
+            self.settings.contrastive_centred,
+        )  # fmt: skip
         paired, theirs = self.pair(maps, teacher_maps)
         projected = [project(level) for project, level in zip(self.projections, paired, strict=True)]
         feature = feature_loss(projected, unit_scale(theirs))

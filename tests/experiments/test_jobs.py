@@ -17,7 +17,7 @@ from mdkd_auto.data.phantoms import Look, write_datasets
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
-from mdkd_auto.experiments.run import make_objective, title_of
+from mdkd_auto.experiments.run import make_objective, make_streams, title_of
 from mdkd_auto.experiments.runs import Finished, describe
 from mdkd_auto.files import read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
@@ -211,3 +211,54 @@ def test_a_new_tresunet_begins_with_the_weights_of_the_file(
     objective: Any = make_objective(experiment, describe(experiment, JobMaker(experiment).specific(A)))
     first = objective.model.encoder.stages[0][0].weight
     torch.testing.assert_close(first, library.state_dict()["conv1.weight"].sum(1, keepdim=True))
+
+
+# --- few labels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_patients(tmp_path_factory: pytest.TempPathFactory, looks: tuple[Look, ...]) -> Root:
+    """Two data sets, the first of 24 cases of 12 patients."""
+    root = Root(tmp_path_factory.mktemp("patients"))
+    write_datasets(root.raw, looks[:1], cases=24)
+    write_datasets(root.raw, looks[1:2], cases=4)
+    names = sorted(path.name.removesuffix("_0000.nii.gz") for path in (root.raw / A / "imagesTr").iterdir())
+    rows = [f"{name},p{number // 2}" for number, name in enumerate(names)]
+    (root.raw / A / "cases.csv").write_text("\n".join(["case_id,patient_id", *rows]) + "\n")
+    assert pipeline.plan_and_preprocess(root, configurations=("2d",)).problems == ()
+    return root
+
+
+def test_few_labels_are_whole_patients_and_part_of_more_labels(with_patients: Root, experiment_in: Make) -> None:
+    def chosen(share: float, seed: int = 0) -> set[str]:
+        experiment = experiment_in(with_patients, Settings(device="cpu", seed=seed))
+        return set(experiment.cases(A, "train", share))
+
+    experiment = experiment_in(with_patients)
+    patient_of = {case.case_id: case.patient_id for case in experiment.datasets[A].cases}
+    every = chosen(1.0)
+    patients = {patient_of[case] for case in every}
+    for share in (0.01, 0.25, 0.5):
+        some = {patient_of[case] for case in chosen(share)}
+        assert len(some) == max(1, round(share * len(patients)))
+        assert chosen(share) == {case for case in every if patient_of[case] in some}
+    assert chosen(0.01) < chosen(0.25) < chosen(0.5) < every
+    assert len({frozenset(chosen(0.25, seed)) for seed in range(5)}) > 1
+    assert experiment.cases(A, "val", 0.25) == experiment.cases(A, "val")
+
+
+def test_few_labels_concern_the_target_alone(with_patients: Root, experiment_in: Make) -> None:
+    def jobs_at(share: float) -> dict[str, Job]:
+        maker = JobMaker(experiment_in(with_patients, Settings(device="cpu", label_fraction=share)))
+        jobs = [*maker.permutation(A, (B,)), *maker.fine_tuned(A, B)]
+        return {title_of(job): job for job in jobs}
+
+    whole, few = jobs_at(1.0), jobs_at(0.25)
+    assert {title for title in whole if "multi-head" in title} == set(whole) - set(few)
+    same = {title for title in few if few[title].folder == whole[title].folder}
+    assert same == {f"teacher of {B} (2d, fold 0)"}  # which a fine-tuned model begins with
+    experiment = experiment_in(with_patients, Settings(device="cpu", label_fraction=0.25))
+    source_teacher = few[f"source teacher 902 -> {A} (2d, fold 0)"]
+    streams = make_streams(experiment, describe(experiment, source_teacher))
+    drawn = {name: {case.case_id for case in sampler.cases} for name, sampler in streams.training.items()}
+    assert drawn == {A: set(experiment.cases(A, "train", 0.25)), B: set(experiment.cases(B, "train"))}

@@ -80,3 +80,11 @@ def test_zero_embeddings_stay_finite() -> None:
     assert loss.isfinite()
     assert student.grad is not None
     assert student.grad.isfinite().all()
+
+
+def test_without_centring_a_shared_offset_hides_the_differences() -> None:
+    student, teacher = 50 + embeddings(5, 4, seed=0), 50 + embeddings(5, 4, seed=1)
+    hidden, seen = (contrastive_loss(student, teacher, 0.5, centre) for centre in (False, True))
+    assert hidden is not None
+    assert seen is not None
+    assert hidden < 1e-4 < 0.1 < seen

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
@@ -160,3 +161,12 @@ def test_refusals() -> None:
     other = Topology(features=(4, 8, 8), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (1, 2)))
     with pytest.raises(SettingsError, match="Teacher 1 has levels at strides"):
         joint_of(FLAT, other)
+
+
+def test_without_attention_the_maps_are_concatenated_and_convolved() -> None:
+    torch.manual_seed(0)
+    fusion = CrossAttentionFusion(4, teachers=2, ndim=2, key_grid=0)
+    maps = [torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)]
+    normalised = torch.cat([F.group_norm(one, 1) for one in maps], dim=1)
+    torch.testing.assert_close(fusion(maps), fusion.block(fusion.reduce(normalised)))
+    assert not [name for name, _ in fusion.named_parameters() if name.startswith(("query", "key", "value"))]

@@ -128,3 +128,17 @@ def test_what_cannot_be_planned_is_refused(dataset_of: Builder, fingerprint_of: 
         plan_group([scan], {scan.name: fingerprint_of(scan, (1, 8, 8), None, count=0)})
     with pytest.raises(PlanError, match="memory_gb"):
         plan_group([scan], {scan.name: fingerprint_of(scan, (1, 8, 8), None)}, memory_gb=0.0)
+
+
+def test_a_spacing_asked_for_wins(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (3.0, 0.8, 0.8))}
+    plan = plan_group([thick], fingerprints, spacing_mm=(4.0, 1.6, 1.6))
+    assert plan.configuration("2d").spacing_mm == (1.6, 1.6)
+    assert plan.configuration("2d").patch_size == (256, 256)
+    assert plan.configuration("3d_fullres").spacing_mm == (4.0, 1.6, 1.6)
+    assert "asked for; the rules would say 0.8 x 0.8 mm" in plan_text(plan)
+    # within 25 % an earlier plan is kept, but not against what is asked for
+    again = plan_group([thick], fingerprints, previous=plan, spacing_mm=(4.0, 1.5, 1.5))
+    assert again.configuration("2d").spacing_mm == (1.5, 1.5)
+    assert plan_group([thick], fingerprints, previous=again, spacing_mm=(4.0, 1.5, 1.5)) == again
