@@ -72,7 +72,8 @@ def build_model(run: RunRecord, task: SegmentationTask) -> Model | MultiHeadMode
     if job.stage == "multi_head":
         return MultiHeadModel(task.encoder(), {name: task.head(task.outputs(name)) for name in job.datasets})
     if job.stage == "joint_teacher":
-        encoder = JointEncoder([task.encoder() for _ in job.datasets], run.settings.fuse, key_grid=run.settings.attention_keys)
+        teachers = [task.encoder() for _ in job.datasets]
+        encoder = JointEncoder(teachers, run.settings.fuse, key_grid=run.settings.attention_keys)
         return Model(encoder, task.head(task.outputs(job.target)))
     if job.stage == "source_teacher":
         return Model(task.encoder(), task.head(task.outputs(job.sources[0]) + task.outputs(job.target)))

@@ -14,6 +14,7 @@ RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: a 95 % interval
 FEWEST_DIFFERENCES = 6  # with five, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
 BLOCK = 1_000_000  # resampled differences in memory at once
+WANTED_GAIN = 0.02  # 2 points of DSC
 STANDARD_ERRORS = 2.80  # 1.96 for 5 % two-sided and 0.84 for a power of 80 %
 
 
@@ -29,6 +30,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     replicates: int = 1  # trainings with other seeds or folds
     spread: float | None = None  # standard deviation of the replicates' mean differences; None for one replicate
     detectable: float | None = None  # the mean difference that such data show with a power of 80 %
+    replicates_needed: int | None = None  # for WANTED_GAIN to be shown on these units; None: no number would do
 
 
 def replicated_comparison(
@@ -66,6 +68,7 @@ def replicated_comparison(
         replicates=len(a),
         spread=_spread(differences),
         detectable=_detectable(differences, units),
+        replicates_needed=replicates_needed(differences, WANTED_GAIN),
     )
 
 
@@ -89,6 +92,27 @@ def _detectable(differences: npt.NDArray[np.float64], units: npt.NDArray[np.floa
     variance = float(units.var(ddof=1)) / len(units)
     variance += (_spread(differences) or 0.0) ** 2 / len(differences)
     return STANDARD_ERRORS * math.sqrt(variance)
+
+
+def replicates_needed(differences: npt.NDArray[np.float64], gain: float) -> int | None:
+    """How many trainings show a mean difference of ``gain`` on these units with a power of 80 %; (replicate, unit).
+
+    A difference is taken as mean + unit + replicate + rest, each with its own variance (two-way random effects, by the
+    usual mean squares). The mean of R replicates over n units then has variance
+    unit / n + replicate / R + rest / (n R), and the first term no number of replicates removes: None. None also with
+    fewer than two replicates or units.
+    """
+    replicates, units = differences.shape
+    if min(replicates, units) < 2:
+        return None
+    filled = np.where(np.isnan(differences), np.nanmean(differences, axis=0), differences)
+    by_unit, by_replicate = filled.mean(0), filled.mean(1)
+    rest = float((filled - by_unit - by_replicate[:, None] + filled.mean()).var()) * replicates * units
+    rest /= (replicates - 1) * (units - 1)
+    of_units = max(0.0, float(by_unit.var(ddof=1)) - rest / replicates)
+    of_replicates = max(0.0, float(by_replicate.var(ddof=1)) - rest / units)
+    left = (gain / STANDARD_ERRORS) ** 2 - of_units / units
+    return max(1, math.ceil((of_replicates + rest / units) / left)) if left > 0 else None
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -15,7 +15,7 @@ from mdkd_auto.experiments.evaluate import TEST, VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.scoring import IN_PERCENT, TITLES, Summary
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
-from mdkd_auto.metrics.statistics import Comparison, holm, replicated_comparison
+from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm, replicated_comparison
 from mdkd_auto.metrics.summary import METRICS, Mean
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Record
@@ -123,7 +123,8 @@ def replicates_text(experiments: Sequence[Experiment]) -> str:
 
 def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]) -> Table | None:
     """Write a table as Markdown, CSV and JSON beside the runs; None without a finished run in a judged column."""
-    rows = tuple(row for entry in entries if any((row := _row(layout, entry)).summaries.get(c) for c in layout.references))
+    made = [_row(layout, entry) for entry in entries]
+    rows = tuple(row for row in made if any(row.summaries.get(column) for column in layout.references))
     if not rows:
         return None
     keys = [job.identity["key"] for entry in entries for column in layout.references
@@ -217,7 +218,12 @@ def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted
         return f"{words}: {layout.answers[0 if points > 0 else 1]}"
     if comparison.detectable is None:
         return f"{words}: {layout.undecided}"
-    return f"{words}: {layout.undecided}; such data show differences from {100 * comparison.detectable:.1f} points on"
+    words = f"{words}: {layout.undecided}; such data show differences from {100 * comparison.detectable:.1f} points on"
+    if comparison.replicates == 1 or comparison.detectable <= WANTED_GAIN:
+        return words
+    needed = comparison.replicates_needed
+    takes = "more patients, whatever the number of replicates" if needed is None else f"{needed} replicates"
+    return f"{words} ({100 * WANTED_GAIN:g} points would take {takes})"
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

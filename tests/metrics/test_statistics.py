@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from mdkd_auto.metrics.statistics import Comparison, holm, replicated_comparison
+from mdkd_auto.metrics.statistics import Comparison, holm, replicated_comparison, replicates_needed
 
 
 def paired_comparison(a: list[float | None], b: list[float | None], seed: int = 0) -> Comparison:
@@ -108,3 +108,30 @@ def test_detectable_difference_is_found_four_times_in_five():
     share = np.mean([one.p_value is not None and one.p_value < 0.05 for one in found])
     assert 0.65 < share < 0.95
     assert np.median([one.detectable for one in found]) == pytest.approx(wanted, rel=0.1)
+
+
+def test_replicates_needed_by_hand() -> None:
+    # Two units that do not differ, two replicates with means +1 and -1: unit variance 0, replicate variance 2, no rest.
+    # A gain of 2.8 needs a variance of the mean of 1, so 2 / R = 1.
+    differences = np.array([[1.0, 1.0], [-1.0, -1.0]])
+    assert replicates_needed(differences, 2.8) == 2
+    assert replicates_needed(differences, 1.4) == 8
+    # Units at +1 and -1 in every replicate: their variance 2 / 2 = 1 stays, however often one trains.
+    assert replicates_needed(differences.T, 2.8) is None
+    assert replicates_needed(differences.T, 3.0) == 1
+    assert replicates_needed(differences[:1], 2.8) is None
+
+
+def test_replicates_needed_keep_their_promise() -> None:
+    """Simulated experiments of so many replicates find the gain in about 80 % (normal test of the mean)."""
+    rng = np.random.default_rng(0)
+
+    def drawn(replicates: int) -> np.ndarray:
+        noise = rng.normal(0, 0.02, (1, 40)) + rng.normal(0, 0.03, (replicates, 1))
+        return 0.02 + noise + rng.normal(0, 0.05, (replicates, 40))
+
+    needed = replicates_needed(drawn(400), 0.02)
+    assert needed is not None
+    error = 0.02 / 2.8
+    found = [drawn(needed).mean() > 1.96 * error for _ in range(1000)]
+    assert 0.76 < np.mean(found) < 0.84
