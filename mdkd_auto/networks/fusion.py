@@ -60,9 +60,7 @@ class CrossAttentionFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
         """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S). ``weights``: one a teacher."""
-        maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
-        if weights is not None:
-            maps = [features * weight for features, weight in zip(maps, weights.to(maps[0].dtype), strict=True)]
+        maps = self._prepared(maps, weights)
         concatenated = torch.cat([self.attend(maps), *maps], dim=1)  # (B, (teachers + 1) * C, *S)
         fused: Tensor = self.block(self.reduce(concatenated))
         return fused
@@ -70,9 +68,7 @@ class CrossAttentionFusion(nn.Module):
     def attend(self, maps: Sequence[Tensor]) -> Tensor:
         """What the target's tokens find among all teachers' tokens, (B, C, *S) each -> (B, C, *S)."""
         size = maps[0].shape[2:]
-        grid = tuple(min(length, self.key_grid) for length in size)
-        tokens = torch.stack([_tokens(_pooled(features, grid)) for features in maps], dim=1)  # (B, teachers, N, C)
-        keys = (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)  # (B, teachers * N, width)
+        tokens, keys = self._tokens_and_keys(maps)
         values = self.value(tokens).flatten(1, 2)  # (B, teachers * N, width)
         query_size = _query_size(tuple(size))
         queries = self.query(_tokens(_pooled(maps[0], query_size)))  # (B, M, width)
@@ -84,6 +80,33 @@ class CrossAttentionFusion(nn.Module):
         if query_size == tuple(size):
             return found
         return F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+
+    def shares(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+        """How much of its attention each of the target's tokens gives to each teacher, (B, teachers, *query_size).
+
+        The softmax that :meth:`attend` uses, of the same ``maps`` and ``weights`` as for :meth:`forward`, summed over a
+        teacher's keys and averaged over heads; a token's shares sum to 1.
+        """
+        maps = self._prepared(maps, weights)
+        query_size = _query_size(tuple(maps[0].shape[2:]))
+        queries = self._split(self.query(_tokens(_pooled(maps[0], query_size))))  # (B, heads, M, width / heads)
+        keys = self._split(self._tokens_and_keys(maps)[1])  # (B, heads, teachers * N, width / heads)
+        attention = torch.softmax(queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5, dim=3)
+        by_teacher = attention.unflatten(3, (len(maps), -1)).sum(4).mean(1)  # (B, M, teachers)
+        return by_teacher.transpose(1, 2).unflatten(2, query_size)
+
+    def _prepared(self, maps: Sequence[Tensor], weights: Tensor | None) -> list[Tensor]:
+        """The maps at one width, normalised and weighted, (B, C, *S) each."""
+        maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
+        if weights is not None:
+            maps = [features * weight for features, weight in zip(maps, weights.to(maps[0].dtype), strict=True)]
+        return maps
+
+    def _tokens_and_keys(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """All teachers' pooled tokens, (B, teachers, N, C), and their keys, (B, teachers * N, width)."""
+        grid = tuple(min(length, self.key_grid) for length in maps[0].shape[2:])
+        tokens = torch.stack([_tokens(_pooled(features, grid)) for features in maps], dim=1)
+        return tokens, (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, width) -> (B, heads, N, width / heads)."""
@@ -158,8 +181,7 @@ class JointEncoder(Encoder):
         channel, which tells nothing about where or in which image (give it batches, not single images). It serves to
         check that the sources are listened to.
         """
-        with torch.no_grad():
-            by_teacher: list[list[Tensor]] = [teacher(x) for teacher in self.teachers]
+        by_teacher = self._maps_of_teachers(x)
         if silence_sources:
             by_teacher = [by_teacher[0], *([_silenced(features) for features in maps] for maps in by_teacher[1:])]
         by_level = [list(maps) for maps in zip(*by_teacher, strict=True)]
@@ -167,6 +189,16 @@ class JointEncoder(Encoder):
             self.fusions[str(level)](maps, self.weights) if str(level) in self.fusions else maps[0]
             for level, maps in enumerate(by_level)
         ]
+
+    def attention_shares(self, x: Tensor) -> dict[int, Tensor]:
+        """By fused level, each teacher's share of the cross-attention: :meth:`CrossAttentionFusion.shares`."""
+        by_level = list(zip(*self._maps_of_teachers(x), strict=True))
+        return {int(level): self.fusions[level].shares(by_level[int(level)], self.weights) for level in self.fusions}
+
+    def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
+        """Each teacher's maps, one a level."""
+        with torch.no_grad():
+            return [teacher(x) for teacher in self.teachers]
 
 
 def _fused_levels(levels: int, fuse: Fuse) -> range:
