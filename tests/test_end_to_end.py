@@ -21,7 +21,7 @@ from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
-from mdkd_auto.report.figures import overlay_path
+from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.tables import COLUMNS, Table
 from mdkd_auto.settings import Settings
 
@@ -77,8 +77,12 @@ def test_table_has_four_columns_for_three_targets(trained: Trained) -> None:
         assert set(row.checks) == {"joint teacher", "student"}
     assert "| target | multi-head | data-set-specific | joint teacher | student |" in table.markdown
     assert table.path.with_suffix(".csv").is_file()
-    with Picture.open(overlay_path(table.path)) as picture:
-        assert picture.format == "PNG"
+    drawn = figures_folder(table.path)
+    for row in table.rows:
+        for name in DRAWINGS:
+            with Picture.open(drawn / f"{row.target}_{name}.png") as picture:
+                assert picture.format == "PNG"
+    assert set(read_json(drawn / "figures.json")) == {A, B, C}
 
 
 def test_a_run_folder_holds_the_whole_run(trained: Trained) -> None:

@@ -192,8 +192,13 @@ class JointEncoder(Encoder):
 
     def attention_shares(self, x: Tensor) -> dict[int, Tensor]:
         """By fused level, each teacher's share of the cross-attention: :meth:`CrossAttentionFusion.shares`."""
-        by_level = list(zip(*self._maps_of_teachers(x), strict=True))
-        return {int(level): self.fusions[level].shares(by_level[int(level)], self.weights) for level in self.fusions}
+        shares = {}
+        for level, maps in enumerate(zip(*self._maps_of_teachers(x), strict=True)):
+            if str(level) in self.fusions:
+                fusion = self.fusions[str(level)]
+                assert isinstance(fusion, CrossAttentionFusion)
+                shares[level] = fusion.shares(maps, self.weights)
+        return shares
 
     def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
         """Each teacher's maps, one a level."""

@@ -107,9 +107,15 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
     _draw(path, row, view, maps, listening)
     return {
         "case": name,
-        "preference": {column: [preference(level, patch.truth) for level in levels] for column, levels in maps.items()},
-        "teachers": listening.teachers if listening is not None else (),
-        "share_by_level": listening.by_level if listening is not None else {},
+        "lesion_against_mean_by_level": {
+            column: [preference(level, patch.truth) for level in levels] for column, levels in maps.items()
+        },
+        "teacher_shares": []
+        if listening is None
+        else [
+            {"level": level + 1, **dict(zip(listening.teachers, shares, strict=True))}
+            for level, shares in listening.by_level.items()
+        ],
     }
 
 
@@ -126,8 +132,8 @@ def listening_of(shares: dict[int, Tensor], teachers: tuple[str, ...]) -> Listen
 def _draw(path: Path, row: Row, view: View, maps: dict[str, list[Tensor]], listening: Listening | None) -> None:
     columns = len(maps) + 1
     figure = Figure(figsize=(2.9 * columns, 6.9 if listening is None else 10.6), layout="constrained")
-    parts = figure.subfigures(1 if listening is None else 2, 1, height_ratios=[2, 1][: 1 if listening is None else 2],
-                              squeeze=False)[:, 0]  # fmt: skip
+    heights = [2.0] if listening is None else [2.0, 1.0]
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     _draw_levels(parts[0], view, maps)
     if listening is not None:
         _draw_listening(parts[1], view, listening)
@@ -139,13 +145,14 @@ def _draw_levels(figure: SubFigure, view: View, maps: dict[str, list[Tensor]]) -
     """A line for the bottleneck and one for a shallower level, a panel a model, with one colour scale a line."""
     panels = figure.subplots(2, len(maps) + 1, squeeze=False)
     depth = len(next(iter(maps.values())))
-    for line, level in zip(panels, (depth - 1, max(0, depth - 1 - SHALLOWER)), strict=True):
-        slices = {column: _slice_of(enlarged(levels[level], view.volume.shape), view) for column, levels in maps.items()}
+    for number, level in enumerate((depth - 1, max(0, depth - 1 - SHALLOWER))):
+        line = panels[number]
+        slices = {name: _slice_of(enlarged(levels[level], view.volume.shape), view) for name, levels in maps.items()}
         highest = max(float(np.percentile(values, 99.5)) for values in slices.values())
         show_image(line[0], view.image[:: view.upright])
         word = "bottleneck" if level == depth - 1 else f"level {level + 1} of {depth}"
-        line[0].set_title(f"image, for the {word}" if line is panels[0] else "image and truth", fontsize=9)
-        if line is panels[1]:
+        line[0].set_title("image and truth" if number else "image", fontsize=9)
+        if number:
             outline(line[0], view.truth[:: view.upright], TRUTH_COLOUR, 1.5)
         for axes, (column, values) in zip(line[1:], slices.items(), strict=True):
             ratio = preference(maps[column][level], view.volume)
@@ -169,9 +176,10 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
     below = np.zeros(len(levels))
     for number, name in enumerate(listening.teachers):
         shares = np.array([listening.by_level[level][number] for level in levels])
-        bars.bar([str(level + 1) for level in levels], shares, bottom=below, label=name, edgecolor="white",
+        bars.bar(levels, shares, bottom=below, label=name, edgecolor="white",
                  color=SHARE_COLOURS[number % len(SHARE_COLOURS)])  # fmt: skip
         below += shares
+    bars.set_xticks(levels, [str(level + 1) for level in levels])
     bars.set_title("cross-attention, share of each teacher", fontsize=9)
     bars.set_xlabel("level, the bottleneck last", fontsize=8)
     bars.tick_params(labelsize=8)

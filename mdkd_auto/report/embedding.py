@@ -8,9 +8,9 @@ Each model has its own picture, since two models' features have no common axes. 
 number above: how often a voxel's nearest neighbours in other patients are of its class, measured on the features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.evaluate import TEST
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.model import Model
@@ -28,7 +29,9 @@ from mdkd_auto.report.patches import Patch, read_stored, tiles
 from mdkd_auto.report.tables import Row
 
 MODELS = ("data-set-specific", "student")
+MOST_REPLICATES = 5  # whose numbers are averaged; the picture is the first's
 MOST_POINTS = 1000  # of each class
+FEWEST_PATCHES = 4
 FEWEST_POINTS = 10  # of each class: fewer show nothing
 MOST_VOXELS = {2: 1 << 21, 3: 1 << 23}  # of all patches together, by axes of a patch: seconds on a CPU
 HALF = 0.5
@@ -39,7 +42,10 @@ SEED = 0
 COLOURS = {"background": "#0072b2", "foreground": "#d55e00"}  # Okabe and Ito 2008: apart for colour-blind eyes
 
 Features = NDArray[np.float32]  # (voxels, channels)
+Name = tuple[str, int]  # a model: column, replicate
 Labels = NDArray[np.bool_]  # (voxels,): foreground
+
+Item = TypeVar("Item")
 
 
 class Voxels(NamedTuple):
@@ -47,13 +53,13 @@ class Voxels(NamedTuple):
 
     foreground: Labels
     patients: NDArray[np.int64]  # (voxels,): number of the patient
-    features: dict[str, Features]  # by model
+    features: dict[Name, Features]
     rule: str  # what counts as foreground, in words
 
 
 def draw_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str, object]:
     """A panel a model; returns the numbers. Raises MdkdError for too few voxels, or where a run or case is gone."""
-    models = {column: column_model(experiment, row, column) for column in MODELS if column in row.folders}
+    models = _models(experiment, row)
     patients = {case.case_id: case.patient_id for case in experiment.datasets[row.target].cases}
     voxels = sample_voxels(models, _patches(experiment, row), patients)
     number = int(voxels.foreground.sum())
@@ -62,28 +68,45 @@ def draw_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
             f"{row.target}: only {number} foreground and as many background voxels at the bottleneck; a picture needs "
             f"{FEWEST_POINTS} of each"
         )
-    scores = {
-        name: neighbour_accuracy(features, voxels.foreground, voxels.patients)
-        for name, features in voxels.features.items()
-    }
+    scores: dict[str, list[float]] = {column: [] for column, _ in models}
+    for (column, _), features in voxels.features.items():
+        score = neighbour_accuracy(features, voxels.foreground, voxels.patients)
+        scores[column] += [score] if score is not None else []
     people = len(np.unique(voxels.patients))
-    figure = Figure(figsize=(4.6 * len(models), 5.4), layout="constrained")
-    panels = figure.subplots(1, len(models), squeeze=False)[0]
-    for axes, (name, features) in zip(panels, voxels.features.items(), strict=True):
-        score = scores[name]
-        shown = f"{score:.2f}" if score is not None else "none, one patient"
-        _draw_points(axes, tsne(features), voxels.foreground)
-        axes.set_title(f"{name}\nneighbours' balanced accuracy: {shown}", fontsize=11)
+    figure = Figure(figsize=(4.6 * len(scores), 5.4), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, column in zip(panels, scores, strict=True):
+        _draw_points(axes, tsne(voxels.features[column, 0]), voxels.foreground)
+        axes.set_title(f"{column}\nneighbours' balanced accuracy: {_score_text(scores[column])}", fontsize=11)
     panels[0].legend(fontsize=9, markerscale=2.5)
     figure.suptitle(f"{row.target}: bottleneck voxels by t-SNE", fontsize=11)
     figure.supxlabel(
         f"{number} + {number} voxels, {row.part} cases of {people} {'patients' if people > 1 else 'patient'}; "
-        f"foreground: truth fills {voxels.rule}.\nAccuracy of {NEIGHBOURS} nearest neighbours in other patients, by all "
-        "features, not by the picture; chance is 0.50.", fontsize=8,
-    )  # fmt: skip
+        f"foreground: truth fills {voxels.rule}.\nAccuracy of {NEIGHBOURS} nearest neighbours in other patients, "
+        "by all features, not by the picture; chance is 0.50.",
+        fontsize=8,
+    )
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
     return {"voxels_of_each_class": number, "patients": people, "foreground_rule": voxels.rule,
             "neighbours": NEIGHBOURS, "balanced_accuracy": scores}  # fmt: skip
+
+
+def _models(experiment: Experiment, row: Row) -> dict[Name, Model]:
+    """By column and replicate. On validation cases the first alone: another fold's model was trained on them."""
+    return {
+        (column, replicate): column_model(experiment, row, column, replicate)
+        for column in MODELS
+        for replicate in range(len(row.folders.get(column, ())))
+        if replicate == 0 or (row.part == TEST and replicate < MOST_REPLICATES)
+    }
+
+
+def _score_text(scores: Sequence[float]) -> str:
+    """0.81, or 0.81 ± 0.02 (3 runs)."""
+    if not scores:
+        return "none, one patient"
+    mean = f"{np.mean(scores):.2f}"
+    return mean if len(scores) == 1 else f"{mean} ± {np.std(scores, ddof=1):.2f} ({len(scores)} runs)"
 
 
 # --- which voxels ---------------------------------------------------------------------------------------------------
@@ -92,23 +115,30 @@ def draw_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
 def _patches(experiment: Experiment, row: Row) -> list[Patch]:
     """Patches that hold truth, of the cases that the table scores, evenly from all; limited by their voxels."""
     size = experiment.plan.configuration(experiment.configuration).patch_size
-    names = [case.case_id for case in next(iter(row.summaries["student"])).metric_per_case]
-    share = max(1, MOST_VOXELS[len(size)] // int(np.prod(size)) // max(1, len(names)))  # patches of a case
-    chosen = []
+    most = max(FEWEST_PATCHES, MOST_VOXELS[len(size)] // int(np.prod(size)))
+    cases = next(iter(row.summaries.values()))[0].metric_per_case
+    scored = [case.case_id for case in cases if any(one.dice is not None for one in case.metrics.values())]
+    names = evenly(scored, most)
+    chosen: list[Patch] = []
     for name in names:
         with_truth = [patch for patch in tiles(read_stored(experiment, row.target, name), size) if patch.truth.any()]
-        places = np.unique(np.linspace(0, len(with_truth) - 1, min(share, len(with_truth))).round().astype(int))
-        chosen += [with_truth[place] for place in places]
+        chosen += evenly(with_truth, max(1, most // len(names)))
     return chosen
 
 
-def sample_voxels(models: dict[str, Model], patches: Sequence[Patch], patients: dict[str, str]) -> Voxels:
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly from first to last."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[place] for place in places]
+
+
+def sample_voxels(models: dict[Name, Model], patches: Sequence[Patch], patients: dict[str, str]) -> Voxels:
     """As many foreground as background voxels, at most 1000 of each, drawn with a fixed seed; the same in every model.
 
     All come from patches that hold truth, so the background is what lies around lesions. ``patients``: of the cases.
     """
     numbers = {name: number for number, name in enumerate(dict.fromkeys(patients[patch.case_id] for patch in patches))}
-    features: dict[str, list[Features]] = {name: [] for name in models}
+    features: dict[Name, list[Features]] = {name: [] for name in models}
     shares, counted, people = [np.zeros(0, np.float32)], [np.zeros(0, bool)], [np.zeros(0, np.int64)]
     for patch in patches:
         maps = {name: _bottleneck(model, patch) for name, model in models.items()}
@@ -140,10 +170,9 @@ def _bottleneck(model: Model, patch: Patch) -> NDArray[np.float32]:
 
 def block_shares(mask: NDArray[np.bool_], size: Sequence[int]) -> NDArray[np.float32]:
     """The share of a mask in the block of each voxel of a map of ``size`` that covers the same image."""
-    pool = F.adaptive_avg_pool2d if mask.ndim == 2 else F.adaptive_avg_pool3d
-    shares = pool(torch.from_numpy(mask.astype(np.float32))[None], tuple(size))[0]  # type: ignore[operator]
-    result: NDArray[np.float32] = shares.numpy()
-    return result
+    pool: Callable[..., torch.Tensor] = F.adaptive_avg_pool2d if mask.ndim == 2 else F.adaptive_avg_pool3d
+    shares: NDArray[np.float32] = pool(torch.from_numpy(mask.astype(np.float32))[None], tuple(size))[0].numpy()
+    return shares
 
 
 def label_blocks(
@@ -201,9 +230,10 @@ def _draw_points(axes: Axes, places: NDArray[np.float64], foreground: Labels) ->
     order = np.random.default_rng(SEED).permutation(len(places))
     names = np.where(foreground, "foreground", "background")
     colours = np.array([COLOURS[name] for name in names])
-    axes.scatter(*places[order].T, s=6, c=colours[order], alpha=0.7, linewidths=0)
+    size = 6 if len(places) > MOST_POINTS else 14
+    axes.scatter(places[order, 0], places[order, 1], s=size, c=colours[order], alpha=0.7, linewidths=0)
     for name, colour in COLOURS.items():
-        axes.scatter([], [], s=6, c=colour, label=name)
+        axes.scatter([], [], s=14, c=colour, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")

@@ -18,6 +18,8 @@ COMPARED = ("data-set-specific", "joint teacher", "student")
 COLOURS = {"data-set-specific": "#000000", "joint teacher": "#e69f00", "student": "#0072b2"}  # Okabe and Ito 2008
 STYLES = {"data-set-specific": "--", "joint teacher": "-.", "student": "-"}
 
+_MARGIN = 0.03  # of the score's axis
+
 Line = NDArray[np.float64]  # (2, epochs): updates, scores
 
 
@@ -37,7 +39,9 @@ def draw_learning(path: Path, experiment: Experiment, row: Row) -> None:
         raise MdkdError(f"{row.target}: none of its runs has a progress.csv with an epoch in it")
     axes.set_xlabel("updates")
     axes.set_ylabel("validation score (DSC of patches)")
-    axes.set_ylim(0, 1)
+    shown = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    axes.set_ylim(max(0.0, shown.min() - _MARGIN), min(1.0, shown.max() + _MARGIN))
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend()
     axes.set_title(row.target.replace("$", r"\$"))

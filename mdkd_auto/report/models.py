@@ -11,9 +11,9 @@ from mdkd_auto.training.fit import find_device
 from mdkd_auto.training.objectives import MultiHeadModel
 
 
-def column_model(experiment: Experiment, row: Row, column: str) -> Model:
-    """The best weights of a column's first replicate, in evaluation mode. Raises MdkdError where they are gone."""
-    folder = experiment.root.results / row.folders[column][0]
+def column_model(experiment: Experiment, row: Row, column: str, replicate: int = 0) -> Model:
+    """The best weights of a column's replicate, in evaluation mode. Raises MdkdError where they are gone."""
+    folder = experiment.root.results / row.folders[column][replicate]
     model = load_model(folder, read_run(folder))
     if isinstance(model, MultiHeadModel):
         model = model.of(row.target)

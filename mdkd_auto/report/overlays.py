@@ -25,7 +25,7 @@ TRUTH_COLOUR, PREDICTION_COLOUR = "#00d98b", "#ff1744"  # green and red of diffe
 _MARGIN = 0.35  # of the lesion's extent, shown around it where the image is large
 _SMALLEST_VIEW = 48  # voxels
 PLANAR = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # stored top row first
-_PANEL_INCHES = 2.6
+_PANEL_INCHES, _TITLE_INCHES = 2.6, 0.5
 
 
 class Slice(NamedTuple):
@@ -44,11 +44,11 @@ def draw_overlays(path: Path, experiment: Experiment, row: Row) -> None:
     chosen = chosen_cases(row.summaries[judge][0])
     if not chosen:
         raise MdkdError(f"{row.target}: no {row.part} case has a DSC")
-    size = (_PANEL_INCHES * (len(columns) + 1), 0.7 + (_PANEL_INCHES + 0.45) * len(chosen))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(chosen), len(columns) + 1, squeeze=False)
-    for line, (word, name) in zip(panels, chosen.items(), strict=True):
-        shown = _read_slice(experiment, row, name, columns)
+    slices = [_read_slice(experiment, row, name, columns) for name in chosen.values()]
+    heights = [_PANEL_INCHES * one.aspect * one.image.shape[0] / one.image.shape[1] + _TITLE_INCHES for one in slices]
+    figure = Figure(figsize=(_PANEL_INCHES * (len(columns) + 1), 0.8 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(chosen), len(columns) + 1, squeeze=False, height_ratios=heights)
+    for line, shown, (word, name) in zip(panels, slices, chosen.items(), strict=True):
         _draw_panel(line[0], shown, None, f"{word} {row.part} case\n{_short(name)}")
         for axes, column in zip(line[1:], columns, strict=True):
             _draw_panel(axes, shown, column, f"{column}\n{_dice(row.summaries[column][0], name)}")
@@ -66,8 +66,10 @@ def chosen_cases(summary: Summary) -> dict[str, str]:
     """
     scored = sorted((dice, case.case_id) for case in summary.metric_per_case if (dice := _mean_dice(case)) is not None)
     names = [name for _, name in scored]
-    if len(names) < 2:
-        return {"only": name for name in names}
+    if not names:
+        return {}
+    if len(names) == 1:
+        return {"only": names[0]}
     middle = {"median": names[len(names) // 2]} if len(names) > 2 else {}
     return {"worst": names[0], **middle, "best": names[-1]}
 
@@ -130,7 +132,7 @@ def view_of(mask: Bools) -> tuple[slice, slice]:
         if not len(found):
             view.append(slice(0, size))
             continue
-        extent = max((found[-1] - found[0]) * (1 + 2 * _MARGIN), size / 2, min(_SMALLEST_VIEW, size))
+        extent = min(size, max((found[-1] - found[0]) * (1 + 2 * _MARGIN), size / 2, _SMALLEST_VIEW))
         start = int(max(0, min((found[0] + found[-1]) / 2 - extent / 2, size - extent)))
         view.append(slice(start, int(start + extent)))
     return view[0], view[1]

@@ -54,9 +54,7 @@ def draw_curves(
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
-def schedule_lines(
-    schedules: Schedules, last_epoch: int, of_epochs: int
-) -> dict[str, tuple[list[float], list[float]]]:
+def schedule_lines(schedules: Schedules, last_epoch: int, of_epochs: int) -> dict[str, tuple[list[float], list[float]]]:
     """Each schedule's line: epochs from 0 to the last that was trained, and its values there."""
     epochs = np.linspace(0, last_epoch, _POINTS).tolist()
     values = [schedules(epoch / of_epochs) for epoch in epochs]
