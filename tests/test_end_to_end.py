@@ -319,6 +319,8 @@ def test_volumes(planned: Root, copied: Callable[[Root], Root]) -> None:
     assert run.parent.name.endswith("__3d_fullres")
     (case,) = row.summaries["student"][0].metric_per_case
     assert nib.load(run / "test" / f"{case.case_id}.nii.gz").shape == (32, 32, 6)
+    assert (figures_folder(table.path) / f"{C}_overlays.png").is_file()
+    assert (figures_folder(table.path) / f"{C}_attention.png").is_file()
 
 
 # --- ablations ------------------------------------------------------------------------------------------------------
@@ -357,5 +359,6 @@ def test_a_tresunet_teaches_a_small_unet(planned: Root, copied: Callable[[Root],
     assert "JointTeacher-901__TResUNet-" in row.folders["joint teacher"][0]
     teachers = list((root.results / C).glob("Teacher__*"))
     assert len(teachers) == 2
+    assert (figures_folder(table.path) / f"{C}_attention.png").is_file()
     small = weights(root.results / row.folders["student"][0])
     assert max(value.size for value in small.values()) < 10_000
