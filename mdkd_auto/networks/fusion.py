@@ -191,14 +191,13 @@ class JointEncoder(Encoder):
         ]
 
     def attention_shares(self, x: Tensor) -> dict[int, Tensor]:
-        """By fused level, each teacher's share of the cross-attention: :meth:`CrossAttentionFusion.shares`."""
-        shares = {}
-        for level, maps in enumerate(zip(*self._maps_of_teachers(x), strict=True)):
-            if str(level) in self.fusions:
-                fusion = self.fusions[str(level)]
-                assert isinstance(fusion, CrossAttentionFusion)
-                shares[level] = fusion.shares(maps, self.weights)
-        return shares
+        """By level that has a cross-attention, each teacher's share: :meth:`CrossAttentionFusion.shares`."""
+        by_level = list(zip(*self._maps_of_teachers(x), strict=True))
+        return {
+            int(level): fusion.shares(by_level[int(level)], self.weights)
+            for level, fusion in self.fusions.items()
+            if isinstance(fusion, CrossAttentionFusion) and fusion.key_grid > 0
+        }
 
     def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
         """Each teacher's maps, one a level."""

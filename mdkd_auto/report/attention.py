@@ -98,8 +98,7 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
         maps[column] = [attention_map(features)[0] for features in model.features(batch)]
         if isinstance(model.encoder, JointEncoder) and len(model.encoder.teachers) > 1:
             run = read_run(experiment.root.results / row.folders[column][0])
-            names = tuple(dataset[7:10] for dataset in run.job.datasets)
-            listening = listening_of(model.encoder.attention_shares(batch), names)
+            listening = listening_of(model.encoder.attention_shares(batch), run.job.datasets)
     flat = patch.image.ndim == 2
     upright = 1 if experiment.datasets[row.target].file_ending in PLANAR else -1
     view = View(name, patch.image if flat else patch.image[plane], patch.truth if flat else patch.truth[plane],
@@ -119,8 +118,11 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
     }
 
 
-def listening_of(shares: dict[int, Tensor], teachers: tuple[str, ...]) -> Listening:
-    """From the shares of each fused level, (1, teachers, *S)."""
+def listening_of(shares: dict[int, Tensor], datasets: tuple[str, ...]) -> Listening | None:
+    """From the shares of each level with a cross-attention, (1, teachers, *S); None where no level has one."""
+    if not shares:
+        return None
+    teachers = tuple(dataset[7:10] for dataset in datasets)
     level = max(shares)
     by_level = {number: one[0].flatten(1).mean(1).tolist() for number, one in sorted(shares.items())}
     return Listening(teachers, level, shares[level][0], by_level)

@@ -39,8 +39,11 @@ def test_maps_are_enlarged_to_the_patch() -> None:
 def test_listening() -> None:
     shares = {0: torch.tensor([0.2, 0.8])[None, :, None, None].expand(1, 2, 4, 4),
               2: torch.tensor([[[[1.0, 0.5]], [[0.0, 0.5]]]])}  # fmt: skip
-    found = listening_of(shares, ("011", "012"))
+    found = listening_of(shares, ("Dataset011_A", "Dataset012_B"))
+    assert found is not None
+    assert found.teachers == ("011", "012")
     assert found.level == 2
     assert found.by_level[2] == [0.75, 0.25]
     assert found.by_level[0] == pytest.approx([0.2, 0.8])
     assert found.maps.shape == (2, 1, 2)
+    assert listening_of({}, ("Dataset011_A",)) is None
