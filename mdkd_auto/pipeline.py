@@ -29,7 +29,7 @@ from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, pla
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, Plan
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
-from mdkd_auto.report.figures import draw_overlays, overlay_path
+from mdkd_auto.report.figures import draw_figures
 from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
@@ -193,8 +193,8 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
         run_jobs(one, jobs)
     table = permutation_table(replicates)
     if table is not None:
-        draw_overlays(overlay_path(table.path), experiment, table.rows)
-        logger.info("%s\ntable -> %s\npicture -> %s", table.markdown, table.path, overlay_path(table.path))
+        logger.info("%s\ntable -> %s", table.markdown, table.path)
+        draw_figures(experiment, table)
     return table
 
 
@@ -280,6 +280,7 @@ def tables(
         replicates = replicated(experiment, seeds, folds)
         table = permutation_table([(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicates])
         if table is not None:
+            draw_figures(experiment, table)
             written.append(table)
     if not written:
         raise TrainingError(f"{root.results}: no finished student has these settings; train, or give the same settings")

@@ -21,7 +21,7 @@ from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
-from mdkd_auto.report.figures import overlay_path
+from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.tables import COLUMNS, Table
 from mdkd_auto.settings import Settings
 
@@ -77,8 +77,12 @@ def test_table_has_four_columns_for_three_targets(trained: Trained) -> None:
         assert set(row.checks) == {"joint teacher", "student"}
     assert "| target | multi-head | data-set-specific | joint teacher | student |" in table.markdown
     assert table.path.with_suffix(".csv").is_file()
-    with Picture.open(overlay_path(table.path)) as picture:
-        assert picture.format == "PNG"
+    drawn = figures_folder(table.path)
+    for row in table.rows:
+        for name in DRAWINGS:
+            with Picture.open(drawn / f"{row.target}_{name}.png") as picture:
+                assert picture.format == "PNG"
+    assert set(read_json(drawn / "figures.json")) == {A, B, C}
 
 
 def test_a_run_folder_holds_the_whole_run(trained: Trained) -> None:
@@ -315,6 +319,8 @@ def test_volumes(planned: Root, copied: Callable[[Root], Root]) -> None:
     assert run.parent.name.endswith("__3d_fullres")
     (case,) = row.summaries["student"][0].metric_per_case
     assert nib.load(run / "test" / f"{case.case_id}.nii.gz").shape == (32, 32, 6)
+    assert (figures_folder(table.path) / f"{C}_overlays.png").is_file()
+    assert (figures_folder(table.path) / f"{C}_attention.png").is_file()
 
 
 # --- ablations ------------------------------------------------------------------------------------------------------
@@ -353,5 +359,6 @@ def test_a_tresunet_teaches_a_small_unet(planned: Root, copied: Callable[[Root],
     assert "JointTeacher-901__TResUNet-" in row.folders["joint teacher"][0]
     teachers = list((root.results / C).glob("Teacher__*"))
     assert len(teachers) == 2
+    assert (figures_folder(table.path) / f"{C}_attention.png").is_file()
     small = weights(root.results / row.folders["student"][0])
     assert max(value.size for value in small.values()) < 10_000

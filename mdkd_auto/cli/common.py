@@ -107,7 +107,7 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Plain("%(message)s"))
-    for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr"):
+    for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr", "openTSNE"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         with termination_interrupts():

@@ -49,6 +49,7 @@ class CrossAttentionFusion(nn.Module):
         super().__init__()
         widths = (channels,) * teachers if teacher_channels is None else teacher_channels
         self.adapters = nn.ModuleList(_adapter(width, channels, ndim) for width in widths)
+        self.channels = channels
         self.key_grid = KEY_GRID[ndim] if key_grid is None else key_grid
         self.heads = heads
         if self.key_grid > 0:
@@ -65,31 +66,63 @@ class CrossAttentionFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
         """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S). ``weights``: one a teacher."""
-        maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
-        if weights is not None:
-            maps = [features * weight for features, weight in zip(maps, weights.to(maps[0].dtype), strict=True)]
-        attended = [self.attend(maps)] if self.key_grid > 0 else []
-        concatenated = torch.cat([*attended, *maps], dim=1)  # (B, (teachers + 1) * C, *S)
-        fused: Tensor = self.block(self.reduce(concatenated))
+        joined = self._joined(maps, weights)  # (B, teachers * C, *S)
+        reduced = self.reduce(joined) if self.key_grid == 0 else self._reduced(self.attend(joined), joined)
+        fused: Tensor = self.block(reduced)
         return fused
 
-    def attend(self, maps: Sequence[Tensor]) -> Tensor:
-        """What the target's tokens find among all teachers' tokens, (B, C, *S) each -> (B, C, *S)."""
-        size = maps[0].shape[2:]
-        grid = tuple(min(length, self.key_grid) for length in size)
-        tokens = torch.stack([_tokens(_pooled(features, grid)) for features in maps], dim=1)  # (B, teachers, N, C)
-        keys = (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)  # (B, teachers * N, width)
+    def attend(self, joined: Tensor) -> Tensor:
+        """What the target's tokens find among all teachers', (B, teachers * C, *S) -> (B, C, *S) or coarser."""
+        query_size = _query_size(tuple(joined.shape[2:]))
+        tokens, keys = self._tokens_and_keys(joined)
         values = self.value(tokens).flatten(1, 2)  # (B, teachers * N, width)
-        query_size = _query_size(tuple(size))
-        queries = self.query(_tokens(_pooled(maps[0], query_size)))  # (B, M, width)
         attended = F.scaled_dot_product_attention(
-            self._split(queries), self._split(keys), self._split(values)
+            self._queries(joined, query_size), self._split(keys), self._split(values)
         )  # (B, heads, M, width / heads)
         found = self.output(attended.transpose(1, 2).flatten(2))  # (B, M, C)
-        found = found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
-        if query_size == tuple(size):
-            return found
-        return F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+        return found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
+
+    def shares(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+        """How much of its attention each of the target's tokens gives to each teacher, (B, teachers, *query_size).
+
+        The softmax that :meth:`attend` uses, of the same ``maps`` and ``weights`` as for :meth:`forward`, summed over a
+        teacher's keys and averaged over heads; a token's shares sum to 1.
+        """
+        joined = self._joined(maps, weights)
+        query_size = _query_size(tuple(joined.shape[2:]))
+        queries = self._queries(joined, query_size)
+        keys = self._split(self._tokens_and_keys(joined)[1])  # (B, heads, teachers * N, width / heads)
+        attention = torch.softmax(queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5, dim=3)
+        by_teacher = attention.unflatten(3, (len(maps), -1)).sum(4).mean(1)  # (B, M, teachers)
+        return by_teacher.transpose(1, 2).unflatten(2, query_size)
+
+    def _joined(self, maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
+        """All maps at one width, normalised and weighted, in one, (B, teachers * C, *S)."""
+        adapted = [adapter(features) for adapter, features in zip(self.adapters, maps, strict=True)]
+        return _normalised(adapted, weights)
+
+    def _tokens_and_keys(self, joined: Tensor) -> tuple[Tensor, Tensor]:
+        """All teachers' pooled tokens, (B, teachers, N, C), and their keys, (B, teachers * N, width)."""
+        grid = tuple(min(length, self.key_grid) for length in joined.shape[2:])
+        tokens = _tokens(_pooled(joined, grid)).unflatten(2, (-1, self.channels)).transpose(1, 2)
+        return tokens, (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)
+
+    def _queries(self, joined: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Of the target's tokens at ``size``, (B, heads, M, width / heads)."""
+        return self._split(self.query(_tokens(_pooled(joined[:, : self.channels], size))))
+
+    def _reduced(self, attended: Tensor, joined: Tensor) -> Tensor:
+        """``reduce`` of both, concatenated, -> (B, C, *S), without the detours.
+
+        The attended map is resized after its part of the 1x1 convolution, which is the same for any linear resizing;
+        and the teachers' maps, the bulk of it, are frozen: no gradient is computed for them.
+        """
+        size = joined.shape[2:]
+        convolve = F.conv2d if len(size) == 2 else F.conv3d
+        found = convolve(attended, self.reduce.weight[:, : self.channels], self.reduce.bias)
+        if found.shape[2:] != size:
+            found = F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+        return convolve(joined, self.reduce.weight[:, self.channels :]).add_(found)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, width) -> (B, heads, N, width / heads)."""
@@ -166,8 +199,7 @@ class JointEncoder(Encoder):
         channel, which tells nothing about where or in which image (give it batches, not single images). It serves to
         check that the sources are listened to.
         """
-        with torch.no_grad():
-            by_teacher: list[list[Tensor]] = [teacher(x) for teacher in self.teachers]
+        by_teacher = self._maps_of_teachers(x)
         if silence_sources:
             by_teacher = [by_teacher[0], *([_silenced(features) for features in maps] for maps in by_teacher[1:])]
         by_level = [list(maps) for maps in zip(*by_teacher, strict=True)]
@@ -175,6 +207,20 @@ class JointEncoder(Encoder):
             self.fusions[str(level)](maps, self.weights) if str(level) in self.fusions else maps[0]
             for level, maps in enumerate(by_level)
         ]
+
+    def attention_shares(self, x: Tensor) -> dict[int, Tensor]:
+        """By level that has a cross-attention, each teacher's share: :meth:`CrossAttentionFusion.shares`."""
+        by_level = list(zip(*self._maps_of_teachers(x), strict=True))
+        return {
+            int(level): fusion.shares(by_level[int(level)], self.weights)
+            for level, fusion in self.fusions.items()
+            if isinstance(fusion, CrossAttentionFusion) and fusion.key_grid > 0
+        }
+
+    def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
+        """Each teacher's maps, one a level."""
+        with torch.no_grad():
+            return [teacher(x) for teacher in self.teachers]
 
 
 def _fused_levels(levels: int, fuse: Fuse) -> range:
@@ -200,9 +246,15 @@ def _adapter(width: int, wanted: int, ndim: int) -> nn.Module:
     return nn.Identity() if width == wanted else CONVOLUTION[ndim](width, wanted, 1)
 
 
-def _normalised(features: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over channels and voxels of each image, (B, C, *S) -> (B, C, *S); precision kept."""
-    return F.group_norm(features, num_groups=1).to(features.dtype)
+def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
+    """All maps (B, C, *S) in one, (B, teachers * C, *S), in their own precision.
+
+    Each has mean 0 and, over channels and voxels of an image, its weight (or 1) as deviation.
+    """
+    joined = torch.cat(list(maps), dim=1)
+    if weights is not None:
+        weights = weights.to(joined.dtype).repeat_interleave(maps[0].shape[1])  # (teachers * C,)
+    return F.group_norm(joined, len(maps), weights).to(joined.dtype)
 
 
 def _silenced(features: Tensor) -> Tensor:

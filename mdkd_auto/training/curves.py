@@ -2,13 +2,19 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mdkd_auto.files import write_atomically, write_text
 
 _NOT_TERMS = {"epoch", "validation_loss", "validation_score", "learning_rate", "seconds"}
+_POINTS = 200  # of a schedule's line
+
+Schedules = Callable[[float], dict[str, float]]  # fraction of updates done -> name -> value
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -21,19 +27,20 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
     write_text(path, text.getvalue())
 
 
-def draw_curves(path: Path, history: list[dict[str, float]], title: str) -> None:
-    """Loss terms, validation score and learning rate over epochs, as PNG."""
+def draw_curves(
+    path: Path, history: list[dict[str, float]], title: str, schedules: Schedules | None = None, of_epochs: int = 0
+) -> None:
+    """Loss terms, validation score, learning rate and schedules over epochs, as PNG.
+
+    ``schedules`` are those of a run of ``of_epochs`` epochs; they are drawn as far as it went.
+    """
     if not history:
         return
-    figure = Figure(figsize=(8, 9), layout="constrained")
-    losses, scores, rates = figure.subplots(3, 1, sharex=True)
+    lines = schedule_lines(schedules, int(history[-1]["epoch"]), of_epochs) if schedules is not None else {}
     epochs = [row["epoch"] for row in history]
-    terms = dict.fromkeys(name for row in history for name in row if name not in _NOT_TERMS)
-    for name in terms:
-        losses.plot(epochs, [row.get(name, float("nan")) for row in history], label=name)
-    losses.plot(epochs, [row["validation_loss"] for row in history], "k--", label="validation")
-    losses.set_ylabel("loss")
-    losses.legend(fontsize="small")
+    figure = Figure(figsize=(8, 11.5 if lines else 9), layout="constrained")
+    losses, scores, rates, *last = figure.subplots(4 if lines else 3, 1, sharex=True)
+    _draw_losses(losses, epochs, history)
     losses.set_title(title.replace("$", r"\$"))
     scores.plot(epochs, [row["validation_score"] for row in history])
     scores.set_ylabel("validation score (patches)")
@@ -41,5 +48,31 @@ def draw_curves(path: Path, history: list[dict[str, float]], title: str) -> None
     rates.plot(epochs, [row["learning_rate"] for row in history])
     rates.set_yscale("log")
     rates.set_ylabel("learning rate")
-    rates.set_xlabel("epoch")
+    for axes in last:
+        _draw_schedules(axes, lines)
+    (rates, *last)[-1].set_xlabel("epoch")
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=100))
+
+
+def schedule_lines(schedules: Schedules, last_epoch: int, of_epochs: int) -> dict[str, tuple[list[float], list[float]]]:
+    """Each schedule's line: epochs from 0 to the last that was trained, and its values there."""
+    epochs = np.linspace(0, last_epoch, _POINTS).tolist()
+    values = [schedules(epoch / of_epochs) for epoch in epochs]
+    return {name: (epochs, [value[name] for value in values]) for name in values[0]}
+
+
+def _draw_losses(axes: Axes, epochs: list[float], history: list[dict[str, float]]) -> None:
+    terms = dict.fromkeys(name for row in history for name in row if name not in _NOT_TERMS)
+    for name in terms:
+        axes.plot(epochs, [row.get(name, float("nan")) for row in history], label=name)
+    axes.plot(epochs, [row["validation_loss"] for row in history], "k--", label="validation")
+    axes.set_ylabel("loss")
+    axes.legend(fontsize="small")
+
+
+def _draw_schedules(axes: Axes, lines: dict[str, tuple[list[float], list[float]]]) -> None:
+    for (name, (epochs, values)), style in zip(lines.items(), ("-", "--", ":", "-."), strict=False):
+        axes.plot(epochs, values, style, label=name)
+    axes.set_ylabel("schedules")
+    axes.set_ylim(-0.05, 1.05 * max(1.0, *(max(values) for _, values in lines.values())))
+    axes.legend(fontsize="small")

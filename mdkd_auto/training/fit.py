@@ -102,7 +102,7 @@ def _fit(
     with progress(title) as advance, deferred_interrupts() as stop:
         loop.run(lambda note: advance(state.update, loop.total, note), stop)
     save_weights(folder / FINAL, objective.model)
-    draw_curves(folder / "progress.png", state.history, title)
+    draw_curves(folder / "progress.png", state.history, title, objective.schedules, settings.epochs)
     return state
 
 

@@ -56,6 +56,9 @@ class Objective(Protocol):
         ``progress`` is the fraction of updates done.
         """
 
+    def schedules(self, progress: float) -> dict[str, float]:
+        """What depends on the fraction of updates done, by name, for the picture of the run; {} where nothing does."""
+
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         """Task loss and score on a validation batch."""
 

@@ -39,6 +39,10 @@ class TeacherObjective:
         batch = batches[self.dataset]
         yield {"total": self.task.loss(self.model(batch.images), batch, self.dataset)}
 
+    def schedules(self, progress: float) -> dict[str, float]:
+        del progress
+        return {}
+
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model(batch.images)
         return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
@@ -88,6 +92,9 @@ class SourceTeacherObjective:
             terms["target"] = self.task.loss(self._of(self.target, output[count:]), target, self.target)
             total = total + self.target_label_weight * terms["target"]
         yield {"total": total, **terms}
+
+    def schedules(self, progress: float) -> dict[str, float]:
+        return {"lambda: gradient reversal": reversal_strength(progress)}
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self._of(dataset, self.model(batch.images))
@@ -163,6 +170,14 @@ class StudentObjective:
             terms["contrastive"] = contrastive
         yield terms
 
+    def schedules(self, progress: float) -> dict[str, float]:
+        """Eq. (9): w(e), with the joint teacher's reliability, and beta(e); eq. (11): tau."""
+        return {
+            "w(e): weight of distillation": self.reliability * curriculum(progress, self.settings),
+            "beta(e): weight of the contrastive loss": contrastive_weight(progress, self.settings),
+            "tau: temperature of the contrastive loss": temperature(progress, self.settings),
+        }
+
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model(batch.images)
         return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
@@ -224,6 +239,10 @@ class MultiHeadObjective:
         for dataset, batch in batches.items():
             loss = self.task.loss(self.model.of(dataset)(batch.images), batch, dataset)
             yield {"total": loss / len(batches), dataset: loss}
+
+    def schedules(self, progress: float) -> dict[str, float]:
+        del progress
+        return {}
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model.of(dataset)(batch.images)

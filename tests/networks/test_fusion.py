@@ -170,3 +170,38 @@ def test_without_attention_the_maps_are_concatenated_and_convolved() -> None:
     normalised = torch.cat([F.group_norm(one, 1) for one in maps], dim=1)
     torch.testing.assert_close(fusion(maps), fusion.block(fusion.reduce(normalised)))
     assert not [name for name, _ in fusion.named_parameters() if name.startswith(("query", "key", "value"))]
+
+
+@pytest.mark.parametrize("size", [(4, 6), (68, 64), (3, 4, 5)])
+def test_shares_are_those_of_the_attention(size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a teacher's number in the place of its values, the attention itself gives the shares."""
+    torch.manual_seed(0)
+    fusion = CrossAttentionFusion(8, teachers=3, ndim=len(size))
+    nn.init.normal_(fusion.teacher_embedding)  # so that teachers differ
+    maps, weights = [torch.randn(2, 8, *size) for _ in range(3)], torch.tensor([1.0, 0.5, 0.0])
+    seen = []
+    attention = F.scaled_dot_product_attention
+
+    def with_numbers(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        numbers = torch.eye(3).repeat_interleave(keys.shape[2] // 3, dim=0)  # (teachers * N, teachers)
+        seen.append(attention(queries, keys, numbers.expand(*keys.shape[:2], -1, -1)))
+        return attention(queries, keys, values)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", with_numbers)
+    fusion(maps, weights)
+    shares = fusion.shares(maps, weights)
+    torch.testing.assert_close(shares.flatten(2), seen[0].mean(1).transpose(1, 2))
+    torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
+    assert shares.std() > 0.01
+
+
+def test_a_joint_encoder_says_its_shares_by_level() -> None:
+    x = torch.randn(2, 1, 16, 16)
+    joint = joint_of(FLAT, WIDER)
+    shares = joint.attention_shares(x)
+    assert {level: one.shape for level, one in shares.items()} == {
+        0: (2, 2, 16, 16), 1: (2, 2, 8, 8), 2: (2, 2, 4, 4)
+    }  # fmt: skip
+    assert list(joint_of(FLAT, FLAT, fuse="bottleneck").attention_shares(x)) == [2]
+    for alone in joint_of(FLAT).attention_shares(x).values():
+        torch.testing.assert_close(alone, torch.ones_like(alone))

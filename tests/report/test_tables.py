@@ -3,12 +3,10 @@
 import csv
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image as Picture
 
 from mdkd_auto.experiments.evaluate import TEST, cases_of_part
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
@@ -19,7 +17,6 @@ from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
-from mdkd_auto.report.figures import draw_overlays, median_case, overlay_path
 from mdkd_auto.report.tables import COLUMNS, Layout, compare, permutation_table, verdict
 from mdkd_auto.settings import Settings
 
@@ -171,32 +168,6 @@ def test_only_shared_evaluable_cases_are_compared() -> None:
     compared = compare([ours], [theirs])
     assert (compared.pairs, compared.left_out) == (2, 1)
     assert compared.mean_difference == pytest.approx(0.25)
-
-
-def test_median_case() -> None:
-    assert median_case(summary({"a": 1.0, "b": 0.25, "c": 0.5, "d": None})) == "c"
-    assert median_case(summary({"a": None})) is None
-
-
-def test_picture(experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]], tmp_path: Path) -> None:
-    jobs = jobs_in(experiment)
-    for job in jobs:
-        if job.stage in ("student", "teacher", "multi_head"):
-            finish(experiment, job)
-    table = permutation_table([(experiment, jobs)])
-    assert table is not None
-    path = overlay_path(table.path)
-    assert path.name.startswith("overlays_2d_fold_0__")
-    draw_overlays(path, experiment, table.rows)
-    with Picture.open(path) as picture:
-        assert picture.format == "PNG"
-        width, height = picture.size
-        colours = np.asarray(picture.convert("RGB")).astype(int)
-    assert width > height  # three lines of an image and three columns
-    green = (colours[..., 1] > 150) & (colours[..., 0] < 60)
-    red = (colours[..., 0] > 200) & (colours[..., 1] < 60)
-    assert green.any()
-    assert red.any()
 
 
 def test_replicates_are_one_column(

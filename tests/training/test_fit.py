@@ -410,6 +410,9 @@ class MeanObjective:
     def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
         yield {"total": self.model(batches[TARGET].images.double()).square().mean()}
 
+    def schedules(self, progress: float) -> dict[str, float]:
+        return {}
+
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         loss = self.model(batch.images.double()).square().mean()
         return loss, Score(loss[None], torch.ones(1))

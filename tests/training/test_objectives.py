@@ -21,6 +21,7 @@ from mdkd_auto.training.objectives import (
     StudentObjective,
     TeacherObjective,
 )
+from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_v1.5"
 PLAN = ConfigurationPlan(
@@ -305,3 +306,14 @@ def test_a_head_never_learns_from_another_data_set() -> None:
     assert all(gradient.abs().sum() == 0 for gradient in gradients(terms["total"], model.of(SOURCE).head))
     assert any(gradient.abs().sum() > 0 for gradient in gradients(terms["total"], model.of(TARGET).head))
     assert model.of(TARGET).encoder is model.of(SOURCE).encoder
+
+
+def test_schedules_are_those_of_the_losses() -> None:
+    settings = Settings()
+    student = StudentObjective(Model(TASK.encoder(), TASK.head(1)), joint_teacher(), TASK, TARGET, settings, 0.5)
+    values = list(student.schedules(0.1).values())
+    assert values == [0.5 * curriculum(0.1, settings), contrastive_weight(0.1, settings), temperature(0.1, settings)]
+    model = Model(TASK.encoder(), TASK.head(3))
+    source = SourceTeacherObjective(model, Discriminator(4), TASK, SOURCE, TARGET, settings)
+    assert list(source.schedules(0.1).values()) == [reversal_strength(0.1)]
+    assert TeacherObjective(model, TASK, TARGET).schedules(0.1) == {}

@@ -1,0 +1,200 @@
+"""Attention maps: where the models of a target look, and to which teacher the joint teacher listens.
+
+Eq. (19): A = sum_c F_c^2, divided by its L2 norm (20). A says where a level's features are strong, not why. Each map
+comes with one number: the mean of A in the lesion against its mean over the patch; 1 is no preference.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.runs import read_run
+from mdkd_auto.files import write_atomically
+from mdkd_auto.networks.fusion import LINEAR, JointEncoder
+from mdkd_auto.report.models import batch_of_one, column_model
+from mdkd_auto.report.overlays import PLANAR, TRUTH_COLOUR, median_case, outline, show_image
+from mdkd_auto.report.patches import Bools, lesion_patch, read_stored
+from mdkd_auto.report.tables import Row
+
+MODELS = ("data-set-specific", "joint teacher", "student")
+SHALLOWER = 2  # levels above the bottleneck
+MOST_TEACHER_MAPS = 5  # drawn; the bars have all
+SHARE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
+SMALLEST = 1e-12  # a map of zeros stays one
+
+Values = NDArray[np.float32]
+
+
+class View(NamedTuple):
+    """The slice on which maps are shown."""
+
+    case_id: str
+    image: Values  # (y, x)
+    truth: Bools  # (y, x)
+    volume: Bools  # truth of the whole patch, S
+    plane: int  # of a volume
+    upright: int  # -1 where the last row is anterior
+
+
+class Listening(NamedTuple):
+    """To whom the joint teacher listens: each teacher's share of the cross-attention."""
+
+    teachers: tuple[str, ...]  # three digits of their data sets, the target's first
+    level: int  # the deepest fused one
+    maps: Tensor  # of that level, (teachers, *S)
+    by_level: dict[int, list[float]]  # mean over voxels, one a teacher
+
+
+def attention_map(features: Tensor) -> Tensor:
+    """Eq. (19), (20): the sum over channels of squares, divided by its L2 norm; (B, C, *S) -> (B, *S)."""
+    energy = features.float().square().sum(1)
+    norm = energy.flatten(1).norm(dim=1).clamp_min(SMALLEST)
+    return energy / norm.reshape(-1, *(1,) * (energy.ndim - 1))
+
+
+def preference(attention: Tensor, truth: Bools) -> float | None:
+    """The mean of an attention map (*S_map) in the truth (S) against its mean; None without truth or attention.
+
+    The map is enlarged to the truth's size first.
+    """
+    values = enlarged(attention, truth.shape)
+    mean = float(values.mean())
+    return float(values[truth].mean()) / mean if truth.any() and mean > 0 else None
+
+
+def enlarged(values: Tensor, size: tuple[int, ...]) -> Values:
+    """A map at the size of the patch, linearly."""
+    made = F.interpolate(values.float().cpu()[None, None], size=size, mode=LINEAR[len(size)], align_corners=False)
+    result: Values = made[0, 0].numpy()
+    return result
+
+
+@torch.no_grad()
+def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, object]:
+    """Attention maps of the target's median case, and shares of the teachers; returns the numbers.
+
+    Raises MdkdError where no case is scored, or a run or stored case is gone.
+    """
+    name = median_case(row.summaries["student"][0]) if "student" in row.summaries else None
+    if name is None:
+        raise MdkdError(f"{row.target}: no {row.part} case has a DSC")
+    case = read_stored(experiment, row.target, name)
+    patch, plane = lesion_patch(case, experiment.plan.configuration(experiment.configuration).patch_size)
+    image = torch.from_numpy(patch.image)
+    maps: dict[str, list[Tensor]] = {}
+    listening = None
+    for column in (column for column in MODELS if column in row.folders):
+        model = column_model(experiment, row, column)
+        batch = batch_of_one(image, model)
+        maps[column] = [attention_map(features)[0] for features in model.features(batch)]
+        if isinstance(model.encoder, JointEncoder) and len(model.encoder.teachers) > 1:
+            run = read_run(experiment.root.results / row.folders[column][0])
+            listening = listening_of(model.encoder.attention_shares(batch), run.job.datasets)
+    flat = patch.image.ndim == 2
+    upright = 1 if experiment.datasets[row.target].file_ending in PLANAR else -1
+    view = View(name, patch.image if flat else patch.image[plane], patch.truth if flat else patch.truth[plane],
+                patch.truth, plane, upright)  # fmt: skip
+    _draw(path, row, view, maps, listening)
+    return {
+        "case": name,
+        "lesion_against_mean_by_level": {
+            column: [preference(level, patch.truth) for level in levels] for column, levels in maps.items()
+        },
+        "teacher_shares": []
+        if listening is None
+        else [
+            {"level": level + 1, **dict(zip(listening.teachers, shares, strict=True))}
+            for level, shares in listening.by_level.items()
+        ],
+    }
+
+
+def listening_of(shares: dict[int, Tensor], datasets: tuple[str, ...]) -> Listening | None:
+    """From the shares of each level with a cross-attention, (1, teachers, *S); None where no level has one."""
+    if not shares:
+        return None
+    teachers = tuple(dataset[7:10] for dataset in datasets)
+    level = max(shares)
+    by_level = {number: one[0].flatten(1).mean(1).tolist() for number, one in sorted(shares.items())}
+    return Listening(teachers, level, shares[level][0], by_level)
+
+
+# --- the picture ----------------------------------------------------------------------------------------------------
+
+
+def _draw(path: Path, row: Row, view: View, maps: dict[str, list[Tensor]], listening: Listening | None) -> None:
+    columns = len(maps) + 1
+    figure = Figure(figsize=(2.9 * columns, 6.9 if listening is None else 10.6), layout="constrained")
+    heights = [2.0] if listening is None else [2.0, 1.0]
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    _draw_levels(parts[0], view, maps)
+    if listening is not None:
+        _draw_listening(parts[1], view, listening)
+    figure.suptitle(f"{row.target}: attention of the median {row.part} case, {view.case_id}", fontsize=11)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+
+
+def _draw_levels(figure: SubFigure, view: View, maps: dict[str, list[Tensor]]) -> None:
+    """A line for the bottleneck and one for a shallower level, a panel a model, with one colour scale a line."""
+    panels = figure.subplots(2, len(maps) + 1, squeeze=False)
+    depth = len(next(iter(maps.values())))
+    for number, level in enumerate((depth - 1, max(0, depth - 1 - SHALLOWER))):
+        line = panels[number]
+        slices = {name: _slice_of(enlarged(levels[level], view.volume.shape), view) for name, levels in maps.items()}
+        highest = max(float(np.percentile(values, 99.5)) for values in slices.values())
+        show_image(line[0], view.image[:: view.upright])
+        word = "bottleneck" if level == depth - 1 else f"level {level + 1} of {depth}"
+        line[0].set_title("image and truth" if number else "image", fontsize=9)
+        if number:
+            outline(line[0], view.truth[:: view.upright], TRUTH_COLOUR, 1.5)
+        for axes, (column, values) in zip(line[1:], slices.items(), strict=True):
+            ratio = preference(maps[column][level], view.volume)
+            said = f"in the lesion {ratio:.1f} x the mean" if ratio is not None else "no lesion"
+            axes.set_title(f"{column}, {word}\n{said}", fontsize=9)
+            _draw_map(axes, view, values, highest)
+
+
+def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None:
+    """For each teacher where the joint teacher listens to it, then the shares of all levels as bars."""
+    drawn = min(len(listening.teachers), MOST_TEACHER_MAPS)
+    *panels, bars = figure.subplots(1, drawn + 1, squeeze=False, width_ratios=[1.0] * drawn + [1.3])[0]
+    slices = [_slice_of(enlarged(values, view.volume.shape), view) for values in listening.maps[:drawn]]
+    highest = max(float(values.max()) for values in slices)
+    for number, (axes, values) in enumerate(zip(panels, slices, strict=True)):
+        name = f"{listening.teachers[number]}{', its own' if number == 0 else ''}"
+        share = 100 * listening.by_level[listening.level][number]
+        axes.set_title(f"listens to {name}\n{share:.0f} % at level {listening.level + 1}", fontsize=9)
+        _draw_map(axes, view, values, highest)
+    levels = list(listening.by_level)
+    below = np.zeros(len(levels))
+    for number, name in enumerate(listening.teachers):
+        shares = np.array([listening.by_level[level][number] for level in levels])
+        bars.bar(levels, shares, bottom=below, label=name, edgecolor="white",
+                 color=SHARE_COLOURS[number % len(SHARE_COLOURS)])  # fmt: skip
+        below += shares
+    bars.set_xticks(levels, [str(level + 1) for level in levels])
+    bars.set_title("cross-attention, share of each teacher", fontsize=9)
+    bars.set_xlabel("level, the bottleneck last", fontsize=8)
+    bars.tick_params(labelsize=8)
+    bars.set_ylim(0, 1)
+    bars.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def _slice_of(values: Values, view: View) -> Values:
+    return values if values.ndim == 2 else values[view.plane]
+
+
+def _draw_map(axes: Axes, view: View, values: Values, highest: float) -> None:
+    """A map in colours over the grey image."""
+    show_image(axes, view.image[:: view.upright])
+    axes.imshow(values[:: view.upright], cmap="inferno", vmin=0, vmax=max(highest, SMALLEST), alpha=0.6)
+    outline(axes, view.truth[:: view.upright], TRUTH_COLOUR, 1.0)

@@ -1,0 +1,69 @@
+"""Learning curves: the validation score of the models of a target over their updates."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.runs import read_run
+from mdkd_auto.files import write_atomically
+from mdkd_auto.report.tables import Row
+
+# Judged on the same fixed patches of the target. The multi-head model is judged on all its data sets.
+COMPARED = ("data-set-specific", "joint teacher", "student")
+COLOURS = {"data-set-specific": "#000000", "joint teacher": "#e69f00", "student": "#0072b2"}  # Okabe and Ito 2008
+STYLES = {"data-set-specific": "--", "joint teacher": "-.", "student": "-"}
+
+_MARGIN = 0.03  # of the score's axis
+
+Line = NDArray[np.float64]  # (2, epochs): updates, scores
+
+
+def draw_learning(path: Path, experiment: Experiment, row: Row) -> None:
+    """One picture of a target: replicates thin, their mean thick. Raises MdkdError where no run has a log."""
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for column in COMPARED:
+        runs = [experiment.root.results / folder for folder in row.folders.get(column, ())]
+        lines = [line for line in map(read_line, runs) if line is not None]
+        for line in lines if len(lines) > 1 else ():
+            axes.plot(line[0], line[1], STYLES[column], color=COLOURS[column], linewidth=0.7, alpha=0.5)
+        if lines:
+            label = column if len(lines) == 1 else f"{column}, mean of {len(lines)}"
+            axes.plot(*mean_line(lines), STYLES[column], color=COLOURS[column], linewidth=2.2, label=label)
+    if not axes.lines:
+        raise MdkdError(f"{row.target}: none of its runs has a progress.csv with an epoch in it")
+    axes.set_xlabel("updates")
+    axes.set_ylabel("validation score (DSC of patches)")
+    shown = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    axes.set_ylim(max(0.0, shown.min() - _MARGIN), min(1.0, shown.max() + _MARGIN))
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(row.target.replace("$", r"\$"))
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+
+
+def read_line(run: Path) -> Line | None:
+    """Updates and validation scores of a run; None where it has no log, or an empty one."""
+    path = run / "progress.csv"
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8", newline="") as file:
+        points = [(float(entry["epoch"]), float(entry["validation_score"])) for entry in csv.DictReader(file)]
+    if not points:
+        return None
+    line: Line = np.array(points).T
+    line[0] *= read_run(run).settings.iterations_per_epoch
+    return line
+
+
+def mean_line(lines: list[Line]) -> Line:
+    """The mean of replicates, as far as all of them go: one that stopped early would make it jump."""
+    length = min(line.shape[1] for line in lines)
+    mean: Line = np.mean([line[:, :length] for line in lines], axis=0)
+    return mean

@@ -1,0 +1,59 @@
+"""Which cases are shown, and what part of them."""
+
+import numpy as np
+import pytest
+
+from mdkd_auto.experiments.evaluate import TEST
+from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of
+from mdkd_auto.metrics.summary import Scores, score_masks
+from mdkd_auto.records import Case
+from mdkd_auto.report.overlays import chosen_cases, median_case, view_of
+
+
+def scores_of(dice: float | None) -> Scores:
+    """Of two squares of 4 x 4 pixels that overlap so much; None: both empty."""
+    truth, mask = np.zeros((12, 12), dtype=bool), np.zeros((12, 12), dtype=bool)
+    if dice is not None:
+        shift = round(4 * (1 - dice))
+        truth[4:8, 4:8] = True
+        mask[4:8, 4 + shift : 8 + shift] = True
+    return score_masks(mask, truth, (1.0, 1.0))
+
+
+def summary(**dice: float | None) -> Summary:
+    cases = [Case(case_id=name, images=(), patient_id=name) for name in dice]
+    scores = [CaseScores(case_id=name, metrics={"foreground": scores_of(value)}) for name, value in dice.items()]
+    return summary_of(scores, cases, "Dataset011_Toy", TEST, "mm", {})
+
+
+def test_worst_median_and_best() -> None:
+    assert chosen_cases(summary(a=1.0, b=0.25, c=0.5, d=None)) == {"worst": "b", "median": "c", "best": "a"}
+    assert chosen_cases(summary(a=1.0, b=0.25, c=0.75, d=0.5)) == {"worst": "b", "median": "c", "best": "a"}
+    assert chosen_cases(summary(c=0.5, b=0.5, a=0.5)) == {"worst": "a", "median": "b", "best": "c"}
+
+
+def test_few_cases() -> None:
+    assert chosen_cases(summary(a=1.0, b=0.25)) == {"worst": "b", "best": "a"}
+    assert chosen_cases(summary(a=0.5, b=None)) == {"only": "a"}
+    assert chosen_cases(summary(a=None)) == {}
+
+
+def test_median_case() -> None:
+    assert median_case(summary(a=1.0, b=0.25, c=0.5, d=None)) == "c"
+    assert median_case(summary(a=1.0, b=0.25)) == "a"
+    assert median_case(summary(a=0.0)) == "a"
+    assert median_case(summary(a=None)) is None
+
+
+@pytest.mark.parametrize(("row", "expected"), [(50, slice(25, 75)), (2, slice(0, 50)), (99, slice(50, 100))])
+def test_view_is_half_the_image_around_a_small_lesion(row: int, expected: slice) -> None:
+    mask = np.zeros((100, 100), dtype=bool)
+    mask[row, 50] = True
+    assert view_of(mask) == (expected, slice(25, 75))
+
+
+def test_view_of_a_large_lesion_and_of_none() -> None:
+    mask = np.zeros((100, 100), dtype=bool)
+    assert view_of(mask) == (slice(0, 100), slice(0, 100))
+    mask[10:91, 50] = True
+    assert view_of(mask)[0] == slice(0, 100)

@@ -1,0 +1,34 @@
+"""Schedules on the epoch axis, and the picture of a run."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image as Picture
+
+from mdkd_auto.training.curves import draw_curves, schedule_lines
+
+HISTORY = [
+    {"epoch": epoch, "total": loss, "validation_loss": loss, "validation_score": 0.5, "learning_rate": 1e-3}
+    for epoch, loss in ((1.0, 1.0), (2.0, 0.5))
+]
+
+
+def linear(progress: float) -> dict[str, float]:
+    return {"w": progress, "tau": 1 - progress}
+
+
+def test_schedules_end_where_the_run_did() -> None:
+    lines = schedule_lines(linear, last_epoch=2, of_epochs=8)
+    epochs, values = lines["w"]
+    assert (epochs[0], epochs[-1]) == (0.0, 2.0)
+    assert (values[0], values[-1]) == (0.0, pytest.approx(0.25))
+    assert lines["tau"][1][-1] == pytest.approx(0.75)
+
+
+def test_a_run_without_schedules_has_no_panel_for_them(tmp_path: Path) -> None:
+    heights = []
+    for schedules in (None, lambda _: {}, linear):
+        draw_curves(tmp_path / "progress.png", HISTORY, "a run", schedules, 8)
+        with Picture.open(tmp_path / "progress.png") as picture:
+            heights.append(picture.size[1])
+    assert heights[0] == heights[1] < heights[2]
