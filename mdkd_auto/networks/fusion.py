@@ -60,30 +60,38 @@ class CrossAttentionFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
         """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S). ``weights``: one a teacher."""
-        maps = [_normalised(adapter(features)) for adapter, features in zip(self.adapters, maps, strict=True)]
-        if weights is not None:
-            maps = [features * weight for features, weight in zip(maps, weights.to(maps[0].dtype), strict=True)]
-        concatenated = torch.cat([self.attend(maps), *maps], dim=1)  # (B, (teachers + 1) * C, *S)
-        fused: Tensor = self.block(self.reduce(concatenated))
+        adapted = [adapter(features) for adapter, features in zip(self.adapters, maps, strict=True)]
+        joined = _normalised(adapted, weights)  # (B, teachers * C, *S)
+        fused: Tensor = self.block(self._reduced(self.attend(joined), joined))
         return fused
 
-    def attend(self, maps: Sequence[Tensor]) -> Tensor:
-        """What the target's tokens find among all teachers' tokens, (B, C, *S) each -> (B, C, *S)."""
-        size = maps[0].shape[2:]
+    def attend(self, joined: Tensor) -> Tensor:
+        """What the target's tokens find among all teachers', (B, teachers * C, *S) -> (B, C, *S) or coarser."""
+        size, channels = tuple(joined.shape[2:]), self.output.out_features
         grid = tuple(min(length, self.key_grid) for length in size)
-        tokens = torch.stack([_tokens(_pooled(features, grid)) for features in maps], dim=1)  # (B, teachers, N, C)
+        tokens = _tokens(_pooled(joined, grid)).unflatten(2, (-1, channels)).transpose(1, 2)  # (B, teachers, N, C)
         keys = (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)  # (B, teachers * N, width)
         values = self.value(tokens).flatten(1, 2)  # (B, teachers * N, width)
-        query_size = _query_size(tuple(size))
-        queries = self.query(_tokens(_pooled(maps[0], query_size)))  # (B, M, width)
+        query_size = _query_size(size)
+        queries = self.query(_tokens(_pooled(joined[:, :channels], query_size)))  # (B, M, width)
         attended = F.scaled_dot_product_attention(
             self._split(queries), self._split(keys), self._split(values)
         )  # (B, heads, M, width / heads)
         found = self.output(attended.transpose(1, 2).flatten(2))  # (B, M, C)
-        found = found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
-        if query_size == tuple(size):
-            return found
-        return F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+        return found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
+
+    def _reduced(self, attended: Tensor, joined: Tensor) -> Tensor:
+        """``reduce`` of both, concatenated, -> (B, C, *S), without the detours.
+
+        The attended map is resized after its part of the 1x1 convolution, which is the same for any linear resizing;
+        and the teachers' maps, the bulk of it, are frozen: no gradient is computed for them.
+        """
+        size, channels = joined.shape[2:], attended.shape[1]
+        convolve = F.conv2d if len(size) == 2 else F.conv3d
+        found = convolve(attended, self.reduce.weight[:, :channels], self.reduce.bias)
+        if found.shape[2:] != size:
+            found = F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+        return convolve(joined, self.reduce.weight[:, channels:]).add_(found)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, width) -> (B, heads, N, width / heads)."""
@@ -192,9 +200,15 @@ def _adapter(width: int, wanted: int, ndim: int) -> nn.Module:
     return nn.Identity() if width == wanted else CONVOLUTION[ndim](width, wanted, 1)
 
 
-def _normalised(features: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over channels and voxels of each image, (B, C, *S) -> (B, C, *S); precision kept."""
-    return F.group_norm(features, num_groups=1).to(features.dtype)
+def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
+    """All maps (B, C, *S) in one, each with mean 0 and its weight (1) as deviation over channels and voxels of an image.
+
+    (B, teachers * C, *S), in the maps' own precision.
+    """
+    joined = torch.cat(list(maps), dim=1)
+    if weights is not None:
+        weights = weights.to(joined.dtype).repeat_interleave(maps[0].shape[1])  # (teachers * C,)
+    return F.group_norm(joined, len(maps), weights).to(joined.dtype)
 
 
 def _silenced(features: Tensor) -> Tensor:
