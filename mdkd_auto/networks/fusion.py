@@ -201,9 +201,9 @@ def _adapter(width: int, wanted: int, ndim: int) -> nn.Module:
 
 
 def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
-    """All maps (B, C, *S) in one, each with mean 0 and its weight (1) as deviation over channels and voxels of an image.
+    """All maps (B, C, *S) in one, (B, teachers * C, *S), in their own precision.
 
-    (B, teachers * C, *S), in the maps' own precision.
+    Each has mean 0 and, over channels and voxels of an image, its weight (or 1) as deviation.
     """
     joined = torch.cat(list(maps), dim=1)
     if weights is not None:
