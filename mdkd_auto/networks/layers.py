@@ -30,7 +30,7 @@ def _in_full_precision_on_cpu(x: Tensor) -> bool:
 def _normalised_on_cpu(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
     """Group normalisation with one channel a group, which is the same.
 
-    PyTorch has instance normalisation return a view, and copies the gradient of an activation that works in place on it.
+    PyTorch's instance normalisation returns a view: behind an activation that works in place, gradients are copied.
     """
     return F.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
 

@@ -14,10 +14,10 @@ def test_instance_norm_is_that_of_the_library(size: tuple[int, ...], bf16: bool)
     torch.manual_seed(0)
     results = []
     for kind in (INSTANCE_NORM[len(size)], PEERS[len(size)]):
-        norm = kind(4, **NORM_SETTINGS)
+        norm = kind(4, **NORM_SETTINGS).double()
         nn.init.constant_(norm.weight, 1.5)
         nn.init.constant_(norm.bias, -0.2)
-        x = torch.linspace(-1, 3, 8 * torch.Size(size).numel()).sin().view(2, 4, *size).requires_grad_()
+        x = torch.linspace(-1, 3, 8 * torch.Size(size).numel()).sin().double().view(2, 4, *size).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             y = ACTIVATION(**ACTIVATION_SETTINGS)(norm(x * 1))
         results.append((y, *torch.autograd.grad(y.square().sum(), [x, norm.weight, norm.bias])))
