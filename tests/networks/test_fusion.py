@@ -53,7 +53,8 @@ def test_shapes_are_those_of_the_target_teacher(topologies: tuple[Topology, ...]
 def test_large_maps_are_attended_at_a_quarter(size: tuple[int, ...]) -> None:
     fusion = CrossAttentionFusion(4, teachers=2, ndim=len(size))
     maps = [torch.randn(1, 4, *size) for _ in range(2)]
-    assert fusion.attend(maps).shape == maps[0].shape
+    quarter = tuple(-(-length // 4) for length in size)
+    assert fusion.attend(torch.cat(maps, dim=1)).shape == (1, 4, *quarter)
     assert fusion(maps).shape == maps[0].shape
 
 
@@ -72,7 +73,40 @@ def test_attention_against_slow_reference() -> None:
             parts.append(sum(w * v[head] for w, v in zip(weights, values, strict=True)))
         rows.append(fusion.output(torch.cat(parts)))
     expected = torch.stack(rows).T.reshape(1, 3, 2, 3)
-    torch.testing.assert_close(fusion.attend(maps), expected)
+    torch.testing.assert_close(fusion.attend(torch.cat(maps, dim=1)), expected)
+
+
+@pytest.mark.parametrize("size", [(68, 64), (6, 9), (3, 40, 40)])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 0.5, 0.0])])
+def test_fusion_against_slow_reference(size: tuple[int, ...], weights: Tensor | None) -> None:
+    """Attended map at full size and all normalised maps, concatenated; 1x1 convolution; residual block."""
+    torch.manual_seed(0)
+    fusion = CrossAttentionFusion(4, teachers=3, ndim=len(size)).double()
+    maps = [(1 + scale) * torch.randn(2, 4, *size, dtype=torch.float64) + scale for scale in range(3)]
+    normalised = []
+    for number, features in enumerate(maps):
+        axes = tuple(range(1, features.ndim))
+        centred = features - features.mean(axes, keepdim=True)
+        scaled = centred / (centred.square().mean(axes, keepdim=True) + 1e-5).sqrt()
+        normalised.append(scaled * (1.0 if weights is None else weights[number].item()))
+    attended = fusion.attend(torch.cat(normalised, dim=1))
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    attended = nn.functional.interpolate(attended, size=size, mode=mode, align_corners=False)
+    expected = fusion.block(fusion.reduce(torch.cat([attended, *normalised], dim=1)))
+    torch.testing.assert_close(fusion(maps, weights), expected)
+    found = torch.autograd.grad(fusion(maps, weights).square().sum(), fusion.reduce.weight)[0]
+    torch.testing.assert_close(found, torch.autograd.grad(expected.square().sum(), fusion.reduce.weight)[0])
+
+
+@pytest.mark.parametrize("size", [(68, 64), (3, 40, 40)])
+def test_half_precision(size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    fusion, weights = CrossAttentionFusion(4, teachers=2, ndim=len(size)), torch.tensor([1.0, 0.5])
+    maps = [torch.randn(1, 4, *size) for _ in range(2)]
+    exact = fusion(maps, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = fusion([features.bfloat16() for features in maps], weights)
+    assert (rounded.float() - exact).square().mean().sqrt() < 0.05 * exact.std()
 
 
 def test_teachers_of_different_scale_compare() -> None:

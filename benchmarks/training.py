@@ -1,0 +1,298 @@
+"""What an update of each stage costs against a single teacher's, and what a student's prediction costs.
+
+    python benchmarks/training.py [--size 256 256] [--batch 8] [--width 32] [--arch unet] [--device cpu]
+
+An update is forward, losses, backward, gradient clipping and Adam's step of the product's own objectives, in float32 or
+as ``--precision`` says; data lie in memory. All stages take turns, an update each a round, so that other work on the
+machine slows all of them alike; a ratio is the median of the rounds' ratios. On a CPU these are of CPU seconds.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from measuring import machine, table
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from mdkd_auto.data.sampling import Batch
+from mdkd_auto.inference.cpu import quicker_on_cpu
+from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.model import Model
+from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
+from mdkd_auto.records import ConfigurationPlan
+from mdkd_auto.settings import Architecture, Settings
+from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.training.fit import find_device, uses_bf16
+from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
+
+TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
+LIMITS = {"joint teacher, 2 sources": 2.0, "student, 2 sources": 1.8}  # x a single teacher
+SMALL = 4  # the small student has this part of the width
+PROGRESS = 0.5  # past the warm-up and the ramp of distillation
+WARM_UP = 1  # rounds
+
+
+class Setup(NamedTuple):
+    """What is measured, and where."""
+
+    plan: ConfigurationPlan
+    batch: int
+    architecture: Architecture
+    width: int
+    student_width: int
+    device: torch.device
+    bf16: bool
+
+    def task(self, width: int | None = None) -> SegmentationTask:
+        lesion = ClassChannel(name="lesion", values=(1,), written=1)
+        classes = dict.fromkeys((TARGET, SOURCE), Classes(channels=(lesion,), regions=False, ignore=None))
+        return SegmentationTask(self.plan, classes, Settings(), "student", self.architecture, width or self.width)
+
+    def batch_of(self, size: int) -> Batch:
+        shape = self.plan.patch_size
+        images = torch.randn(size, 1, *shape, device=self.device)
+        labels = (images[:, 0] > 1).to(torch.int16)
+        return Batch(images, labels, ("case",) * size)
+
+
+class Cost(NamedTuple):
+    """Of one call."""
+
+    cpu_s: float
+    wall_s: float
+
+
+# --- the stages -----------------------------------------------------------------------------------------------------
+
+
+def objectives(setup: Setup, sources: Sequence[int]) -> dict[str, Objective]:
+    """The product's own, with random weights."""
+    task, student_task, settings = setup.task(), setup.task(setup.student_width), Settings()
+    discriminator = Discriminator(task.encoder().channels[-1])
+    made: dict[str, Objective] = {
+        "teacher": TeacherObjective(_model(task), task, TARGET),
+        "source teacher": SourceTeacherObjective(
+            Model(task.encoder(), task.head(2)), discriminator, task, SOURCE, TARGET, settings
+        ),
+    }
+    for count in sources:
+        name = f"{count} source{'s' if count > 1 else ''}"
+        made[f"joint teacher, {name}"] = TeacherObjective(joint_teacher(task, count), task, TARGET)
+        taught = StudentObjective(_model(student_task), joint_teacher(task, count), student_task, TARGET, settings)
+        made[f"student, {name}"] = taught
+    return made
+
+
+def joint_teacher(task: SegmentationTask, sources: int) -> Model:
+    return Model(JointEncoder([task.encoder() for _ in range(1 + sources)]), task.head(1))
+
+
+def _model(task: SegmentationTask) -> Model:
+    return Model(task.encoder(), task.head(1))
+
+
+def update(objective: Objective, setup: Setup) -> Callable[[], None]:
+    """One update of a stage, to be called again and again."""
+    objective.to(setup.device)
+    objective.trained().train()
+    parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(parameters)
+    batches = {name: setup.batch_of(round(setup.batch * share)) for name, share in objective.shares.items()}
+
+    def call() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.bf16):
+            for terms in objective.losses(batches, PROGRESS):
+                terms["total"].backward()
+        nn.utils.clip_grad_norm_(parameters, 12.0)
+        optimiser.step()
+
+    return call
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def in_turns(calls: dict[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device) -> list[
+    dict[str, Cost]
+]:  # fmt: skip
+    """The cost of each call, a round an entry; odd rounds go backwards."""
+    found = []
+    for number in range(WARM_UP + rounds):
+        names = list(calls) if number % 2 == 0 else list(calls)[::-1]
+        found.append({name: timed(calls[name], repeats, device) for name in names})
+        said = ", ".join(f"{name} {found[-1][name].wall_s:.3f}" for name in calls)
+        print(f"round {number - WARM_UP + 1}: {said} s", file=sys.stderr, flush=True)
+    return found[WARM_UP:]
+
+
+def timed(call: Callable[[], object], repeats: int, device: torch.device) -> Cost:
+    """Seconds of one of ``repeats`` calls."""
+    _wait(device)
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(repeats):
+        call()
+    _wait(device)
+    return Cost((time.process_time() - cpu) / repeats, (time.perf_counter() - wall) / repeats)
+
+
+def ratio(rounds: Sequence[dict[str, Cost]], name: str, to: str, device: torch.device) -> float:
+    """The median over rounds; of CPU seconds, or of wall seconds on a GPU."""
+    part = "cpu_s" if device.type == "cpu" else "wall_s"
+    return median(getattr(costs[name], part) / getattr(costs[to], part) for costs in rounds)
+
+
+def peak_mib(call: Callable[[], object], device: torch.device) -> float:
+    """Memory of tensors at most while ``call`` runs; on a CPU only those that it makes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    held = most = 0
+    for event in seen.profiler.kineto_results.events():  # in order of time
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most / 2**20
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+def training_table(setup: Setup, sources: Sequence[int], rounds: int, updates: int) -> str:
+    """Seconds and peak memory of an update of each stage, with the ratio to a single teacher and its limit."""
+    calls = {name: update(objective, setup) for name, objective in objectives(setup, sources).items()}
+    found = in_turns(calls, rounds, updates, setup.device)
+    rows = []
+    for name, call in calls.items():
+        times = ratio(found, name, "teacher", setup.device)
+        limit = LIMITS.get(name)
+        verdict = "" if limit is None else f"{limit:g} x, {'met' if times <= limit else 'MISSED'}"
+        cost = Cost(*(median(values) for values in zip(*(costs[name] for costs in found), strict=True)))
+        rows.append([
+            name, f"{cost.cpu_s:.3f}", f"{cost.wall_s:.3f}", f"{times:.2f} x", verdict,
+            f"{peak_mib(call, setup.device):.0f}",
+        ])  # fmt: skip
+    return table(["stage", "CPU s an update", "wall s", "to a teacher", "limit", "peak MiB"], rows)
+
+
+def prediction_table(setup: Setup, rounds: int, repeats: int) -> str:
+    """The same for the prediction of one patch: the baseline, its student, and a small student."""
+    task, small_task = setup.task(), setup.task(max(4, setup.width // SMALL))
+    baseline = _model(task)
+    student, small = (
+        StudentObjective(_model(part), joint_teacher(task, 2), part, TARGET, Settings()).model
+        for part in (task, small_task)
+    )
+    check_same_network(baseline, student, setup.batch_of(1).images)
+    networks = {"baseline": baseline, "student": student, f"student, width {max(4, setup.width // SMALL)}": small}
+    image = setup.batch_of(1).images
+    calls = {name: prediction(network, image, setup) for name, network in networks.items()}
+    found = in_turns(calls, rounds, repeats, setup.device)
+    peaks = {name: peak_mib(call, setup.device) for name, call in calls.items()}
+    rows = []
+    for name, network in networks.items():
+        cost = Cost(*(median(values) for values in zip(*(costs[name] for costs in found), strict=True)))
+        weights, all_weights = weights_of(network), weights_of(baseline)
+        rows.append([
+            name, f"{weights:,}", f"{weights / all_weights:.3f} x", f"{1000 * cost.cpu_s:.1f}",
+            f"{1000 * cost.wall_s:.1f}", f"{ratio(found, name, 'baseline', setup.device):.2f} x", f"{peaks[name]:.1f}",
+            f"{peaks[name] / peaks['baseline']:.2f} x",
+        ])  # fmt: skip
+    head = ["network", "weights", "to the baseline", "CPU ms a patch", "wall ms", "to the baseline", "peak MiB",
+            "to the baseline"]  # fmt: skip
+    return table(head, rows)
+
+
+def prediction(network: nn.Module, image: Tensor, setup: Setup) -> Callable[[], Tensor]:
+    """A prediction as the product makes it."""
+    network = network.to(setup.device).eval()
+    if setup.device.type == "cpu" and not setup.bf16:
+        network = quicker_on_cpu(network)
+
+    def call() -> Tensor:
+        with torch.inference_mode(), torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.bf16):
+            return network(image)
+
+    return call
+
+
+def check_same_network(baseline: nn.Module, student: nn.Module, image: Tensor) -> None:
+    """Raise RuntimeError unless the two have the same layers and, with the same weights, the same output."""
+    same = repr(baseline) == repr(student) and weights_of(baseline) == weights_of(student)
+    weights = {name: value.clone() for name, value in student.state_dict().items()}
+    student.load_state_dict(baseline.state_dict())
+    baseline, student = baseline.to(image.device).eval(), student.to(image.device).eval()
+    with torch.inference_mode():
+        same = same and torch.equal(baseline(image), student(image))
+    student.load_state_dict(weights)
+    if not same:
+        raise RuntimeError("The student is another network than the baseline")
+
+
+def weights_of(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# --- command --------------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 256], help="of a patch, two or three numbers")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--arch", choices=("unet", "tresunet"), default="unet")
+    parser.add_argument("--student-width", type=int, help="of the student in training; default: --width")
+    parser.add_argument("--sources", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--updates", type=int, default=1, help="of each stage in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("training", "prediction"))
+    options = parser.parse_args()
+    setup = setup_of(options)
+    size = " x ".join(map(str, setup.plan.patch_size))
+    precision = "bf16" if setup.bf16 else "fp32"
+    print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} thread(s), {setup.device}, {precision}")
+    print(f"{options.arch}, width {options.width}, {size}, batch {options.batch}, {options.rounds} rounds\n")
+    if options.only != "prediction":
+        print(training_table(setup, options.sources, options.rounds, options.updates) + "\n", flush=True)
+    if options.only != "training":
+        print(prediction_table(setup, options.rounds, options.updates))
+    return 0
+
+
+def setup_of(options: argparse.Namespace) -> Setup:
+    """As asked for; the network is the one that the planner makes for the patch."""
+    spacing = (1.0,) * len(options.size)
+    topology = plan_topology(options.size, spacing)
+    plan = ConfigurationPlan(
+        configuration="2d" if len(spacing) == 2 else "3d_fullres", datasets=(TARGET, SOURCE), spacing_mm=spacing,
+        patch_size=pad_to_multiple(options.size, total_stride(topology)), batch_size=options.batch, topology=topology,
+        reasons=(),
+    )  # fmt: skip
+    device = find_device(options.device)
+    torch.manual_seed(0)
+    return Setup(
+        plan, options.batch, options.arch, options.width, options.student_width or options.width, device,
+        uses_bf16(options.precision, device),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
