@@ -5,7 +5,6 @@ convolution block. Teacher 0 is the target's own.
 """
 
 from collections.abc import Sequence
-from math import ceil, prod
 from typing import Literal, get_args
 
 import torch
@@ -19,8 +18,7 @@ from mdkd_auto.networks.model import Encoder
 Fuse = Literal["both", "encoder", "bottleneck"]
 
 KEY_GRID = {2: 8, 3: 4}  # key tokens an axis at most, by number of spatial axes: 64 keys a teacher, so linear cost
-MOST_QUERIES = 4096  # 64 x 64 or 16 x 16 x 16; a larger map is pooled for its queries
-QUERY_POOLING = 4  # an axis
+QUERY_GRID = {2: 16, 3: 8}  # query tokens an axis at most: twice the keys, as what is attended is no finer than these
 LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
@@ -30,9 +28,9 @@ class CrossAttentionFusion(nn.Module):
     A teacher of another width is first brought to ``channels`` by a 1x1 convolution; by default none is.
     Each map is first normalised over channels and space of its own image, so that teachers of different scales compare
     and an image's result never depends on its neighbours in the batch. Keys and values come from all teachers, pooled
-    to ``key_grid`` an axis at most; queries from the target teacher, pooled by 4 an axis (and the attended map resized
-    back) where the map has more than 4096 tokens. So the cost grows linearly with the voxels. With a ``key_grid`` of 0
-    there is no attention: the maps are concatenated and convolved.
+    to ``key_grid`` an axis at most; queries from the target teacher, pooled to 16 an axis at most (3-D: 8), and the
+    attended map is resized back. So the cost grows linearly with the voxels. With a ``key_grid`` of 0 there is no
+    attention: the maps are concatenated and convolved.
     """
 
     def __init__(
@@ -278,7 +276,5 @@ def _pooled(features: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _query_size(size: tuple[int, ...]) -> tuple[int, ...]:
-    """A map's own size, or a quarter an axis where it has more than MOST_QUERIES tokens."""
-    if prod(size) <= MOST_QUERIES:
-        return size
-    return tuple(ceil(length / QUERY_POOLING) for length in size)
+    """A map's own size, at most QUERY_GRID an axis."""
+    return tuple(min(length, QUERY_GRID[len(size)]) for length in size)
