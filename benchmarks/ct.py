@@ -1,4 +1,4 @@
-"""The experiment of docs/results.md on real CT slices: lung tumour (011), liver (012), infection (013), each the target.
+"""The experiment of docs/results.md on real CT: lung tumour (011), liver (012), infection (013), each the target.
 
 Half of the patients are tested on. Budget `small` is for two CPU cores (128 x 128, narrow networks, 300 updates each);
 `paper` has the paper's settings at 256 x 256 and is for a GPU. Parts: `main` (multi-head, data-set-specific, joint
