@@ -24,6 +24,7 @@ from mdkd_auto.tasks.segmentation import mask_ending, read_channel
 TRUTH_COLOUR, PREDICTION_COLOUR = "#00d98b", "#ff1744"  # green and red of different brightness and hue for all eyes
 _MARGIN = 0.35  # of the lesion's extent, shown around it where the image is large
 _SMALLEST_VIEW = 48  # voxels
+_LEAST_VIEW = 1 / 3  # of the image
 PLANAR = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # stored top row first
 _PANEL_INCHES, _TITLE_INCHES = 2.6, 0.5
 
@@ -102,10 +103,11 @@ def _read_slice(experiment: Experiment, row: Row, name: str, columns: Sequence[s
     masks = {column: _read_mask(experiment, row, case, column) for column in columns}
     ruling = truth if truth.any() else masks[columns[-1]]
     z = busiest_slice(ruling)
+    view = view_of(np.any([truth[z], *(mask[z] for mask in masks.values())], axis=0))
     upright = slice(None, None, 1 if dataset.file_ending in PLANAR else -1)  # anterior up
 
     def shown(array: NDArray[np.generic]) -> NDArray[np.generic]:
-        return array[z][view_of(ruling[z])][upright]
+        return array[z][view][upright]
 
     return Slice(
         image=shown(image.array).astype(np.float32),
@@ -124,7 +126,7 @@ def _read_mask(experiment: Experiment, row: Row, case: Case, column: str) -> Boo
 
 
 def view_of(mask: Bools) -> tuple[slice, slice]:
-    """The part of a slice around the foreground, at least half the image; all of it where there is none."""
+    """The part of a slice around the foreground, at least a third of each side; all of it where there is none."""
     view = []
     for axis in (0, 1):
         found = np.flatnonzero(mask.any(1 - axis))
@@ -132,7 +134,7 @@ def view_of(mask: Bools) -> tuple[slice, slice]:
         if not len(found):
             view.append(slice(0, size))
             continue
-        extent = min(size, max((found[-1] - found[0]) * (1 + 2 * _MARGIN), size / 2, _SMALLEST_VIEW))
+        extent = min(size, max((found[-1] - found[0]) * (1 + 2 * _MARGIN), size * _LEAST_VIEW, _SMALLEST_VIEW))
         start = int(max(0, min((found[0] + found[-1]) / 2 - extent / 2, size - extent)))
         view.append(slice(start, int(start + extent)))
     return view[0], view[1]
