@@ -174,12 +174,11 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
     drawn = min(len(listening.teachers), MOST_TEACHER_MAPS)
     *panels, bars = figure.subplots(1, drawn + 1, squeeze=False, width_ratios=[1.0] * drawn + [1.3])[0]
     slices = [view.shown(enlarged(values, view.patch.image.shape)) for values in listening.maps[:drawn]]
-    highest = max(float(values.max()) for values in slices)
     for number, (axes, values) in enumerate(zip(panels, slices, strict=True)):
         name = f"{listening.teachers[number]}{', its own' if number == 0 else ''}"
         share = 100 * listening.by_level[listening.level][number]
         axes.set_title(f"listens to {name}\n{share:.0f} % at level {listening.level + 1}", fontsize=9)
-        _draw_map(axes, view, values, highest)
+        _draw_map(axes, view, values, highest=1.0)
     levels = list(listening.by_level)
     below = np.zeros(len(levels))
     for number, name in enumerate(listening.teachers):
