@@ -1,11 +1,11 @@
 """Attention maps: where the models of a target look, and to which teacher the joint teacher listens.
 
 Eq. (19): A = sum_c F_c^2, divided by its L2 norm (20). A says where a level's features are strong, not why. Each map
-comes with one number: the mean of A in the lesion against its mean over the patch; 1 is no preference.
+comes with one number: the mean of A in the lesion against its mean in the image; 1 is no preference.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.fusion import LINEAR, JointEncoder
 from mdkd_auto.report.models import batch_of_one, column_model
 from mdkd_auto.report.overlays import PLANAR, TRUTH_COLOUR, median_case, outline, show_image
-from mdkd_auto.report.patches import Bools, lesion_patch, read_stored
+from mdkd_auto.report.patches import Patch, lesion_patch, read_stored
 from mdkd_auto.report.tables import Row
 
 MODELS = ("data-set-specific", "joint teacher", "student")
@@ -32,17 +32,23 @@ SHARE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00
 SMALLEST = 1e-12  # a map of zeros stays one
 
 Values = NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 
 class View(NamedTuple):
-    """The slice on which maps are shown."""
+    """The slice of a patch on which maps are shown."""
 
-    case_id: str
-    image: Values  # (y, x)
-    truth: Bools  # (y, x)
-    volume: Bools  # truth of the whole patch, S
+    patch: Patch
     plane: int  # of a volume
     upright: int  # -1 where the last row is anterior
+
+    def shown(self, values: NDArray[Number]) -> NDArray[Number]:
+        """The slice (y, x) of values as large as the patch, top row first, without what lies outside the image."""
+        flat, counted = values, self.patch.counted
+        if values.ndim == 3:
+            flat, counted = values[self.plane], counted[self.plane]
+        inside = np.ix_(counted.any(1), counted.any(0)) if counted.any() else np.ix_(*map(np.arange, flat.shape))
+        return flat[inside][:: self.upright]
 
 
 class Listening(NamedTuple):
@@ -61,13 +67,13 @@ def attention_map(features: Tensor) -> Tensor:
     return energy / norm.reshape(-1, *(1,) * (energy.ndim - 1))
 
 
-def preference(attention: Tensor, truth: Bools) -> float | None:
-    """The mean of an attention map (*S_map) in the truth (S) against its mean; None without truth or attention.
+def preference(attention: Tensor, patch: Patch) -> float | None:
+    """The mean of an attention map (*S_map) in the truth against its mean in the image; None without either.
 
-    The map is enlarged to the truth's size first.
+    The map is enlarged to the patch's size first. What lies outside the image does not count.
     """
-    values = enlarged(attention, truth.shape)
-    mean = float(values.mean())
+    values, truth = enlarged(attention, patch.truth.shape), patch.truth & patch.counted
+    mean = float(values[patch.counted].mean()) if patch.counted.any() else 0.0
     return float(values[truth].mean()) / mean if truth.any() and mean > 0 else None
 
 
@@ -78,7 +84,6 @@ def enlarged(values: Tensor, size: tuple[int, ...]) -> Values:
     return result
 
 
-@torch.no_grad()
 def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, object]:
     """Attention maps of the target's median case, and shares of the teachers; returns the numbers.
 
@@ -89,33 +94,34 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
         raise MdkdError(f"{row.target}: no {row.part} case has a DSC")
     case = read_stored(experiment, row.target, name)
     patch, plane = lesion_patch(case, experiment.plan.configuration(experiment.configuration).patch_size)
-    image = torch.from_numpy(patch.image)
+    maps, listening = _look(experiment, row, patch)
+    upright = 1 if experiment.datasets[row.target].file_ending in PLANAR else -1
+    _draw(path, row, View(patch, plane, upright), maps, listening)
+    numbers: dict[str, object] = {"case": name}
+    numbers["lesion_against_mean_by_level"] = {
+        column: [preference(level, patch) for level in levels] for column, levels in maps.items()
+    }
+    if listening is not None:
+        numbers["teacher_shares"] = [
+            {"level": level + 1, **dict(zip(listening.teachers, shares, strict=True))}
+            for level, shares in listening.by_level.items()
+        ]
+    return numbers
+
+
+@torch.no_grad()
+def _look(experiment: Experiment, row: Row, patch: Patch) -> tuple[dict[str, list[Tensor]], Listening | None]:
+    """Each model's attention maps of a patch, one a level, and the joint teacher's listening."""
     maps: dict[str, list[Tensor]] = {}
     listening = None
     for column in (column for column in MODELS if column in row.folders):
         model = column_model(experiment, row, column)
-        batch = batch_of_one(image, model)
+        batch = batch_of_one(torch.from_numpy(patch.image), model)
         maps[column] = [attention_map(features)[0] for features in model.features(batch)]
         if isinstance(model.encoder, JointEncoder) and len(model.encoder.teachers) > 1:
             run = read_run(experiment.root.results / row.folders[column][0])
             listening = listening_of(model.encoder.attention_shares(batch), run.job.datasets)
-    flat = patch.image.ndim == 2
-    upright = 1 if experiment.datasets[row.target].file_ending in PLANAR else -1
-    view = View(name, patch.image if flat else patch.image[plane], patch.truth if flat else patch.truth[plane],
-                patch.truth, plane, upright)  # fmt: skip
-    _draw(path, row, view, maps, listening)
-    return {
-        "case": name,
-        "lesion_against_mean_by_level": {
-            column: [preference(level, patch.truth) for level in levels] for column, levels in maps.items()
-        },
-        "teacher_shares": []
-        if listening is None
-        else [
-            {"level": level + 1, **dict(zip(listening.teachers, shares, strict=True))}
-            for level, shares in listening.by_level.items()
-        ],
-    }
+    return maps, listening
 
 
 def listening_of(shares: dict[int, Tensor], datasets: tuple[str, ...]) -> Listening | None:
@@ -139,25 +145,25 @@ def _draw(path: Path, row: Row, view: View, maps: dict[str, list[Tensor]], liste
     _draw_levels(parts[0], view, maps)
     if listening is not None:
         _draw_listening(parts[1], view, listening)
-    figure.suptitle(f"{row.target}: attention of the median {row.part} case, {view.case_id}", fontsize=11)
+    figure.suptitle(f"{row.target}: attention of the median {row.part} case, {view.patch.case_id}", fontsize=11)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def _draw_levels(figure: SubFigure, view: View, maps: dict[str, list[Tensor]]) -> None:
     """A line for the bottleneck and one for a shallower level, a panel a model, with one colour scale a line."""
     panels = figure.subplots(2, len(maps) + 1, squeeze=False)
-    depth = len(next(iter(maps.values())))
+    depth, size = len(next(iter(maps.values()))), view.patch.image.shape
     for number, level in enumerate((depth - 1, max(0, depth - 1 - SHALLOWER))):
         line = panels[number]
-        slices = {name: _slice_of(enlarged(levels[level], view.volume.shape), view) for name, levels in maps.items()}
+        slices = {name: view.shown(enlarged(levels[level], size)) for name, levels in maps.items()}
         highest = max(float(np.percentile(values, 99.5)) for values in slices.values())
-        show_image(line[0], view.image[:: view.upright])
+        show_image(line[0], view.shown(view.patch.image))
         word = "bottleneck" if level == depth - 1 else f"level {level + 1} of {depth}"
         line[0].set_title("image and truth" if number else "image", fontsize=9)
         if number:
-            outline(line[0], view.truth[:: view.upright], TRUTH_COLOUR, 1.5)
+            outline(line[0], view.shown(view.patch.truth), TRUTH_COLOUR, 1.5)
         for axes, (column, values) in zip(line[1:], slices.items(), strict=True):
-            ratio = preference(maps[column][level], view.volume)
+            ratio = preference(maps[column][level], view.patch)
             said = f"in the lesion {ratio:.1f} x the mean" if ratio is not None else "no lesion"
             axes.set_title(f"{column}, {word}\n{said}", fontsize=9)
             _draw_map(axes, view, values, highest)
@@ -167,13 +173,12 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
     """For each teacher where the joint teacher listens to it, then the shares of all levels as bars."""
     drawn = min(len(listening.teachers), MOST_TEACHER_MAPS)
     *panels, bars = figure.subplots(1, drawn + 1, squeeze=False, width_ratios=[1.0] * drawn + [1.3])[0]
-    slices = [_slice_of(enlarged(values, view.volume.shape), view) for values in listening.maps[:drawn]]
-    highest = max(float(values.max()) for values in slices)
+    slices = [view.shown(enlarged(values, view.patch.image.shape)) for values in listening.maps[:drawn]]
     for number, (axes, values) in enumerate(zip(panels, slices, strict=True)):
         name = f"{listening.teachers[number]}{', its own' if number == 0 else ''}"
         share = 100 * listening.by_level[listening.level][number]
         axes.set_title(f"listens to {name}\n{share:.0f} % at level {listening.level + 1}", fontsize=9)
-        _draw_map(axes, view, values, highest)
+        _draw_map(axes, view, values, highest=1.0)
     levels = list(listening.by_level)
     below = np.zeros(len(levels))
     for number, name in enumerate(listening.teachers):
@@ -189,12 +194,8 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
     bars.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def _slice_of(values: Values, view: View) -> Values:
-    return values if values.ndim == 2 else values[view.plane]
-
-
 def _draw_map(axes: Axes, view: View, values: Values, highest: float) -> None:
     """A map in colours over the grey image."""
-    show_image(axes, view.image[:: view.upright])
-    axes.imshow(values[:: view.upright], cmap="inferno", vmin=0, vmax=max(highest, SMALLEST), alpha=0.6)
-    outline(axes, view.truth[:: view.upright], TRUTH_COLOUR, 1.0)
+    show_image(axes, view.shown(view.patch.image))
+    axes.imshow(values, cmap="inferno", vmin=0, vmax=max(highest, SMALLEST), alpha=0.6)
+    outline(axes, view.shown(view.patch.truth), TRUTH_COLOUR, 1.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import WriteError, write_json
+from mdkd_auto.progress import progress
 from mdkd_auto.report.attention import draw_attention
 from mdkd_auto.report.embedding import draw_embedding
 from mdkd_auto.report.learning import draw_learning
@@ -32,10 +33,12 @@ def draw_figures(experiment: Experiment, table: Table) -> Path:
     """
     folder = figures_folder(table.path)
     numbers: dict[str, dict[str, object]] = {}
-    for row in table.rows:
-        for name, draw in DRAWINGS.items():
+    wanted = [(row, name) for row in table.rows for name in DRAWINGS]
+    with progress("figures") as advance:
+        for done, (row, name) in enumerate(wanted):
+            advance(done, len(wanted), f"{name} of {row.target}")
             try:
-                said = draw(folder / f"{row.target}_{name}.png", experiment, row)
+                said = DRAWINGS[name](folder / f"{row.target}_{name}.png", experiment, row)
             except WriteError:
                 raise
             except MdkdError as error:

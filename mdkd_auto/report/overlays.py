@@ -24,6 +24,8 @@ from mdkd_auto.tasks.segmentation import mask_ending, read_channel
 TRUTH_COLOUR, PREDICTION_COLOUR = "#00d98b", "#ff1744"  # green and red of different brightness and hue for all eyes
 _MARGIN = 0.35  # of the lesion's extent, shown around it where the image is large
 _SMALLEST_VIEW = 48  # voxels
+_LEAST_VIEW = 1 / 3  # of the image
+_NARROWEST = 2 / 3  # of the longer side
 PLANAR = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # stored top row first
 _PANEL_INCHES, _TITLE_INCHES = 2.6, 0.5
 
@@ -102,10 +104,11 @@ def _read_slice(experiment: Experiment, row: Row, name: str, columns: Sequence[s
     masks = {column: _read_mask(experiment, row, case, column) for column in columns}
     ruling = truth if truth.any() else masks[columns[-1]]
     z = busiest_slice(ruling)
+    view = view_of(np.any([truth[z], *(mask[z] for mask in masks.values())], axis=0))
     upright = slice(None, None, 1 if dataset.file_ending in PLANAR else -1)  # anterior up
 
     def shown(array: NDArray[np.generic]) -> NDArray[np.generic]:
-        return array[z][view_of(ruling[z])][upright]
+        return array[z][view][upright]
 
     return Slice(
         image=shown(image.array).astype(np.float32),
@@ -124,17 +127,22 @@ def _read_mask(experiment: Experiment, row: Row, case: Case, column: str) -> Boo
 
 
 def view_of(mask: Bools) -> tuple[slice, slice]:
-    """The part of a slice around the foreground, at least half the image; all of it where there is none."""
+    """The part of a slice around the foreground, at least a third of each side and not too long a strip.
+
+    All of the slice where there is no foreground.
+    """
+    if not mask.any():
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    found = [np.flatnonzero(mask.any(1 - axis)) for axis in (0, 1)]
+    wanted = [
+        max((places[-1] - places[0]) * (1 + 2 * _MARGIN), size * _LEAST_VIEW, _SMALLEST_VIEW)
+        for places, size in zip(found, mask.shape, strict=True)
+    ]
     view = []
-    for axis in (0, 1):
-        found = np.flatnonzero(mask.any(1 - axis))
-        size = mask.shape[axis]
-        if not len(found):
-            view.append(slice(0, size))
-            continue
-        extent = min(size, max((found[-1] - found[0]) * (1 + 2 * _MARGIN), size / 2, _SMALLEST_VIEW))
-        start = int(max(0, min((found[0] + found[-1]) / 2 - extent / 2, size - extent)))
-        view.append(slice(start, int(start + extent)))
+    for places, size, extent in zip(found, mask.shape, wanted, strict=True):
+        length = min(size, max(extent, max(wanted) * _NARROWEST))
+        start = int(max(0, min((places[0] + places[-1]) / 2 - length / 2, size - length)))
+        view.append(slice(start, int(start + length)))
     return view[0], view[1]
 
 

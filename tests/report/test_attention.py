@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mdkd_auto.report.attention import attention_map, enlarged, listening_of, preference
+from mdkd_auto.report.attention import View, attention_map, enlarged, listening_of, preference
+from mdkd_auto.report.patches import Patch
 
 
 def test_attention_map_by_hand() -> None:
@@ -21,14 +22,34 @@ def test_attention_map_is_normalised_image_by_image() -> None:
     assert attention_map(torch.zeros(1, 4, 2, 2)).tolist() == [[[0, 0], [0, 0]]]
 
 
+def patch_of(truth: np.ndarray, counted: np.ndarray | None = None) -> Patch:
+    image = np.arange(truth.size, dtype=np.float32).reshape(truth.shape)
+    return Patch("case", image, truth, np.ones_like(truth) if counted is None else counted)
+
+
 def test_preference() -> None:
     attention = torch.tensor([[3.0, 1.0], [0.0, 0.0]])
     truth = np.array([[True, False], [False, False]])
-    assert preference(attention, truth) == pytest.approx(3.0)
-    assert preference(attention, ~truth) == pytest.approx(1 / 3)
-    assert preference(torch.ones(2, 2), np.ones((8, 8), dtype=bool)) == pytest.approx(1.0)
-    assert preference(attention, np.zeros((2, 2), dtype=bool)) is None
-    assert preference(torch.zeros(2, 2), truth) is None
+    assert preference(attention, patch_of(truth)) == pytest.approx(3.0)
+    assert preference(attention, patch_of(~truth)) == pytest.approx(1 / 3)
+    assert preference(torch.ones(2, 2), patch_of(np.ones((8, 8), dtype=bool))) == pytest.approx(1.0)
+    assert preference(attention, patch_of(np.zeros((2, 2), dtype=bool))) is None
+    assert preference(torch.zeros(2, 2), patch_of(truth)) is None
+
+
+def test_what_lies_outside_the_image_has_no_part_in_the_mean() -> None:
+    attention = torch.tensor([[3.0, 1.0], [0.0, 0.0]])
+    truth = np.array([[True, False], [False, False]])
+    inside = np.array([[True, True], [False, False]])
+    assert preference(attention, patch_of(truth, inside)) == pytest.approx(1.5)
+
+
+def test_the_view_is_upright_and_inside_the_image() -> None:
+    counted = np.zeros((2, 3, 3), dtype=bool)
+    counted[1, 1:, :2] = True
+    patch = patch_of(np.zeros_like(counted), counted)
+    assert View(patch, 1, 1).shown(patch.image).tolist() == [[12, 13], [15, 16]]
+    assert View(patch, 1, -1).shown(patch.image).tolist() == [[15, 16], [12, 13]]
 
 
 def test_maps_are_enlarged_to_the_patch() -> None:

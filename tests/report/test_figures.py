@@ -22,7 +22,7 @@ from mdkd_auto.report.overlays import draw_overlays
 from mdkd_auto.report.tables import Row, Table
 from mdkd_auto.settings import Settings
 
-SETTINGS = Settings(epochs=2, iterations_per_epoch=4, validation_batches=1, width=4, batch_size=4, device="cpu")
+SETTINGS = Settings(epochs=2, iterations_per_epoch=2, validation_batches=1, width=4, batch_size=4, device="cpu")
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,7 +132,7 @@ def test_lines_of_learning(trained: Trained, tmp_path: Path) -> None:
     run = trained.experiment.root.results / trained.row.folders["student"][0]
     line = read_line(run)
     assert line is not None
-    assert line[0].tolist() == [4.0, 8.0]
+    assert line[0].tolist() == [2.0, 4.0]
     assert line.shape == (2, 2)
     assert read_line(tmp_path) is None
     fields = {name: getattr(trained.row, name) for name in trained.row.__struct_fields__}

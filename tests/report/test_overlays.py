@@ -45,15 +45,15 @@ def test_median_case() -> None:
     assert median_case(summary(a=None)) is None
 
 
-@pytest.mark.parametrize(("row", "expected"), [(50, slice(25, 75)), (2, slice(0, 50)), (99, slice(50, 100))])
-def test_view_is_half_the_image_around_a_small_lesion(row: int, expected: slice) -> None:
-    mask = np.zeros((100, 100), dtype=bool)
-    mask[row, 50] = True
-    assert view_of(mask) == (expected, slice(25, 75))
+@pytest.mark.parametrize(("row", "expected"), [(150, slice(100, 200)), (2, slice(0, 100)), (299, slice(200, 300))])
+def test_view_is_a_third_of_the_image_around_a_small_lesion(row: int, expected: slice) -> None:
+    mask = np.zeros((300, 300), dtype=bool)
+    mask[row, 150] = True
+    assert view_of(mask) == (expected, slice(100, 200))
 
 
 def test_view_of_a_large_lesion_and_of_none() -> None:
     mask = np.zeros((100, 100), dtype=bool)
     assert view_of(mask) == (slice(0, 100), slice(0, 100))
     mask[10:91, 50] = True
-    assert view_of(mask)[0] == slice(0, 100)
+    assert view_of(mask) == (slice(0, 100), slice(4, 94))  # two thirds as wide as the lesion with its margin is high
