@@ -38,6 +38,11 @@ def feature_map_elements(patch_size: Sequence[int], topology: Topology) -> float
     return total
 
 
+def memory_needed_gb(elements: float, axes: int) -> float:
+    """Memory for a batch whose feature maps have so many elements in all, by the same reference."""
+    return REFERENCE_GB * elements / (REFERENCE_ELEMENTS[axes] * REFERENCE_BATCH[axes])
+
+
 def fit_patch(spacing_mm: Sequence[float], median_shape: Sequence[float], memory_gb: float) -> tuple[Fit, Reason]:
     """The largest patch of the wanted aspect whose feature maps fit. Raises PlanError if none does."""
     axes = len(spacing_mm)

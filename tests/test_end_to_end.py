@@ -323,6 +323,38 @@ def test_volumes(planned: Root, copied: Callable[[Root], Root]) -> None:
     assert (figures_folder(table.path) / f"{C}_attention.png").is_file()
 
 
+def test_volumes_of_data_sets_of_unequal_size(
+    tmp_path: Path, looks: tuple[Look, ...], command: Callable[..., Any]
+) -> None:
+    """From volumes to table and masks in 3-D; one data set has a single case to train on, another eight."""
+    root = Root(tmp_path / "root")
+    for number, (look, cases) in enumerate(zip(looks, (3, 14, 5), strict=True)):
+        write_datasets(root.raw, (look,), cases=cases, seed=number)
+    pipeline.plan_and_preprocess(root, configurations=("3d_fullres",))
+    trained_on = {name: len(read_json(root.splits(name))["folds"][0]["train"]) for name in (A, B, C)}
+    assert trained_on == {A: 1, B: 8, C: 3}
+    settings = Settings(**{**BUDGET, "epochs": 1, "iterations_per_epoch": 2, "batch_size": 3})  # type: ignore[arg-type]
+    (table,) = pipeline.train_all_permutations(root, settings, configuration="3d_fullres")
+    assert [row.target for row in table.rows] == [A, B, C]
+    for row in table.rows:
+        assert set(row.summaries) == set(COLUMNS)
+        tested = read_json(root.splits(row.target))["test"]
+        for (summary,) in row.summaries.values():
+            assert summary.failed == {}
+            assert {case.case_id for case in summary.metric_per_case} == set(tested)
+        run = root.results / row.folders["student"][0]
+        for case in tested:
+            mask, image = (nib.load(path) for path in (
+                run / "test" / f"{case}.nii.gz", root.raw / row.target / "imagesTr" / f"{case}_0000.nii.gz",
+            ))  # fmt: skip
+            assert mask.shape == image.shape
+    new = tmp_path / "new"
+    write_new_images(new, looks[0], cases=1)
+    said = command(predict.main, "-i", new, "-o", tmp_path / "masks", "-m", run, "--device", "cpu")
+    assert said.status == 0, said.err
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 1
+
+
 # --- ablations ------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.checks import write_checks
 from mdkd_auto.experiments.evaluate import evaluate_run
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.memory import memory_note
 from mdkd_auto.experiments.reliability import distillation_weight, source_weights
 from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
 from mdkd_auto.files import content_hash, write_json
@@ -105,6 +106,8 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     if job.stage == "student" and streams.batch_size < FEWEST_SAMPLES:
         words = "%s: batches of %d: the contrastive loss needs %d images and is left out"
         logger.info(words, title, streams.batch_size, FEWEST_SAMPLES)
+    if note := memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb):
+        logger.warning("%s: %s", title, note)
     state = fit(objective, streams, experiment.settings, folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)

@@ -118,9 +118,7 @@ class _Loop:
         self.parameters = parameters
         self.total = settings.epochs * settings.iterations_per_epoch
         self.low_precision = uses_bf16(settings.precision, device)
-        self.sizes = {
-            dataset: max(1, round(streams.batch_size * share)) for dataset, share in objective.shares.items()
-        }
+        self.sizes = batch_sizes(objective.shares, streams.batch_size)
         self.saved_at = time.monotonic()
 
     def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
@@ -291,6 +289,17 @@ class _Loop:
 
     def _stopped_early(self) -> bool:
         return self.state.epochs_without_gain >= self.settings.early_stopping_epochs
+
+
+def batch_sizes(shares: dict[str, float], batch_size: int) -> dict[str, int]:
+    """Samples of each data set in an update, one or more; what rounding down leaves over goes to the last.
+
+    Of 5 samples shared by a source and the target, 2 are the source's and 3 the target's.
+    """
+    sizes = {dataset: max(1, int(batch_size * share)) for dataset, share in shares.items()}
+    left_over = round(batch_size * sum(shares.values())) - sum(sizes.values())
+    sizes[list(shares)[-1]] += max(0, left_over)
+    return sizes
 
 
 def _parts(batches: dict[str, Batch], parts: int) -> Iterator[tuple[float, dict[str, Batch]]]:

@@ -18,7 +18,7 @@ from mdkd_auto.networks.tresunet import (
     position_code,
     tresunet_topology,
 )
-from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
 from mdkd_auto.records import Topology
 
 FLAT = tresunet_topology(plan_topology((256, 256), (1.0, 1.0)), width=4)
@@ -93,6 +93,33 @@ def test_shapes(topology: Topology, size: tuple[int, ...]) -> None:
     for features, channels, stride in zip(maps, model.encoder.channels, model.encoder.strides, strict=True):
         assert features.shape == (1, channels, *(-(-length // step) for length, step in zip(size, stride, strict=True)))
     assert model.head(maps).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize(
+    ("patch", "spacing_mm", "stages"),
+    [
+        ((8, 8), (1.0, 1.0), 2),
+        ((20, 33), (1.0, 0.3), 4),
+        ((130, 512), (1.9, 1.0), 8),
+        ((7, 100), (10.0, 1.0), 5),
+        ((1, 64, 64), (5.0, 1.0, 1.0), 5),
+        ((3, 33, 20), (10.0, 0.5, 0.5), 4),
+        ((16, 9, 130), (3.0, 1.9, 0.3), 6),
+        ((64, 64, 64), (1.0, 1.0, 1.0), 5),
+    ],
+)
+def test_whatever_a_plan_asks_for(patch: tuple[int, ...], spacing_mm: tuple[float, ...], stages: int) -> None:
+    """Shapes alone, of patches that the planner pads and pools."""
+    plan = plan_topology(patch, spacing_mm)
+    assert len(plan.strides) == stages
+    size = pad_to_multiple(patch, total_stride(plan))
+    with torch.device("meta"):
+        model = network(tresunet_topology(plan, width=16))
+        for trimmed in (0, 1):  # 1: an image that is not a multiple of the strides
+            x = torch.empty(2, 1, *(max(1, length - trimmed) for length in size))
+            model(x).sum().backward()
+            assert model(x).shape == x.shape
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_enlarging_keeps_places() -> None:

@@ -2,6 +2,7 @@ import csv
 import logging
 import math
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
 from mdkd_auto.training import fit as fit_module
 from mdkd_auto.training.checkpoints import load_training, load_weights, save_training, save_weights
-from mdkd_auto.training.fit import BEST, FINAL, LATEST, State, Streams, fit, validation_seed
+from mdkd_auto.training.fit import BEST, FINAL, LATEST, State, Streams, batch_sizes, fit, validation_seed
 from mdkd_auto.training.interfaces import Objective, Score, Terms
 from mdkd_auto.training.interruption import Terminated
 from mdkd_auto.training.objectives import (
@@ -291,6 +292,53 @@ def test_training_learns(cases: Path, tmp_path: Path) -> None:
     history = run(objective_of("teacher"), cases, tmp_path, settings).history
     assert history[-1]["total"] < 0.6 * history[0]["total"]
     assert history[-1]["validation_score"] > 0.7
+
+
+# --- what an update is made of --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(16, (8, 8)), (5, (2, 3)), (7, (3, 4)), (3, (1, 2)), (2, (1, 1)), (1, (1, 1))]
+)
+def test_two_data_sets_share_the_whole_batch(batch_size: int, sizes: tuple[int, int]) -> None:
+    """The target has the larger half; one sample of each is the least."""
+    found = batch_sizes(objective_of("source_teacher").shares, batch_size)
+    assert found == {SOURCE: sizes[0], TARGET: sizes[1]}
+    assert batch_sizes(objective_of("teacher").shares, batch_size) == {TARGET: batch_size}
+    assert batch_sizes(objective_of("multi_head").shares, batch_size) == {TARGET: batch_size, SOURCE: batch_size}
+
+
+@pytest.mark.parametrize(("small", "batch_size"), [(TARGET, 2), (SOURCE, 5)])
+def test_a_small_data_set_beside_a_large_one(small: str, batch_size: int, tmp_path: Path) -> None:
+    """2 training cases are half of every update's samples beside 60: none is exhausted, none preferred."""
+    count, updates = 62, 120
+    folder = write_cases(tmp_path / "cases", count)
+    names = tuple(f"case_{index}" for index in range(count))
+    large = SOURCE if small == TARGET else TARGET
+    samplers = {
+        dataset: PatchSampler(folder, part, PLAN.patch_size, 0.33, seed)
+        for dataset, part, seed in ((small, names[:2], 1), (large, names[2:], 2))
+    }
+    objective, drawn = objective_of("source_teacher"), {small: Counter(), large: Counter()}
+    losses = objective.losses
+
+    def counted(batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        assert {name: len(batch.images) for name, batch in batches.items()} == batch_sizes(objective.shares, batch_size)
+        for name, batch in batches.items():
+            drawn[name].update(batch.cases)
+        return losses(batches, progress)
+
+    objective.losses = counted
+    streams = Streams(samplers, samplers, batch_size, PLAN.spacing_mm)
+    settings = changed(epochs=1, iterations_per_epoch=updates)
+    state = fit(objective, streams, settings, tmp_path / "run", CPU, "test")
+    assert state.update == updates
+    assert math.isfinite(state.history[0]["total"])
+    assert set(drawn[small]) == set(names[:2])
+    assert min(drawn[small].values()) > 0.35 * drawn[small].total()
+    assert set(drawn[large]) <= set(names[2:])
+    assert len(drawn[large]) > 40
+    assert max(drawn[large].values()) < 0.08 * drawn[large].total()
 
 
 # --- stopping, learning rate, errors --------------------------------------------------------------------------------
