@@ -119,8 +119,7 @@ def ablate(
             distinct = {job.folder: job for _, jobs in trained for job in jobs}
             logger.info("%s", dry_run_text(experiment, in_order(list(distinct.values()))))
             continue
-        for own, jobs in trained:
-            run_jobs(own, jobs)
+        run_jobs([(own, job) for own, jobs in trained for job in jobs])
         table = ablation_table(name, ablation, replicates, entries)
         if table is not None:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
@@ -189,8 +188,7 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
     if dry_run:
         logger.info("%s", dry_run_text(experiment, [job for _, jobs in replicates for job in jobs]))
         return None
-    for one, jobs in replicates:
-        run_jobs(one, jobs)
+    run_jobs([(one, job) for one, jobs in replicates for job in jobs])
     table = permutation_table(replicates)
     if table is not None:
         logger.info("%s\ntable -> %s", table.markdown, table.path)

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,23 +44,27 @@ HOLDER = ".lock_holder"  # beside the lock: who has it, in words
 WAIT_SECONDS = 2.0  # between two looks at a job that another process holds
 
 
-def run_jobs(experiment: Experiment, jobs: list[Job]) -> None:
-    """Run what is not done, in order. Raises TrainingError at the first job that fails; the same call goes on there.
+def run_jobs(jobs: Sequence[tuple[Experiment, Job]]) -> None:
+    """Run what is not done, in order, a job that stands several times once.
+
+    Raises TrainingError at the first job that fails; the same call goes on there.
 
     A job that another process trains is left to it, and so are those that read it: the others come first, then it is
     waited for. So several commands on one root share its jobs.
     """
-    titles = {job.folder: f"[{number}/{len(jobs)}] {title_of(job)}" for number, job in enumerate(jobs, start=1)}
-    undone, told = jobs, ""
+    distinct = {job.folder: (experiment, job) for experiment, job in jobs}
+    titles = {folder: f"[{number}/{len(distinct)}] {title_of(distinct[folder][1])}"
+              for number, folder in enumerate(distinct, start=1)}  # fmt: skip
+    undone, told = list(distinct), ""
     while undone:
-        held: list[Job] = []
-        for job in undone:
-            reads_held = any(other.folder in job.reads for other in held)
-            if reads_held or not run_job(experiment, job, titles[job.folder]):
-                held.append(job)
+        held: list[str] = []
+        for folder in undone:
+            experiment, job = distinct[folder]
+            if not set(held).isdisjoint(job.reads) or not run_job(experiment, job, titles[folder]):
+                held.append(folder)
         if len(held) == len(undone):
-            if told != held[0].folder:
-                told = held[0].folder
+            if told != held[0]:
+                told = held[0]
                 logger.info("%s: held by %s; waiting", titles[told], _holder(experiment.root.results / told))
             time.sleep(WAIT_SECONDS)
         undone = held

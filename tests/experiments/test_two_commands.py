@@ -107,7 +107,7 @@ def test_a_held_job_is_left_for_later_with_all_that_read_it(
     (folder / HOLDER).write_text("process 7 on elsewhere")
     thread = threading.Timer(0.3, lock.release)
     thread.start()
-    run_jobs(experiment, made)
+    run_jobs([(experiment, job) for job in made])
     assert done == ["source_teacher", "multi_head", "teacher", "joint_teacher", "student"]
     assert [text for text in caplog.messages if "waiting" in text] == [
         "[1/5] teacher of Dataset901_RoundBright (2d, fold 0): held by process 7 on elsewhere; waiting"
@@ -128,10 +128,10 @@ def test_a_job_that_another_process_finishes(jobs: tuple[Experiment, list[Job], 
 
     thread = threading.Timer(0.3, finish)
     thread.start()
-    run_jobs(experiment, made)
+    run_jobs([(experiment, job) for job in made])
     assert done == ["source_teacher", "multi_head", "joint_teacher", "student"]
     thread.join()
-    run_jobs(experiment, made)
+    run_jobs([(experiment, job) for job in made])
     assert len(done) == 4
 
 
@@ -148,7 +148,7 @@ def test_a_job_that_fails_is_held_no_more(
 
     monkeypatch.setattr(run_module, "_run", fail)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(experiment, made)
+        run_jobs([(experiment, job) for job in made])
     assert not (folder / HOLDER).exists()
     FileLock(RunFolder(folder).lock).acquire(timeout=0).lock.release()
     assert time.monotonic() - begun < 5
