@@ -50,7 +50,7 @@ class Settings(Record, frozen=True, kw_only=True):
     beta: float = 0.5  # final weight of the contrastive loss; grows linearly from 0
     gamma: float = 0.5  # weight of the feature loss
     delta: float = 0.1  # weight of the similarity loss
-    contrastive_centred: bool = True  # embeddings without what the images of a batch share
+    contrastive_centred: bool = False  # embeddings without what a batch shares; unstable (docs/results.md)
     temperature_start: float = 1.0  # tau of eq. (11)
     temperature_decay: float = 0.99  # an epoch, on the scale of 300 epochs
     temperature_minimum: float = 0.1

@@ -9,13 +9,15 @@ from mdkd_auto.losses.precision import at_least_float32
 FEWEST_SAMPLES = 3  # with two, each row has one entry: its softmax is a constant 1
 
 
-def contrastive_loss(student: Tensor, teacher: Tensor, tau: float, centre: bool = True) -> Tensor | None:
+def contrastive_loss(student: Tensor, teacher: Tensor, tau: float, centre: bool = False) -> Tensor | None:
     """Eq. (11): mean_i KL(Q_teacher || Q_student).
 
     Row i of Q is the softmax over j != i of cos(z_i, z_j) / tau. ``student`` (B, C_s) and ``teacher`` (B, C_t) are
-    pooled embeddings; their widths may differ. With ``centre`` the embeddings' mean over the batch is taken off first:
-    pooled maps of instance normalisation differ little between images, and all cosines would be near 1. No gradient
-    reaches the teacher. None for a batch of fewer than 3.
+    pooled embeddings; their widths may differ. No gradient reaches the teacher. None for a batch of fewer than 3.
+
+    Pooled maps of instance normalisation differ little between images: all cosines are near 1 and the loss near 0.
+    ``centre`` takes the embeddings' mean over the batch off first. The loss then sees every difference, but its gradient
+    grows with one over what is left of the embedding and drowns the task's.
     """
     if len(student) < FEWEST_SAMPLES:
         return None

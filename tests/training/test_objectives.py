@@ -217,7 +217,6 @@ def slow_contrastive(student_maps: torch.Tensor, teacher_maps: torch.Tensor, tau
 
     def rows(maps: torch.Tensor) -> list[list[float]]:
         z = maps.mean((2, 3)).detach()
-        z = z - z.mean(0)
         found = []
         for i in range(len(z)):
             similar = [
