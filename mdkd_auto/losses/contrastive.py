@@ -16,8 +16,8 @@ def contrastive_loss(student: Tensor, teacher: Tensor, tau: float, centre: bool 
     pooled embeddings; their widths may differ. No gradient reaches the teacher. None for a batch of fewer than 3.
 
     Pooled maps of instance normalisation differ little between images: all cosines are near 1 and the loss near 0.
-    ``centre`` takes the embeddings' mean over the batch off first. The loss then sees every difference, but its gradient
-    grows with one over what is left of the embedding and drowns the task's.
+    ``centre`` takes the embeddings' mean over the batch off first. The loss then sees every difference, but its
+    gradient grows with one over what is left of the embedding and drowns the task's.
     """
     if len(student) < FEWEST_SAMPLES:
         return None
