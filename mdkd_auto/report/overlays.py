@@ -64,9 +64,12 @@ def draw_overlays(path: Path, experiment: Experiment, row: Row) -> None:
 def chosen_cases(summary: Summary) -> dict[str, str]:
     """The worst, median and best case by DSC (classes averaged): worst and best of two, the only one, or none.
 
-    Of an even number the median is the upper of the two in the middle; equal cases stand in the order of their names.
+    Of the cases with a lesion, where there are any: an empty truth has a DSC of 0 wherever anything is predicted. Of an
+    even number the median is the upper of the two in the middle; equal cases stand in the order of their names.
     """
-    scored = sorted((dice, case.case_id) for case in summary.metric_per_case if (dice := _mean_dice(case)) is not None)
+    positive = [case for case in summary.metric_per_case if not all(one.negative for one in case.metrics.values())]
+    cases = positive or summary.metric_per_case
+    scored = sorted((dice, case.case_id) for case in cases if (dice := _mean_dice(case)) is not None)
     names = [name for _, name in scored]
     if not names:
         return {}

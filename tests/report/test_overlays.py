@@ -1,5 +1,6 @@
 """Which cases are shown, and what part of them."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,6 +31,16 @@ def test_worst_median_and_best() -> None:
     assert chosen_cases(summary(a=1.0, b=0.25, c=0.5, d=None)) == {"worst": "b", "median": "c", "best": "a"}
     assert chosen_cases(summary(a=1.0, b=0.25, c=0.75, d=0.5)) == {"worst": "b", "median": "c", "best": "a"}
     assert chosen_cases(summary(c=0.5, b=0.5, a=0.5)) == {"worst": "a", "median": "b", "best": "c"}
+
+
+def test_cases_without_a_lesion_are_not_chosen_beside_others() -> None:
+    false_alarm = score_masks(np.ones((4, 4), dtype=bool), np.zeros((4, 4), dtype=bool), (1.0, 1.0))
+    assert false_alarm.dice == 0
+    found = summary(a=1.0, b=0.25)
+    empty = CaseScores(case_id="0", metrics={"foreground": false_alarm})
+    both = msgspec.structs.replace(found, metric_per_case=(empty, *found.metric_per_case))
+    assert chosen_cases(both) == {"worst": "b", "best": "a"}
+    assert chosen_cases(msgspec.structs.replace(found, metric_per_case=(empty,))) == {"only": "0"}
 
 
 def test_few_cases() -> None:
