@@ -20,6 +20,8 @@ from mdkd_auto.settings import Settings
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
+VOXELS_AT_ONCE = 1 << 17  # 16 maps of them are 8 MiB
+
 
 class TeacherObjective:
     """Supervised training on one data set: target teacher (eq. 1) and, on a fused encoder, joint teacher (stage 2).
@@ -150,8 +152,7 @@ class StudentObjective:
         if weight == 0.0:  # warm-up: the teacher is not even asked
             yield {"total": self.settings.alpha * task_loss, "task": task_loss}
             return
-        with torch.no_grad():
-            teacher_maps = self.joint_teacher.features(batch.images)
+        teacher_maps = frozen_features(self.joint_teacher, batch.images)
         contrastive = contrastive_loss(
             pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings),
             self.settings.contrastive_centred,
@@ -194,6 +195,19 @@ class StudentObjective:
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The student's and the teacher's maps of the levels that belong together."""
         return [maps[ours] for ours, _ in self.levels], [teacher_maps[theirs] for _, theirs in self.levels]
+
+
+@torch.no_grad()
+def frozen_features(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
+    """The model's maps, one a level, of images (B, C, *S); no image's depend on the others.
+
+    On a CPU a few images are taken at a time, so that their maps stay in its cache.
+    """
+    at_once = max(1, VOXELS_AT_ONCE // images[0, 0].numel())
+    if images.device.type != "cpu" or at_once >= len(images):
+        return model.features(images)
+    parts = [model.features(part) for part in images.split(at_once)]
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
 def paired_levels(student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.records import ConfigurationPlan, Topology
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.training import objectives
 from mdkd_auto.training.objectives import (
     MultiHeadModel,
     MultiHeadObjective,
@@ -186,6 +187,19 @@ def test_the_reversed_gradient_against_finite_differences() -> None:
 
 def student(settings: Settings) -> StudentObjective:
     return StudentObjective(Model(TASK.encoder(), TASK.head(1)), joint_teacher(), TASK, TARGET, settings)
+
+
+@pytest.mark.parametrize("voxels", [1, 256, 600, 10_000])
+def test_a_frozen_teacher_is_asked_in_parts(voxels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images of 16 x 16; the maps are those of the whole batch, and no image is left out."""
+    teacher, images, sizes = joint_teacher().eval(), batch(5).images, []
+    expected = teacher.features(images)
+    teacher.encoder.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    monkeypatch.setattr(objectives, "VOXELS_AT_ONCE", voxels)
+    for found, whole in zip(objectives.frozen_features(teacher, images), expected, strict=True):
+        torch.testing.assert_close(found, whole)
+        assert not found.requires_grad
+    assert sizes == {1: [1] * 5, 256: [1] * 5, 600: [2, 2, 1], 10_000: [5]}[voxels]
 
 
 def test_no_gradient_reaches_the_joint_teacher_of_a_student() -> None:
