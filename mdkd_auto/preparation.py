@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from mdkd_auto.data.problems import Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
 from mdkd_auto.data.splits import MIN_PATIENTS, make_splits, read_raw_splits, read_splits, write_splits
-from mdkd_auto.errors import DatasetError, MdkdError, PlanError
+from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError
 from mdkd_auto.files import read_record, write_json, write_text
 from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
@@ -55,7 +55,7 @@ def plan_and_preprocess(
     configurations: tuple[str, ...] = (),
     memory_gb: float = 8.0,
     spacing_mm: Triple | None = None,
-    test_fraction: float = TEST_FRACTION,
+    test_fraction: float | None = None,
     channels: Mapping[str, str] | None = None,
     replan: bool = False,
     exclude_broken: bool = False,
@@ -91,13 +91,16 @@ def plan_and_preprocess(
 
 
 def verify(
-    root: Root, group: str | None = None, *, test_fraction: float = TEST_FRACTION, exclude_broken: bool = False,
+    root: Root, group: str | None = None, *, test_fraction: float | None = None, exclude_broken: bool = False,
     workers: int = 1,
 ) -> Verified:  # fmt: skip
     """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
 
-    Raises DatasetError listing every error, unless the broken cases are to be left out.
+    ``test_fraction``: of the patients, 0.2 where it is None. Raises DatasetError listing every error, unless the broken
+    cases are to be left out; SettingsError for a test fraction that is none.
     """
+    if test_fraction is not None and not 0 <= test_fraction < 1:
+        raise SettingsError(f"test fraction {test_fraction:g}: expected a share of the patients, 0 or more and below 1")
     groups, problems = find_groups(root, group, broken_too=True)
     fingerprints: dict[str, Fingerprint] = {}
     for datasets in groups.values():
@@ -186,16 +189,25 @@ def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     )
 
 
-def _make_splits(root: Root, dataset: Dataset, test_fraction: float) -> Splits | Problem:
+def _make_splits(root: Root, dataset: Dataset, test_fraction: float | None) -> Splits | Problem:
     """The data set's splits, those stored before kept where they can be; or why it cannot be split."""
     path = root.splits(dataset.name)
     patients = len({case.patient_id for case in dataset.cases})
     try:
         existing = read_splits(path) if path.is_file() else None
-        return make_splits(dataset, SPLIT_SEED, test_fraction, existing=existing, raw_splits=read_raw_splits(dataset))
+        share = TEST_FRACTION if test_fraction is None else test_fraction
+        made = make_splits(dataset, SPLIT_SEED, share, existing=existing, raw_splits=read_raw_splits(dataset))
     except MdkdError as error:
         kind = "too-few-cases" if patients < MIN_PATIENTS else "splits"
         return problem(kind, str(error), dataset=dataset.name, file=dataset.folder)
+    tested = len({case.patient_id for case in dataset.cases if case.case_id in made.test})
+    if test_fraction is not None and abs(tested - test_fraction * patients) > 1:
+        logger.warning(
+            "%s: %d of %d patients are tested on, not the share of %g asked for: they were dealt out before, or the "
+            "raw folder says so. To deal them anew delete %s; what was trained before then no longer matches",
+            dataset.name, tested, patients, test_fraction, path,
+        )  # fmt: skip
+    return made
 
 
 def _only(fingerprint: Fingerprint, dataset: Dataset, root: Root) -> Fingerprint:

@@ -8,7 +8,7 @@ from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.channel import choose_channels
 from mdkd_auto.planners.keep import keep_assumed_spacing, keep_configuration, keep_dataset
 from mdkd_auto.planners.member import Floats, Member, make_member
-from mdkd_auto.planners.memory import choose_batch, fit_patch
+from mdkd_auto.planners.memory import choose_batch, fit_patch, text_voxels
 from mdkd_auto.planners.normalisation import choose_normalisation
 from mdkd_auto.planners.spacing import assume_spacing, choose_transpose, in_plane_spacing, text_mm, volume_spacing
 from mdkd_auto.records import (
@@ -127,6 +127,11 @@ def _plan_configuration(
     voxels = {name: float(shape.prod(axis=1).sum()) for name, shape in shapes.items()}
     batch, why_batch = choose_batch(fit, voxels, memory_gb)
     stages = len(fit.topology.features)
+    if wanted_mm is not None and stages < 2:
+        raise PlanError(
+            f"{configuration}: a spacing of {text_mm(spacing)} leaves images of {text_voxels(median.tolist())} voxels, "
+            f"too few for a network; ask for a finer one (the rules say {text_mm(ruled)})"
+        )
     why_topology = Reason(
         decision="topology",
         value=f"{stages} stages",

@@ -1,6 +1,7 @@
 """mdkd_plan_and_preprocess: raw folder -> fingerprints, plans, splits, preprocessed cases."""
 
 import argparse
+import math
 from collections.abc import Sequence
 
 from mdkd_auto.cli.common import parser, report_problems, root_from, run
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
     made.add_argument("--spacing-mm", type=float, nargs="+", metavar="MM",
                       help="target spacing instead of the planned one: one number, or z y x")  # fmt: skip
-    made.add_argument("--test-fraction", type=float, default=0.2,
+    made.add_argument("--test-fraction", type=float,
                       help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
                       "patients dealt out before stay where they are (default 0.2)")  # fmt: skip
     made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
@@ -67,7 +68,7 @@ def _spacing(given: list[float] | None) -> tuple[float, float, float] | None:
     """Three numbers from one or three. Raises SettingsError."""
     if given is None:
         return None
-    if len(given) not in (1, 3) or min(given) <= 0:
+    if len(given) not in (1, 3) or not all(0 < value < math.inf for value in given):
         raise SettingsError(f"--spacing-mm {' '.join(map(str, given))}: expected one number above 0, or three: z y x")
     z, y, x = given if len(given) == 3 else given * 3
     return z, y, x

@@ -13,9 +13,8 @@ REVERSAL_STEEPNESS = 10.0  # Ganin et al. 2016
 class Discriminator(nn.Module):
     """A layer on each voxel of the bottleneck, global average pooling, then a small perceptron.
 
-    Any image size, few weights. The layer stands before the pooling because the maps come from instance normalisation:
-    the mean of a channel is nearly the same for every image, the voxels' combinations of channels are not. Without
-    ``voxelwise`` it stands behind.
+    Any image size, few weights. The layer stands before the pooling because the maps come from instance normalisation,
+    which makes the means of a channel alike, but not how channels go together. Without ``voxelwise`` it stands behind.
     """
 
     def __init__(self, channels: int, voxelwise: bool = True) -> None:

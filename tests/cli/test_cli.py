@@ -92,6 +92,35 @@ def test_an_empty_raw_folder(command: Command, tmp_path: Path) -> None:
     refused(command(plan_and_preprocess.main, "--root", tmp_path), tmp_path / "raw", "DatasetNNN_Name")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--spacing-mm", "1", "2"), "expected one number above 0, or three: z y x"),
+        (("--spacing-mm", "nan"), "expected one number above 0, or three: z y x"),
+        (("--spacing-mm", "1e4"), "too few for a network; ask for a finer one"),
+        (("--test-fraction", "1.5"), "test fraction 1.5: expected a share of the patients, 0 or more and below 1"),
+        (("--test-fraction", "nan"), "test fraction nan: expected a share"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_impossible_spacings_and_shares(
+    command: Command, planned: Root, copied: Callable[[Root], Root], arguments: tuple[str, ...], said: str
+) -> None:
+    refused(command(plan_and_preprocess.main, "--root", copied(planned).folder, "--plan-only", *arguments), said)
+
+
+def test_another_share_than_was_dealt_out_is_said(
+    command: Command, planned: Root, copied: Callable[[Root], Root]
+) -> None:
+    root = copied(planned)
+    before = root.splits("Dataset901_RoundBright").read_bytes()
+    said = command(plan_and_preprocess.main, "--root", root.folder, "--plan-only", "--test-fraction", "0.9")
+    assert said.status == 0
+    assert "Dataset901_RoundBright: 1 of 4 patients are tested on, not the share of 0.9 asked for" in said.out
+    assert root.splits("Dataset901_RoundBright").read_bytes() == before
+    assert "asked for" not in command(plan_and_preprocess.main, "--root", root.folder, "--plan-only").out
+
+
 @pytest.mark.parametrize("module", [plan_and_preprocess, train_all_permutations, evaluate])
 def test_unknown_group(command: Command, planned: Root, module: Any) -> None:
     refused(command(module.main, "--root", planned.folder, "-g", "PET"), "no group 'PET'", "found: CT_segmentation")

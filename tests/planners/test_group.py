@@ -142,3 +142,10 @@ def test_a_spacing_asked_for_wins(dataset_of: Builder, fingerprint_of: Builder) 
     again = plan_group([thick], fingerprints, previous=plan, spacing_mm=(4.0, 1.5, 1.5))
     assert again.configuration("2d").spacing_mm == (1.5, 1.5)
     assert plan_group([thick], fingerprints, previous=again, spacing_mm=(4.0, 1.5, 1.5)) == again
+
+
+def test_a_spacing_that_leaves_no_image_is_refused(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (3.0, 0.8, 0.8))}
+    with pytest.raises(PlanError, match=r"a spacing of 200 x 200 mm leaves images of 2 x 2 voxels.*0\.8 mm"):
+        plan_group([thick], fingerprints, spacing_mm=(200.0, 200.0, 200.0))
