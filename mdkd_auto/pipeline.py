@@ -29,7 +29,7 @@ from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, pla
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, Plan
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
-from mdkd_auto.report.figures import draw_figures
+from mdkd_auto.report.figures import draw_ablation, draw_figures
 from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
@@ -123,6 +123,7 @@ def ablate(
         table = ablation_table(name, ablation, replicates, entries)
         if table is not None:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
+            draw_ablation(name, experiment, table)
             tables.append(table)
     return tables
 

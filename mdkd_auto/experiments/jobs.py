@@ -94,12 +94,15 @@ class Experiment(NamedTuple):
 
     def _of_some_patients(self, dataset: str, cases: tuple[str, ...], share: float) -> tuple[str, ...]:
         """The cases of a share of their patients, drawn by seed; a smaller share is a part of a larger one."""
-        patient_of = {case.case_id: case.patient_id for case in self.datasets[dataset].cases}
-        patients = sorted(
-            {patient_of[case] for case in cases}, key=lambda patient: content_hash([self.settings.seed, patient])
-        )
+        patient_of = self.patients(dataset, cases)
+        patients = sorted(set(patient_of.values()), key=lambda patient: content_hash([self.settings.seed, patient]))
         chosen = set(patients[: max(1, round(share * len(patients)))])
         return tuple(case for case in cases if patient_of[case] in chosen)
+
+    def patients(self, dataset: str, cases: tuple[str, ...]) -> dict[str, str]:
+        """Case -> its patient."""
+        wanted = set(cases)
+        return {case.case_id: case.patient_id for case in self.datasets[dataset].cases if case.case_id in wanted}
 
 
 class Network(NamedTuple):
@@ -131,18 +134,20 @@ class JobMaker:
         specific = self.specific(target)
         if not sources:
             return [specific]
-        jobs = [*self.distilled(target, sources), specific]
+        jobs = self.distilled(target, sources)
         if baseline and self.experiment.settings.label_fraction == 1:  # a multi-head model has no one target
             jobs.append(self._job("multi_head", self.experiment.plan.group, tuple(sorted((target, *sources)))))
         return list({job.folder: job for job in jobs}.values())
 
     def distilled(self, target: str, sources: tuple[str, ...]) -> list[Job]:
-        """Teachers, joint teacher, student. Without sources the control: the target's teacher distils itself."""
-        teacher = self._job("teacher", target, ())
+        """Teachers, joint teacher, baseline, student. Without sources the control: the teacher distils itself."""
+        teacher, baseline = self._job("teacher", target, ()), self.specific(target)  # one job where networks are equal
         trained = () if self.experiment.settings.untrained_sources else sources
         source_teachers = [self._job("source_teacher", target, (source,)) for source in trained]
         joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers))
-        return [teacher, *source_teachers, joint, self._job("student", target, sources, (joint, teacher))]
+        student = self._job("student", target, sources, (joint, baseline))
+        jobs = [teacher, baseline, *source_teachers, joint, student]
+        return list({job.folder: job for job in jobs}.values())
 
     def specific(self, target: str) -> Job:
         """The student's network, trained on the target alone."""

@@ -1,7 +1,8 @@
 """How much a teacher is listened to: as much as it is worth on the target's validation cases.
 
 A source that is worse on the target than the target's own teacher should not be fused as if it were as good, and a
-joint teacher that is worse should not be copied: the paper's student of BraTS is below its own baseline.
+joint teacher that is worse than what the student's network learns alone should not be copied: the paper's student of
+BraTS is below its own baseline.
 """
 
 import logging
@@ -30,14 +31,14 @@ def source_weights(experiment: Experiment, job: Job) -> tuple[float, ...]:
 
 
 def distillation_weight(experiment: Experiment, job: Job) -> float:
-    """The factor of a student's distillation losses: the joint teacher against the target's own teacher."""
+    """The factor of a student's distillation losses: the joint teacher against the student's network trained alone."""
     if not experiment.settings.reliability:
         return 1.0
-    joint, teacher = (validation_dice(experiment, folder) for folder in job.reads)
-    factor = weight(joint, teacher)
+    joint, alone = (validation_dice(experiment, folder) for folder in job.reads)
+    factor = weight(joint, alone)
     if factor < 1:
-        words = "distillation turned down to %.2f: validation DSC of the joint teacher %.3f, of the target's own %.3f"
-        logger.info(words, factor, joint, teacher)
+        words = "distillation turned down to %.2f: validation DSC of the joint teacher %.3f, of the model alone %.3f"
+        logger.info(words, factor, joint, alone)
     return factor
 
 

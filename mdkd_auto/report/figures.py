@@ -1,7 +1,12 @@
-"""The figures of a table, in a folder beside it: overlays, t-SNE, attention maps and learning curves of each target."""
+"""The figures of a table, in a folder beside it.
+
+Of a training's table: overlays, t-SNE, attention maps and learning curves of each target, and all differences. Of an
+ablation's: learning curves, all differences and, for few labels, gain against number of labels.
+"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from mdkd_auto.errors import MdkdError
@@ -9,6 +14,7 @@ from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.progress import progress
 from mdkd_auto.report.attention import draw_attention
+from mdkd_auto.report.differences import draw_differences, draw_gain_by_labels
 from mdkd_auto.report.embedding import draw_embedding
 from mdkd_auto.report.learning import draw_learning
 from mdkd_auto.report.overlays import draw_overlays
@@ -17,6 +23,7 @@ from mdkd_auto.report.tables import Row, Table
 logger = logging.getLogger(__name__)
 
 Drawing = Callable[[Path, Experiment, Row], object]  # writes the PNG; what it returns is kept as numbers
+WholeDrawing = Callable[[Path], object]  # of all targets in one
 DRAWINGS: dict[str, Drawing] = {
     "overlays": draw_overlays,
     "tsne": draw_embedding,
@@ -26,26 +33,44 @@ DRAWINGS: dict[str, Drawing] = {
 
 
 def draw_figures(experiment: Experiment, table: Table) -> Path:
-    """Draw every figure of every target; returns their folder, which also holds their numbers in figures.json.
+    """Draw every figure of a training's table; returns their folder, which holds their numbers in figures.json too.
 
     A figure whose files are gone or damaged is left out and named in the log: the table stands without it. Raises
     WriteError where the disk takes no more.
     """
+    return _draw(experiment, table, DRAWINGS, {"differences": lambda path: draw_differences(path, table)})
+
+
+def draw_ablation(name: str, experiment: Experiment, table: Table) -> Path:
+    """Draw the figures of an ablation's table, as :func:`draw_figures` does."""
+    whole: dict[str, WholeDrawing] = {"differences": lambda path: draw_differences(path, table)}
+    if name == "labels":
+        whole["gain_by_labels"] = lambda path: draw_gain_by_labels(path, experiment, table)
+    return _draw(experiment, table, {"learning": draw_learning}, whole)
+
+
+def _draw(
+    experiment: Experiment, table: Table, drawings: Mapping[str, Drawing], whole: Mapping[str, WholeDrawing]
+) -> Path:
     folder = figures_folder(table.path)
     numbers: dict[str, dict[str, object]] = {}
-    wanted = [(row, name) for row in table.rows for name in DRAWINGS]
+    wanted: list[tuple[str, str, Callable[[], object]]] = [
+        *((row.target, name, partial(drawing, folder / f"{row.target}_{name}.png", experiment, row))
+          for row in table.rows for name, drawing in drawings.items()),
+        *(("the table", name, partial(drawing, folder / f"{name}.png")) for name, drawing in whole.items()),
+    ]  # fmt: skip
     with progress("figures") as advance:
-        for done, (row, name) in enumerate(wanted):
-            advance(done, len(wanted), f"{name} of {row.target}")
+        for done, (of, name, draw) in enumerate(wanted):
+            advance(done, len(wanted), f"{name} of {of}")
             try:
-                said = DRAWINGS[name](folder / f"{row.target}_{name}.png", experiment, row)
+                said = draw()
             except WriteError:
                 raise
             except MdkdError as error:
-                logger.warning("%s: the figure %s is left out: %s", row.target, name, error)
+                logger.warning("%s: the figure %s is left out: %s", of, name, error)
                 continue
             if said is not None:
-                numbers.setdefault(row.target, {})[name] = said
+                numbers.setdefault(of, {})[name] = said
     write_json(folder / "figures.json", numbers)
     logger.info("figures -> %s", folder)
     return folder

@@ -13,10 +13,9 @@ from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import write_atomically
 from mdkd_auto.report.tables import Row
 
-# Judged on the same fixed patches of the target. The multi-head model is judged on all its data sets.
-COMPARED = ("data-set-specific", "joint teacher", "student")
-COLOURS = {"data-set-specific": "#000000", "joint teacher": "#e69f00", "student": "#0072b2"}  # Okabe and Ito 2008
-STYLES = {"data-set-specific": "--", "joint teacher": "-.", "student": "-"}
+NOT_COMPARED = ("multi-head",)  # judged on all its data sets; the others on the same fixed patches of the target
+KNOWN = {"data-set-specific": ("#000000", "--"), "joint teacher": ("#e69f00", "-."), "student": ("#0072b2", "-")}
+OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7f7f7f", "#f0e442")  # Okabe and Ito 2008, and a grey
 
 _MARGIN = 0.03  # of the score's axis
 
@@ -27,14 +26,15 @@ def draw_learning(path: Path, experiment: Experiment, row: Row) -> None:
     """One picture of a target: replicates thin, their mean thick. Raises MdkdError where no run has a log."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
-    for column in COMPARED:
+    looks = looks_of([column for column in row.folders if column not in NOT_COMPARED])
+    for column, (colour, style) in looks.items():
         runs = [experiment.root.results / folder for folder in row.folders.get(column, ())]
         lines = [line for line in map(read_line, runs) if line is not None]
         for line in lines if len(lines) > 1 else ():
-            axes.plot(line[0], line[1], STYLES[column], color=COLOURS[column], linewidth=0.7, alpha=0.5)
+            axes.plot(line[0], line[1], style, color=colour, linewidth=0.7, alpha=0.5)
         if lines:
             label = column if len(lines) == 1 else f"{column}, mean of {len(lines)}"
-            axes.plot(*mean_line(lines), STYLES[column], color=COLOURS[column], linewidth=2.2, label=label)
+            axes.plot(*mean_line(lines), style, color=colour, linewidth=2.2, label=label)
     if not axes.lines:
         raise MdkdError(f"{row.target}: none of its runs has a progress.csv with an epoch in it")
     axes.set_xlabel("updates")
@@ -46,6 +46,12 @@ def draw_learning(path: Path, experiment: Experiment, row: Row) -> None:
     axes.legend()
     axes.set_title(row.target.replace("$", r"\$"))
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+
+
+def looks_of(columns: list[str]) -> dict[str, tuple[str, str]]:
+    """Colour and style of each column: those of a training's table have their own, an ablation's take the next."""
+    others = iter((colour, style) for style in ("-", ":", "--") for colour in OTHERS)
+    return {column: KNOWN.get(column) or next(others, ("#7f7f7f", "-")) for column in columns}
 
 
 def read_line(run: Path) -> Line | None:

@@ -63,6 +63,7 @@ class Table(NamedTuple):
     path: Path
     markdown: str
     rows: tuple[Row, ...]
+    layout: Layout
 
 
 # --- what is compared -----------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]
     write_text(path.with_suffix(".csv"), _csv(layout, rows))
     words = verdicts(layout, rows)
     write_json(path.with_suffix(".json"), [_row_without_cases(row, words[row.target]) for row in rows])
-    return Table(path, markdown, rows)
+    return Table(path, markdown, rows, layout)
 
 
 def _row(layout: Layout, entry: Entry) -> Row:
@@ -286,6 +287,11 @@ def _means_of(row: Row, column: str, per_volume: bool) -> list[Mean]:
     some = row.summaries.get(column, ())
     means = [summary.per_volume_foreground_mean if per_volume else summary.foreground_mean for summary in some]
     return [mean for mean in means if mean is not None]
+
+
+def dice_of(row: Row, column: str) -> list[float]:
+    """Mean DSC over images of a column, one a replicate in which it is evaluable."""
+    return _values(_means_of(row, column, per_volume=False), "dice")
 
 
 def _values(means: Sequence[Mean], metric: str) -> list[float]:

@@ -81,6 +81,15 @@ def test_what_each_job_reads(experiment: Experiment) -> None:
     assert student.folder.endswith("__2d/fold_0")
 
 
+def test_a_student_of_another_network_is_judged_against_that_network(experiment: Experiment) -> None:
+    """A joint teacher that is worse than the student's network alone has nothing to teach it."""
+    settings = Settings(device="cpu", teacher_architecture="tresunet", student_architecture="unet", student_width=2)
+    teacher, baseline, from_b, joint, student, _ = JobMaker(experiment._replace(settings=settings)).permutation(A, (B,))
+    assert (teacher.architecture, baseline.architecture, baseline.width) == ("tresunet", "unet", 2)
+    assert joint.reads == (teacher.folder, from_b.folder)
+    assert student.reads == (joint.folder, baseline.folder)
+
+
 def test_a_job_there_and_back(experiment: Experiment, tmp_path: Path) -> None:
     for job in all_jobs(experiment):
         write_json(tmp_path / "job.json", job)

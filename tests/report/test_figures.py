@@ -67,7 +67,7 @@ def test_all_are_drawn_beside_the_table(trained: Trained) -> None:
     assert trained.folder.parent == trained.table.path.parent
     assert trained.folder.name.startswith("figures_2d_fold_0__")
     names = {path.name for path in trained.folder.iterdir()}
-    assert names == {f"{A}_{name}.png" for name in DRAWINGS} | {"figures.json"}
+    assert names == {f"{A}_{name}.png" for name in DRAWINGS} | {"differences.png", "figures.json"}
     numbers = read_json(trained.folder / "figures.json")[A]
     assert set(numbers["tsne"]["balanced_accuracy"]) == {"data-set-specific", "student"}
     for level in numbers["attention"]["teacher_shares"]:
@@ -103,7 +103,7 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_there(broken: Trained, ca
     mask.unlink()
     (student / "checkpoint_best.safetensors").unlink()
     draw_figures(broken.experiment, broken.table)
-    assert {path.name for path in broken.folder.iterdir()} == {f"{A}_learning.png", "figures.json"}
+    assert {path.name for path in broken.folder.iterdir()} == {f"{A}_learning.png", "differences.png", "figures.json"}
     for name in ("overlays", "tsne", "attention"):
         assert f"{A}: the figure {name} is left out: " in caplog.text
     assert str(mask) in caplog.text
