@@ -25,7 +25,7 @@ from mdkd_auto.experiments.runs import find_student, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
 from mdkd_auto.files import WriteError, read_record, write_json
 from mdkd_auto.paths import Root
-from mdkd_auto.preparation import TASK, Outcome, dataset_names, find_groups, plan_and_preprocess, verify
+from mdkd_auto.preparation import Outcome, dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, Plan
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
@@ -248,7 +248,7 @@ def evaluate(masks: Path, dataset_folder: Path, *, keep_classes: bool = False, o
     """Score a folder of masks against the labels of a raw data set: every case that has a mask there."""
     dataset = read_dataset(dataset_folder)
     if not dataset.cases:
-        raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; give a {TASK} data set")
+        raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; give a segmentation data set")
     found = [(case, path) for case in dataset.cases if (path := _mask_of(masks, case)) is not None]
     if not found:
         raise MdkdError(f"{masks}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "

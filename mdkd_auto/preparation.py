@@ -19,16 +19,16 @@ from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.planners.integrity import check_dataset, check_group
+from mdkd_auto.planners.integrity import check_classes, check_dataset, check_group, check_likeness
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Dataset, Fingerprint, Plan, Splits, Triple
+from mdkd_auto.records import Dataset, Fingerprint, Fold, Plan, Splits, Triple
 
 logger = logging.getLogger(__name__)
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2  # of the patients
-TASK = "segmentation"  # the one this version trains
+TASKS = ("segmentation", "classification")  # those this version trains
 
 
 class Outcome(NamedTuple):
@@ -37,6 +37,16 @@ class Outcome(NamedTuple):
     done: int
     skipped: int
     problems: tuple[str, ...]
+
+
+class Asked(NamedTuple):
+    """What the user wants of a plan."""
+
+    memory_gb: float
+    spacing_mm: Triple | None
+    input_size: int | None
+    channels: Mapping[str, str]
+    replan: bool
 
 
 class Verified(NamedTuple):
@@ -55,22 +65,29 @@ def plan_and_preprocess(
     configurations: tuple[str, ...] = (),
     memory_gb: float = 8.0,
     spacing_mm: Triple | None = None,
+    input_size: int | None = None,
     test_fraction: float | None = None,
     channels: Mapping[str, str] | None = None,
     replan: bool = False,
     exclude_broken: bool = False,
+    allow_duplicates: bool = False,
     preprocess: bool = True,
     workers: int = 1,
 ) -> Outcome:
     """Verify, plan and preprocess every group (or one) of the raw folder; what is done is not done again.
 
     ``spacing_mm`` (z, y, x) replaces the planned spacing; a 2-D configuration takes its last two numbers.
+    ``input_size`` (voxels a side) replaces that of classification groups.
     Raises DatasetError listing everything where the data have errors, unless the broken cases are to be left out.
     """
     with _alone(root):
-        verified = verify(root, group, test_fraction=test_fraction, exclude_broken=exclude_broken, workers=workers)
+        verified = verify(
+            root, group, test_fraction=test_fraction, exclude_broken=exclude_broken, allow_duplicates=allow_duplicates,
+            workers=workers,
+        )  # fmt: skip
+        asked = Asked(memory_gb, spacing_mm, input_size, channels or {}, replan)
         plans = {
-            name: _plan(root, name, datasets, verified.fingerprints, memory_gb, spacing_mm, channels or {}, replan)
+            name: _plan(root, name, datasets, verified.fingerprints, asked)
             for name, datasets in verified.groups.items()
         }
         for name, splits in verified.splits.items():
@@ -92,12 +109,13 @@ def plan_and_preprocess(
 
 def verify(
     root: Root, group: str | None = None, *, test_fraction: float | None = None, exclude_broken: bool = False,
-    workers: int = 1,
+    allow_duplicates: bool = False, workers: int = 1,
 ) -> Verified:  # fmt: skip
     """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
 
     ``test_fraction``: of the patients, 0.2 where it is None. Raises DatasetError listing every error, unless the broken
-    cases are to be left out; SettingsError for a test fraction that is none.
+    cases are to be left out; SettingsError for a test fraction that is none. ``allow_duplicates``: pictures that look
+    the same may be trained and tested on.
     """
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise SettingsError(f"test fraction {test_fraction:g}: expected a share of the patients, 0 or more and below 1")
@@ -119,10 +137,18 @@ def verify(
                 splits[dataset.name] = made
             else:
                 problems.append(made)
+    for datasets in sound.values():
+        whole = [dataset for dataset in datasets if dataset.name in splits]
+        for dataset in whole:
+            if dataset.task == "classification":
+                problems += check_classes(dataset, splits[dataset.name])
+        problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
     sound = {name: kept for name, datasets in sound.items() if (kept := without_broken(datasets, problems))}
+    splits = {dataset.name: _only_those_of(splits[dataset.name], dataset)
+              for datasets in sound.values() for dataset in datasets}  # fmt: skip
     _report(root, problems, exclude_broken)
     if not sound:
-        raise DatasetError(f"{root.raw}: every {TASK} data set has errors; see {root.integrity}")
+        raise DatasetError(f"{root.raw}: every data set has errors; see {root.integrity}")
     for datasets in sound.values():
         for dataset in datasets:
             fingerprints[dataset.name] = _only(fingerprints[dataset.name], dataset, root)
@@ -145,12 +171,13 @@ def find_groups(
         datasets = without_broken(datasets, problems)
     groups: dict[str, list[Dataset]] = {}
     for dataset in datasets:
-        if dataset.task == TASK:
+        if dataset.task in TASKS:
             groups.setdefault(dataset.group, []).append(dataset)
         else:
             logger.info("%s: a %s data set, left in peace", dataset.name, dataset.task)
     if group is not None:
-        wanted = [name for name in groups if name.lower() in (group.lower(), f"{group}_{TASK}".lower())]
+        meant = [group.lower(), *(f"{group}_{task}".lower() for task in TASKS)]
+        wanted = [name for name in groups if name.lower() in meant]
         if not wanted:
             raise DatasetError(f"{root.raw}: no group {group!r}; found: {', '.join(sorted(groups)) or 'none'}")
         groups = {name: groups[name] for name in wanted}
@@ -162,7 +189,7 @@ def find_groups(
     if not groups:
         listing = f":\n{problems_text(problems)}" if problems else ""
         raise DatasetError(
-            f"{root.raw}: no {TASK} data set; put DatasetNNN_Name folders in nnU-Net's layout there{listing}"
+            f"{root.raw}: no data set for {' or '.join(TASKS)}; put DatasetNNN_Name folders in nnU-Net's layout there{listing}"
         )
     return groups, problems
 
@@ -210,6 +237,18 @@ def _make_splits(root: Root, dataset: Dataset, test_fraction: float | None) -> S
     return made
 
 
+def _only_those_of(splits: Splits, dataset: Dataset) -> Splits:
+    """The splits without cases that the data set no longer has."""
+    kept = {case.case_id for case in dataset.cases}
+
+    def some(cases: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(case for case in cases if case in kept)
+
+    return Splits(
+        test=some(splits.test), folds=tuple(Fold(train=some(fold.train), val=some(fold.val)) for fold in splits.folds)
+    )
+
+
 def _only(fingerprint: Fingerprint, dataset: Dataset, root: Root) -> Fingerprint:
     """The fingerprint of the cases that the data set still has."""
     kept = {case.case_id for case in dataset.cases}
@@ -223,15 +262,16 @@ def _only(fingerprint: Fingerprint, dataset: Dataset, root: Root) -> Fingerprint
 
 
 def _plan(
-    root: Root, name: str, datasets: list[Dataset], fingerprints: Mapping[str, Fingerprint], memory_gb: float,
-    spacing_mm: Triple | None, channels: Mapping[str, str], replan: bool,
-) -> Plan:  # fmt: skip
+    root: Root, name: str, datasets: list[Dataset], fingerprints: Mapping[str, Fingerprint], asked: Asked
+) -> Plan:
     """Plan one group; says on the screen what was decided and what changed."""
     path = root.plan(name)
     previous = read_record(path, Plan, PlanError) if path.is_file() else None
     names = {dataset.name for dataset in datasets}
-    own = {key: value for key, value in channels.items() if key in names}
-    plan = plan_group(datasets, fingerprints, memory_gb, own, previous, replan, spacing_mm)
+    own = {key: value for key, value in asked.channels.items() if key in names}
+    plan = plan_group(
+        datasets, fingerprints, asked.memory_gb, own, previous, asked.replan, asked.spacing_mm, asked.input_size
+    )
     text = plan_text(plan)
     if previous is not None:
         changes = describe_changes(previous, plan)

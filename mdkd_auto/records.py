@@ -22,11 +22,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Case(Record, frozen=True, kw_only=True):
-    """One image (all its channels) and, for training cases, its label. Paths are absolute."""
+    """One image (all its channels) and, for training cases, its mask or class. Paths are absolute."""
 
     case_id: str
     images: tuple[str, ...]  # one file a channel
-    label: str | None = None
+    label: str | None = None  # file of the mask
+    class_name: str | None = None  # of a classification data set
     patient_id: str  # the case_id where cases.csv names no patient
     split: Literal["train", "val", "test", ""] = ""
 
@@ -42,7 +43,7 @@ class Dataset(Record, frozen=True, kw_only=True):
     labels: dict[str, tuple[int, ...]]  # class -> label values (several for a region); background and ignore left out
     regions_class_order: tuple[int, ...] = ()  # label value written for each class, in painting order; () = not regions
     ignore_label: int | None = None
-    file_ending: str
+    file_ending: str  # "": a classification data set of several
     spacing_mm: Triple | None = None  # stated by dataset.json, for files that carry none
     cases: tuple[Case, ...]
 
@@ -99,6 +100,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     labelled_voxels: int  # not background, not ignore
     foreground: tuple[Intensities | None, ...]  # one a channel; None for an empty label
     lesions: tuple[Lesion, ...]
+    picture_hash: str = ""  # of a classification case: alike for pictures that look the same (planners/likeness.py)
 
 
 class Fingerprint(Record, frozen=True, kw_only=True):
@@ -157,7 +159,7 @@ class DatasetPlan(Record, frozen=True, kw_only=True):
     normalisation: Normalisation
 
 
-class ConfigurationPlan(Record, frozen=True, kw_only=True):
+class ConfigurationPlan(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Shared by every data set of the group that takes part in the configuration."""
 
     configuration: Configuration
@@ -166,6 +168,7 @@ class ConfigurationPlan(Record, frozen=True, kw_only=True):
     patch_size: tuple[int, ...]  # voxels, (y, x) or (z, y, x)
     batch_size: int
     topology: Topology
+    whole_images: bool = False  # each image is resized to fit the patch, whatever its spacing; for classification
     reasons: tuple[Reason, ...]
 
 

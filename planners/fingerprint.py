@@ -18,6 +18,7 @@ from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash, read_record, write_atomically, write_json
 from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
+from mdkd_auto.planners.likeness import picture_hash
 from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
 
 FINGERPRINT_VERSION = 2  # raise it when a case's fingerprint is computed differently
@@ -94,6 +95,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         labelled_voxels=0 if foreground is None else int(np.count_nonzero(foreground)),
         foreground=tuple(statistics(part) for part in histograms),
         lesions=() if foreground is None else find_lesions(foreground, spacing),
+        picture_hash=picture_hash(arrays.channels[0][shape[0] // 2]) if dataset.task == "classification" else "",
     )
     _write_cached(result, histograms, cache_folder)
     return result

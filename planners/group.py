@@ -6,6 +6,7 @@ import numpy as np
 
 from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.channel import choose_channels
+from mdkd_auto.planners.classification import plan_whole_images
 from mdkd_auto.planners.keep import keep_assumed_spacing, keep_configuration, keep_dataset
 from mdkd_auto.planners.member import Floats, Member, make_member
 from mdkd_auto.planners.memory import choose_batch, fit_patch, text_voxels
@@ -33,12 +34,14 @@ def plan_group(
     previous: Plan | None = None,
     replan: bool = False,
     spacing_mm: Triple | None = None,
+    input_size: int | None = None,
 ) -> Plan:
     """Decide everything the data sets of one group share, and what is each one's own.
 
     ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
     where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. ``spacing_mm`` (z, y, x of
-    the transposed axes) is taken instead of what the rules say. Raises PlanError.
+    the transposed axes) is taken instead of what the rules say, ``input_size`` (voxels a side) of a classification
+    group likewise. Raises PlanError.
     """
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
@@ -51,11 +54,14 @@ def plan_group(
         parts.append(part)
         reasons.extend(why)
     members = [make_member(fingerprints[part.dataset], part) for part in parts]
-    configurations = []
-    for configuration in _configurations(members):
-        fresh = _plan_configuration(configuration, members, memory_gb, spacing_mm)
-        configurations.append(keep_configuration(fresh, kept, memory_gb, exactly=spacing_mm is not None))
     first = datasets[0]
+    configurations = []
+    if first.task == "classification":
+        configurations = _whole_images(members, memory_gb, input_size, kept)
+    else:
+        for configuration in _configurations(members):
+            fresh = _plan_configuration(configuration, members, memory_gb, spacing_mm)
+            configurations.append(keep_configuration(fresh, kept, memory_gb, exactly=spacing_mm is not None))
     return Plan(
         group=first.group,
         modality=first.modality,
@@ -65,6 +71,20 @@ def plan_group(
         configurations=tuple(configurations),
         reasons=tuple(_by_dataset(reasons, parts)),
     )
+
+
+def _whole_images(
+    members: Sequence[Member], memory_gb: float, input_size: int | None, kept: Plan | None
+) -> list[ConfigurationPlan]:
+    """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
+    earlier = {} if kept is None or kept.memory_gb != memory_gb else {part.configuration: part for part in kept.configurations}
+    made = []
+    names: tuple[Configuration, ...] = ("2d", "3d_fullres")
+    for name, flat in zip(names, (True, False), strict=True):
+        if any(member.is_2d == flat for member in members):
+            side = earlier[name].patch_size[0] if name in earlier and input_size is None else input_size
+            made.append(plan_whole_images(name, members, memory_gb, side))
+    return made
 
 
 def _plan_dataset(

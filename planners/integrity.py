@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mdkd_auto.data.problems import Problem, problem
-from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint
+from mdkd_auto.planners.likeness import near_pairs
+from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
 
 ABSURD_VALUE = 1e8  # no scanner writes such
 UNUSUAL_VALUE = 1e6
@@ -75,6 +76,56 @@ def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerpr
                 file = f"{dataset.folder}/cases.csv"
                 problems.append(problem("same-patient-other-dataset", found, dataset=dataset.name, file=file))
     return problems
+
+
+def check_classes(dataset: Dataset, splits: Splits) -> list[Problem]:
+    """Classes of a classification data set that no case has, or that some part of the splits lacks."""
+    problems = []
+    of_case = {case.case_id: case.class_name for case in dataset.cases}
+    parts = {"the test part": splits.test} | {f"the validation part of fold {number}": fold.val
+                                              for number, fold in enumerate(splits.folds)}  # fmt: skip
+    for name in dataset.labels:
+        count = sum(found == name for found in of_case.values())
+        if count == 0:
+            found, kind = f"class {name!r} has no case", "class-without-cases"
+            problems.append(problem(kind, found, dataset=dataset.name, file=dataset.folder))
+            continue
+        lacking = [part for part, cases in parts.items() if cases and name not in {of_case.get(case) for case in cases}]
+        if lacking:
+            found = f"class {name!r} has {count} cases; {', '.join(lacking)} lacks it"
+            problems.append(problem("class-rare", found, dataset=dataset.name, file=dataset.folder))
+    return problems
+
+
+def check_likeness(
+    datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint], splits: Mapping[str, Splits],
+    allowed: bool = False,
+) -> list[Problem]:  # fmt: skip
+    """Pictures that look the same: an error where one is tested on and the other trained on, unless ``allowed``.
+
+    The error is the training picture's, so that leaving it out keeps the test whole.
+    """
+    pictures = [(dataset, case, seen.picture_hash) for dataset in datasets
+                for case, seen in _with_fingerprints(dataset, fingerprints[dataset.name])]  # fmt: skip
+    problems = []
+    for first, second, bits in near_pairs([text for _, _, text in pictures]):
+        a, b = pictures[first], pictures[second]
+        tested = [case.case_id in splits[dataset.name].test for dataset, case, _ in (a, b)]
+        (dataset, case, _), (other, twin, _) = (b, a) if tested[0] else (a, b)
+        if dataset is other and case.patient_id == twin.patient_id:
+            continue
+        where = "" if dataset is other else f" of {other.name}"
+        found = f"looks the same as case {twin.case_id}{where} ({bits} of 256 bits differ)"
+        kind = "near-duplicate"
+        if tested[0] != tested[1] and not allowed:
+            found, kind = f"{found}, which is tested on", "near-duplicate-train-test"
+        problems.append(problem(kind, found, dataset=dataset.name, case_id=case.case_id, file=case.images[0]))
+    return problems
+
+
+def _with_fingerprints(dataset: Dataset, fingerprint: Fingerprint) -> list[tuple[Case, CaseFingerprint]]:
+    cases = {case.case_id: case for case in dataset.cases}
+    return [(cases[seen.case_id], seen) for seen in fingerprint.cases if seen.case_id in cases]
 
 
 def _odd_orientations(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, str]]:

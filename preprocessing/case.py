@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from mdkd_auto.data.case_arrays import read_case_arrays
 from mdkd_auto.data.geometry import box_shape, cropped, nonzero_box, permute
@@ -48,6 +49,8 @@ def preprocess_case(
     geometry = plan_geometry(image, spacing_mm, dataset_plan, configuration_plan)
     coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
     normalised = normalise(cropped(image, geometry), dataset_plan.normalisation)
+    if configuration_plan.whole_images:
+        normalised, coarse = smoothed(normalised, geometry.resampled_shape), None
     resampled = resample_image(normalised, geometry.resampled_shape, coarse)
     if label is None:
         return resampled[None], None, geometry
@@ -60,6 +63,8 @@ def plan_geometry(
 ) -> CaseGeometry:
     """Where the case lies in network space. Raises PlanError where its spacing is neither known nor assumed."""
     canonical = spacing_mm if spacing_mm is not None else dataset_plan.assumed_spacing_mm
+    if canonical is None and configuration_plan.whole_images:
+        canonical = (1.0, 1.0, 1.0)
     if canonical is None:
         raise PlanError(
             f"{dataset_plan.dataset}: the image has no physical spacing and the plan assumes none; "
@@ -69,7 +74,10 @@ def plan_geometry(
     transposed = image.transpose(dataset_plan.transpose)
     crop = nonzero_box([transposed])
     size = box_shape(crop)
-    shape = resampled_shape(size, spacing, _target_spacing(spacing, configuration_plan))
+    if configuration_plan.whole_images:
+        shape = fitted_shape(size, spacing, configuration_plan.patch_size)
+    else:
+        shape = resampled_shape(size, spacing, _target_spacing(spacing, configuration_plan))
     return CaseGeometry(
         original_shape=_triple(image.shape),
         transpose=dataset_plan.transpose,
@@ -88,6 +96,25 @@ def restore(slabs: Iterable[NDArray[np.float32]], geometry: CaseGeometry) -> Ite
     """
     coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
     return resample_slabs(slabs, geometry.resampled_shape, box_shape(geometry.crop), coarse)
+
+
+def smoothed(image: NDArray[np.float32], shape: IntTriple) -> NDArray[np.float32]:
+    """Without what is finer than the voxels of ``shape``, to which it is to be made smaller.
+
+    A Gaussian of half a new voxel but one old one, as scikit-image's rescale takes.
+    """
+    sigma = [max(0.0, (before / after - 1) / 2) for before, after in zip(image.shape, shape, strict=True)]
+    result: NDArray[np.float32] = gaussian_filter(image, sigma) if max(sigma) > 0 else image
+    return result
+
+
+def fitted_shape(size: IntTriple, spacing: Triple, patch_size: tuple[int, ...]) -> IntTriple:
+    """The shape (z, y, x) of a whole image that just fits the patch, sides as long as they are in mm."""
+    axes = range(3 - len(patch_size), 3)  # a slice keeps its z
+    lengths = [size[axis] * spacing[axis] for axis in axes]
+    scale = min(room / length for room, length in zip(patch_size, lengths, strict=True))
+    fitted = [max(1, min(room, round(length * scale))) for room, length in zip(patch_size, lengths, strict=True)]
+    return _triple((*size[: 3 - len(patch_size)], *fitted))
 
 
 def _target_spacing(spacing: Triple, plan: ConfigurationPlan) -> Triple:

@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from mdkd_auto.data.case_arrays import bytes_to_read, source_hash
 from mdkd_auto.data.parallel import map_cases
-from mdkd_auto.data.store import image_path, label_path, read_case_record, record_path, save_case
+from mdkd_auto.data.store import compact_label, image_path, label_path, read_case_record, record_path, save_case
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash
 from mdkd_auto.preprocessing.case import preprocess_case, read_case
@@ -60,12 +61,14 @@ def store_case(
         return False
     raw = read_case(case, dataset, dataset_plan.channel)
     image, label, geometry = preprocess_case(raw.image, raw.spacing_mm, raw.label, dataset_plan, configuration_plan)
+    if case.class_name is not None:  # a map of one value, so that patches and augmentation know one kind of label
+        label = compact_label(np.full(geometry.resampled_shape, dataset.labels[case.class_name][0]))
     record = PreprocessedCase(
         case_id=case.case_id,
         key=key,
         geometry=geometry,
         shape=geometry.resampled_shape,
-        lesions=() if label is None else sample_lesions(label, dataset.ignore_label),
+        lesions=() if label is None or case.class_name is not None else sample_lesions(label, dataset.ignore_label),
     )
     save_case(folder, record, image, label, flat=configuration_plan.configuration == "2d")
     return True
@@ -73,8 +76,10 @@ def store_case(
 
 def case_key(case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> str:
     """Hash of the case's files and of every decision that changes its arrays."""
+    whole = {"patch_size": configuration_plan.patch_size} if configuration_plan.whole_images else {}
     return content_hash(
         {
+            **whole,
             "source": source_hash(case, [dataset_plan.channel]),
             "dataset": {"spacing_mm": dataset.spacing_mm, "labels": dataset.labels, "ignore": dataset.ignore_label},
             "dataset_plan": dataset_plan,
@@ -93,6 +98,6 @@ def is_stored(folder: Path, case: Case, dataset: Dataset, key: str) -> bool:
         record = read_case_record(folder, case.case_id)
     except MdkdError:
         return False  # damaged or of another version: done anew
-    needs_label = case.label is not None and dataset.task == "segmentation"
+    needs_label = case.label is not None or case.class_name is not None
     arrays = [image_path(folder, case.case_id), *([label_path(folder, case.case_id)] if needs_label else [])]
     return record.key == key and all(path.is_file() for path in arrays)

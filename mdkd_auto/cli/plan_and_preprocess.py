@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
     made.add_argument("--spacing-mm", type=float, nargs="+", metavar="MM",
                       help="target spacing instead of the planned one: one number, or z y x")  # fmt: skip
+    made.add_argument("--input-size", type=int, metavar="VOXELS",
+                      help="side of the input of a classification group, instead of the planned one")  # fmt: skip
     made.add_argument("--test-fraction", type=float,
                       help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
                       "patients dealt out before stay where they are (default 0.2)")  # fmt: skip
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     only.add_argument("--plan-only", action="store_true", help="check and plan, without preprocessing")
     made.add_argument("--exclude-broken", action="store_true",
                       help="leave out cases with errors instead of stopping")  # fmt: skip
+    made.add_argument("--allow-duplicates", action="store_true",
+                      help="pictures that look the same may be trained and tested on")  # fmt: skip
     made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits")
     made.add_argument("-j", "--workers", type=int, help="processes (default: as many as cores, at most 8; fewer where "
                       "memory is short)")  # fmt: skip
@@ -45,7 +49,7 @@ def _work(arguments: argparse.Namespace) -> int:
     if arguments.verify_only:
         preparation.verify(
             root, arguments.group, test_fraction=arguments.test_fraction, exclude_broken=arguments.exclude_broken,
-            workers=workers,
+            allow_duplicates=arguments.allow_duplicates, workers=workers,
         )  # fmt: skip
         return 0
     channels = {}
@@ -57,8 +61,9 @@ def _work(arguments: argparse.Namespace) -> int:
         channels[find_name(dataset, names)] = channel
     outcome = preparation.plan_and_preprocess(
         root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
-        spacing_mm=_spacing(arguments.spacing_mm), test_fraction=arguments.test_fraction, channels=channels,
-        replan=arguments.replan, exclude_broken=arguments.exclude_broken,
+        spacing_mm=_spacing(arguments.spacing_mm), input_size=arguments.input_size,
+        test_fraction=arguments.test_fraction, channels=channels, replan=arguments.replan,
+        exclude_broken=arguments.exclude_broken, allow_duplicates=arguments.allow_duplicates,
         preprocess=not arguments.plan_only, workers=workers,
     )  # fmt: skip
     return report_problems(outcome.problems)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,8 @@ def inspect_case(
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
     label_file = Path(case.label) if case.label is not None and dataset.task == "segmentation" else None
     findings: list[Finding] = []
-    read = [(file, image) for file in files if (image := _read(read_finite, file, findings)) is not None]
+    reader = partial(read_finite, colour_to_grey=dataset.task == "classification")
+    read = [(file, image) for file in files if (image := _read(reader, file, findings)) is not None]
     for file, image in read[1:]:
         findings += _off_grid(image, file, *read[0])
     label = None
@@ -118,11 +120,12 @@ def declared_values(dataset: Dataset) -> frozenset[int]:
 
 
 def source_hash(case: Case, channels: Sequence[int] | None = None) -> str:
-    """Hash of the contents of the case's files, whatever folder they lie in."""
+    """Hash of the contents of the case's files, whatever folder they lie in, and of its class."""
     chosen = range(len(case.images)) if channels is None else channels
     images = [file_hash(_existing(Path(case.images[index]))) for index in chosen]
     label = None if case.label is None else file_hash(_existing(Path(case.label)))
-    return content_hash({"images": images, "label": label})
+    own = {} if case.class_name is None else {"class": case.class_name}
+    return content_hash({"images": images, "label": label, **own})
 
 
 def bytes_to_read(case: Case) -> int:
@@ -148,9 +151,9 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def read_finite(file: Path) -> Image:
+def read_finite(file: Path, colour_to_grey: bool = False) -> Image:
     """Read one image. Raises ImageError where a voxel is NaN or infinite: a network would answer with an empty mask."""
-    image = read_image(file)
+    image = read_image(file, colour_to_grey)
     if not np.issubdtype(image.array.dtype, np.integer):
         bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
         if bad:

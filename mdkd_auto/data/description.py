@@ -59,7 +59,7 @@ def read_description(path: Path) -> tuple[Description | None, list[Finding]]:
         regions_class_order=fields.read(lambda content: _regions_class_order(content, labels) if segmentation else ())
         or (),
         ignore_label=ignore_label,
-        file_ending=fields.read(_file_ending) or "",
+        file_ending=fields.read(lambda content: _file_ending(content, task)) or "",
         spacing_mm=fields.read(_spacing_mm),
         number_of_cases=fields.read(_number_of_cases),
         entries=fields.read(lambda content: _entries(content) if segmentation else {}) or {},
@@ -133,6 +133,8 @@ def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, .
     """Class -> values without background and ignore, and the value of ignore."""
     expected = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'
     found = content.get("labels")
+    if task == "classification":
+        return _classes(found), None
     if not isinstance(found, dict) or not found:
         _refuse("labels", found, expected)
     if task != "segmentation":  # no masks: names and numbers, whatever they mean
@@ -152,6 +154,18 @@ def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, .
         if name != BACKGROUND:
             labels[name] = values
     return _check_values(labels)
+
+
+def _classes(found: Any) -> dict[str, tuple[int, ...]]:
+    """Class -> its number; {} where the folders or cases.csv are to say the classes."""
+    expected = 'an object of classes and numbers from 0, like {"normal": 0, "pneumonia": 1}; or leave it out'
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or len(found) < 2 or not all(_is_name(name) for name in found):
+        _refuse("labels", found, expected)
+    if not all(_is_count(value) for value in found.values()) or sorted(found.values()) != list(range(len(found))):
+        _refuse("labels", found, expected)
+    return {name: (value,) for name, value in sorted(found.items(), key=lambda item: item[1])}
 
 
 def _check_values(labels: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], int | None]:
@@ -178,8 +192,11 @@ def _regions_class_order(content: dict[str, Any], labels: dict[str, tuple[int, .
     return tuple(order)
 
 
-def _file_ending(content: dict[str, Any]) -> str:
+def _file_ending(content: dict[str, Any], task: Task) -> str:
+    """ "" where a classification data set names none: any image then."""
     ending = content.get("file_ending")
+    if ending is None and task == "classification":
+        return ""
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         _refuse("file_ending", ending, f"one of {', '.join(ENDINGS)}")
     return ending

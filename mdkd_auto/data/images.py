@@ -21,11 +21,11 @@ __all__ = [
     "same_geometry", "write_mask",
 ]  # fmt: skip
 
-_READERS = {"nifti": read_nifti, "itk": read_itk, "planar": read_planar}
+_READERS = {"nifti": read_nifti, "itk": read_itk}
 
 
-def read_image(path: Path) -> Image:
-    """Read one file of any of ``ENDINGS``, whole, into canonical orientation.
+def read_image(path: Path, colour_to_grey: bool = False) -> Image:
+    """Read one file of any of ``ENDINGS``, whole, into canonical orientation; colour only where it may become grey.
 
     Raises ImageError with the file's name for one that is missing, damaged, truncated, in colour or not 2-D or 3-D.
     """
@@ -34,6 +34,8 @@ def read_image(path: Path) -> Image:
     if not path.is_file():
         raise ImageError(f"{path}: the file does not exist")
     try:
+        if _family(ending) == "planar":
+            return read_planar(path, ending, colour_to_grey)
         return _READERS[_family(ending)](path, ending)
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.kind) from None

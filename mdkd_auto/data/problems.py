@@ -41,6 +41,13 @@ KINDS: dict[str, Kind] = {
     "case-name": Kind("error", "rename the files of the case: letters, digits, '_', '-' and '.' are safe"),
     "case-name-unusual": Kind("warning", "scripts must quote it; letters, digits, '_', '-' and '.' are safe"),
     "case-names-alike": Kind("warning", "some file systems take them for one; rename one of them"),
+    "case-twice": Kind("error", "rename or remove one of them"),
+    "class-missing": Kind("error", "give its class in column label of cases.csv, or put it into the class's folder"),
+    "class-unknown": Kind("error", "correct the class, or declare it in labels of dataset.json"),
+    "class-empty": Kind("warning", "remove the folder if it is not meant to be a class"),
+    "class-rare": Kind("warning", "some folds or the test part lack it, and their scores say nothing of it; add cases"),
+    "class-without-cases": Kind("warning", "right where other data sets have it; else correct labels or cases.csv"),
+    "one-class": Kind("error", "a classifier needs two classes or more"),
     # contents of files
     "unreadable": Kind("error", "copy or export it anew"),
     "truncated": Kind("error", "the file breaks off: copy it anew and compare the sizes"),
@@ -64,6 +71,8 @@ KINDS: dict[str, Kind] = {
     "mixed-dimensions": Kind("warning", "2-D images and volumes in one data set share only the 2d configuration"),
     "same-image": Kind("error", "one patient twice may be trained and tested on: remove one, or name one patient_id"),
     "same-image-same-patient": Kind("warning", "the image counts twice; remove one"),
+    "near-duplicate": Kind("warning", "if they are one picture, remove one or give both one patient_id"),
+    "near-duplicate-train-test": Kind("error", "a test on it would not be fair: remove it, or --allow-duplicates"),
     "same-image-other-dataset": Kind("error", "a source would see the target's test images: remove one of them"),
     "same-patient-other-dataset": Kind("warning", "if it is one person, tests are not independent; else rename one"),
     "not-checked": Kind("error", "see the message; run the command again"),
@@ -120,7 +129,7 @@ def without_broken(datasets: Sequence[Dataset], problems: Iterable[Problem]) -> 
         if (dataset.name, "") in broken:
             continue
         cases = tuple(case for case in dataset.cases if (dataset.name, case.case_id) not in broken)
-        if cases or not dataset.cases:  # a classification data set has no cases here
+        if cases or not dataset.cases:  # a data set of a task not read yet has none
             kept.append(msgspec.structs.replace(dataset, cases=cases))
     return kept
 

@@ -1,13 +1,14 @@
 """Reading a raw data set: dataset.json as nnU-Net v2 writes it, our three optional fields, and cases.csv."""
 
-import csv
 import logging
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from mdkd_auto.data.cases import check_case_id, is_unusual, listed, split_name, visible_files
+from mdkd_auto.data.case_table import name_problems, read_case_table
+from mdkd_auto.data.cases import check_case_id, listed, split_name, visible_files
+from mdkd_auto.data.classified import read_classified
 from mdkd_auto.data.description import Description, read_description
 from mdkd_auto.data.endings import output_ending
 from mdkd_auto.data.problems import Finding, Problem, errors_of, problem
@@ -17,8 +18,6 @@ from mdkd_auto.records import Case, Dataset
 log = logging.getLogger(__name__)
 
 FOLDER_NAME = re.compile(r"Dataset\d{3}_\S.*")
-CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
-SPLITS = ("train", "val", "test", "")
 
 
 def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
@@ -60,7 +59,7 @@ def find_name(wanted: str, names: list[str]) -> str:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Read one DatasetNNN_Name folder. Cases are sorted; only a segmentation data set has them read.
+    """Read one DatasetNNN_Name folder. Cases are sorted; those of a detection data set are not read yet.
 
     Raises DatasetError listing every error: the file or field, what was found, and what to do.
     """
@@ -88,16 +87,19 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     if description is None:
         return None, problems
     cases: tuple[Case, ...] = ()
+    labels, more = description.labels, list[Problem]()
     if description.task == "segmentation":
         cases, more = _read_cases(folder, description)
-        problems += more
+    elif description.task == "classification":
+        cases, labels, more = read_classified(folder, description)
+    problems += more
     dataset = Dataset(
         name=name,
         folder=str(folder),
         task=description.task,
         modality=description.modality,
         channel_names=description.channel_names,
-        labels=description.labels,
+        labels=labels,
         regions_class_order=description.regions_class_order,
         ignore_label=description.ignore_label,
         file_ending=description.file_ending,
@@ -133,24 +135,7 @@ def _read_cases(folder: Path, description: Description) -> tuple[tuple[Case, ...
     if number is not None and number != len(files):
         found = f"says numTraining {number}, the folder holds {len(files)} cases"
         problems.append(problem("number-of-cases", found, dataset=folder.name, file=folder / "dataset.json"))
-    return tuple(cases), problems + _name_problems(folder.name, sorted(files))
-
-
-def _name_problems(dataset: str, case_ids: list[str]) -> list[Problem]:
-    """Names that other programs or file systems may take amiss."""
-    problems = []
-    lowered: dict[str, str] = {}
-    for case_id in case_ids:
-        if wrong := check_case_id(case_id):
-            problems.append(problem("case-name", f"the name {case_id!r} {wrong}", dataset=dataset, case_id=case_id))
-        elif is_unusual(case_id):
-            found = f"the name {case_id!r} holds a space or a sign with a meaning to shells"
-            problems.append(problem("case-name-unusual", found, dataset=dataset, case_id=case_id))
-        twin = lowered.setdefault(case_id.lower(), case_id)
-        if twin != case_id:
-            found = f"the names {twin!r} and {case_id!r} differ by upper and lower case only"
-            problems.append(problem("case-names-alike", found, dataset=dataset, case_id=case_id))
-    return problems
+    return tuple(cases), problems + name_problems(folder.name, sorted(files))
 
 
 Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one a channel, and its label
@@ -238,50 +223,3 @@ def _listed_files(folder: Path, description: Description) -> tuple[Files, list[P
                 found = "does not exist; field 'dataset' of dataset.json names it"
                 problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=path))
     return files, problems
-
-
-def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str, str]], list[Finding]]:
-    """cases.csv as case -> {patient_id, split, label}, of the columns it has; {} without a file.
-
-    Rows that name no case, a case twice, or a split other than train, val, test are found wrong.
-    """
-    if not path.is_file():
-        return {}, []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(text.splitlines(), strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except UnicodeDecodeError as error:
-        return {}, [Finding("cases-csv", str(path), f"not UTF-8 text ({error})", "save it as 'CSV UTF-8'")]
-    except csv.Error as error:
-        return {}, [Finding("cases-csv", str(path), f"not a table of comma-separated values ({error})")]
-    rows = [(number, row) for number, row in rows if any(row)]
-    columns = rows[0][1] if rows else []
-    if columns.count("case_id") != 1 or len(set(columns)) != len(columns):
-        expected = f"expected case_id and any of {', '.join(CASE_COLUMNS[1:])}, each once, separated by commas"
-        return {}, [Finding("cases-csv", str(path), f"the first row is {columns}", expected)]
-    table: dict[str, dict[str, str]] = {}
-    findings = []
-    for number, cells in rows[1:]:
-        row = {name: cell for name, cell in zip(columns, cells, strict=False) if name in CASE_COLUMNS}
-        case_id = row["case_id"] if len(cells) == len(columns) else ""
-        row["split"] = row.get("split", "").lower()
-        wrong = _row_problems(row, cells, columns, case_ids, table)
-        findings += [Finding("cases-csv", str(path), f"row {number}: {text}") for text in wrong]
-        table[case_id] = row
-    return table, findings
-
-
-def _row_problems(
-    row: dict[str, str], cells: list[str], columns: list[str], case_ids: set[str], seen: dict[str, dict[str, str]]
-) -> list[str]:
-    if len(cells) != len(columns):
-        return [f"has {len(cells)} cells for {len(columns)} columns"]
-    problems = []
-    if row["case_id"] not in case_ids:
-        problems.append(f"case_id {row['case_id']!r} is not among the images")
-    if row["case_id"] in seen:
-        problems.append(f"case_id {row['case_id']!r} stands there twice")
-    if row["split"] not in SPLITS:
-        problems.append(f"split {row['split']!r}; allowed are train, val, test or nothing")
-    return problems

@@ -1,0 +1,61 @@
+"""The plan of a classification group: whole images, resized to one input size."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mdkd_auto.errors import PlanError
+from mdkd_auto.planners.member import Member
+from mdkd_auto.planners.memory import Fit, choose_batch, feature_map_elements, text_voxels
+from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.records import Configuration, ConfigurationPlan, Reason
+
+STEP = 32  # the networks' total stride
+MOST = {2: 224, 3: 96}  # voxels a side; 2-D: the paper's input, after ImageNet's
+LEAST_SIDES = 2  # of STEP: instance normalisation needs more than one voxel at the bottleneck
+
+
+def plan_whole_images(
+    configuration: Configuration, members: Sequence[Member], memory_gb: float, input_size: int | None = None
+) -> ConfigurationPlan:
+    """One square (or cubic) input for all images of a group, and a batch. Raises PlanError for a size that fails.
+
+    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say.
+    """
+    axes = 2 if configuration == "2d" else 3
+    taking_part = [member for member in members if member.is_2d == (axes == 2)]
+    longest = {member.name: float(np.median(member.shapes[:, -axes:].max(axis=1))) for member in taking_part}
+    side, why_size = _input_size(longest, axes, input_size)
+    patch = (side,) * axes
+    spacing = (1.0,) * axes  # of the resized image, in its own voxels
+    topology = plan_topology(patch, spacing)
+    fit = Fit(patch, topology, feature_map_elements(patch, topology))
+    voxels = {member.name: float(len(member.shapes) * math.prod(patch)) for member in taking_part}
+    batch, why_batch = choose_batch(fit, voxels, memory_gb)
+    return ConfigurationPlan(
+        configuration=configuration,
+        datasets=tuple(member.name for member in taking_part),
+        spacing_mm=spacing,
+        patch_size=patch,
+        batch_size=batch,
+        topology=topology,
+        whole_images=True,
+        reasons=(why_size, why_batch),
+    )
+
+
+def _input_size(longest: dict[str, float], axes: int, wanted: int | None) -> tuple[int, Reason]:
+    if wanted is not None:
+        if wanted < LEAST_SIDES * STEP or wanted % STEP:
+            below = max(LEAST_SIDES, wanted // STEP) * STEP
+            raise PlanError(f"input size {wanted}: expected a multiple of {STEP} from {LEAST_SIDES * STEP} on, "
+                            f"like {below} or {below + STEP}")  # fmt: skip
+        return wanted, Reason(decision="input", value=text_voxels((wanted,) * axes), because="asked for")
+    smallest = min(longest, key=lambda name: longest[name])
+    most = MOST[axes]
+    fitting = math.ceil(longest[smallest] / STEP) * STEP
+    side = min(most, max(LEAST_SIDES * STEP, fitting))
+    because = f"the images of {smallest} have a median longer side of {longest[smallest]:g} voxels; at most {most}"
+    because += f", in steps of {STEP}; longer images are smoothed and made smaller, sides in proportion"
+    return side, Reason(decision="input", value=text_voxels((side,) * axes), because=because)
