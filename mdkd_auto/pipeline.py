@@ -18,13 +18,15 @@ from mdkd_auto.data.raw import find_name, read_dataset
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import find_ablation
+from mdkd_auto.experiments.class_scoring import ClassSummary, predictions_csv
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
+from mdkd_auto.experiments.evaluate import VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, run_jobs
-from mdkd_auto.experiments.runs import find_student, load_predictor, read_run
+from mdkd_auto.experiments.runs import RunRecord, find_student, load_predictor, read_run
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
-from mdkd_auto.files import WriteError, read_record, write_json
-from mdkd_auto.paths import Root
+from mdkd_auto.files import WriteError, read_record, write_json, write_text
+from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.preparation import Outcome, dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, Plan
@@ -32,7 +34,8 @@ from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_ablation, draw_figures
 from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.settings import Settings, replace
-from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file
+from mdkd_auto.tasks.classification import Classifier
+from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of, mask_ending, predict_file, read_channel
 from mdkd_auto.training.fit import find_device, uses_bf16
 
 __all__ = [
@@ -173,7 +176,7 @@ def make_experiment(
     if unsplit:
         raise PlanError(f"{', '.join(unsplit)}: no splits yet; run mdkd_plan_and_preprocess and mend what it names")
     splits = {name: read_splits(root.splits(name)) for name in found}
-    experiment = Experiment(root, plan, found, splits, settings, configuration)
+    experiment = Experiment(root, plan, found, splits, settings.for_task(plan.task), configuration)
     check_settings(settings, experiment)
     return experiment
 
@@ -212,15 +215,18 @@ def predict(
     precision: str = "auto",
     keep_existing: bool = False,
 ) -> Outcome:
-    """Predict every image of a folder (or one file) with the model of a run folder; masks lie as the images do.
+    """Predict every image of a folder (or one file) with the model of a run folder.
 
-    ``dataset`` chooses the head of a multi-head model. Raises PredictionError where there is nothing to predict; an
-    image that fails is reported and does not stop the others.
+    Masks lie as the images do; a classifier's answers stand in predictions.csv. ``dataset`` chooses the head of a
+    multi-head model. Raises PredictionError where there is nothing to predict; an image that fails is reported and does
+    not stop the others.
     """
     where = find_device(device)
     options = PredictionOptions(where, step, mirror, uses_bf16(precision, where))
     record = read_run(run)
     predictor = load_predictor(run, options, dataset)
+    if isinstance(predictor, Classifier):
+        return _classify(images, masks, run, predictor, record)
     name = predictor.dataset_plan.dataset
     cases = find_cases(images, None, len(record.channel_names[name]), predictor.dataset_plan.channel)
     done = skipped = 0
@@ -244,11 +250,36 @@ def predict(
     return Outcome(done, skipped, tuple(problems))
 
 
+def _classify(images: Path, out: Path, run: Path, classifier: Classifier, record: RunRecord) -> Outcome:
+    """predictions.csv: a row an image."""
+    plan = classifier.dataset_plan
+    cases = find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)
+    several = record.job.stage == "multi_head"
+    validation = read_summary(RunFolder(run), VALIDATION, plan.dataset if several else None)
+    temperature = validation.temperature if isinstance(validation, ClassSummary) else 1.0
+    answers: dict[str, tuple[float, ...]] = {}
+    problems = []
+    with progress("predicting") as advance:
+        for number, case in enumerate(cases, start=1):
+            try:
+                answers[case.case_id] = tuple(classifier.logits(read_channel(case, plan, colour_to_grey=True)))
+            except MdkdError as error:
+                problems.append(f"{case.case_id}: {error}")
+                logger.warning("%s", error)
+            advance(number, len(cases), case.case_id)
+    names = tuple(channel.name for channel in classifier.classes.channels)
+    write_text(out / "predictions.csv", predictions_csv(answers, names, temperature))
+    used: dict[str, Any] = {"run": str(run), "mirror": classifier.options.mirror, "version": record.version}
+    write_json(out / "prediction.json", {**used, "classes": names, "temperature": temperature})
+    return Outcome(len(answers), 0, tuple(problems))
+
+
 def evaluate(masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None) -> Summary:
     """Score a folder of masks against the labels of a raw data set: every case that has a mask there."""
     dataset = read_dataset(dataset_folder)
     if not dataset.cases:
-        raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; give a segmentation data set")
+        wanted = "give a segmentation data set"
+        raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; {wanted}")
     found = [(case, path) for case in dataset.cases if (path := _mask_of(masks, case)) is not None]
     if not found:
         raise MdkdError(f"{masks}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "

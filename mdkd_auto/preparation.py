@@ -189,7 +189,8 @@ def find_groups(
     if not groups:
         listing = f":\n{problems_text(problems)}" if problems else ""
         raise DatasetError(
-            f"{root.raw}: no data set for {' or '.join(TASKS)}; put DatasetNNN_Name folders in nnU-Net's layout there{listing}"
+            f"{root.raw}: no data set for {' or '.join(TASKS)}; put DatasetNNN_Name folders in nnU-Net's "
+            f"layout there{listing}"
         )
     return groups, problems
 

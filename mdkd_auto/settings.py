@@ -1,5 +1,6 @@
 """Every setting of a training run, in one documented record; docs/settings.md explains each."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,12 +8,52 @@ import msgspec
 
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.files import read_json, to_record
-from mdkd_auto.records import Record
+from mdkd_auto.records import Record, Task
 
-Architecture = Literal["unet", "tresunet"]
+Architecture = str  # unet, tresunet; for classification also medvit_small and names of timm: tasks/ knows them
 
+FUSION_HEADS = 8  # of the attention of a classification group's joint teacher
 REFERENCE_EPOCHS = 300  # the paper's longest run: warm-up, ramp and temperature are given on this scale
 UPDATES_A_VALIDATION_BATCH = 4  # at least: a forward pass takes up to two thirds of an update, and validation a fifth
+
+
+class ClassificationSettings(Record, frozen=True, kw_only=True):
+    """What a classification group takes in the place of the settings of the same name, and what only it has."""
+
+    architecture: Architecture = "medvit_small"  # where neither teachers nor students name one
+    dropout: float = 0.0
+    attention_dropout: float = 0.0  # MedViT
+    moment_exchange: bool = False  # MedViT: channel means and deviations of another image of the batch
+    # joint teacher
+    joint_channels: int = 256  # joint_ch: width of its tokens
+    fusion_blocks: int = 3  # FA_blocks
+    joint_learning_rate: float | None = None  # None: as learning_rate
+    joint_weight_decay: float | None = None
+    # student, eq. (16)
+    logits: float = 0.5  # weight of the distilled logits, eq. (15)
+    logits_temperature: float = 1.0
+    beta: float = 0.0  # of the contrastive loss, optional here
+    gamma: float = 0.5
+    delta: float = 1.0
+    distilled: str = "late-3"  # early-K or late-K: which fusion blocks the student's last K levels learn
+    student_learning_rate: float | None = None
+    student_weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"classification.{name} is {getattr(self, name)}; it must be 0 or more and below 1")
+        for name in ("joint_channels", "fusion_blocks", "logits_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"classification.{name} is {getattr(self, name)}; it must be above 0")
+        if self.joint_channels % FUSION_HEADS:
+            raise ValueError(f"classification.joint_channels is {self.joint_channels}; it must be a multiple of "
+                             f"{FUSION_HEADS}, the heads of its attention")  # fmt: skip
+        for name in ("logits", "beta", "gamma", "delta"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"classification.{name} is {getattr(self, name)}; it must be 0 or more")
+        if not re.fullmatch(r"(early|late)-[1-9]", self.distilled):
+            raise ValueError(f"classification.distilled is {self.distilled!r}; use early-K or late-K, like late-3")
 
 
 class Settings(Record, frozen=True, kw_only=True):
@@ -24,7 +65,7 @@ class Settings(Record, frozen=True, kw_only=True):
     validation_batches: int = 20  # fixed batches on which each epoch is judged; see validation_batches_used
     early_stopping_epochs: int = 50  # without a better validation loss
     # network
-    teacher_architecture: Architecture = "unet"
+    teacher_architecture: Architecture | None = None  # None: unet; for classification MedViT
     student_architecture: Architecture | None = None  # None: the teachers'. The baselines have the student's network
     width: int | None = None  # feature maps of the first stage (TResUNet: of the second); None: the plan's, the paper's
     student_width: int | None = None  # None: as ``width``
@@ -62,6 +103,8 @@ class Settings(Record, frozen=True, kw_only=True):
     lesion_fraction: float = 0.33  # of a batch, centred on a lesion
     augment: bool = True
     fold: int = 0
+    # other tasks
+    classification: ClassificationSettings = ClassificationSettings()
     # run
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
@@ -92,6 +135,28 @@ class Settings(Record, frozen=True, kw_only=True):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
 
+    def for_task(self, task: Task) -> "Settings":
+        """These settings with what the task has in their place, and a network named."""
+        if task != "classification":
+            return replace(self, teacher_architecture=self.teacher_architecture or "unet")
+        own = self.classification
+        return replace(
+            self, beta=own.beta, gamma=own.gamma, delta=own.delta,
+            teacher_architecture=self.teacher_architecture or own.architecture,
+        )  # fmt: skip
+
+    def for_stage(self, stage: str, task: Task) -> "Settings":
+        """These settings with the learning rate and weight decay of the stage."""
+        part = {"joint_teacher": "joint", "student": "student"}.get(stage)
+        if task != "classification" or part is None:
+            return self
+        rate = getattr(self.classification, f"{part}_learning_rate")
+        decay = getattr(self.classification, f"{part}_weight_decay")
+        return replace(
+            self, learning_rate=self.learning_rate if rate is None else rate,
+            weight_decay=self.weight_decay if decay is None else decay,
+        )  # fmt: skip
+
     @property
     def validation_batches_used(self) -> int:
         """At most a quarter of the updates of an epoch, and at least one."""
@@ -118,9 +183,24 @@ SETTINGS_OF_STAGE = {
 }
 
 
-def settings_of_stage(settings: Settings, stage: str) -> dict[str, Any]:
+_CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
+CLASSIFICATION_OF_STAGE = {
+    "teacher": _CLASSIFIER,
+    "source_teacher": _CLASSIFIER,
+    "joint_teacher": ("dropout", "joint_channels", "fusion_blocks", "joint_learning_rate", "joint_weight_decay"),
+    "student": (*_CLASSIFIER, "logits", "logits_temperature", "distilled", "student_learning_rate",
+                "student_weight_decay"),
+    "fine_tuned": _CLASSIFIER,
+    "multi_head": _CLASSIFIER,
+}  # fmt: skip
+
+
+def settings_of_stage(settings: Settings, stage: str, task: Task = "segmentation") -> dict[str, Any]:
     """The settings that ``stage`` depends on."""
-    return {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
+    named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
+    if task == "classification":
+        named |= {name: getattr(settings.classification, name) for name in CLASSIFICATION_OF_STAGE[stage]}
+    return named
 
 
 def load_settings(file: Path | None, overrides: dict[str, Any]) -> Settings:

@@ -77,7 +77,8 @@ def _whole_images(
     members: Sequence[Member], memory_gb: float, input_size: int | None, kept: Plan | None
 ) -> list[ConfigurationPlan]:
     """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
-    earlier = {} if kept is None or kept.memory_gb != memory_gb else {part.configuration: part for part in kept.configurations}
+    same = kept is not None and kept.memory_gb == memory_gb
+    earlier = {part.configuration: part for part in kept.configurations} if kept is not None and same else {}
     made = []
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     for name, flat in zip(names, (True, False), strict=True):

@@ -107,7 +107,8 @@ def _check_classes(found: _Found, classes: dict[str, str], labels: Labels) -> No
             found.report("class-missing", f"no class is given for {case_id}", where, case_id)
         elif name not in labels:
             where = table if case_id not in found.classes else next(iter(found.files[case_id].values()))
-            found.report("class-unknown", f"class {name!r} of {case_id} is not in dataset.json ({known})", where, case_id)
+            wrong = f"class {name!r} of {case_id} is not in dataset.json ({known})"
+            found.report("class-unknown", wrong, where, case_id)
     if not found.files:
         found.report("no-cases", "holds no images that can be read", found.folder)
     elif len({*classes.values()} & set(labels)) < 2:
@@ -126,10 +127,9 @@ def _cases(found: _Found, rows: dict[str, dict[str, str]], classes: dict[str, st
         if case_id not in broken:
             row = rows.get(case_id, {})
             split: Any = row.get("split", "")
+            images = tuple(str(files[channel]) for channel in sorted(files))
+            patient_id = row.get("patient_id") or case_id
             cases.append(
-                Case(
-                    case_id=case_id, images=tuple(str(files[channel]) for channel in sorted(files)), class_name=classes[case_id],
-                    patient_id=row.get("patient_id") or case_id, split=split,
-                )
-            )  # fmt: skip
+                Case(case_id=case_id, images=images, class_name=classes[case_id], patient_id=patient_id, split=split)
+            )
     return tuple(cases)

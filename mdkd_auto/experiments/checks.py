@@ -8,13 +8,13 @@ from torch import nn
 
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.experiments.jobs import Experiment, Job
-from mdkd_auto.experiments.runs import load_model, read_run
+from mdkd_auto.experiments.runs import load_model, make_task, read_run
 from mdkd_auto.files import write_json
 from mdkd_auto.losses.features import resized, unit_scale
-from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.fusion import FusedEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.training.fit import Streams
-from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.interfaces import Objective, TrainingTask
 from mdkd_auto.training.objectives import StudentObjective
 
 CHECKED_BATCHES = 4
@@ -33,7 +33,7 @@ def write_checks(
     size = max(2, streams.batch_size)
     batches = [_on(sampler.batch(index, size), device) for index in range(CHECKED_BATCHES)]
     if job.stage == "joint_teacher":
-        result = source_use(_load(folder, device), batches)
+        result = source_use(_load(folder, device), make_task(read_run(folder)), batches)
     else:
         assert isinstance(objective, StudentObjective)
         result = distillation(objective, batches)
@@ -41,16 +41,17 @@ def write_checks(
 
 
 @torch.no_grad()
-def source_use(model: Model, batches: list[Batch]) -> dict[str, Any]:
+def source_use(model: Model, task: TrainingTask, batches: list[Batch]) -> dict[str, Any]:
     """How much the output depends on the source teachers: their maps are replaced by one that says nothing.
 
-    ``output_change`` is the mean change of the probability over voxels that either output calls likely (above 0.1).
+    ``output_change`` is the mean change of the probability over voxels (or classes) that either output calls
+    likely (above 0.1).
     """
     changed, counted = 0.0, 0
-    assert isinstance(model.encoder, JointEncoder)
+    assert isinstance(model.encoder, FusedEncoder)
     for batch in batches:
-        whole = torch.sigmoid(model(batch.images))
-        silenced = torch.sigmoid(model.head(model.encoder(batch.images, silence_sources=True)))
+        whole = task.probabilities(model(batch.images))
+        silenced = task.probabilities(model.head(model.encoder(batch.images, silence_sources=True)))
         likely = (whole > 0.1) | (silenced > 0.1)
         changed += (whole - silenced).abs()[likely].sum().item()
         counted += int(likely.sum().item())

@@ -10,10 +10,9 @@ import torch
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import STAGES, Experiment, Job, is_finished
 from mdkd_auto.experiments.run import title_of
-from mdkd_auto.experiments.runs import RunRecord, read_run
+from mdkd_auto.experiments.runs import RunRecord, read_run, task_of
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training.fit import LATEST, find_device
 
 # Cost of an update against a single teacher's, with two sources: the largest in docs/results.md, rounded up.
@@ -36,13 +35,13 @@ def state_of(root: Root, job: Job) -> str:
     return "interrupted" if (root.results / job.folder / LATEST).is_file() else "to do"
 
 
-def seconds_per_update(experiment: Experiment) -> float:
-    """One update of a single teacher on this machine, timed on noise."""
+def seconds_per_update(experiment: Experiment, job: Job) -> float:
+    """One update of a single network such as that of ``job`` on this machine, timed on noise."""
     plan = experiment.plan.configuration(experiment.configuration)
     device = find_device(experiment.settings.device)
-    settings = experiment.settings
-    task = SegmentationTask(plan, {}, settings, architecture=settings.teacher_architecture, width=settings.width)
-    model = Model(task.encoder(), task.head(1)).to(device)
+    task = task_of(experiment.plan.task, plan, {}, experiment.settings, job, {})
+    encoder = task.encoder()
+    model = Model(encoder, task.head(1, encoder)).to(device)
     batch = torch.randn(experiment.settings.batch_size or plan.batch_size, 1, *plan.patch_size, device=device)
     times = []
     for _ in range(_TIMED_UPDATES):
@@ -121,7 +120,7 @@ def _brief(value: Any) -> str:
 
 def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
     """The jobs, what each reads, what is done, and how long the rest may take on this machine."""
-    one_update = seconds_per_update(experiment)
+    one_update = seconds_per_update(experiment, jobs[0])
     lines, total = [f"{experiment.plan.group}, {experiment.configuration}: {len(jobs)} jobs"], 0.0
     for number, job in enumerate(jobs, start=1):
         state = state_of(experiment.root, job)

@@ -5,6 +5,14 @@ from pathlib import Path
 
 from mdkd_auto.data.images import write_mask
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.class_scoring import (
+    Answer,
+    ClassSummary,
+    answer_of,
+    summary_of_answers,
+    temperature_of,
+    write_class_summary,
+)
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.runs import load_predictor
 from mdkd_auto.experiments.scoring import CaseScores, Summary, score_against_label, summary_of, write_summary
@@ -12,6 +20,7 @@ from mdkd_auto.files import WriteError, read_record
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case
+from mdkd_auto.tasks.classification import Classifier
 from mdkd_auto.tasks.segmentation import PredictionOptions, Predictor, mask_ending, read_channel
 
 logger = logging.getLogger(__name__)
@@ -22,23 +31,36 @@ VALIDATION, TEST = "validation", "test"
 def evaluate_run(experiment: Experiment, job: Job, options: PredictionOptions) -> None:
     """Predict and score the validation and test cases of the job's target (of every data set for multi-head).
 
-    A source teacher is only a means: it is scored on the target's validation cases.
+    A source teacher is only a means: it is scored on the target's validation cases. A classifier's probabilities are
+    calibrated on the validation cases.
     """
     folder = RunFolder(experiment.root.results / job.folder)
     several = job.stage == "multi_head"
     for dataset in job.datasets if several else (job.target,):
         predictor = load_predictor(folder.folder, options, dataset)
+        temperature = 1.0
         for part in (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST):
             cases = cases_of_part(experiment, dataset, part)
-            if cases:
-                target = folder.masks(part, dataset if several else None)
+            target = folder.masks(part, dataset if several else None)
+            if cases and isinstance(predictor, Predictor):
                 write_summary(target, _predict_and_score(experiment, dataset, part, cases, predictor, target))
+            elif cases and isinstance(predictor, Classifier):
+                answers, failed = _answers(dataset, part, cases, predictor)
+                temperature = temperature_of(answers) if part == VALIDATION else temperature
+                classes = tuple(channel.name for channel in predictor.classes.channels)
+                write_class_summary(
+                    target, summary_of_answers(answers, classes, dataset, part, temperature, failed)
+                )
 
 
-def read_summary(folder: RunFolder, part: str, dataset: str | None) -> Summary | None:
+def read_summary(folder: RunFolder, part: str, dataset: str | None) -> Summary | ClassSummary | None:
     """The summary of a run, None where it has none."""
     path = folder.masks(part, dataset) / "summary.json"
-    return read_record(path, Summary) if path.is_file() else None
+    if not path.is_file():
+        return None
+    if (path.parent / "predictions.csv").is_file():
+        return read_record(path, ClassSummary)
+    return read_record(path, Summary)
 
 
 def cases_of_part(experiment: Experiment, dataset: str, part: str) -> list[Case]:
@@ -73,3 +95,21 @@ def _predict_and_score(
                 logger.warning("%s: %s is left out of the scores: %s", name, case.case_id, error)
             advance(number, len(cases))
     return summary_of(scores, cases, name, part, "mm" if known else "px", failed)
+
+
+def _answers(
+    name: str, part: str, cases: list[Case], predictor: Classifier
+) -> tuple[list[Answer], dict[str, str]]:
+    classes = tuple(channel.name for channel in predictor.classes.channels)
+    answers: list[Answer] = []
+    failed: dict[str, str] = {}
+    with progress(f"{part} of {name}") as advance:
+        for number, case in enumerate(cases, start=1):
+            try:
+                image = read_channel(case, predictor.dataset_plan, colour_to_grey=True)
+                answers.append(answer_of(case, predictor.logits(image), classes))
+            except MdkdError as error:
+                failed[case.case_id] = str(error)
+                logger.warning("%s: %s is left out of the scores: %s", name, case.case_id, error)
+            advance(number, len(cases))
+    return answers, failed

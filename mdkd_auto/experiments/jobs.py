@@ -2,6 +2,7 @@
 a job that is done is found again, whatever changes later, and a teacher that several jobs read is trained once."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,7 +38,8 @@ HIERARCHY = (
 )
 STAGES = {stage.name: stage for stage in HIERARCHY}
 IDENTITY_VERSION = 3  # raised when the same inputs would give other results
-NETWORK_NAMES = {"unet": "UNet", "tresunet": "TResUNet"}
+NETWORK_NAMES = {"unet": "UNet", "tresunet": "TResUNet", "medvit_small": "MedViT-small", "medvit_base": "MedViT-base",
+                 "medvit_large": "MedViT-large"}  # fmt: skip  # others by their own
 _MOST_NAMES = 8  # sources spelled out in a folder name
 
 
@@ -99,6 +101,15 @@ class Experiment(NamedTuple):
         chosen = set(patients[: max(1, round(share * len(patients)))])
         return tuple(case for case in cases if patient_of[case] in chosen)
 
+    def class_counts(self, job: "Job") -> dict[str, tuple[int, ...]]:
+        """Of a classification job: for each data set the training cases of each class, in the order of its outputs."""
+        counts = {}
+        for dataset in job.datasets:
+            trained = set(self.cases(dataset, "train", job.label_fraction if dataset == job.target else 1.0))
+            of_class = Counter(case.class_name for case in self.datasets[dataset].cases if case.case_id in trained)
+            counts[dataset] = tuple(of_class[channel.name] for channel in self.classes(dataset).channels)
+        return counts
+
     def patients(self, dataset: str, cases: tuple[str, ...]) -> dict[str, str]:
         """Case -> its patient."""
         wanted = set(cases)
@@ -121,10 +132,9 @@ class JobMaker:
         settings = experiment.settings
         self._precision = "bf16" if uses_bf16(settings.precision, find_device(settings.device)) else "fp32"
         self._pretrained = None if settings.pretrained is None else _hash_of_weights(Path(settings.pretrained))
-        self.teachers = Network(settings.teacher_architecture, settings.width)
-        self.students = Network(
-            settings.student_architecture or settings.teacher_architecture, settings.student_width or settings.width
-        )
+        named = settings.for_task(experiment.plan.task).teacher_architecture or ""
+        self.teachers = Network(named, settings.width)
+        self.students = Network(settings.student_architecture or named, settings.student_width or settings.width)
 
     def permutation(self, target: str, sources: tuple[str, ...], baseline: bool = True) -> list[Job]:
         """The jobs of one target with its sources, in an order in which each finds what it reads.
@@ -184,7 +194,9 @@ class JobMaker:
             "configuration": experiment.configuration,
             "fold": experiment.settings.fold,
             "network": {**network._asdict(), "pretrained": self._pretrained},
-            "settings": {**settings_of_stage(experiment.settings, stage), "precision": self._precision},
+            "settings": {
+                **settings_of_stage(experiment.settings, stage, experiment.plan.task), "precision": self._precision,
+            },
             "plan": {
                 name: value for name, value in msgspec.to_builtins(plan).items() if name not in ("datasets", "reasons")
             },
@@ -193,7 +205,7 @@ class JobMaker:
         }
         key = content_hash(identity)[:8]
         identity = {**json.loads(to_json_text(identity)), "key": key}  # lists, as they are read back from run.json
-        kind = NETWORK_NAMES[network.architecture]
+        kind = NETWORK_NAMES.get(network.architecture, network.architecture)
         name = f"{STAGES[stage].folder_name}{_short(sources)}__{kind}-{key}__{experiment.configuration}"
         return Job(
             stage=stage, target=target, sources=sources, group=experiment.plan.group,

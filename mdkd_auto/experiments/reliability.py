@@ -23,10 +23,10 @@ def source_weights(experiment: Experiment, job: Job) -> tuple[float, ...]:
     whole = (1.0,) * len(job.datasets)
     if not experiment.settings.reliability or experiment.settings.untrained_sources or len(job.reads) < 2:
         return whole
-    scores = [validation_dice(experiment, folder) for folder in job.reads]
+    scores = [validation_score(experiment, folder) for folder in job.reads]
     weights = tuple(weight(score, scores[0]) for score in scores)
     said = ", ".join(f"{name[7:10]} {value:.2f}" for name, value in zip(job.datasets, weights, strict=True))
-    logger.info("weights of the teachers, by their DSC on the validation cases of %s: %s", job.target, said)
+    logger.info("weights of the teachers, by their scores on the validation cases of %s: %s", job.target, said)
     return weights
 
 
@@ -34,10 +34,10 @@ def distillation_weight(experiment: Experiment, job: Job) -> float:
     """The factor of a student's distillation losses: the joint teacher against the student's network trained alone."""
     if not experiment.settings.reliability:
         return 1.0
-    joint, alone = (validation_dice(experiment, folder) for folder in job.reads)
+    joint, alone = (validation_score(experiment, folder) for folder in job.reads)
     factor = weight(joint, alone)
     if factor < 1:
-        words = "distillation turned down to %.2f: validation DSC of the joint teacher %.3f, of the model alone %.3f"
+        words = "distillation turned down to %.2f: validation score of the joint teacher %.3f, of the model alone %.3f"
         logger.info(words, factor, joint, alone)
     return factor
 
@@ -47,8 +47,10 @@ def weight(score: float, reference: float) -> float:
     return 1.0 if score >= reference else float((score / reference) ** POWER)
 
 
-def validation_dice(experiment: Experiment, folder: str) -> float:
-    """Mean DSC of a run over the validation cases of its target; 0 where none is evaluable."""
+def validation_score(experiment: Experiment, folder: str) -> float:
+    """Mean DSC of a run over the validation cases of its target, or balanced accuracy; 0 where none is evaluable."""
     summary = read_summary(RunFolder(experiment.root.results / folder), VALIDATION, None)
-    mean = None if summary is None else summary.foreground_mean.metrics["dice"].mean
+    overall = None if summary is None else summary.overall(per_patient=False)
+    name = "dice" if experiment.plan.task == "segmentation" else "balanced_accuracy"
+    mean = None if overall is None else overall.metrics[name].mean
     return 0.0 if mean is None or not np.isfinite(mean) else mean

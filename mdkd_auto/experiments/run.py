@@ -21,7 +21,6 @@ from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describ
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.pretrained import load_backbone
 from mdkd_auto.networks.tresunet import TResUNetEncoder
@@ -113,7 +112,7 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
         logger.info(words, title, streams.batch_size, FEWEST_SAMPLES)
     if note := memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb):
         logger.warning("%s: %s", title, note)
-    state = fit(objective, streams, experiment.settings, folder, device, title)
+    state = fit(objective, streams, run.settings.for_stage(job.stage, run.task), folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)
     write_checks(experiment, job, objective, streams, device)
@@ -152,8 +151,8 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
         teachers = [_trained_model(experiment, folder).encoder for folder in job.reads]
         torch.manual_seed(settings.seed)
         teachers += [task.encoder() for _ in job.datasets[len(teachers) :]]  # the control: untrained sources
-        encoder = JointEncoder(teachers, settings.fuse, source_weights(experiment, job), settings.attention_keys)
-        return TeacherObjective(Model(encoder, task.head(task.outputs(job.target))), task, job.target)
+        encoder = task.joint_encoder(teachers, source_weights(experiment, job))
+        return TeacherObjective(Model(encoder, task.head(task.outputs(job.target), encoder)), task, job.target)
     if job.stage == "student":
         teacher = _trained_model(experiment, job.reads[0])
         return StudentObjective(model, teacher, task, job.target, settings, distillation_weight(experiment, job))

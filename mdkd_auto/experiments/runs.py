@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 
@@ -10,14 +11,15 @@ from mdkd_auto.data.raw import find_name
 from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.files import read_record
-from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record
+from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record, Task
 from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.classification import ClassificationTask, Classifier
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, Predictor, SegmentationTask
 from mdkd_auto.training.checkpoints import load_weights
-from mdkd_auto.training.objectives import MultiHeadModel
+from mdkd_auto.training.interfaces import TrainingTask
+from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
 
 
 class RunRecord(Record, frozen=True, kw_only=True):
@@ -31,6 +33,8 @@ class RunRecord(Record, frozen=True, kw_only=True):
     channel_names: dict[str, tuple[str, ...]]
     file_endings: dict[str, str]
     settings: Settings
+    task: Task = "segmentation"
+    class_counts: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # classification: trained on
 
 
 class Finished(Record, frozen=True, kw_only=True):
@@ -56,40 +60,54 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
         channel_names={name: experiment.datasets[name].channel_names for name in job.datasets},
         file_endings={name: experiment.datasets[name].file_ending for name in job.datasets},
         settings=experiment.settings,
+        task=experiment.plan.task,
+        class_counts=experiment.class_counts(job) if experiment.plan.task == "classification" else {},
     )
 
 
-def make_task(run: RunRecord) -> SegmentationTask:
+def make_task(run: RunRecord) -> TrainingTask:
     """The task of a run, with its kind of network."""
-    job = run.job
-    return SegmentationTask(run.plan, run.classes, run.settings, job.stage, job.architecture, job.width)
+    return task_of(run.task, run.plan, run.classes, run.settings, run.job, run.class_counts)
 
 
-def build_model(run: RunRecord, task: SegmentationTask) -> Model | MultiHeadModel:
+def task_of(
+    task: Task, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, job: Job,
+    class_counts: dict[str, tuple[int, ...]],
+) -> TrainingTask:  # fmt: skip
+    """A task by its name, for the stage and network of a job."""
+    if task == "classification":
+        return ClassificationTask(
+            plan, classes, settings, job.stage, job.architecture, job.width, class_counts
+        )
+    return SegmentationTask(plan, classes, settings, job.stage, job.architecture, job.width)
+
+
+def build_model(run: RunRecord, task: TrainingTask) -> Model | MultiHeadModel:
     """The networks of a run with random weights, drawn from its seed."""
     job = run.job
     torch.manual_seed(run.settings.seed)
     if job.stage == "multi_head":
-        return MultiHeadModel(task.encoder(), {name: task.head(task.outputs(name)) for name in job.datasets})
+        encoder = task.encoder()
+        return MultiHeadModel(encoder, {name: task.head(task.outputs(name), encoder) for name in job.datasets})
     if job.stage == "joint_teacher":
-        teachers = [task.encoder() for _ in job.datasets]
-        encoder = JointEncoder(teachers, run.settings.fuse, key_grid=run.settings.attention_keys)
-        return Model(encoder, task.head(task.outputs(job.target)))
+        encoder = task.joint_encoder([task.encoder() for _ in job.datasets], None)
+        return Model(encoder, task.head(task.outputs(job.target), encoder))
+    outputs = task.outputs(job.target)
     if job.stage == "source_teacher":
-        return Model(task.encoder(), task.head(task.outputs(job.sources[0]) + task.outputs(job.target)))
-    return Model(task.encoder(), task.head(task.outputs(job.target)))
+        outputs, _ = task.shared(job.sources[0], job.target)
+    encoder = task.encoder()
+    return Model(encoder, task.head(outputs, encoder))
 
 
-class _LastOutputs(nn.Module):
-    """A source teacher seen from its target: the last output channels."""
+class _SomeOutputs(nn.Module):
+    """A source teacher seen from its target: the target's outputs."""
 
-    def __init__(self, model: nn.Module, first: int) -> None:
+    def __init__(self, model: nn.Module, places: list[int]) -> None:
         super().__init__()
-        self.model, self.first = model, first
+        self.model, self.places = model, places
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.model(x)[:, self.first :]
-        return output
+        return outputs_of(self.model(x), self.places)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -106,7 +124,9 @@ def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
     return model
 
 
-def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None = None) -> Predictor:
+def load_predictor(
+    folder: Path, options: PredictionOptions, dataset: str | None = None
+) -> Predictor | Classifier:
     """A predictor for ``dataset`` (default: the run's target; multi-head runs need one)."""
     run = read_run(folder)
     model = load_model(folder, run)
@@ -116,14 +136,16 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
             raise PredictionError(f"{folder}: a multi-head model; say for which data set: {heads}")
         network: nn.Module = model.of(dataset)
     elif run.job.stage == "source_teacher":
-        network = _LastOutputs(model, len(run.classes[run.job.sources[0]].channels))
+        _, places = make_task(run).shared(run.job.sources[0], run.job.target)
+        network = _SomeOutputs(model, places[run.job.target])
     else:
         network = model
     name = dataset or run.job.target
     if name != run.job.target and not isinstance(model, MultiHeadModel):
         raise PredictionError(f"{folder}: has one head, that of {run.job.target}; leave out --head {dataset}")
     network.to(options.device).eval()
-    return Predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)
+    kind = Classifier if run.task == "classification" else Predictor
+    return kind(network, run.dataset_plans[name], run.plan, run.classes[name], options)
 
 
 def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:

@@ -47,6 +47,18 @@ class Summary(Record, frozen=True, kw_only=True):
         """What is independent of each other: patients where they are known, else cases."""
         return self.metric_per_case if self.metric_per_volume is None else self.metric_per_volume
 
+    def overall(self, per_patient: bool) -> Mean | None:
+        """Over images, or over patients where they have several; all classes."""
+        return self.per_volume_foreground_mean if per_patient else self.foreground_mean
+
+    def score_by_unit(self) -> dict[str, float | None]:
+        """DSC of each patient or case, classes averaged; None where it is not evaluable."""
+        result: dict[str, float | None] = {}
+        for unit in self.units_of_test:
+            values = [scores.dice for scores in unit.metrics.values() if scores.dice is not None]
+            result[unit.case_id] = float(np.mean(values)) if values else None
+        return result
+
 
 def score_against_label(predicted: np.ndarray, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
     """Score a label map (canonical, at the image's own size) against the case's label file."""

@@ -102,12 +102,12 @@ class CrossAttentionFusion(nn.Module):
     def _tokens_and_keys(self, joined: Tensor) -> tuple[Tensor, Tensor]:
         """All teachers' pooled tokens, (B, teachers, N, C), and their keys, (B, teachers * N, width)."""
         grid = tuple(min(length, self.key_grid) for length in joined.shape[2:])
-        tokens = _tokens(_pooled(joined, grid)).unflatten(2, (-1, self.channels)).transpose(1, 2)
+        tokens = _tokens(pooled_to(joined, grid)).unflatten(2, (-1, self.channels)).transpose(1, 2)
         return tokens, (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)
 
     def _queries(self, joined: Tensor, size: tuple[int, ...]) -> Tensor:
         """Of the target's tokens at ``size``, (B, heads, M, width / heads)."""
-        return self._split(self.query(_tokens(_pooled(joined[:, : self.channels], size))))
+        return self._split(self.query(_tokens(pooled_to(joined[:, : self.channels], size))))
 
     def _reduced(self, attended: Tensor, joined: Tensor) -> Tensor:
         """``reduce`` of both, concatenated, -> (B, C, *S), without the detours.
@@ -149,42 +149,25 @@ class ResidualBlock(nn.Module):
         return result
 
 
-class JointEncoder(Encoder):
-    """Frozen teacher encoders and a trained fusion for each level; channels and strides are the target teacher's.
+class FusedEncoder(Encoder):
+    """Frozen teacher encoders whose maps are fused; what is common to every way of fusing them.
 
-    ``fuse`` says which levels: all (``both``), all but the bottleneck (``encoder``), or the ``bottleneck`` alone. Any
-    other level hands on the target teacher's map. The encoders given are frozen in place: no gradients, always in
-    evaluation mode. ``weights`` (one a teacher, kept with the network's weights) scale what each says, after
-    normalisation; a teacher with 0 is not heard. One teacher, the target's alone, is allowed: the self-distillation
-    control. ``state_dict`` holds the teachers' weights too, so a checkpoint stands by itself; give the optimiser what
-    still requires gradients.
+    The encoders given are frozen in place: no gradients, always in evaluation mode. ``weights`` (one a teacher, kept
+    with the network's weights) scale what each says; a teacher with 0 is not heard. One teacher, the target's alone, is
+    allowed: the self-distillation control. ``state_dict`` holds the teachers' weights too, so a checkpoint stands by
+    itself; give the optimiser what still requires gradients.
     """
 
     weights: Tensor  # (teachers,)
 
-    def __init__(
-        self, teachers: Sequence[Encoder], fuse: Fuse = "both", weights: Sequence[float] | None = None,
-        key_grid: int | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, teachers: Sequence[Encoder], weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        _check_teachers(teachers, fuse)
+        if not teachers:
+            raise SettingsError("A joint teacher needs the target's teacher at least; none was given")
         self.register_buffer("weights", torch.tensor(weights or (1.0,) * len(teachers)))
-        target = teachers[0]
-        self.channels, self.strides, self.kernel_sizes = target.channels, target.strides, target.kernel_sizes
-        self.fuse = fuse
         self.teachers = nn.ModuleList(teachers).requires_grad_(False).eval()
-        self.fusions = nn.ModuleDict()  # by level
-        for level in _fused_levels(len(self.channels), fuse):
-            self.fusions[str(level)] = CrossAttentionFusion(
-                self.channels[level],
-                len(teachers),
-                ndim=len(self.strides[level]),
-                key_grid=key_grid,
-                kernel_size=self.kernel_sizes[level],
-                teacher_channels=[teacher.channels[level] for teacher in teachers],
-            )
 
-    def train(self, mode: bool = True) -> "JointEncoder":
+    def train(self, mode: bool = True) -> "FusedEncoder":
         """As any module, but the teachers stay in evaluation mode: their batch-norm statistics are frozen too."""
         super().train(mode)
         self.teachers.eval()
@@ -200,6 +183,47 @@ class JointEncoder(Encoder):
         by_teacher = self._maps_of_teachers(x)
         if silence_sources:
             by_teacher = [by_teacher[0], *([_silenced(features) for features in maps] for maps in by_teacher[1:])]
+        return self.fused(by_teacher)
+
+    def fused(self, by_teacher: list[list[Tensor]]) -> list[Tensor]:
+        """Each teacher's maps -> the fused ones, one a level."""
+        raise NotImplementedError
+
+    def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
+        """Each teacher's maps, one a level."""
+        with torch.no_grad():
+            return [teacher(x) for teacher in self.teachers]
+
+
+class JointEncoder(FusedEncoder):
+    """A trained fusion for each level of the teachers; channels and strides are the target teacher's.
+
+    ``fuse`` says which levels: all (``both``), all but the bottleneck (``encoder``), or the ``bottleneck`` alone. Any
+    other level hands on the target teacher's map. ``weights`` count after normalisation.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Encoder], fuse: Fuse = "both", weights: Sequence[float] | None = None,
+        key_grid: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(teachers, weights)
+        _check_teachers(teachers, fuse)
+        target = teachers[0]
+        self.channels, self.strides, self.kernel_sizes = target.channels, target.strides, target.kernel_sizes
+        self.fuse = fuse
+        self.fusions = nn.ModuleDict()  # by level
+        for level in _fused_levels(len(self.channels), fuse):
+            self.fusions[str(level)] = CrossAttentionFusion(
+                self.channels[level],
+                len(teachers),
+                ndim=len(self.strides[level]),
+                key_grid=key_grid,
+                kernel_size=self.kernel_sizes[level],
+                teacher_channels=[teacher.channels[level] for teacher in teachers],
+            )
+
+    def fused(self, by_teacher: list[list[Tensor]]) -> list[Tensor]:
+        """Each teacher's maps -> the fused ones, one a level."""
         by_level = [list(maps) for maps in zip(*by_teacher, strict=True)]
         return [
             self.fusions[str(level)](maps, self.weights) if str(level) in self.fusions else maps[0]
@@ -215,11 +239,6 @@ class JointEncoder(Encoder):
             if isinstance(fusion, CrossAttentionFusion) and fusion.key_grid > 0
         }
 
-    def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
-        """Each teacher's maps, one a level."""
-        with torch.no_grad():
-            return [teacher(x) for teacher in self.teachers]
-
 
 def _fused_levels(levels: int, fuse: Fuse) -> range:
     return {"both": range(levels), "encoder": range(levels - 1), "bottleneck": range(levels - 1, levels)}[fuse]
@@ -229,8 +248,6 @@ def _check_teachers(teachers: Sequence[Encoder], fuse: str) -> None:
     """Raise SettingsError unless ``fuse`` is known and all teachers agree level by level."""
     if fuse not in get_args(Fuse):
         raise SettingsError(f"fuse is {fuse!r}; use one of {', '.join(get_args(Fuse))}")
-    if not teachers:
-        raise SettingsError("A joint teacher needs the target's teacher at least; none was given")
     for number, teacher in enumerate(teachers):
         if teacher.strides != teachers[0].strides:
             raise SettingsError(
@@ -266,8 +283,8 @@ def _tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
-def _pooled(features: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Average-pooled to ``size``, (B, C, *S) -> (B, C, *size)."""
+def pooled_to(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Average-pooled to ``size``, (B, C, *S) -> (B, C, *size); repeated where ``size`` is larger."""
     if tuple(features.shape[2:]) == size:
         return features
     if len(size) == 2:

@@ -31,3 +31,13 @@ class Model(nn.Module):
         """(B, C, *S) -> one map a level, the bottleneck last."""
         maps: list[Tensor] = self.encoder(x)
         return maps
+
+
+def paired_levels(student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
+    """Levels (student's, teacher's) of equal stride, and the two bottlenecks. Networks of one kind pair level by level.
+
+    Bottlenecks of other strides pair all the same: eq. (12) resizes the student's map.
+    """
+    places = {stride: level for level, stride in enumerate(teacher.strides[:-1])}
+    pairs = [(level, places[stride]) for level, stride in enumerate(student.strides[:-1]) if stride in places]
+    return [*pairs, (len(student.strides) - 1, len(teacher.strides) - 1)]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mdkd_auto.experiments.ablations import Ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job
-from mdkd_auto.report.tables import Entry, Layout, Table, replicates_text, write_table
+from mdkd_auto.report.tables import SCALES, Entry, Layout, Table, replicates_text, write_table
 
 
 class Trainings(NamedTuple):
@@ -42,6 +42,7 @@ def ablation_table(
         columns=columns,
         references=references,
         question=ablation.question,
+        scale=SCALES[experiment.plan.task],
         answers=("better", "worse"),
         undecided="no evidence of a difference",
     )

@@ -89,7 +89,7 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
 
     Raises MdkdError where no case is scored, or a run or stored case is gone.
     """
-    name = median_case(row.summaries["student"][0]) if "student" in row.summaries else None
+    name = median_case(row.masks("student")) if "student" in row.summaries else None
     if name is None:
         raise MdkdError(f"{row.target}: no {row.part} case has a DSC")
     case = read_stored(experiment, row.target, name)

@@ -9,7 +9,7 @@ from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import write_atomically
-from mdkd_auto.report.tables import Row, Table, dice_of
+from mdkd_auto.report.tables import Row, Scale, Table, judged_scores
 
 # Okabe and Ito 2008, without yellow, which is hard to see on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -33,7 +33,7 @@ def _save(path: Path, figure: Figure) -> None:
 
 
 def differences(table: Table) -> Figure:
-    """A panel a target, a line a judged column: mean difference of DSC over patients and its 95 % interval.
+    """A panel a target, a line a judged column: mean difference over patients and its 95 % interval.
 
     Raises MdkdError where no column is evaluable.
     """
@@ -46,7 +46,7 @@ def differences(table: Table) -> Figure:
     panels = figure.subplots(len(rows), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, row in zip(panels, rows, strict=True):
         _draw_target(axes, row, judged[row.target], table)
-    panels[-1].set_xlabel("difference of DSC, points, and its 95 % interval")
+    panels[-1].set_xlabel(f"difference of {table.layout.scale.judged}, points, and its 95 % interval")
     return figure
 
 
@@ -75,14 +75,14 @@ def _judged(row: Row) -> list[str]:
 
 
 class _Point:
-    """One share of the labels: patients, DSC of each replicate with and without the sources, and the gain."""
+    """One share of the labels: patients, score of each replicate with and without the sources, and the gain."""
 
-    def __init__(self, experiment: Experiment, row: Row, column: str, reference: str) -> None:
+    def __init__(self, experiment: Experiment, row: Row, column: str, reference: str, scale: Scale) -> None:
         fraction = read_run(experiment.root.results / row.folders[column][0]).job.label_fraction
         cases = experiment.cases(row.target, "train", fraction)
         self.patients = len(set(experiment.patients(row.target, cases).values()))
-        self.alone = [100 * value for value in dice_of(row, reference)]
-        self.helped = [100 * value for value in dice_of(row, column)]
+        self.alone = [100 * value for value in judged_scores(row, reference, scale)]
+        self.helped = [100 * value for value in judged_scores(row, column, scale)]
         comparison = row.comparisons[column]
         assert comparison.mean_difference is not None
         self.gain = 100 * comparison.mean_difference
@@ -90,7 +90,7 @@ class _Point:
 
 
 def gain_by_labels(experiment: Experiment, table: Table) -> Figure:
-    """Left the DSC with and without the other data sets, right the gain, over the number of labelled patients.
+    """Left the score with and without the other data sets, right the gain, over the number of labelled patients.
 
     Raises MdkdError where no column is evaluable.
     """
@@ -98,7 +98,7 @@ def gain_by_labels(experiment: Experiment, table: Table) -> Figure:
     scores, gains = figure.subplots(1, 2)
     for row, colour in zip(table.rows, COLOURS * len(table.rows), strict=False):
         references = table.layout.references
-        points = [_Point(experiment, row, column, references[column]) for column in _judged(row)]
+        points = [_Point(experiment, row, column, references[column], table.layout.scale) for column in _judged(row)]
         points.sort(key=lambda point: point.patients)
         if points:
             _draw_points(scores, gains, points, row.target, colour)
@@ -111,8 +111,9 @@ def gain_by_labels(experiment: Experiment, table: Table) -> Figure:
         axes.set_xticks([], minor=True)
         axes.set_xlabel("patients of the target with labels")
         axes.grid(alpha=0.3)
-    scores.set_ylabel("DSC, %: data-set-specific - -, student —")
-    gains.set_ylabel("gain of the student, points DSC, 95 % interval")
+    judged = table.layout.scale.judged
+    scores.set_ylabel(f"{judged}, %: data-set-specific - -, student —")
+    gains.set_ylabel(f"gain of the student, points {judged}, 95 % interval")
     gains.axhline(0, color="#000000", linewidth=0.8)
     gains.legend()
     return figure

@@ -30,6 +30,7 @@ DRAWINGS: dict[str, Drawing] = {
     "attention": draw_attention,
     "learning": draw_learning,
 }
+OF_MASKS = ("overlays", "tsne", "attention")
 
 
 def draw_figures(experiment: Experiment, table: Table) -> Path:
@@ -38,7 +39,9 @@ def draw_figures(experiment: Experiment, table: Table) -> Path:
     A figure whose files are gone or damaged is left out and named in the log: the table stands without it. Raises
     WriteError where the disk takes no more.
     """
-    return _draw(experiment, table, DRAWINGS, {"differences": lambda path: draw_differences(path, table)})
+    of_masks = experiment.plan.task == "segmentation"
+    drawings = {name: drawing for name, drawing in DRAWINGS.items() if of_masks or name not in OF_MASKS}
+    return _draw(experiment, table, drawings, {"differences": lambda path: draw_differences(path, table)})
 
 
 def draw_ablation(name: str, experiment: Experiment, table: Table) -> Path:

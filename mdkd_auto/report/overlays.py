@@ -43,7 +43,8 @@ def draw_overlays(path: Path, experiment: Experiment, row: Row) -> None:
     """A line a case, a panel a column: truth green, prediction red. Raises MdkdError where an image or mask is gone."""
     columns = [column for column in COLUMNS if column in row.summaries]
     judge = "student" if "student" in row.summaries else columns[-1]
-    chosen = chosen_cases(row.summaries[judge][0])
+    summaries = {column: row.masks(column) for column in columns}
+    chosen = chosen_cases(summaries[judge])
     if not chosen:
         raise MdkdError(f"{row.target}: no {row.part} case has a DSC")
     slices = [_read_slice(experiment, row, name, columns) for name in chosen.values()]
@@ -53,7 +54,7 @@ def draw_overlays(path: Path, experiment: Experiment, row: Row) -> None:
     for line, shown, (word, name) in zip(panels, slices, chosen.items(), strict=True):
         _draw_panel(line[0], shown, None, f"{word} {row.part} case\n{_short(name)}")
         for axes, column in zip(line[1:], columns, strict=True):
-            _draw_panel(axes, shown, column, f"{column}\n{_dice(row.summaries[column][0], name)}")
+            _draw_panel(axes, shown, column, f"{column}\n{_dice(summaries[column], name)}")
     figure.suptitle(f"{row.target}: cases by the {judge}'s DSC", fontsize=11)
     names = (("truth", TRUTH_COLOUR), ("prediction", PREDICTION_COLOUR))
     lines = [Line2D([], [], color=colour, label=name, linewidth=2.5) for name, colour in names]

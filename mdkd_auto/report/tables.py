@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
+from mdkd_auto.experiments.class_scoring import CLASS_TITLES, ClassSummary
 from mdkd_auto.experiments.evaluate import TEST, VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.scoring import IN_PERCENT, TITLES, Summary
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
+from mdkd_auto.metrics.classification import CLASS_METRICS, mcnemar
 from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm, replicated_comparison
 from mdkd_auto.metrics.summary import METRICS, Mean
 from mdkd_auto.paths import RunFolder
@@ -25,6 +28,31 @@ COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
 Trained = tuple[Experiment, Job]
 
 
+class Scale(NamedTuple):
+    """The scores of a task, and the one whose differences are judged, in words."""
+
+    metrics: tuple[str, ...]
+    titles: Mapping[str, str]
+    in_percent: tuple[str, ...]
+    per_patient: tuple[str, ...]  # those shown over patients too
+    judged: str  # the first of the metrics
+    note: str
+
+
+SCALES: dict[str, Scale] = {
+    "segmentation": Scale(
+        METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
+        "n is the number of images in which the metric is evaluable (where truth and prediction are both empty there "
+        "is no DSC).",
+    ),
+    "classification": Scale(
+        CLASS_METRICS, CLASS_TITLES, CLASS_METRICS, (), "accuracy",
+        "n is the number of images. Balanced accuracy and F1 are means over the classes that occur, AUROC of one class "
+        "against the rest.",
+    ),
+}  # fmt: skip
+
+
 class Layout(NamedTuple):
     """What a table compares: each judged column with its reference."""
 
@@ -33,6 +61,7 @@ class Layout(NamedTuple):
     columns: tuple[str, ...]
     references: Mapping[str, str]  # judged column -> the column it is compared with
     question: str
+    scale: Scale = SCALES["segmentation"]
     answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")
     undecided: str = "no evidence that the other data sets helped or hurt"
 
@@ -51,10 +80,16 @@ class Row(Record, frozen=True, kw_only=True):
     target: str
     sources: tuple[str, ...]
     part: str  # test, or validation where the splits leave no test part
-    summaries: dict[str, tuple[Summary, ...]]  # by column, one a finished replicate
+    summaries: dict[str, tuple[Summary | ClassSummary, ...]]  # by column, one a finished replicate
     folders: dict[str, tuple[str, ...]]  # by column
     checks: dict[str, dict[str, float | bool | str]]  # of the first joint teacher and student
-    comparisons: dict[str, Comparison]  # by judged column, DSC over patients
+    comparisons: dict[str, Comparison]  # by judged column, over patients
+
+    def masks(self, column: str) -> Summary:
+        """The first replicate of a column, in segmentation."""
+        summary = self.summaries[column][0]
+        assert isinstance(summary, Summary)
+        return summary
 
 
 class Table(NamedTuple):
@@ -88,6 +123,7 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Tab
         columns=COLUMNS,
         references={"student": "data-set-specific"},
         question="Did the other data sets help?",
+        scale=SCALES[experiment.plan.task],
     )
     return write_table(experiment, layout, entries)
 
@@ -141,7 +177,7 @@ def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]
 
 
 def _row(layout: Layout, entry: Entry) -> Row:
-    found: dict[str, list[Summary | None]] = {column: [] for column in layout.columns}
+    found: dict[str, list[Summary | ClassSummary | None]] = {column: [] for column in layout.columns}
     folders: dict[str, tuple[str, ...]] = {}
     checks: dict[str, dict[str, float | bool | str]] = {}
     part = VALIDATION
@@ -170,20 +206,18 @@ def _row(layout: Layout, entry: Entry) -> Row:
     )  # fmt: skip
 
 
-def compare(ours: Sequence[Summary], theirs: Sequence[Summary]) -> Comparison:
-    """Paired comparison of DSC over patients (cases where no patient has several), classes averaged, by replicate."""
-    scores = [[_dice_by_unit(summary) for summary in side] for side in (ours, theirs)]
+def compare(ours: Sequence[Summary | ClassSummary], theirs: Sequence[Summary | ClassSummary]) -> Comparison:
+    """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged; or
+    right answers, whose test for one replicate is McNemar's."""
+    scores = [[summary.score_by_unit() for summary in side] for side in (ours, theirs)]
     units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
     a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)
-    return replicated_comparison(a, b)
-
-
-def _dice_by_unit(summary: Summary) -> dict[str, float | None]:
-    result = {}
-    for unit in summary.units_of_test:
-        values = [scores.dice for scores in unit.metrics.values() if scores.dice is not None]
-        result[unit.case_id] = float(np.mean(values)) if values else None
-    return result
+    comparison = replicated_comparison(a, b)
+    if len(ours) == 1 and isinstance(ours[0], ClassSummary) and set(a[0] + b[0]) <= {0.0, 1.0}:
+        p_value = mcnemar([bool(score) for score in a[0]], [bool(score) for score in b[0]])
+        note = "" if p_value is not None else "no test: both are right and wrong on the same cases"
+        return msgspec.structs.replace(comparison, p_value=p_value, note=note)
+    return comparison
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -205,12 +239,14 @@ def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted
     if comparison is None or comparison.mean_difference is None:
         return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
-    words = f"{column} {points:+.1f} points DSC against {layout.references[column]} (n={comparison.pairs}"
+    reference = layout.references[column]
+    words = f"{column} {points:+.1f} points {layout.scale.judged} against {reference} (n={comparison.pairs}"
     if comparison.replicates > 1 and comparison.spread is not None:
         words += f", {comparison.replicates} replicates that differ by {100 * comparison.spread:.1f}"
     if comparison.interval is not None:
         words += f", 95 % interval {100 * comparison.interval[0]:+.1f} to {100 * comparison.interval[1]:+.1f}"
-    words += f", Wilcoxon p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else f"; {comparison.note})"
+    tested = f", {_test_of(layout, comparison)} p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else None
+    words += tested or f"; {comparison.note})"
     significant = (
         adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0
@@ -227,6 +263,10 @@ def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted
     return f"{words} ({100 * WANTED_GAIN:g} points would take {takes})"
 
 
+def _test_of(layout: Layout, comparison: Comparison) -> str:
+    return "McNemar" if layout.scale.judged == "accuracy" and comparison.replicates == 1 else "Wilcoxon"
+
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -238,14 +278,13 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
         f"# {layout.title}",
         "",
         f"Seed {settings.seed}, {settings.epochs} epochs of {settings.iterations_per_epoch} updates for every column. "
-        "Means over images; n is the number of images in which the metric is evaluable (where truth and prediction are "
-        f"both empty there is no DSC).{spread}",
+        f"Means over images; {layout.scale.note}{spread}",
     ]
-    for metric in METRICS:
+    for metric in layout.scale.metrics:
         lines += ["", *_metric_table(layout, rows, metric, per_volume=False)]
-    if any(one.per_volume_foreground_mean for row in rows for some in row.summaries.values() for one in some):
+    if any(one.overall(per_patient=True) for row in rows for some in row.summaries.values() for one in some):
         lines += ["", "## Per volume: the images of a patient together"]
-        for metric in ("dice", "lesion_f1"):
+        for metric in layout.scale.per_patient:
             lines += ["", *_metric_table(layout, rows, metric, per_volume=True)]
     lines += ["", f"## {layout.question}", ""]
     words = verdicts(layout, rows)
@@ -263,17 +302,18 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
 
 def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: bool) -> list[str]:
     units = {summary.unit for row in rows for some in row.summaries.values() for summary in some}
-    title = f"HD95 ({' or '.join(sorted(units))})" if metric == "hd95" else TITLES[metric]
+    scale = layout.scale
+    title = f"HD95 ({' or '.join(sorted(units))})" if metric == "hd95" else scale.titles[metric]
     columns = layout.columns
     lines = [f"**{title}{' per patient' if per_volume else ''}**", "", "| target | " + " | ".join(columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for row in rows:
-        cells = [_cell(_means_of(row, column, per_volume), metric) for column in columns]
+        cells = [_cell(_means_of(row, column, per_volume), metric, metric in scale.in_percent) for column in columns]
         unit = next((some[0].unit for some in row.summaries.values() if metric == "hd95" and len(units) > 1), "")
         lines.append(f"| {row.target}{f' ({unit})' if unit else ''} | " + " | ".join(cells) + " |")
     if metric == "hd95" and len(units) > 1:
         return lines  # millimetres and pixels have no mean
-    factor = 100 if metric in IN_PERCENT else 1
+    factor = 100 if metric in scale.in_percent else 1
     means = []
     for column in columns:
         values = [np.mean(numbers) for row in rows if (numbers := _values(_means_of(row, column, per_volume), metric))]
@@ -285,25 +325,25 @@ def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: 
 def _means_of(row: Row, column: str, per_volume: bool) -> list[Mean]:
     """One a replicate."""
     some = row.summaries.get(column, ())
-    means = [summary.per_volume_foreground_mean if per_volume else summary.foreground_mean for summary in some]
+    means = [summary.overall(per_volume) for summary in some]
     return [mean for mean in means if mean is not None]
 
 
-def dice_of(row: Row, column: str) -> list[float]:
-    """Mean DSC over images of a column, one a replicate in which it is evaluable."""
-    return _values(_means_of(row, column, per_volume=False), "dice")
+def judged_scores(row: Row, column: str, scale: Scale) -> list[float]:
+    """The judged score of a column, mean over images, one a replicate in which it is evaluable."""
+    return _values(_means_of(row, column, per_volume=False), scale.metrics[0])
 
 
 def _values(means: Sequence[Mean], metric: str) -> list[float]:
     return [value for mean in means if (value := mean.metrics[metric].mean) is not None]
 
 
-def _cell(means: Sequence[Mean], metric: str) -> str:
+def _cell(means: Sequence[Mean], metric: str, in_percent: bool) -> str:
     """71.2 ± 0.8 (n=20), or a dash where nothing is evaluable; no ± for one replicate."""
     values = _values(means, metric)
     if not values:
         return "-"
-    factor, digits = (100, 1) if metric in IN_PERCENT else (1, 2)
+    factor, digits = (100, 1) if in_percent else (1, 2)
     spread = f" ± {factor * float(np.std(values, ddof=1)):.{digits}f}" if len(values) > 1 else ""
     counts = sorted({mean.metrics[metric].evaluable for mean in means if mean.metrics[metric].mean is not None})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -330,9 +370,9 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
     for row in rows:
         for column in layout.columns:
             for run, summary in zip(row.folders.get(column, ()), row.summaries.get(column, ()), strict=True):
-                levels = (("image", summary.foreground_mean), ("patient", summary.per_volume_foreground_mean))
+                levels = (("image", summary.overall(False)), ("patient", summary.overall(True)))
                 for level, mean in levels:
-                    for metric in METRICS if mean is not None else ():
+                    for metric in layout.scale.metrics if mean is not None else ():
                         value = mean.metrics[metric]  # type: ignore[union-attr]
                         unit = summary.unit if metric == "hd95" else ""
                         writer.writerow([row.target, row.part, level, column, run, metric, unit, value.mean, value.std,
@@ -345,5 +385,5 @@ def _row_without_cases(row: Row, words: dict[str, str]) -> dict[str, object]:
     return {
         "target": row.target, "sources": row.sources, "part": row.part, "folders": row.folders, "checks": row.checks,
         "comparisons": row.comparisons, "verdicts": words,
-        "means": {column: [summary.foreground_mean for summary in some] for column, some in row.summaries.items()},
+        "means": {column: [summary.overall(False) for summary in some] for column, some in row.summaries.items()},
     }  # fmt: skip

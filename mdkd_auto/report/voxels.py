@@ -47,7 +47,7 @@ def patches_with_truth(experiment: Experiment, row: Row) -> list[Patch]:
     """
     size = experiment.plan.configuration(experiment.configuration).patch_size
     most = max(FEWEST_PATCHES, MOST_VOXELS[len(size)] // int(np.prod(size)))
-    cases = next(iter(row.summaries.values()))[0].metric_per_case
+    cases = row.masks(next(iter(row.summaries))).metric_per_case
     scored = [case.case_id for case in cases if any(one.dice is not None for one in case.metrics.values())]
     names = evenly(scored, most)
     chosen: list[Patch] = []

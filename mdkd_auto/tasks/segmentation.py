@@ -5,7 +5,7 @@ regions all take the same way. A voxel gets the most probable class where any ex
 their stated order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,12 @@ from mdkd_auto.data.case_arrays import read_finite
 from mdkd_auto.data.geometry import cropped
 from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
 from mdkd_auto.data.sampling import INVALID, Batch
-from mdkd_auto.errors import PredictionError
+from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.inference.sliding_window import sliding_window
 from mdkd_auto.losses.overlap import dice_bce_loss
 from mdkd_auto.metrics.summary import Scores, score_masks
-from mdkd_auto.networks.model import Encoder
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.model import Encoder, paired_levels
 from mdkd_auto.networks.tresunet import TResUNetEncoder, TResUNetHead, tresunet_topology
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
 from mdkd_auto.preprocessing.case import preprocess_case, restore
@@ -51,8 +52,8 @@ class Classes(Record, frozen=True, kw_only=True):
 
 
 def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
-    """One foreground of all classes, or the data set's own."""
-    if not keep_classes:
+    """One foreground of all classes, or the data set's own; of classification always its own."""
+    if not keep_classes and dataset.task == "segmentation":
         values = tuple(sorted({value for group in dataset.labels.values() for value in group}))
         return Classes(channels=(ClassChannel(name=FOREGROUND, values=values, written=1),), regions=False,
                        ignore=dataset.ignore_label)  # fmt: skip
@@ -91,12 +92,16 @@ NETWORKS: dict[Architecture, Network] = {
 class SegmentationTask:
     """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
 
+    distils_logits = False
+
     def __init__(
         self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
         architecture: Architecture = "unet", width: int | None = None,
     ) -> None:  # fmt: skip
-        self.classes = classes
+        self.classes, self.settings = classes, settings
         self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and stage == "student")
+        if architecture not in NETWORKS:
+            raise SettingsError(f"network {architecture!r}: for segmentation there are {', '.join(NETWORKS)}")
         self.network = NETWORKS[architecture]
         self.topology = self.network.topology(plan.topology, width)
         self.dimensions = len(plan.patch_size)
@@ -104,10 +109,27 @@ class SegmentationTask:
     def outputs(self, dataset: str) -> int:
         return len(self.classes[dataset].channels)
 
+    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+        """Each data set has its own outputs: the source's, then the target's."""
+        first, second = self.outputs(source), self.outputs(target)
+        return first + second, {source: list(range(first)), target: list(range(first, first + second))}
+
+    def joint_encoder(self, teachers: Sequence[Encoder], weights: Sequence[float] | None) -> Encoder:
+        return JointEncoder(teachers, self.settings.fuse, weights, self.settings.attention_keys)
+
+    def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
+        return paired_levels(student, teacher)
+
+    def logits_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def probabilities(self, output: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(output)
+
     def encoder(self) -> Encoder:
         return self.network.encoder(self.topology, 1, self.dimensions)
 
-    def head(self, outputs: int) -> nn.Module:
+    def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
         return self.network.head(self.topology, self.dimensions, outputs)
 
     def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
@@ -213,7 +235,7 @@ def mask_ending(case: Case) -> str:
     return output_ending(image_ending(case.images[0]))
 
 
-def read_channel(case: Case, dataset_plan: DatasetPlan) -> Image:
+def read_channel(case: Case, dataset_plan: DatasetPlan, colour_to_grey: bool = False) -> Image:
     """The one channel that the plan uses; a case of a single file is taken to be that channel."""
     files = case.images
     if len(files) > 1 and dataset_plan.channel >= len(files):
@@ -221,7 +243,7 @@ def read_channel(case: Case, dataset_plan: DatasetPlan) -> Image:
             f"{case.case_id}: the model reads channel {dataset_plan.channel} ({dataset_plan.channel_name}), "
             f"found only {len(files)} channels"
         )
-    return read_finite(Path(files[dataset_plan.channel] if len(files) > 1 else files[0]))
+    return read_finite(Path(files[dataset_plan.channel] if len(files) > 1 else files[0]), colour_to_grey)
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _fit(
 ) -> State:
     objective.to(device)
     parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     plateau = ReduceLROnPlateau(  # torch lowers the rate one epoch after its patience
         optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs - 1, threshold=0.0
     )

@@ -1,6 +1,6 @@
 """What a task brings to training, and what every training objective offers the loop."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -25,11 +25,30 @@ class TrainingTask(Protocol):
     def outputs(self, dataset: str) -> int:
         """Channels that the head gives for ``dataset``."""
 
+    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+        """Outputs of a source teacher, which serves both, and which of them are each data set's."""
+
+    def joint_encoder(self, teachers: Sequence[Encoder], weights: Sequence[float] | None) -> Encoder:
+        """The fusion of frozen teachers, the target's first, each with its weight."""
+
+    def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
+        """Levels of the student and of the joint teacher that belong together, the deepest last."""
+
+    @property
+    def distils_logits(self) -> bool:
+        """Whether the student learns the joint teacher's outputs too."""
+
+    def logits_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """That loss, eq. (15) or (22), where :attr:`distils_logits`."""
+
+    def probabilities(self, output: torch.Tensor) -> torch.Tensor:
+        """Of an output, in its shape."""
+
     def encoder(self) -> Encoder:
         """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last."""
 
-    def head(self, outputs: int) -> nn.Module:
-        """A new head on such maps."""
+    def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
+        """A new head on the maps of ``encoder``, or on those of :meth:`encoder`."""
 
     def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
         """The supervised loss of ``dataset``: eq. (1) or (10) for segmentation."""

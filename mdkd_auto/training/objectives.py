@@ -59,8 +59,9 @@ class TeacherObjective:
 class SourceTeacherObjective:
     """Eq. (2)-(6): a source teacher drawn towards the target by a domain discriminator behind a reversal layer.
 
-    The head's output channels are the source's, then the target's: each data set has its own output layer. A batch is
-    shared by both, so that an update costs no more memory or time than the target teacher's.
+    The task says which of the head's outputs are whose: in segmentation each data set has its own, in classification
+    classes of one name share theirs. A batch is shared by both, so that an update costs no more memory or time than the
+    target teacher's.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SourceTeacherObjective:
         self.model, self.discriminator, self.task = model, discriminator, task
         self.source, self.target = source, target
         self.target_label_weight = settings.target_label_weight
+        self.outputs = task.shared(source, target)[1]
         self.shares = {source: 0.5, target: 0.5}
         self._trained = nn.ModuleDict({"model": model, "discriminator": discriminator})
 
@@ -110,12 +112,11 @@ class SourceTeacherObjective:
         self._trained.to(device)
 
     def _of(self, dataset: str, output: torch.Tensor) -> torch.Tensor:
-        sources = self.task.outputs(self.source)
-        return output[:, :sources] if dataset == self.source else output[:, sources:]
+        return outputs_of(output, self.outputs[dataset])
 
 
 class StudentObjective:
-    """Eq. (9): task loss and, by curriculum, the contrastive, feature and similarity losses towards the joint teacher.
+    """Eq. (9), (16): task loss and, by curriculum, contrastive, feature, similarity and, of classes, logit losses.
 
     The student's maps are projected onto the teacher's (1x1 convolutions that are thrown away after training).
     """
@@ -129,7 +130,7 @@ class StudentObjective:
         self.settings = settings
         self.shares = {target: 1.0}
         self.reliability = reliability  # of the joint teacher: scales all that is distilled
-        self.levels = paired_levels(model.encoder, joint_teacher.encoder)
+        self.levels = task.pairs(model.encoder, joint_teacher.encoder)
         students = [model.encoder.channels[level] for level, _ in self.levels]
         teachers = [joint_teacher.encoder.channels[level] for _, level in self.levels]
         convolution = nn.Conv3d if len(model.encoder.strides[0]) == 3 else nn.Conv2d
@@ -147,7 +148,8 @@ class StudentObjective:
     def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
         batch = batches[self.target]
         maps = self.model.features(batch.images)
-        task_loss = self.task.loss(self.model.head(maps), batch, self.target)
+        output = self.model.head(maps)
+        task_loss = self.task.loss(output, batch, self.target)
         weight = self.reliability * curriculum(progress, self.settings)
         if weight == 0.0:  # warm-up: the teacher is not even asked
             yield {"total": self.settings.alpha * task_loss, "task": task_loss}
@@ -167,6 +169,11 @@ class StudentObjective:
             curriculum=weight,
         )  # fmt: skip
         terms = {"total": total, "task": task_loss, "feature": feature, "similarity": similarity}
+        with torch.no_grad():
+            taught = self.joint_teacher.head(teacher_maps) if self.task.distils_logits else None
+        if taught is not None:
+            terms["logits"] = self.task.logits_loss(output, taught)
+            terms["total"] = total + weight * self.settings.classification.logits * terms["logits"]
         if contrastive is not None:
             terms["contrastive"] = contrastive
         yield terms
@@ -197,6 +204,13 @@ class StudentObjective:
         return [maps[ours] for ours, _ in self.levels], [teacher_maps[theirs] for _, theirs in self.levels]
 
 
+def outputs_of(output: torch.Tensor, places: list[int]) -> torch.Tensor:
+    """The outputs (B, K, ...) at these places; a view where they are consecutive."""
+    if places == list(range(places[0], places[0] + len(places))):
+        return output[:, places[0] : places[0] + len(places)]
+    return output[:, places]
+
+
 @torch.no_grad()
 def frozen_features(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
     """The model's maps, one a level, of images (B, C, *S); no image's depend on the others.
@@ -208,16 +222,6 @@ def frozen_features(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
         return model.features(images)
     parts = [model.features(part) for part in images.split(at_once)]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
-
-
-def paired_levels(student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
-    """Levels (student's, teacher's) of equal stride, and the two bottlenecks. Networks of one kind pair level by level.
-
-    Bottlenecks of other strides pair all the same: eq. (12) resizes the student's map.
-    """
-    places = {stride: level for level, stride in enumerate(teacher.strides[:-1])}
-    pairs = [(level, places[stride]) for level, stride in enumerate(student.strides[:-1]) if stride in places]
-    return [*pairs, (len(student.strides) - 1, len(teacher.strides) - 1)]
 
 
 class MultiHeadModel(nn.Module):

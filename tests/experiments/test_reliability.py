@@ -36,7 +36,7 @@ def test_each_source_weighs_by_its_score(
 ) -> None:
     teacher, from_b, from_c, joint, student, *_ = JobMaker(experiment).permutation(A, (B, C))
     scores = {teacher.folder: 0.6, from_b.folder: 0.3, from_c.folder: 0.7, joint.folder: 0.3}
-    monkeypatch.setattr(reliability, "validation_dice", lambda _, folder: scores[folder])
+    monkeypatch.setattr(reliability, "validation_score", lambda _, folder: scores[folder])
     with caplog.at_level(logging.INFO):
         assert source_weights(experiment, joint) == (1.0, pytest.approx(0.25), 1.0)
         assert distillation_weight(experiment, student) == pytest.approx(0.25)

@@ -1,0 +1,153 @@
+"""A classifier's answers against the truth: scores, a CSV of every case, and the confusion matrix as a picture."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.special import softmax
+
+from mdkd_auto.files import write_atomically, write_json, write_text
+from mdkd_auto.metrics.classification import CLASS_METRICS, confusion, fit_temperature, score_classes
+from mdkd_auto.metrics.summary import Mean
+from mdkd_auto.records import Case, Record
+
+CLASS_TITLES = {
+    "accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)", "macro_f1": "macro F1 (%)",
+    "auroc": "AUROC (%)", "calibration_error": "calibration error (%)",
+    "calibrated_error": "calibration error, calibrated (%)",
+}  # fmt: skip
+
+
+class Answer(Record, frozen=True, kw_only=True):
+    """What a classifier says of one case."""
+
+    case_id: str
+    patient_id: str
+    truth: int  # number of the class
+    logits: tuple[float, ...]  # one a class
+
+
+class ClassSummary(Record, frozen=True, kw_only=True):
+    """summary.json of a classifier."""
+
+    dataset: str
+    part: str
+    classes: tuple[str, ...]
+    temperature: float  # fitted on the validation cases
+    scores: Mean
+    confusion: tuple[tuple[int, ...], ...]  # rows the truth, columns the prediction
+    answers: tuple[Answer, ...]
+    failed: dict[str, str]  # case -> what went wrong
+
+    @property
+    def unit(self) -> str:
+        return ""
+
+    def overall(self, per_patient: bool) -> Mean | None:
+        """Over images; there are no scores over patients."""
+        return None if per_patient else self.scores
+
+    def score_by_unit(self) -> dict[str, float | None]:
+        """Share of right answers of each patient."""
+        right: dict[str, list[bool]] = {}
+        for answer in self.answers:
+            right.setdefault(answer.patient_id, []).append(int(np.argmax(answer.logits)) == answer.truth)
+        return {patient: float(np.mean(some)) for patient, some in right.items()}
+
+
+def temperature_of(answers: Sequence[Answer]) -> float:
+    """See :func:`metrics.classification.fit_temperature`."""
+    return fit_temperature(*_arrays(answers))
+
+
+def summary_of_answers(
+    answers: Sequence[Answer], classes: tuple[str, ...], dataset: str, part: str, temperature: float,
+    failed: dict[str, str],
+) -> ClassSummary:  # fmt: skip
+    """Scores of all answers."""
+    logits, truth = _arrays(answers, len(classes))
+    matrix = confusion(logits, truth) if len(truth) else np.zeros((len(classes),) * 2, dtype=np.int64)
+    return ClassSummary(
+        dataset=dataset, part=part, classes=classes, temperature=temperature,
+        scores=score_classes(logits, truth, temperature), confusion=tuple(map(tuple, matrix.tolist())),
+        answers=tuple(answers), failed=failed,
+    )  # fmt: skip
+
+
+def _arrays(answers: Sequence[Answer], classes: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    logits = np.array([answer.logits for answer in answers], dtype=np.float64)
+    truth = np.array([answer.truth for answer in answers], dtype=np.int64)
+    return logits.reshape(len(answers), -1 if answers else classes), truth
+
+
+def write_class_summary(folder: Path, summary: ClassSummary) -> None:
+    """summary.json, summary.md, predictions.csv and confusion.png in ``folder``."""
+    write_json(folder / "summary.json", summary)
+    truths = {answer.case_id: summary.classes[answer.truth] for answer in summary.answers}
+    rows = {answer.case_id: answer.logits for answer in summary.answers}
+    write_text(folder / "predictions.csv", predictions_csv(rows, summary.classes, summary.temperature, truths))
+    write_text(folder / "summary.md", class_summary_markdown(summary))
+    draw_confusion(folder / "confusion.png", summary)
+
+
+def predictions_csv(
+    logits: dict[str, tuple[float, ...]], classes: tuple[str, ...], temperature: float,
+    truths: dict[str, str] | None = None,
+) -> str:  # fmt: skip
+    """One row a case: the class, its probabilities and its calibrated ones; the truth where it is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    kinds = [f"{kind} {name}" for kind in ("probability", "calibrated") for name in classes]
+    writer.writerow(["case_id", *(["truth"] if truths is not None else []), "class", *kinds])
+    for case_id, values in sorted(logits.items()):
+        raw, calibrated = softmax(np.array(values)), softmax(np.array(values) / temperature)
+        writer.writerow([case_id, *([truths[case_id]] if truths is not None else []), classes[int(raw.argmax())],
+                         *(f"{value:.4f}" for value in (*raw, *calibrated))])  # fmt: skip
+    return text.getvalue()
+
+
+def class_summary_markdown(summary: ClassSummary) -> str:
+    """Scores and the confusion matrix."""
+    lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
+    lines += [f"| {CLASS_TITLES[name]} | {_percent(summary.scores.metrics[name].mean)} |" for name in CLASS_METRICS]
+    lines += ["", f"{summary.scores.cases} cases; temperature {summary.temperature:.2f}, of validation cases.", ""]
+    lines += ["| truth \\ predicted | " + " | ".join(summary.classes) + " |", "|---" * (len(summary.classes) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(map(str, row)) + " |"
+              for name, row in zip(summary.classes, summary.confusion, strict=True)]  # fmt: skip
+    lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def draw_confusion(path: Path, summary: ClassSummary) -> None:
+    """Cases of each true class (rows) by what was predicted (columns); shades are shares of the row."""
+    matrix = np.array(summary.confusion, dtype=np.float64)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    size = 2.2 + 0.8 * len(matrix)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*matrix.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=colour)
+    names = [name.replace("$", r"\$") for name in summary.classes]
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    axes.set_title(f"{summary.dataset}, {summary.part}".replace("$", r"\$"), fontsize=10)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+
+
+def answer_of(case: Case, logits: np.ndarray, classes: tuple[str, ...]) -> Answer:
+    """Raises ValueError for a case whose class is none of ``classes``."""
+    return Answer(
+        case_id=case.case_id, patient_id=case.patient_id, truth=classes.index(str(case.class_name)),
+        logits=tuple(float(value) for value in logits),
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""Encoders of the timm library: any of its models that gives feature maps, such as efficientnet_b0."""
+
+import timm
+from torch import Tensor, nn
+
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.networks.model import Encoder
+
+
+class TimmEncoder(Encoder):
+    """One map a level of a timm model, with random weights; nothing is downloaded.
+
+    Raises SettingsError for a name that timm does not know, and for a model without feature maps.
+    """
+
+    def __init__(self, name: str, in_channels: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        if name not in timm.list_models():
+            close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:8]) or "see timm.list_models()"
+            raise SettingsError(f"network {name!r}: neither ours nor timm's; close: {close}")
+        try:
+            self.body: nn.Module = timm.create_model(
+                name, features_only=True, pretrained=False, in_chans=in_channels, drop_rate=dropout
+            )
+        except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
+            raise SettingsError(f"network {name!r} of timm gives no feature maps ({error}); take another") from error
+        information = self.body.feature_info
+        self.channels = tuple(information.channels())  # type: ignore[operator, union-attr]
+        self.strides = tuple((step, step) for step in information.reduction())  # type: ignore[operator, union-attr]
+        self.kernel_sizes = ((3, 3),) * len(self.channels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, y, x) -> one map a level, (B, channels[i], y / stride, x / stride)."""
+        maps: list[Tensor] = self.body(x)
+        return maps

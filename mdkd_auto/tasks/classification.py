@@ -1,0 +1,170 @@
+"""What classification brings: one output a class, encoders from MedViT, timm or the plan, cross-entropy, probabilities.
+
+A case's class is stored as a label map of one value (preprocessing/dataset.py), so that batches are made as for
+segmentation; here it becomes the number of an output again.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from mdkd_auto.data.images import Image
+from mdkd_auto.data.sampling import Batch
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.losses.classification import class_weights, cross_entropy, logit_loss
+from mdkd_auto.networks.classifier import ClassifierHead
+from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
+from mdkd_auto.networks.medvit import SIZES, MedViTEncoder
+from mdkd_auto.networks.model import Encoder
+from mdkd_auto.networks.timm_encoder import TimmEncoder
+from mdkd_auto.networks.unet import UNetEncoder, scale_width
+from mdkd_auto.preprocessing.case import preprocess_case
+from mdkd_auto.records import ConfigurationPlan, DatasetPlan
+from mdkd_auto.settings import FUSION_HEADS, Architecture, ClassificationSettings, Settings
+from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.training.interfaces import Score
+
+MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
+
+
+class ClassificationTask:
+    """The parts that training needs, for one configuration (see training.interfaces.TrainingTask).
+
+    ``counts``: cases of each class in a data set's training split, for the weights of eq. (14).
+    """
+
+    distils_logits = True
+
+    def __init__(
+        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
+        architecture: Architecture = "unet", width: int | None = None, counts: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:  # fmt: skip
+        self.plan, self.classes, self.settings = plan, classes, settings
+        self.own = settings.classification
+        self.architecture, self.width = architecture, width
+        self.weighted = settings.task_loss != "paper" or stage == "student"
+        self.weights = {name: class_weights(numbers) for name, numbers in (counts or {}).items()}
+        if len(plan.patch_size) == 3 and architecture != "unet":
+            raise SettingsError(f"network {architecture!r}: takes 2-D images; for volumes use unet, the plan's encoder")
+
+    def outputs(self, dataset: str) -> int:
+        return len(self.classes[dataset].channels)
+
+    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+        """Classes of the same name share their output."""
+        names = [[channel.name for channel in self.classes[name].channels] for name in (source, target)]
+        every = list(dict.fromkeys(names[0] + names[1]))
+        places = [[every.index(name) for name in part] for part in names]
+        return len(every), {source: places[0], target: places[1]}
+
+    def encoder(self) -> Encoder:
+        if self.architecture == "unet":
+            topology = self.plan.topology if self.width is None else scale_width(self.plan.topology, self.width)
+            return UNetEncoder(topology, 1, len(self.plan.patch_size))
+        if self.width is not None:
+            raise SettingsError(f"width {self.width}: {self.architecture} has a width of its own; leave --width out")
+        if self.architecture in MEDVIT:
+            size = self.architecture.removeprefix("medvit_")
+            own = self.own
+            return MedViTEncoder(size, 1, own.dropout, own.attention_dropout, own.moment_exchange)
+        return TimmEncoder(self.architecture, 1, self.own.dropout)
+
+    def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
+        return ClassifierHead((encoder or self.encoder()).channels[-1], outputs, self.own.dropout)
+
+    def joint_encoder(self, teachers: Sequence[Encoder], weights: Sequence[float] | None) -> Encoder:
+        own = self.own
+        return FusionAttentionEncoder(
+            teachers, own.joint_channels, own.fusion_blocks, FUSION_HEADS, weights, own.dropout
+        )
+
+    def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
+        return distilled_pairs(self.own, len(student.channels), len(teacher.channels))
+
+    def logits_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return logit_loss(student, teacher, self.own.logits_temperature)
+
+    def probabilities(self, output: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(output.float(), dim=1)
+
+    def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
+        weights = self.weights.get(dataset) if self.weighted else None
+        return cross_entropy(output, outputs_of_labels(batch.labels, self.classes[dataset]), weights)
+
+    def score(self, output: torch.Tensor, batch: Batch, dataset: str) -> Score:
+        """Right answers and cases, a class each; their mean ratio is the balanced accuracy."""
+        truth = outputs_of_labels(batch.labels, self.classes[dataset])
+        right = truth[output.argmax(1) == truth]
+        count = self.outputs(dataset)
+        return Score(torch.bincount(right, minlength=count).double(), torch.bincount(truth, minlength=count).double())
+
+
+def outputs_of_labels(labels: torch.Tensor, classes: Classes) -> torch.Tensor:
+    """Label maps (B, *S), each of one value and INVALID outside, -> the class's number among the outputs (B,)."""
+    values = labels.flatten(1).amax(1).long()  # (B,)
+    known = torch.tensor([channel.values[0] for channel in classes.channels], device=labels.device)
+    return (values[:, None] == known).long().argmax(1)
+
+
+def distilled_pairs(settings: ClassificationSettings, levels: int, blocks: int) -> list[tuple[int, int]]:
+    """(student's level, joint teacher's block) of early-K or late-K, the last level last.
+
+    The student's last K levels learn the first K fusion blocks, or the last K. Raises SettingsError where there are
+    fewer.
+    """
+    kind, number = settings.distilled.split("-")
+    count = int(number)
+    if count > min(levels, blocks):
+        raise SettingsError(
+            f"classification.distilled is {settings.distilled}: the student has {levels} levels and the joint teacher "
+            f"{blocks} fusion blocks; take K of at most {min(levels, blocks)}"
+        )
+    first = 0 if kind == "early" else blocks - count
+    return [(levels - count + place, first + place) for place in range(count)]
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+class Classifier(NamedTuple):
+    """A trained model with all it needs to give an image's probabilities."""
+
+    model: nn.Module
+    dataset_plan: DatasetPlan
+    plan: ConfigurationPlan
+    classes: Classes
+    options: PredictionOptions
+
+    @torch.no_grad()
+    def logits(self, image: Image) -> np.ndarray:
+        """Of each class (K,); with ``options.mirror`` the mean over the image and its mirror images."""
+        spacing = image.spacing_mm if image.spacing_known else None
+        prepared, _, _ = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
+        padded = into_patch(prepared[0], self.plan.patch_size)
+        batch = torch.from_numpy(padded)[None, None].to(self.options.device)
+        axes = range(2, batch.ndim)
+        flips: list[tuple[int, ...]] = [(), *((axis,) for axis in axes)] if self.options.mirror else [()]
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
+            outputs = [self.model(batch.flip(flip))[0].float() for flip in flips]
+        result: np.ndarray = torch.stack(outputs).mean(0).cpu().numpy().astype(np.float64)
+        return result
+
+
+def into_patch(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray:
+    """An image (z, y, x) that fits, in the middle of a patch of its lowest value, as in training: (*patch_size)."""
+    values = image[0] if len(patch_size) == 2 else image
+    patch = np.full(patch_size, values.min(), dtype=np.float32)
+    starts = [(room - length) // 2 for room, length in zip(patch_size, values.shape, strict=True)]
+    patch[tuple(slice(start, start + length) for start, length in zip(starts, values.shape, strict=True))] = values
+    return patch
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities (..., K) of logits (..., K) divided by ``temperature``."""
+    scaled = logits / temperature
+    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
+    result: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return result
