@@ -55,6 +55,59 @@ def write_new_images(folder: Path, look: Look, cases: int = 2, seed: int = 10_00
         _save(folder / f"new_{index:03d}_0000.nii.gz", image, look)
 
 
+class Pictures(NamedTuple):
+    """How the pictures of one classification data set look."""
+
+    name: str
+    size: tuple[int, int]  # (y, x)
+    noise: float  # grey values
+    classes: tuple[str, ...]  # of SHAPES
+
+
+SHAPES = ("round", "long", "cross")
+PICTURES = (
+    Pictures("Dataset921_Plain", (72, 72), 10.0, ("round", "long")),
+    Pictures("Dataset922_Noisy", (64, 80), 25.0, ("round", "long", "cross")),
+    Pictures("Dataset923_Wide", (56, 88), 15.0, ("round", "long", "cross")),
+)
+
+
+def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int = 30, seed: int = 0) -> None:
+    """Write each look as a raw classification data set of ``cases`` pictures (PNG), classes in turn, into ``raw``."""
+    from PIL import Image as Pillow
+
+    for number, look in enumerate(looks):
+        folder = raw / look.name
+        rows = ["case_id,label"]
+        for index in range(cases):
+            name = look.classes[index % len(look.classes)]
+            pixels = picture(look, name, np.random.default_rng([seed, number, index]))
+            path = folder / "imagesTr" / f"case_{index:03d}_0000.png"
+            save = Pillow.fromarray(pixels).save
+            write_atomically(path, lambda temporary, save=save: save(temporary, "png"))
+            rows.append(f"case_{index:03d},{name}")
+        write_text(folder / "cases.csv", "\n".join(rows) + "\n")
+        labels = {name: value for value, name in enumerate(look.classes)}
+        description = {"task": "classification", "channel_names": {"0": "CXR"}, "labels": labels,
+                       "numTraining": cases, "file_ending": ".png"}  # fmt: skip
+        write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+
+
+def picture(look: Pictures, name: str, rng: np.random.Generator) -> np.ndarray:
+    """(y, x) uint8: a bright shape of the class somewhere on a grey ground with noise."""
+    y, x = np.meshgrid(*(np.arange(size) - size / 2 for size in look.size), indexing="ij")
+    dy, dx = y - rng.uniform(-8, 8), x - rng.uniform(-8, 8)
+    angle, radius = rng.uniform(0, np.pi), rng.uniform(12, 16)
+    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    inside = {
+        "round": along**2 + across**2 < radius**2,
+        "long": (along / 1.7) ** 2 + (across * 2.2) ** 2 < radius**2,
+        "cross": (np.minimum(np.abs(along), np.abs(across)) < 3) & (np.maximum(np.abs(along), np.abs(across)) < radius),
+    }[name]
+    grey = 70 + 60 * inside + rng.uniform(-15, 15) + rng.normal(0, look.noise, look.size)
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
 def volume(look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Image (z, y, x) int16 in HU and label uint8: a body with lungs and spine, and one to three lesions."""
     z, y, x = (

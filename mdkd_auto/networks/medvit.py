@@ -56,7 +56,7 @@ class MedViTEncoder(Encoder):
             _convolution(in_channels, STEM[0], 3, 2), _convolution(STEM[0], STEM[1], 3, 1),
             _convolution(STEM[1], STEM[2], 3, 1), _convolution(STEM[2], STEM[2], 3, 2),
         )  # fmt: skip
-        drops = torch.linspace(0, largest_drop, sum(depths)).tolist()
+        drops = [largest_drop * block / (sum(depths) - 1) for block in range(sum(depths))]
         self.stages = nn.ModuleList()
         width = STEM[-1]
         for stage, depth in enumerate(depths):

@@ -1,0 +1,132 @@
+"""Classification data sets as users have them: tables, folders a class, stray and broken files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from mdkd_auto.data.images import read_image
+from mdkd_auto.data.problems import Problem
+from mdkd_auto.data.raw import inspect_dataset
+from mdkd_auto.errors import ImageError
+from mdkd_auto.records import Dataset
+
+NAME = "Dataset021_Chests"
+Kinds = set[tuple[str, str]]
+
+
+def save(path: Path, pixels: np.ndarray | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) if pixels is None else pixels
+    Pillow.fromarray(grey).save(path)
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Callable[..., Path]:
+    def make(**changes: object) -> Path:
+        content = {"task": "classification", "channel_names": {"0": "CXR"}, **changes}
+        (tmp_path / NAME).mkdir(exist_ok=True)
+        (tmp_path / NAME / "dataset.json").write_text(json.dumps(content))
+        return tmp_path / NAME
+
+    return make
+
+
+def read(folder: Path) -> tuple[Dataset, list[Problem], Kinds]:
+    dataset, problems = inspect_dataset(folder)
+    assert dataset is not None
+    return dataset, problems, {(one.kind, one.case_id) for one in problems}
+
+
+def test_classes_in_a_table(described: Callable[..., Path]) -> None:
+    folder = described(labels={"sick": 1, "well": 0}, file_ending=".png", numTraining=4)
+    for case in "abcd":
+        save(folder / "imagesTr" / f"{case}_0000.png")
+    table = "case_id,label,patient_id,split\na,well,p1,train\nb,sick,p1,train\nc,well,p2,test\nd,,p3,\n"
+    (folder / "cases.csv").write_text(table)
+    dataset, problems, kinds = read(folder)
+    assert dataset.labels == {"well": (0,), "sick": (1,)}  # by number
+    assert [(case.case_id, case.class_name, case.patient_id, case.split) for case in dataset.cases] == [
+        ("a", "well", "p1", "train"), ("b", "sick", "p1", "train"), ("c", "well", "p2", "test"),
+    ]  # fmt: skip
+    assert kinds == {("class-missing", "d")}
+    assert "no class is given for d" in problems[0].found
+
+
+def test_a_folder_a_class(described: Callable[..., Path]) -> None:
+    """As they come from a colleague: any endings, a Thumbs.db, colour, 16 bits, one empty folder."""
+    folder = described()
+    save(folder / "sick" / "x.png")
+    save(folder / "sick" / "y.jpg", np.zeros((6, 9, 3), dtype=np.uint8))
+    save(folder / "well" / "x.png", np.arange(64, dtype=np.uint16).reshape(8, 8) * 900)
+    (folder / "well" / "Thumbs.db").write_bytes(b"\0")
+    (folder / "well" / ".DS_Store").write_bytes(b"\0")
+    (folder / "unsure").mkdir()
+    dataset, _, kinds = read(folder)
+    assert dataset.labels == {"sick": (0,), "well": (1,)}
+    assert {case.case_id: case.class_name for case in dataset.cases} == {
+        "sick_x": "sick", "sick_y": "sick", "well_x": "well",
+    }  # fmt: skip
+    assert kinds == {("file-unknown", ""), ("class-empty", "")}
+
+
+def test_every_fault_is_named_with_its_case(described: Callable[..., Path]) -> None:
+    folder = described(labels={"well": 0, "sick": 1}, numTraining=7)
+    save(folder / "imagesTr" / "well" / "a_0000.png")
+    save(folder / "imagesTr" / "well" / "a_0000.bmp")  # twice
+    save(folder / "imagesTr" / "sick" / "b_0001.png")  # a channel that is not described, and not the one that is
+    save(folder / "imagesTr" / "odd" / "c.png")  # no such class
+    save(folder / "imagesTr" / "d.png")  # no class at all
+    save(folder / "imagesTr" / "sick" / "e.png")
+    save(folder / "imagesTr" / "well" / "f.png")
+    dataset, problems, kinds = read(folder)
+    assert [case.case_id for case in dataset.cases] == ["sick_e", "well_f"]
+    assert kinds == {
+        ("case-twice", "well_a"), ("image-extra", "sick_b"), ("image-missing", "sick_b"), ("class-unknown", "odd_c"),
+        ("class-missing", "d"), ("number-of-cases", ""),
+    }  # fmt: skip
+    (unknown,) = [one for one in problems if one.kind == "class-unknown"]
+    assert "class 'odd' of odd_c is not in dataset.json (well, sick)" in unknown.found
+
+
+def test_one_class_is_none(described: Callable[..., Path]) -> None:
+    folder = described()
+    save(folder / "well" / "a.png")
+    _, problems, kinds = read(folder)
+    assert kinds == {("one-class", "")}
+    assert problems[0].severity == "error"
+
+
+def test_neither_images_nor_classes(described: Callable[..., Path]) -> None:
+    dataset, problems, kinds = read(described())
+    assert dataset.cases == ()
+    assert kinds == {("folder-missing", "")}
+    assert "neither a folder imagesTr nor one folder a class" in problems[0].found
+
+
+@pytest.mark.parametrize(
+    "labels", [{"well": 0}, {"well": 0, "sick": 0}, {"well": 0, "sick": 2}, {"well": 0, "=sick": 1}, ["well", "sick"]]
+)
+def test_classes_are_numbered_from_0(described: Callable[..., Path], labels: object) -> None:
+    folder = described(labels=labels)
+    dataset, (one, *_) = inspect_dataset(folder)
+    assert dataset is None
+    assert "an object of classes and numbers from 0" in one.remedy
+
+
+def test_colour_becomes_grey_where_it_may(tmp_path: Path) -> None:
+    colour = np.zeros((2, 2, 3), dtype=np.uint8)
+    colour[0, 0] = (255, 0, 0)
+    colour[0, 1] = (0, 255, 0)
+    colour[1, 0] = (0, 0, 255)
+    colour[1, 1] = (7, 7, 7)
+    for ending in ("png", "tif"):
+        save(tmp_path / f"a.{ending}", colour)
+        with pytest.raises(ImageError, match="in colour"):
+            read_image(tmp_path / f"a.{ending}")
+        grey = read_image(tmp_path / f"a.{ending}", colour_to_grey=True).array
+        assert grey.dtype == np.uint8
+        assert grey[0].tolist() == [[76, 150], [29, 7]]  # 255 x 0.299, 0.587, 0.114
