@@ -41,7 +41,7 @@ class Source(NamedTuple):
 def read_sources() -> list[Source]:
     """Every module of the package; the two folders at the repository's root under their import names."""
     found = []
-    places = {PACKAGE: PACKAGE} | {name: f"{PACKAGE}.{name}" for name in AT_THE_ROOT}
+    places = {PACKAGE: PACKAGE} | {name: f"{PACKAGE}.{name}" for name in sorted(AT_THE_ROOT)}
     for folder, prefix in places.items():
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts

@@ -160,11 +160,3 @@ def into_patch(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray:
     starts = [(room - length) // 2 for room, length in zip(patch_size, values.shape, strict=True)]
     patch[tuple(slice(start, start + length) for start, length in zip(starts, values.shape, strict=True))] = values
     return patch
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities (..., K) of logits (..., K) divided by ``temperature``."""
-    scaled = logits / temperature
-    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-    result: np.ndarray = powers / powers.sum(-1, keepdims=True)
-    return result

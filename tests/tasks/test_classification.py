@@ -1,0 +1,151 @@
+"""Classification's parts: outputs, shared classes, losses and scores of batches, which levels learn from which blocks."""
+
+import numpy as np
+import pytest
+import torch
+
+from mdkd_auto.data.sampling import INVALID, Batch
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.losses.classification import cross_entropy
+from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.model import Model
+from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.records import ConfigurationPlan, Dataset
+from mdkd_auto.settings import ClassificationSettings, Settings
+from mdkd_auto.tasks.classification import ClassificationTask, distilled_pairs, into_patch, outputs_of_labels
+from mdkd_auto.tasks.segmentation import classes_of
+from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
+
+PLAN = ConfigurationPlan(
+    configuration="2d", datasets=("a", "b"), spacing_mm=(1.0, 1.0), patch_size=(32, 32), batch_size=4,
+    topology=plan_topology((32, 32), (1.0, 1.0)), whole_images=True, reasons=(),
+)  # fmt: skip
+OWN = ClassificationSettings(joint_channels=16)
+SETTINGS = Settings(device="cpu", classification=OWN).for_task("classification")
+
+
+def dataset(name: str, *classes: str) -> Dataset:
+    return Dataset(
+        name=name, folder="", task="classification", modality="CXR", channel_names=("CXR",), file_ending="", cases=(),
+        labels={label: (value,) for value, label in enumerate(classes)},
+    )  # fmt: skip
+
+
+CLASSES = {
+    "a": classes_of(dataset("a", "well", "sick"), keep_classes=False),
+    "b": classes_of(dataset("b", "covid", "well", "other"), keep_classes=False),
+}
+COUNTS = {"a": (6, 2), "b": (1, 1, 1)}
+
+
+def task(settings: Settings = SETTINGS, stage: str = "teacher", **changes: object) -> ClassificationTask:
+    return ClassificationTask(PLAN, CLASSES, settings, stage, counts=COUNTS, **{"width": 2, **changes})  # type: ignore[arg-type]
+
+
+def batch(*classes: int) -> Batch:
+    """Pictures with a frame of what lies outside."""
+    labels = torch.full((len(classes), 32, 32), INVALID, dtype=torch.int16)
+    for number, value in enumerate(classes):
+        labels[number, 4:20, 3:] = value
+    return Batch(torch.randn(len(classes), 1, 32, 32), labels, ("x",) * len(classes))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_every_class_has_an_output_whatever_keep_classes_says() -> None:
+    assert [channel.name for channel in CLASSES["b"].channels] == ["covid", "well", "other"]
+    assert outputs_of_labels(batch(2, 0, 1).labels, CLASSES["b"]).tolist() == [2, 0, 1]
+
+
+def test_classes_of_one_name_share_their_output() -> None:
+    count, places = task().shared("b", "a")
+    assert count == 4
+    assert places == {"b": [0, 1, 2], "a": [1, 3]}  # covid, well, other, sick
+
+
+def test_a_source_teacher_learns_both_through_shared_outputs() -> None:
+    made = task()
+    encoder = made.encoder()
+    model = Model(encoder, made.head(4, encoder))
+    objective = SourceTeacherObjective(model, Discriminator(encoder.channels[-1]), made, "b", "a", SETTINGS)
+    source, target = batch(2, 1), batch(0, 1)
+    (terms,) = objective.losses({"b": source, "a": target}, 0.5)
+    output = model(torch.cat([source.images, target.images]))
+    expected = cross_entropy(output[2:][:, [1, 3]], torch.tensor([0, 1]), made.weights["a"])
+    torch.testing.assert_close(terms["target"], expected)
+    assert {"source", "target", "domain", "total"} == set(terms)
+
+
+def test_loss_is_weighted_by_class_and_in_the_papers_way_for_students_alone() -> None:
+    output, drawn = torch.randn(2, 2), batch(0, 1)
+    weighted = cross_entropy(output, torch.tensor([0, 1]), torch.tensor([8 / 12, 2.0]))
+    plain = cross_entropy(output, torch.tensor([0, 1]))
+    paper = Settings(task_loss="paper").for_task("classification")
+    torch.testing.assert_close(task().loss(output, drawn, "a"), weighted)
+    torch.testing.assert_close(task(paper).loss(output, drawn, "a"), plain)
+    torch.testing.assert_close(task(paper, "student").loss(output, drawn, "a"), weighted)
+
+
+def test_score_is_the_balanced_accuracy_in_parts() -> None:
+    output = torch.tensor([[2.0, 0], [2.0, 0], [2.0, 0], [0, 2.0]])
+    score = task().score(output, batch(0, 0, 1, 1), "a")
+    assert (score.numerator / score.denominator).tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("distilled", "expected"),
+    [("late-1", [(4, 2)]), ("late-3", [(2, 0), (3, 1), (4, 2)]), ("early-2", [(3, 0), (4, 1)])],
+)
+def test_the_last_levels_learn_the_first_or_last_blocks(distilled: str, expected: list[tuple[int, int]]) -> None:
+    assert distilled_pairs(ClassificationSettings(distilled=distilled), levels=5, blocks=3) == expected
+
+
+def test_more_layers_than_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"5 levels and the joint teacher 3 fusion blocks; take K of at most 3"):
+        distilled_pairs(ClassificationSettings(distilled="late-4"), levels=5, blocks=3)
+
+
+def student(settings: Settings) -> StudentObjective:
+    made = task(settings, "student")
+    encoder = made.encoder()
+    joint = made.joint_encoder([task().encoder(), task().encoder()], None)
+    return StudentObjective(
+        Model(encoder, made.head(2, encoder)), Model(joint, made.head(2, joint)), made, "a", settings, reliability=0.5
+    )
+
+
+def test_a_student_learns_logits_too() -> None:
+    """Eq. (16), with the joint teacher's reliability on all that is distilled."""
+    objective = student(SETTINGS)
+    (terms,) = objective.losses({"a": batch(0, 1, 1)}, 1.0)
+    assert {"total", "task", "feature", "similarity", "logits"} <= set(terms)
+    distilled = OWN.logits * terms["logits"] + OWN.gamma * terms["feature"] + OWN.delta * terms["similarity"]
+    torch.testing.assert_close(terms["total"], terms["task"] + 0.5 * distilled)
+    terms["total"].backward()
+    assert all(weight.grad is None for weight in objective.joint_teacher.parameters())
+    assert all(weight.grad is not None for weight in objective.projections.parameters())
+
+
+def test_volumes_take_the_plans_encoder() -> None:
+    flat = {"patch_size": (32, 32, 32), "topology": plan_topology((32,) * 3, (1.0,) * 3)}
+    volumes = ConfigurationPlan(**{**{name: getattr(PLAN, name) for name in PLAN.__struct_fields__}, **flat})
+    made = ClassificationTask(volumes, CLASSES, SETTINGS, width=2)
+    encoder = made.encoder()
+    assert made.head(2, encoder)(encoder(torch.randn(2, 1, 32, 32, 32))).shape == (2, 2)
+    with pytest.raises(SettingsError, match="takes 2-D images; for volumes use unet"):
+        ClassificationTask(volumes, CLASSES, SETTINGS, architecture="medvit_small")
+
+
+def test_a_network_with_its_own_width_takes_none() -> None:
+    with pytest.raises(SettingsError, match="width 2: medvit_small has a width of its own"):
+        task(architecture="medvit_small").encoder()
+    assert task(architecture="medvit_small", width=None).encoder().channels[-1] == 1024
+    assert task(architecture="efficientnet_b0", width=None).encoder().channels[-1] == 320
+
+
+def test_an_image_lies_in_the_middle_of_the_patch() -> None:
+    patch = into_patch(np.arange(1, 7, dtype=np.float32).reshape(1, 2, 3), (4, 5))
+    assert patch.tolist() == [[1, 1, 1, 1, 1], [1, 1, 2, 3, 1], [1, 4, 5, 6, 1], [1, 1, 1, 1, 1]]
