@@ -1,5 +1,6 @@
 """Small CT-like volumes with lesions, for the demo, tests and benchmarks: written as nnU-Net raw data sets."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from mdkd_auto.files import write_atomically, write_text
+from mdkd_auto.files import write_atomically, write_bytes, write_text
 
 AIR_HU, LUNG_HU, TISSUE_HU, BONE_HU = -1000.0, -800.0, 40.0, 600.0
 
@@ -82,9 +83,9 @@ def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int
         for index in range(cases):
             name = look.classes[index % len(look.classes)]
             pixels = picture(look, name, np.random.default_rng([seed, number, index]))
-            path = folder / "imagesTr" / f"case_{index:03d}_0000.png"
-            save = Pillow.fromarray(pixels).save
-            write_atomically(path, lambda temporary, save=save: save(temporary, "png"))
+            stored = io.BytesIO()
+            Pillow.fromarray(pixels).save(stored, "png")
+            write_bytes(folder / "imagesTr" / f"case_{index:03d}_0000.png", stored.getvalue())
             rows.append(f"case_{index:03d},{name}")
         write_text(folder / "cases.csv", "\n".join(rows) + "\n")
         labels = {name: value for value, name in enumerate(look.classes)}

@@ -84,8 +84,9 @@ def test_efficientnet_of_timm() -> None:
     assert encoder.strides == tuple((step, step) for step in (2, 4, 8, 16, 32))
     with torch.no_grad():
         maps = encoder(torch.randn(1, 1, 64, 96))
+    sizes = [(64 // step, 96 // step) for step, _ in encoder.strides]
     assert [tuple(level.shape[1:]) for level in maps] == [
-        (channels, 64 // step, 96 // step) for channels, (step, _) in zip(encoder.channels, encoder.strides, strict=True)
+        (channels, *size) for channels, size in zip(encoder.channels, sizes, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Classification's parts: outputs, shared classes, losses and scores of batches, which levels learn from which blocks."""
+"""Classification's parts: outputs, shared classes, losses and scores of batches, and what learns from what."""
 
 import numpy as np
 import pytest

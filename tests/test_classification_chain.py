@@ -1,0 +1,183 @@
+"""Classification from raw folder to table, prediction and resume, on made-up pictures."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from mdkd_auto import pipeline
+from mdkd_auto.cli import plan_and_preprocess, predict, train_all_permutations
+from mdkd_auto.data.phantoms import PICTURES, picture, write_pictures
+from mdkd_auto.files import read_json, read_record
+from mdkd_auto.paths import Root
+from mdkd_auto.records import Plan
+from mdkd_auto.report.figures import figures_folder
+from mdkd_auto.report.tables import COLUMNS, Table
+from mdkd_auto.settings import ClassificationSettings, Settings
+
+A, B, C = (look.name for look in PICTURES)
+OWN = ClassificationSettings(architecture="unet", joint_channels=16, fusion_blocks=3)
+SETTINGS = Settings(
+    epochs=2, iterations_per_epoch=3, validation_batches=1, width=4, batch_size=6, device="cpu", classification=OWN,
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    root = Root(tmp_path_factory.mktemp("pictures"))
+    write_pictures(root.raw)
+    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(planned: Root, one_thread: None) -> tuple[Root, Table]:
+    (table,) = pipeline.train_all_permutations(planned, SETTINGS)
+    return planned, table
+
+
+def test_the_plan_is_of_whole_images(planned: Root) -> None:
+    plan = read_record(planned.plan("CXR_classification"), Plan)
+    (part,) = plan.configurations
+    assert part.whole_images
+    assert part.patch_size == (64, 64)
+    assert part.datasets == (A, B, C)
+
+
+def test_every_target_has_its_line(trained: tuple[Root, Table]) -> None:
+    root, table = trained
+    assert [row.target for row in table.rows] == [A, B, C]
+    for row in table.rows:
+        assert set(row.summaries) == set(COLUMNS)
+        (summary,) = row.summaries["student"]
+        tested = read_json(root.splits(row.target))["test"]
+        assert summary.overall(per_patient=False).cases == len(tested)  # type: ignore[union-attr]
+        assert row.checks["joint teacher"]["check"] == "source_use"
+    assert "**balanced accuracy (%)**" in table.markdown
+    assert "points accuracy against data-set-specific" in table.markdown
+    names = {path.name for path in figures_folder(table.path).iterdir()}
+    assert {f"{A}_learning.png", "differences.png", "figures.json"} <= names
+
+
+def test_a_run_says_what_it_answered(trained: tuple[Root, Table]) -> None:
+    root, table = trained
+    run = root.results / table.rows[1].folders["student"][0]
+    names = {path.name for path in (run / "test").iterdir()}
+    assert names == {"summary.json", "summary.md", "predictions.csv", "confusion.png"}
+    rows = list(csv.DictReader((run / "test" / "predictions.csv").open()))
+    assert {row["case_id"] for row in rows} == set(read_json(root.splits(B))["test"])
+    for row in rows:
+        for kind in ("probability", "calibrated"):
+            values = {name: float(row[f"{kind} {name}"]) for name in ("round", "long", "cross")}
+            assert sum(values.values()) == pytest.approx(1, abs=1e-3)
+        assert row["class"] in ("round", "long", "cross")
+    described = read_json(run / "run.json")
+    assert described["task"] == "classification"
+    trained_on = read_json(root.splits(B))["folds"][0]["train"]
+    assert sum(described["class_counts"][B]) == len(trained_on)
+
+
+def test_a_class_that_the_target_lacks(trained: tuple[Root, Table]) -> None:
+    """The source teachers of A know crosses; its student does not answer them."""
+    root, table = trained
+    (summary,) = table.rows[0].summaries["student"]
+    assert summary.classes == ("round", "long")  # type: ignore[union-attr]
+    source = next((root.results / A).glob("SourceTeacher-922*/fold_0"))
+    assert read_json(source / "validation" / "summary.json")["classes"] == ["round", "long"]
+
+
+def test_new_images_are_classified(trained: tuple[Root, Table], command: Command, tmp_path: Path) -> None:
+    """Of other sizes, in colour and in 16 bits; a broken one does not stop the others."""
+    root, table = trained
+    new = tmp_path / "new"
+    new.mkdir()
+    grey = picture(PICTURES[1], "long", np.random.default_rng(5))
+    Pillow.fromarray(grey).save(new / "grey.png")
+    Pillow.fromarray(np.stack([grey, grey // 2, grey], axis=-1)).save(new / "colour.jpg")
+    Pillow.fromarray(grey.astype(np.uint16) * 200).save(new / "deep_0000.png")
+    (new / "broken.png").write_bytes(b"\x89PNG\r\n")
+    run = root.results / table.rows[1].folders["student"][0]
+    said = command(predict.main, "-i", new, "-o", tmp_path / "out", "-m", run, "--device", "cpu")
+    assert said.status == 1  # type: ignore[attr-defined]
+    assert "broken" in said.err  # type: ignore[attr-defined]
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert [row["case_id"] for row in rows] == ["colour", "deep", "grey"]
+    assert read_json(tmp_path / "out" / "prediction.json")["classes"] == ["round", "long", "cross"]
+    assert float(rows[1]["probability long"]) == pytest.approx(float(rows[2]["probability long"]), abs=2e-3)
+
+
+def test_it_goes_on_where_it_was_stopped(planned: Root, copied: Callable[[Root], Root], tmp_path: Path) -> None:
+    """Stopped in the middle of the student, it ends with the same weights, bit by bit."""
+    from mdkd_auto.training import fit as fitting
+
+    settings = Settings(**{**{name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}, "seed": 3})
+    root = copied(planned)
+    whole = pipeline.train(root, settings, A, (B,))
+    assert whole is not None
+    run = root.results / whole.rows[0].folders["student"][0]
+    expected = (run / "checkpoint_final.safetensors").read_bytes()
+    answers = (run / "test" / "predictions.csv").read_bytes()
+    for name in ("finished.json", "checkpoint_final.safetensors", "checkpoint_best.safetensors", "progress.csv"):
+        (run / name).unlink()
+    original = fitting._Loop._end_epoch
+    calls = []
+
+    def stops(loop: fitting._Loop) -> None:
+        original(loop)
+        calls.append(loop.state.update)
+        if len(calls) == 1:
+            loop.save()
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fitting._Loop, "_end_epoch", stops)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.train(root, settings, A, (B,))
+    assert calls == [3]
+    pipeline.train(root, settings, A, (B,))
+    assert (run / "checkpoint_final.safetensors").read_bytes() == expected
+    assert (run / "test" / "predictions.csv").read_bytes() == answers
+
+
+def test_look_alikes_that_are_trained_and_tested_on(command: Command, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    write_pictures(root.raw, PICTURES[:2], cases=12)
+    folder = root.raw / A
+    rows = (folder / "cases.csv").read_text().splitlines()
+    splits = ["split", *("test" if number < 4 else "" for number in range(12))]
+    (folder / "cases.csv").write_text("\n".join(f"{row},{split}" for row, split in zip(rows, splits, strict=True)))
+    with Pillow.open(folder / "imagesTr" / "case_001_0000.png") as original:
+        pixels = np.asarray(original)
+    brighter = np.clip(pixels.astype(int) + 5, 0, 255).astype(np.uint8)
+    Pillow.fromarray(brighter).save(folder / "imagesTr" / "case_007_0000.png")
+    Pillow.fromarray(brighter[:, ::-1].copy()).save(folder / "imagesTr" / "case_009_0000.png")  # not alike: mirrored
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", "1")
+    assert said.status == 1  # type: ignore[attr-defined]
+    assert "case_007_0000.png: looks the same as case case_001" in said.err  # type: ignore[attr-defined]
+    assert "which is tested on" in said.err  # type: ignore[attr-defined]
+    assert "case_009" not in said.err  # type: ignore[attr-defined]
+    assert not root.plan("CXR_classification").is_file()
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", "1", "--exclude-broken")
+    assert said.status == 0, said.err  # type: ignore[attr-defined]
+    splits_of_a = json.dumps(read_json(root.splits(A)))
+    assert "case_007" not in splits_of_a
+    assert "case_001" in splits_of_a
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", "1", "--allow-duplicates")
+    assert said.status == 0, said.err  # type: ignore[attr-defined]
+    assert "case_007" in json.dumps(read_json(root.splits(A)))
+
+
+def test_the_commands_line(planned: Root, command: Command) -> None:
+    said = command(
+        train_all_permutations.main, "--root", planned.folder, "--teacher-arch", "resnet999", "--dry-run",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert said.status == 1  # type: ignore[attr-defined]
+    assert "network 'resnet999': neither ours nor timm's" in said.err  # type: ignore[attr-defined]
