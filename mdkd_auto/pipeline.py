@@ -113,7 +113,11 @@ def ablate(
     """Run what an ablation still needs, for every target of a group (or those named), and write its table."""
     ablation = find_ablation(name)
     tables = []
-    for experiment in _experiments(root, settings, group, configuration):
+    experiments = _experiments(root, settings, group, configuration)
+    fitting = [experiment for experiment in experiments if experiment.plan.task in ablation.tasks]
+    if experiments and not fitting:
+        raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here")
+    for experiment in fitting:
         wanted = [find_name(target, list(experiment.datasets)) for target in targets] or list(experiment.datasets)
         replicates = replicated(experiment, seeds, folds)
         entries = [ablation_entry(ablation, replicates, target) for target in wanted]

@@ -24,8 +24,9 @@ _GOES_ON = "what was done is kept, the same command goes on from there"
 _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
     ("--epochs", "epochs", int, "at most so many epochs (default 300)"),
     ("--iterations", "iterations_per_epoch", int, "updates an epoch (default 250)"),
-    ("--teacher-arch", "teacher_architecture", str, "unet or tresunet (default unet)"),
-    ("--student-arch", "student_architecture", str, "unet or tresunet (default: the teachers')"),
+    ("--teacher-arch", "teacher_architecture", str, "unet or tresunet (default unet); for classification "
+     "medvit_small, _base, _large, unet (the plan's encoder) or a name of timm (default medvit_small)"),
+    ("--student-arch", "student_architecture", str, "as --teacher-arch (default: the teachers')"),
     ("--width", "width", int, "feature maps of the first stage (default: the plan's)"),
     ("--student-width", "student_width", int, "of the student and the baselines (default: --width)"),
     ("--batch-size", "batch_size", int, "patches an update (default: the plan's)"),
@@ -49,6 +50,7 @@ def add_settings(made: argparse.ArgumentParser) -> None:
     """The flags of training settings."""
     made.add_argument("-c", "--configuration", default="2d", choices=("2d", "3d_fullres"), help="default 2d")
     made.add_argument("--settings", type=Path, help="JSON file with any of the settings in docs/settings.md")
+    made.add_argument("--preset", help="the paper's hyperparameters: covidx, rtpcr, covid-qu-ex, oasis, adni")
     made.add_argument("--keep-classes", action="store_true", default=None,
                       help="train the target's own classes, not one foreground")  # fmt: skip
     for flag, name, kind, text in _SETTING_FLAGS:
@@ -79,7 +81,7 @@ def settings_from(arguments: argparse.Namespace) -> Any:
 
     names = [name for _, name, _, _ in _SETTING_FLAGS] + ["keep_classes"]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return load_settings(arguments.settings, given)
+    return load_settings(arguments.settings, given, arguments.preset)
 
 
 def root_from(arguments: argparse.Namespace) -> Root:

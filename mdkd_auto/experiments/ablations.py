@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
+from mdkd_auto.records import Task
 from mdkd_auto.settings import replace
 
 SPECIFIC = "data-set-specific"
@@ -28,6 +29,7 @@ class Ablation(NamedTuple):
     question: str
     reference: str
     variants: Callable[[tuple[str, ...]], tuple[Variant, ...]]
+    tasks: tuple[Task, ...] = ("segmentation", "classification")
 
 
 _SPECIFIC = Variant(SPECIFIC, stage="teacher")
@@ -73,6 +75,7 @@ ABLATIONS: dict[str, Ablation] = {
         "Which levels should be fused?", "both",
         _always(_SPECIFIC, Variant("both"), Variant("encoder", {"fuse": "encoder"}),
                 Variant("bottleneck", {"fuse": "bottleneck"})),
+        ("segmentation",),
     ),
     "losses": Ablation(
         "What does each distillation loss bring?", "all losses",
@@ -93,6 +96,19 @@ ABLATIONS: dict[str, Ablation] = {
             Variant("TResUNet to TResUNet", {"teacher_architecture": "tresunet", "student_architecture": None}),
             Variant("TResUNet to UNet", {"teacher_architecture": "tresunet", "student_architecture": "unet"}),
         ),
+        ("segmentation",),
+    ),
+    "early-late": Ablation(
+        "Should the student learn the first or the last fusion blocks?", SPECIFIC,
+        _always(_SPECIFIC, *(Variant(f"{kind}-{count}", {"classification.distilled": f"{kind}-{count}"})
+                             for kind in ("early", "late") for count in (1, 2, 3))),
+        ("classification",),
+    ),
+    "depth": Ablation(
+        "How many levels should be distilled?", SPECIFIC,
+        _always(Variant("multi-head", stage="multi_head"), _SPECIFIC, Variant("joint teacher", stage="joint_teacher"),
+                *(Variant(f"student L{count}", {"classification.distilled": f"late-{count}"}) for count in (1, 2, 3))),
+        ("classification",),
     ),
 }  # fmt: skip
 
@@ -115,4 +131,8 @@ def variant_jobs(experiment: Experiment, variant: Variant, target: str) -> tuple
         return own, [maker.specific(target)]
     if variant.stage == "fine_tuned":
         return own, maker.fine_tuned(target, sources[0])
+    if variant.stage == "multi_head":
+        return own, [maker.multi_head((target, *sources))]
+    if variant.stage == "joint_teacher":
+        return own, [job for job in maker.distilled(target, sources) if job.stage != "student"]
     return own, maker.distilled(target, sources)

@@ -55,6 +55,7 @@ class Job(Record, frozen=True, kw_only=True):
     architecture: Architecture
     width: int | None  # None: the plan's, or the published one
     label_fraction: float = 1.0  # of the target's training patients
+    teachers: tuple[Architecture, ...] = ()  # of a joint teacher whose teachers have other networks than its own
     folder: str
     reads: tuple[str, ...]
     identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
@@ -146,18 +147,36 @@ class JobMaker:
             return [specific]
         jobs = self.distilled(target, sources)
         if baseline and self.experiment.settings.label_fraction == 1:  # a multi-head model has no one target
-            jobs.append(self._job("multi_head", self.experiment.plan.group, tuple(sorted((target, *sources)))))
+            jobs.append(self.multi_head((target, *sources)))
         return list({job.folder: job for job in jobs}.values())
 
     def distilled(self, target: str, sources: tuple[str, ...]) -> list[Job]:
         """Teachers, joint teacher, baseline, student. Without sources the control: the teacher distils itself."""
-        teacher, baseline = self._job("teacher", target, ()), self.specific(target)  # one job where networks are equal
+        networks = [self._teacher_of(dataset) for dataset in (target, *sources)]
+        teacher = self._job("teacher", target, (), network=networks[0])
+        baseline = self.specific(target)  # the same job where teachers and students have one network
         trained = () if self.experiment.settings.untrained_sources else sources
-        source_teachers = [self._job("source_teacher", target, (source,)) for source in trained]
-        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers))
+        source_teachers = [
+            self._job("source_teacher", target, (source,), network=network)
+            for source, network in zip(trained, networks[1:], strict=False)
+        ]
+        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers), network=networks[0])
+        if len(set(networks)) > 1:
+            joint = msgspec.structs.replace(joint, teachers=tuple(network.architecture for network in networks))
         student = self._job("student", target, sources, (joint, baseline))
         jobs = [teacher, baseline, *source_teachers, joint, student]
         return list({job.folder: job for job in jobs}.values())
+
+    def _teacher_of(self, dataset: str) -> Network:
+        """The network of a data set's teacher."""
+        own = self.experiment.settings.classification.architecture_of.get(dataset[7:10])
+        if own is None or self.experiment.plan.task != "classification":
+            return self.teachers
+        return Network(own, self.teachers.width if own == self.teachers.architecture else None)
+
+    def multi_head(self, datasets: tuple[str, ...]) -> Job:
+        """One model of several data sets."""
+        return self._job("multi_head", self.experiment.plan.group, tuple(sorted(datasets)))
 
     def specific(self, target: str) -> Job:
         """The student's network, trained on the target alone."""

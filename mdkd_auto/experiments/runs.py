@@ -90,7 +90,8 @@ def build_model(run: RunRecord, task: TrainingTask) -> Model | MultiHeadModel:
         encoder = task.encoder()
         return MultiHeadModel(encoder, {name: task.head(task.outputs(name), encoder) for name in job.datasets})
     if job.stage == "joint_teacher":
-        encoder = task.joint_encoder([task.encoder() for _ in job.datasets], None)
+        kinds = job.teachers or (job.architecture,) * len(job.datasets)
+        encoder = task.joint_encoder([task.encoder(kind) for kind in kinds], None)
         return Model(encoder, task.head(task.outputs(job.target), encoder))
     outputs = task.outputs(job.target)
     if job.stage == "source_teacher":

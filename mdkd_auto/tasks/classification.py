@@ -60,17 +60,18 @@ class ClassificationTask:
         places = [[every.index(name) for name in part] for part in names]
         return len(every), {source: places[0], target: places[1]}
 
-    def encoder(self) -> Encoder:
-        if self.architecture == "unet":
-            topology = self.plan.topology if self.width is None else scale_width(self.plan.topology, self.width)
+    def encoder(self, architecture: Architecture | None = None) -> Encoder:
+        kind, width = architecture or self.architecture, self.width
+        if kind == "unet":
+            topology = self.plan.topology if width is None else scale_width(self.plan.topology, width)
             return UNetEncoder(topology, 1, len(self.plan.patch_size))
-        if self.width is not None:
-            raise SettingsError(f"width {self.width}: {self.architecture} has a width of its own; leave --width out")
-        if self.architecture in MEDVIT:
-            size = self.architecture.removeprefix("medvit_")
+        if width is not None and kind == self.architecture:
+            raise SettingsError(f"width {width}: {kind} has a width of its own; leave --width out")
+        if kind in MEDVIT:
             own = self.own
+            size = kind.removeprefix("medvit_")
             return MedViTEncoder(size, 1, own.dropout, own.attention_dropout, own.moment_exchange)
-        return TimmEncoder(self.architecture, 1, self.own.dropout)
+        return TimmEncoder(kind, 1, self.own.dropout)
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
         return ClassifierHead((encoder or self.encoder()).channels[-1], outputs, self.own.dropout)

@@ -44,7 +44,7 @@ class TrainingTask(Protocol):
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:
         """Of an output, in its shape."""
 
-    def encoder(self) -> Encoder:
+    def encoder(self, architecture: str | None = None) -> Encoder:
         """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last."""
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
