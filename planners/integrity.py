@@ -111,7 +111,7 @@ def check_likeness(
     for first, second, bits in near_pairs([text for _, _, text in pictures]):
         a, b = pictures[first], pictures[second]
         tested = [case.case_id in splits[dataset.name].test for dataset, case, _ in (a, b)]
-        (dataset, case, _), (other, twin, _) = (b, a) if tested[0] else (a, b)
+        (dataset, case, _), (other, twin, _) = (a, b) if tested[1] and not tested[0] else (b, a)
         if dataset is other and case.patient_id == twin.patient_id:
             continue
         where = "" if dataset is other else f" of {other.name}"

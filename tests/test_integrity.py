@@ -9,9 +9,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from mdkd_auto import preparation
 from mdkd_auto.cli import plan_and_preprocess
+from mdkd_auto.data.phantoms import PICTURES, write_pictures
 from mdkd_auto.data.problems import KINDS
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import read_json
@@ -369,11 +371,107 @@ def patient_in_two_data_sets(folder: Path) -> None:
         (dataset / "cases.csv").write_text("case_id,patient_id\ncase_1,MUELLER\n")
 
 
+# --- classification: a data set of PICTURES --------------------------------------------------------------------------
+
+CLASS_FAULTS: dict[str, tuple[str, str, Fault]] = {}
+
+
+def class_fault(kind: str, case: str) -> Callable[[Fault], Fault]:
+    def register(change: Fault) -> Fault:
+        CLASS_FAULTS[change.__name__] = (kind, case, change)
+        return change
+
+    return register
+
+
+def change_rows(folder: Path, change: Callable[[int, str], str]) -> None:
+    """``change(number, class)``: what stands behind a case's name in cases.csv."""
+    head, *rows = (folder / "cases.csv").read_text().splitlines()
+    changed = [f"{row.split(',')[0]},{change(number, row.split(',')[1])}" for number, row in enumerate(rows)]
+    (folder / "cases.csv").write_text("\n".join([head, *changed]) + "\n")
+
+
+@class_fault("case-twice", "case_001")
+def two_files_of_a_case(folder: Path) -> None:
+    shutil.copy(folder / "imagesTr" / "case_002_0000.png", folder / "imagesTr" / "case_001.png")
+
+
+@class_fault("class-missing", "case_003")
+def no_class(folder: Path) -> None:
+    change_rows(folder, lambda number, name: "" if number == 3 else name)
+
+
+@class_fault("class-unknown", "case_003")
+def a_class_not_declared(folder: Path) -> None:
+    change_rows(folder, lambda number, name: "square" if number == 3 else name)
+
+
+@class_fault("class-empty", "")
+def a_folder_without_images(folder: Path) -> None:
+    (folder / "imagesTr" / "round").mkdir()
+
+
+@class_fault("class-rare", "")
+def a_class_of_one_case(folder: Path) -> None:
+    change_rows(folder, lambda number, name: "long" if number == 0 else "round")
+
+
+@class_fault("class-without-cases", "")
+def a_class_declared_in_vain(folder: Path) -> None:
+    change_json(folder, {"labels": {"round": 0, "long": 1, "cross": 2}})
+
+
+@class_fault("one-class", "")
+def all_are_of_one_class(folder: Path) -> None:
+    change_rows(folder, lambda number, name: "round")
+
+
+def brighter(folder: Path, case: str, twin: str) -> None:
+    with Pillow.open(folder / "imagesTr" / f"{case}_0000.png") as original:
+        pixels = np.asarray(original).astype(int) + 4
+    Pillow.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / "imagesTr" / f"{twin}_0000.png")
+
+
+def split_by_table(folder: Path) -> None:
+    """The first three cases to test, the next three to validate."""
+    rows = (folder / "cases.csv").read_text().splitlines()
+    parts = ["split", *(("test", "val", "train", "train")[number // 3] for number in range(len(rows) - 1))]
+    (folder / "cases.csv").write_text("\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True)) + "\n")
+
+
+@class_fault("near-duplicate", "case_009")
+def look_alikes_of_one_part(folder: Path) -> None:
+    split_by_table(folder)
+    brighter(folder, "case_007", "case_009")
+
+
+@class_fault("near-duplicate-train-test", "case_009")
+def look_alikes_of_two_parts(folder: Path) -> None:
+    split_by_table(folder)
+    brighter(folder, "case_001", "case_009")
+
+
+@pytest.mark.parametrize("name", CLASS_FAULTS)
+def test_faults_of_classification_are_named(tmp_path: Path, name: str, command: Callable[..., Any]) -> None:
+    kind, case, change = CLASS_FAULTS[name]
+    root = Root(tmp_path / "root")
+    write_pictures(root.raw, PICTURES[:2], cases=12)
+    change(root.raw / PICTURES[0].name)
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1, "--plan-only")
+    found = {(problem["kind"], problem["case_id"]) for problem in read_json(root.integrity)}
+    assert (kind, case) in found
+    assert "Traceback" not in said.out + said.err
+    assert said.status == (1 if KINDS[kind].severity == "error" else 0), said.err
+    assert root.plan("CXR_classification").is_file() == (KINDS[kind].severity == "warning")
+    plan(root, exclude_broken=True, preprocess=False)
+    assert root.plan("CXR_classification").is_file()
+
+
 NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
 
 
 def test_every_kind_has_a_fault() -> None:
-    assert {kind for kind, _, _ in FAULTS.values()} == set(KINDS) - NOT_BY_DATA
+    assert {kind for kind, _, _ in [*FAULTS.values(), *CLASS_FAULTS.values()]} == set(KINDS) - NOT_BY_DATA
     assert len(FAULTS) >= 25
 
 

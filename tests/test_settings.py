@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from mdkd_auto.errors import MdkdError, SettingsError
-from mdkd_auto.settings import SETTINGS_OF_STAGE, Settings, load_settings, replace, settings_of_stage
+from mdkd_auto.settings import (
+    CLASSIFICATION_OF_STAGE,
+    PRESETS,
+    SETTINGS_OF_STAGE,
+    ClassificationSettings,
+    Settings,
+    load_settings,
+    replace,
+    settings_of_stage,
+)
 
 
 def settings_file(folder: Path, content: Any) -> Path:
@@ -70,10 +79,54 @@ def test_every_setting_belongs_to_a_stage_or_changes_no_result() -> None:
     of_a_stage = {name for names in SETTINGS_OF_STAGE.values() for name in names}
     no_result = {"device", "checkpoint_minutes"}
     no_result |= {"fold", "teacher_architecture", "student_architecture", "width", "student_width", "pretrained"}
-    no_result.add("label_fraction")
+    no_result |= {"label_fraction", "classification"}
     # these two lines: what stands in a job's identity by itself
     assert of_a_stage | no_result == set(Settings.__struct_fields__)
     assert not of_a_stage & no_result
+
+
+def test_every_setting_of_classification_belongs_to_a_stage_or_to_all() -> None:
+    of_a_stage = {name for names in CLASSIFICATION_OF_STAGE.values() for name in names}
+    taken_over = {"beta", "gamma", "delta"}  # in the place of the settings of the same name
+    networks = {"architecture", "architecture_of"}  # stand in a job's identity by themselves
+    assert of_a_stage | taken_over | networks == set(ClassificationSettings.__struct_fields__)
+
+
+def test_what_a_classification_group_takes_instead() -> None:
+    settings = Settings(gamma=3.0).for_task("classification")
+    assert (settings.beta, settings.gamma, settings.delta) == (0.0, 0.5, 1.0)
+    assert settings.teacher_architecture == "medvit_small"
+    assert Settings().for_task("segmentation").teacher_architecture == "unet"
+    assert Settings(teacher_architecture="unet").for_task("classification").teacher_architecture == "unet"
+    named = replace(Settings(), **{"classification.distilled": "early-1", "seed": 4})
+    assert (named.classification.distilled, named.seed) == ("early-1", 4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dropout": 1.0}, {"joint_channels": 12}, {"distilled": "middle-1"}, {"logits": -1}, {"logits_temperature": 0}],
+)
+def test_impossible_settings_of_classification(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(SettingsError, match=f"classification.{name}"):
+        load_settings(None, {"classification": wrong})
+
+
+def test_presets_are_the_papers(tmp_path: Path) -> None:
+    settings = load_settings(None, {}, "covid-qu-ex")
+    own = settings.classification
+    assert (settings.learning_rate, settings.weight_decay) == (5e-5, 0.5)
+    assert (own.dropout, own.attention_dropout, own.joint_channels, own.fusion_blocks) == (0.3, 0.2, 256, 3)
+    joint = settings.for_stage("joint_teacher", "classification")
+    assert (joint.learning_rate, joint.weight_decay) == (1e-4, 1e-2)
+    assert settings.for_stage("teacher", "classification").learning_rate == 5e-5
+    changed = load_settings(settings_file(tmp_path, {"classification": {"dropout": 0.1}}), {"seed": 2}, "oasis")
+    assert (changed.classification.dropout, changed.classification.joint_channels, changed.seed) == (0.1, 1024, 2)
+    assert changed.classification.architecture == "efficientnet_b0"
+    for name in PRESETS:
+        assert load_settings(None, {}, name).classification.fusion_blocks == 3
+    with pytest.raises(SettingsError, match="no preset 'covid'; there are covidx, rtpcr"):
+        load_settings(None, {}, "covid")
 
 
 def test_a_stage_sees_only_its_own_settings() -> None:

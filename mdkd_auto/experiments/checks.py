@@ -1,5 +1,6 @@
 """Does the joint teacher use its sources, and is the student really distilled? Measured on validation patches."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mdkd_auto.losses.features import resized, unit_scale
 from mdkd_auto.networks.fusion import FusedEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.training.fit import Streams
-from mdkd_auto.training.interfaces import Objective, TrainingTask
+from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.objectives import StudentObjective
 
 CHECKED_BATCHES = 4
@@ -33,7 +34,7 @@ def write_checks(
     size = max(2, streams.batch_size)
     batches = [_on(sampler.batch(index, size), device) for index in range(CHECKED_BATCHES)]
     if job.stage == "joint_teacher":
-        result = source_use(_load(folder, device), make_task(read_run(folder)), batches)
+        result = source_use(_load(folder, device), batches, make_task(read_run(folder)).probabilities)
     else:
         assert isinstance(objective, StudentObjective)
         result = distillation(objective, batches)
@@ -41,7 +42,9 @@ def write_checks(
 
 
 @torch.no_grad()
-def source_use(model: Model, task: TrainingTask, batches: list[Batch]) -> dict[str, Any]:
+def source_use(
+    model: Model, batches: list[Batch], probabilities: Callable[[torch.Tensor], torch.Tensor] = torch.sigmoid
+) -> dict[str, Any]:
     """How much the output depends on the source teachers: their maps are replaced by one that says nothing.
 
     ``output_change`` is the mean change of the probability over voxels (or classes) that either output calls
@@ -50,8 +53,8 @@ def source_use(model: Model, task: TrainingTask, batches: list[Batch]) -> dict[s
     changed, counted = 0.0, 0
     assert isinstance(model.encoder, FusedEncoder)
     for batch in batches:
-        whole = task.probabilities(model(batch.images))
-        silenced = task.probabilities(model.head(model.encoder(batch.images, silence_sources=True)))
+        whole = probabilities(model(batch.images))
+        silenced = probabilities(model.head(model.encoder(batch.images, silence_sources=True)))
         likely = (whole > 0.1) | (silenced > 0.1)
         changed += (whole - silenced).abs()[likely].sum().item()
         counted += int(likely.sum().item())
