@@ -63,7 +63,8 @@ def test_every_target_has_its_line(trained: tuple[Root, Table]) -> None:
     assert "**balanced accuracy (%)**" in table.markdown
     assert "points accuracy against data-set-specific" in table.markdown
     names = {path.name for path in figures_folder(table.path).iterdir()}
-    assert {f"{A}_learning.png", "differences.png", "figures.json"} <= names
+    drawn = {f"{row.target}_{name}.png" for row in table.rows for name in ("tsne", "attention", "learning")}
+    assert names == {*drawn, "differences.png", "figures.json"}
 
 
 def test_a_run_says_what_it_answered(trained: tuple[Root, Table]) -> None:

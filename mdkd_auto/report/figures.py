@@ -14,6 +14,7 @@ from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.progress import progress
 from mdkd_auto.report.attention import draw_attention
+from mdkd_auto.report.class_pictures import draw_class_attention, draw_class_embedding
 from mdkd_auto.report.differences import draw_differences, draw_gain_by_labels
 from mdkd_auto.report.embedding import draw_embedding
 from mdkd_auto.report.learning import draw_learning
@@ -30,7 +31,11 @@ DRAWINGS: dict[str, Drawing] = {
     "attention": draw_attention,
     "learning": draw_learning,
 }
-OF_MASKS = ("overlays", "tsne", "attention")
+CLASS_DRAWINGS: dict[str, Drawing] = {
+    "tsne": draw_class_embedding,
+    "attention": draw_class_attention,
+    "learning": draw_learning,
+}
 
 
 def draw_figures(experiment: Experiment, table: Table) -> Path:
@@ -39,8 +44,7 @@ def draw_figures(experiment: Experiment, table: Table) -> Path:
     A figure whose files are gone or damaged is left out and named in the log: the table stands without it. Raises
     WriteError where the disk takes no more.
     """
-    of_masks = experiment.plan.task == "segmentation"
-    drawings = {name: drawing for name, drawing in DRAWINGS.items() if of_masks or name not in OF_MASKS}
+    drawings = CLASS_DRAWINGS if experiment.plan.task == "classification" else DRAWINGS
     return _draw(experiment, table, drawings, {"differences": lambda path: draw_differences(path, table)})
 
 

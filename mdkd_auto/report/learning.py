@@ -38,7 +38,8 @@ def draw_learning(path: Path, experiment: Experiment, row: Row) -> None:
     if not axes.lines:
         raise MdkdError(f"{row.target}: none of its runs has a progress.csv with an epoch in it")
     axes.set_xlabel("updates")
-    axes.set_ylabel("validation score (DSC of patches)")
+    score = "DSC of patches" if experiment.plan.task == "segmentation" else "balanced accuracy"
+    axes.set_ylabel(f"validation score ({score})")
     shown = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     axes.set_ylim(max(0.0, shown.min() - _MARGIN), min(1.0, shown.max() + _MARGIN))
     axes.set_xlim(left=0)

@@ -32,15 +32,29 @@ def neighbour_votes(features: Features, foreground: Labels, patients: Patients) 
     They name the foreground where its share among them is larger than among all voxels of the other patients. So it
     does not matter how much of either class those have.
     """
+    named = named_by_neighbours(features, foreground.astype(np.int64), patients, 2)
+    return np.where(named < 0, np.nan, named == foreground)
+
+
+def named_by_neighbours(
+    features: Features, classes: NDArray[np.int64], patients: Patients, count: int
+) -> NDArray[np.int64]:
+    """The class (0 to ``count`` - 1) that the 15 nearest points of other patients name, every channel with deviation 1.
+
+    It is the one whose share among them exceeds its share among all points of the other patients the most (as a ratio;
+    the first of equals). -1 where the other patients lack a class.
+    """
     points = torch.from_numpy(scaled(features))
     distances = torch.cdist(points, points).numpy()
-    votes = np.full(len(foreground), np.nan)
-    for voxel, own in enumerate(foreground):
-        others = np.flatnonzero(patients != patients[voxel])
-        if len(set(foreground[others].tolist())) == 2:
-            nearest = others[np.argsort(distances[voxel, others], kind="stable")[:NEIGHBOURS]]
-            votes[voxel] = (foreground[nearest].mean() > foreground[others].mean()) == own
-    return votes
+    named = np.full(len(classes), -1, dtype=np.int64)
+    for point in range(len(classes)):
+        others = np.flatnonzero(patients != patients[point])
+        shares = np.bincount(classes[others], minlength=count) / max(1, len(others))
+        if shares.all():
+            nearest = others[np.argsort(distances[point, others], kind="stable")[:NEIGHBOURS]]
+            near = np.bincount(classes[nearest], minlength=count) / len(nearest)
+            named[point] = int((near / shares).argmax())
+    return named
 
 
 def balanced_accuracy(votes: Votes, foreground: Labels) -> float | None:
