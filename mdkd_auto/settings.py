@@ -75,6 +75,7 @@ class Settings(Record, frozen=True, kw_only=True):
     attention_keys: int | None = None  # of its cross-attention, an axis; None: 8 in 2-D, 4 in 3-D; 0: no attention
     discriminator: Literal["voxelwise", "pooled"] = "voxelwise"  # a layer before the pooling, or not
     reliability: bool = True  # a teacher that is worse on the target's validation cases than its own weighs less
+    turn_down: bool = False  # distillation is halved while the student is behind its baseline on validation
     untrained_sources: bool = False  # a control: networks that learned nothing in the place of the source teachers
     # optimiser
     learning_rate: float = 1e-4  # Adam
@@ -178,12 +179,14 @@ SETTINGS_OF_STAGE = {
     "teacher": _COMMON,
     "source_teacher": (*_COMMON, "target_label_weight", "discriminator"),
     "joint_teacher": (*_COMMON, "fuse", "attention_keys", "reliability", "untrained_sources"),
-    "student": (*_COMMON, *_DISTILLATION, "reliability"),
+    "student": (*_COMMON, *_DISTILLATION, "reliability", "turn_down"),
     "fine_tuned": _COMMON,
     "multi_head": _COMMON,
 }
 
 
+# Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
+_AS_BEFORE: dict[str, Any] = {"turn_down": False}
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
 CLASSIFICATION_OF_STAGE = {
     "teacher": _CLASSIFIER,
@@ -199,6 +202,7 @@ CLASSIFICATION_OF_STAGE = {
 def settings_of_stage(settings: Settings, stage: str, task: Task = "segmentation") -> dict[str, Any]:
     """The settings that ``stage`` depends on."""
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
+    named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
     if task == "classification":
         named |= {name: getattr(settings.classification, name) for name in CLASSIFICATION_OF_STAGE[stage]}
     return named

@@ -89,6 +89,13 @@ ABLATIONS: dict[str, Ablation] = {
         "Should worse teachers weigh less?", "off",
         _always(_SPECIFIC, Variant("off", {"reliability": False}), Variant("on", {"reliability": True})),
     ),
+    "turn-down": Ablation(
+        "Does a student that distillation hurts save itself?", SPECIFIC,
+        _always(_SPECIFIC, Variant("centred contrastive loss", {"contrastive_centred": True}),
+                Variant("the same, turned down", {"contrastive_centred": True, "turn_down": True}),
+                _FULL, Variant("student, turned down", {"turn_down": True})),
+        ("segmentation",),
+    ),
     "architecture": Ablation(
         "Which networks should teach and learn?", "UNet to UNet",
         _always(

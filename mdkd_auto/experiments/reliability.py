@@ -5,6 +5,7 @@ joint teacher that is worse than what the student's network learns alone should 
 BraTS is below its own baseline.
 """
 
+import csv
 import logging
 
 import numpy as np
@@ -40,6 +41,18 @@ def distillation_weight(experiment: Experiment, job: Job) -> float:
         words = "distillation turned down to %.2f: validation score of the joint teacher %.3f, of the model alone %.3f"
         logger.info(words, factor, joint, alone)
     return factor
+
+
+def baseline_scores(experiment: Experiment, job: Job) -> tuple[float, ...]:
+    """Validation scores of the student's network trained alone, one an epoch; () where its log is gone."""
+    path = experiment.root.results / job.reads[1] / "progress.csv"
+    if not experiment.settings.turn_down:
+        return ()
+    if not path.is_file():
+        logger.warning("%s: gone, so distillation is not turned down where the student falls behind", path)
+        return ()
+    with open(path, encoding="utf-8", newline="") as file:
+        return tuple(float(row["validation_score"]) for row in csv.DictReader(file))
 
 
 def weight(score: float, reference: float) -> float:

@@ -16,7 +16,7 @@ from mdkd_auto.experiments.checks import write_checks
 from mdkd_auto.experiments.evaluate import evaluate_run
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.memory import memory_note
-from mdkd_auto.experiments.reliability import distillation_weight, source_weights
+from mdkd_auto.experiments.reliability import baseline_scores, distillation_weight, source_weights
 from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
@@ -155,7 +155,8 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
         return TeacherObjective(Model(encoder, task.head(task.outputs(job.target), encoder)), task, job.target)
     if job.stage == "student":
         teacher = _trained_model(experiment, job.reads[0])
-        return StudentObjective(model, teacher, task, job.target, settings, distillation_weight(experiment, job))
+        weight, alone = distillation_weight(experiment, job), baseline_scores(experiment, job)
+        return StudentObjective(model, teacher, task, job.target, settings, weight, alone)
     if job.stage == "fine_tuned":
         continue_from(model, _trained_model(experiment, job.reads[0]))
     return TeacherObjective(model, task, job.target)

@@ -97,6 +97,8 @@ def _fit(
     if (folder / LATEST).is_file():
         state = msgspec.convert(load_training(folder / LATEST, objective.trained(), optimiser), State)
         plateau.load_state_dict(state.plateau)
+        for row in state.history:
+            objective.judged(row["validation_score"])
         logger.info("%s: going on after update %d", title, state.update)
     loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state, parameters)
     with progress(title) as advance, deferred_interrupts() as stop:
@@ -258,6 +260,7 @@ class _Loop:
         state.seconds += time.monotonic() - started
         row["seconds"] = state.seconds
         state.history.append(row)
+        self.objective.judged(score)
         state.sums = {}
         write_history(self.folder / "progress.csv", state.history)
         logger.debug("%s", row)

@@ -78,6 +78,9 @@ class Objective(Protocol):
     def schedules(self, progress: float) -> dict[str, float]:
         """What depends on the fraction of updates done, by name, for the picture of the run; {} where nothing does."""
 
+    def judged(self, score: float) -> None:
+        """Told the validation score at the end of every epoch, and all earlier ones when training goes on."""
+
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         """Task loss and score on a validation batch."""
 

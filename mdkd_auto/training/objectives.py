@@ -4,7 +4,7 @@ Stage 1: :class:`TeacherObjective` and :class:`SourceTeacherObjective`. Stage 2:
 encoder. Stage 3: :class:`StudentObjective`. Baseline: :class:`MultiHeadObjective`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from mdkd_auto.settings import Settings
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
+TURN_DOWN_EPOCHS = 3  # whose mean is compared: one epoch's score is noise
 VOXELS_AT_ONCE = 1 << 17  # 16 maps of them are 8 MiB
 
 
@@ -44,6 +45,9 @@ class TeacherObjective:
     def schedules(self, progress: float) -> dict[str, float]:
         del progress
         return {}
+
+    def judged(self, score: float) -> None:
+        """Nothing depends on it."""
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model(batch.images)
@@ -100,6 +104,9 @@ class SourceTeacherObjective:
     def schedules(self, progress: float) -> dict[str, float]:
         return {"lambda: gradient reversal": reversal_strength(progress)}
 
+    def judged(self, score: float) -> None:
+        """Nothing depends on it."""
+
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self._of(dataset, self.model(batch.images))
         return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
@@ -123,13 +130,16 @@ class StudentObjective:
 
     def __init__(
         self, model: Model, joint_teacher: Model, task: TrainingTask, target: str, settings: Settings,
-        reliability: float = 1.0,
+        reliability: float = 1.0, baseline_scores: Sequence[float] = (),
     ) -> None:  # fmt: skip
         self.model, self.joint_teacher, self.task, self.target = model, joint_teacher.eval(), task, target
         self.joint_teacher.requires_grad_(False)
         self.settings = settings
         self.shares = {target: 1.0}
         self.reliability = reliability  # of the joint teacher: scales all that is distilled
+        self.baseline_scores = tuple(baseline_scores)  # of the same network trained alone, one an epoch
+        self.scores: list[float] = []
+        self.turned_down = 1.0
         self.levels = task.pairs(model.encoder, joint_teacher.encoder)
         students = [model.encoder.channels[level] for level, _ in self.levels]
         teachers = [joint_teacher.encoder.channels[level] for _, level in self.levels]
@@ -150,7 +160,7 @@ class StudentObjective:
         maps = self.model.features(batch.images)
         output = self.model.head(maps)
         task_loss = self.task.loss(output, batch, self.target)
-        weight = self.reliability * curriculum(progress, self.settings)
+        weight = self.reliability * self.turned_down * curriculum(progress, self.settings)
         if weight == 0.0:  # warm-up: the teacher is not even asked
             yield {"total": self.settings.alpha * task_loss, "task": task_loss}
             return
@@ -185,6 +195,18 @@ class StudentObjective:
             "beta(e): weight of the contrastive loss": contrastive_weight(progress, self.settings),
             "tau: temperature of the contrastive loss": temperature(progress, self.settings),
         }
+
+    def judged(self, score: float) -> None:
+        """Halve what is distilled after an epoch with the student behind its baseline, double it back after others.
+
+        Both as the mean of the last three epochs; against the same epochs of the baseline.
+        """
+        self.scores.append(score)
+        epoch = len(self.scores)
+        if self.settings.turn_down and epoch <= len(self.baseline_scores):
+            first = max(0, epoch - TURN_DOWN_EPOCHS)
+            ours, theirs = sum(self.scores[first:]), sum(self.baseline_scores[first:epoch])
+            self.turned_down = self.turned_down / 2 if ours < theirs else min(1.0, 2 * self.turned_down)
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model(batch.images)
@@ -261,6 +283,9 @@ class MultiHeadObjective:
     def schedules(self, progress: float) -> dict[str, float]:
         del progress
         return {}
+
+    def judged(self, score: float) -> None:
+        """Nothing depends on it."""
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model.of(dataset)(batch.images)

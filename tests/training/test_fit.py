@@ -111,6 +111,9 @@ def objective_of(kind: str, seed: int = 0) -> Any:
         heads = {TARGET: TASK.head(1), SOURCE: TASK.head(1)}
         return MultiHeadObjective(MultiHeadModel(TASK.encoder(), heads), TASK, (TARGET, SOURCE))
     model = Model(TASK.encoder(), TASK.head(1))
+    if kind == "student, turned down":
+        settings = replace(SETTINGS, turn_down=True)
+        return StudentObjective(model, joint, TASK, TARGET, settings, baseline_scores=(0.0, 1.0, 1.0))
     return StudentObjective(model, joint, TASK, TARGET, SETTINGS) if kind == "student" else TeacherObjective(
         model, TASK, TARGET
     )  # fmt: skip
@@ -193,7 +196,7 @@ def whole_runs(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", (*KINDS, "student, turned down"))
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     kind: str, cases: Path, tmp_path: Path, whole_runs: Callable[[str], tuple[Path, State]]
 ) -> None:

@@ -330,3 +330,29 @@ def test_schedules_are_those_of_the_losses() -> None:
     source = SourceTeacherObjective(model, Discriminator(4), TASK, SOURCE, TARGET, settings)
     assert list(source.schedules(0.1).values()) == [reversal_strength(0.1)]
     assert TeacherObjective(model, TASK, TARGET).schedules(0.1) == {}
+
+
+def test_a_student_behind_its_baseline_turns_distillation_down() -> None:
+    """Means of three epochs; halved while behind, doubled back while not, never above one."""
+    settings = Settings(turn_down=True)
+    model = Model(TASK.encoder(), TASK.head(1))
+    student = StudentObjective(model, joint_teacher(), TASK, TARGET, settings, 1.0, (0.2, 0.4, 0.6, 0.6, 0.6, 0.6))
+    factors = []
+    for score in (0.3, 0.2, 0.5, 0.7, 0.9, 0.9, 0.0):
+        student.judged(score)
+        factors.append(student.turned_down)
+    # sums of three: 0.3 > 0.2; 0.5 < 0.6; 1.0 < 1.2; 1.4 < 1.6; 2.1 > 1.8; 2.5 > 1.8; no seventh epoch of the baseline
+    assert factors == [1.0, 0.5, 0.25, 0.125, 0.25, 0.5, 0.5]
+    (whole,) = student.losses({TARGET: batch()}, 1.0)
+    student.turned_down = 0.0
+    (none,) = student.losses({TARGET: batch()}, 1.0)
+    assert set(none) == {"total", "task"}
+    assert whole["total"] > whole["task"]
+
+
+def test_without_the_setting_nothing_is_turned_down() -> None:
+    student = StudentObjective(
+        Model(TASK.encoder(), TASK.head(1)), joint_teacher(), TASK, TARGET, Settings(), 1.0, (0.9, 0.9)
+    )
+    student.judged(0.1)
+    assert student.turned_down == 1.0
