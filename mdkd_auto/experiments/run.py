@@ -21,11 +21,13 @@ from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describ
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.medvit import MedViTEncoder
 from mdkd_auto.networks.model import Model
-from mdkd_auto.networks.pretrained import load_backbone
+from mdkd_auto.networks.pretrained import load_backbone, load_encoder
+from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.tresunet import TResUNetEncoder
 from mdkd_auto.paths import RunFolder
-from mdkd_auto.settings import Settings
+from mdkd_auto.settings import FROM_TIMM, Settings
 from mdkd_auto.tasks.segmentation import PredictionOptions
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective
@@ -140,8 +142,8 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     job, settings = run.job, run.settings
     task = make_task(run)
     model = build_model(run, task)
-    if settings.pretrained is not None and isinstance(model.encoder, TResUNetEncoder):
-        load_backbone(Path(settings.pretrained), model.encoder)
+    if settings.pretrained is not None:
+        load_pretrained(settings.pretrained, model.encoder)
     if isinstance(model, MultiHeadModel):
         return MultiHeadObjective(model, task, job.datasets)
     if job.stage == "source_teacher":
@@ -160,6 +162,21 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     if job.stage == "fine_tuned":
         continue_from(model, _trained_model(experiment, job.reads[0]))
     return TeacherObjective(model, task, job.target)
+
+
+def load_pretrained(source: str, encoder: torch.nn.Module) -> None:
+    """Begin with the weights of a file, or (``timm``) with those that timm fetches. Raises SettingsError.
+
+    A joint encoder is made of trained ones, and the plan's UNet has none.
+    """
+    if isinstance(encoder, TResUNetEncoder):
+        load_backbone(Path(source), encoder)
+    elif isinstance(encoder, TimmEncoder) and source == FROM_TIMM:
+        encoder.load_state_dict(TimmEncoder(encoder.name, download=True).state_dict())
+    elif isinstance(encoder, TimmEncoder):
+        load_encoder(Path(source), encoder.body)
+    elif isinstance(encoder, MedViTEncoder):
+        load_encoder(Path(source), encoder)
 
 
 def continue_from(model: Model, trained: Model) -> None:

@@ -1,10 +1,13 @@
-"""Pretrained weights for a TResUNet's residual stages, from a safetensors file: nothing is downloaded or unpickled."""
+"""Pretrained weights from a safetensors file: for a TResUNet's residual stages, and for encoders of classification.
+
+Nothing is downloaded or unpickled here.
+"""
 
 import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder
@@ -18,7 +21,7 @@ def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
     One input channel takes the sum over the file's three. Raises SettingsError if the file is missing, unreadable or
     does not fit.
     """
-    tensors = {_place(name): value for name, value in _read(path).items()}
+    tensors = {_place(name): value for name, value in _read(path, batch_norm=False).items()}
     expected = encoder.stages.state_dict()
     first = tensors.get(_place("conv1.weight"))
     if first is not None and expected[_place("conv1.weight")].shape[1] == 1:
@@ -35,6 +38,29 @@ def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
     encoder.stages.load_state_dict({name: tensors[name] for name in expected})
 
 
+def load_encoder(path: Path, body: nn.Module) -> None:
+    """Read an encoder's weights by their names from a safetensors file; what else it holds (a classifier) is left.
+
+    A first convolution of one input channel takes the sum over the file's three. Raises SettingsError if the file is
+    missing, unreadable or does not fit.
+    """
+    tensors, expected = _read(path, batch_norm=True), body.state_dict()
+    for name, value in expected.items():
+        found = tensors.get(name)
+        if found is not None and found.ndim == value.ndim > 2 and (found.shape[1], value.shape[1]) == (3, 1):
+            tensors[name] = found.float().sum(1, keepdim=True)  # (C, 3, k, k) -> (C, 1, k, k)
+    wrong = [name for name, value in expected.items() if name not in tensors or tensors[name].shape != value.shape]
+    if wrong:
+        found = tensors.get(wrong[0])
+        shown = "nothing" if found is None else tuple(found.shape)
+        raise SettingsError(
+            f"{path}: the pretrained weights do not fit: {len(wrong)} of {len(expected)} tensors are missing or "
+            f"differ, the first is {wrong[0]}: found {shown}, expected {tuple(expected[wrong[0]].shape)}; give those of "
+            "the same network"
+        )
+    body.load_state_dict({name: tensors[name] for name in expected})
+
+
 def _place(name: str) -> str:
     """Where a tensor of a ResNet lies in ``TResUNetEncoder.stages``; other names come back as they are."""
     if name.startswith(("conv1.", "bn1.")):
@@ -48,7 +74,7 @@ def _place(name: str) -> str:
     return f"{stage}.{int(number) + 1}.{part}.{tensor}"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, batch_norm: bool) -> dict[str, Tensor]:
     if not path.is_file():
         raise SettingsError(f"{path}: the file of pretrained weights is missing")
     try:
@@ -56,7 +82,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise SettingsError(f"{path}: not a readable safetensors file ({error}); no other format is read") from None
-    if any(name.endswith("running_mean") for name in tensors):
+    if not batch_norm and any(name.endswith("running_mean") for name in tensors):
         raise SettingsError(
             f"{path}: these weights belong to batch normalisation; give those of a ResNet-50 with group normalisation, "
             "such as timm/resnet50_gn.a1h_in1k"

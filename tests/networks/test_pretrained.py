@@ -8,7 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.pretrained import load_backbone
+from mdkd_auto.networks.medvit import MedViTEncoder
+from mdkd_auto.networks.pretrained import load_backbone, load_encoder
+from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.tresunet import TResUNetEncoder, tresunet_topology
 from mdkd_auto.planners.topology import plan_topology
 
@@ -89,3 +91,31 @@ def test_unusable_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="use a 2-D network"):
         load_backbone(weights, TResUNetEncoder(THICK_SLICES, ndim=3))
     assert all(torch.equal(value, untouched[name]) for name, value in encoder.state_dict().items())
+
+
+# --- encoders of classification -------------------------------------------------------------------------------------
+
+
+def test_an_encoder_reads_its_own_names_and_sums_three_channels(tmp_path: Path) -> None:
+    """Of a file for colour images, with a classifier that is left out."""
+    torch.manual_seed(0)
+    theirs, ours = TimmEncoder("efficientnet_b0", in_channels=3), TimmEncoder("efficientnet_b0")
+    tensors = {**theirs.body.state_dict(), "classifier.weight": torch.zeros(10, 1280)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "weights.safetensors")
+    load_encoder(tmp_path / "weights.safetensors", ours.body)
+    image = torch.randn(1, 1, 64, 64)
+    theirs.eval()
+    ours.eval()
+    for a, b in zip(ours(image), theirs(image.expand(1, 3, 64, 64)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    small, other = MedViTEncoder("small"), TimmEncoder("efficientnet_b0")
+    save_file({name: value.contiguous() for name, value in other.state_dict().items()}, tmp_path / "b0.safetensors")
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    with pytest.raises(SettingsError, match=r"the pretrained weights do not fit: \d+ of \d+ tensors are missing"):
+        load_encoder(tmp_path / "b0.safetensors", small)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    with pytest.raises(SettingsError, match="missing"):
+        load_encoder(tmp_path / "none.safetensors", small)

@@ -196,7 +196,7 @@ def whole_runs(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", (*KINDS, "student, turned down"))
+@pytest.mark.parametrize("kind", [*KINDS, "student, turned down"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     kind: str, cases: Path, tmp_path: Path, whole_runs: Callable[[str], tuple[Path, State]]
 ) -> None:
