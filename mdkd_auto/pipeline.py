@@ -18,7 +18,12 @@ from mdkd_auto.data.raw import find_name, read_dataset
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import find_ablation
-from mdkd_auto.experiments.class_scoring import ClassSummary, predictions_csv
+from mdkd_auto.experiments.class_scoring import (
+    ClassSummary,
+    predictions_csv,
+    score_predictions,
+    write_class_summary,
+)
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.evaluate import VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
@@ -278,9 +283,18 @@ def _classify(images: Path, out: Path, run: Path, classifier: Classifier, record
     return Outcome(len(answers), 0, tuple(problems))
 
 
-def evaluate(masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None) -> Summary:
-    """Score a folder of masks against the labels of a raw data set: every case that has a mask there."""
+def evaluate(
+    masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None
+) -> Summary | ClassSummary:
+    """Score a folder of masks against the labels of a raw data set: every case that has a mask there.
+
+    Of a classification data set: the folder's predictions.csv against its classes.
+    """
     dataset = read_dataset(dataset_folder)
+    if dataset.task == "classification":
+        answered = score_predictions(masks / "predictions.csv", dataset)
+        write_class_summary(out or masks, answered)
+        return answered
     if not dataset.cases:
         wanted = "give a segmentation data set"
         raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; {wanted}")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mdkd_auto import pipeline
-from mdkd_auto.cli import plan_and_preprocess, predict, train_all_permutations
+from mdkd_auto.cli import evaluate, plan_and_preprocess, predict, train_all_permutations
 from mdkd_auto.data.phantoms import PICTURES, picture, write_pictures
 from mdkd_auto.files import read_json, read_record
 from mdkd_auto.paths import Root
@@ -32,7 +32,7 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Root:
     root = Root(tmp_path_factory.mktemp("pictures"))
-    write_pictures(root.raw)
+    write_pictures(root.raw, cases=52)
     assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
     return root
 
@@ -112,6 +112,28 @@ def test_new_images_are_classified(trained: tuple[Root, Table], command: Command
     assert [row["case_id"] for row in rows] == ["colour", "deep", "grey"]
     assert read_json(tmp_path / "out" / "prediction.json")["classes"] == ["round", "long", "cross"]
     assert float(rows[1]["probability long"]) == pytest.approx(float(rows[2]["probability long"]), abs=2e-3)
+
+
+def test_answers_are_scored(trained: tuple[Root, Table], command: Command, tmp_path: Path) -> None:
+    root, table = trained
+    run = root.results / table.rows[1].folders["student"][0]
+    said = command(evaluate.main, "-i", run / "test", "-l", root.raw / B, "-o", tmp_path)
+    assert said.status == 0, said.err  # type: ignore[attr-defined]
+    ours, theirs = (read_json(folder / "summary.json")["scores"] for folder in (run / "test", tmp_path))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert theirs["metrics"][name]["mean"] == ours["metrics"][name]["mean"]
+    assert theirs["metrics"]["auroc"]["mean"] == pytest.approx(ours["metrics"]["auroc"]["mean"], abs=0.02)
+    lines = (run / "test" / "predictions.csv").read_text().splitlines()
+    for changed, words in (
+        ([lines[0], lines[1].replace("case_", "other_")], "is no case of Dataset922_Noisy"),
+        ([lines[0].replace("probability long", "p long"), lines[1]], "row 2 has no probability long"),
+        ([lines[0]], "holds no row"),
+    ):
+        (tmp_path / "bad").mkdir(exist_ok=True)
+        (tmp_path / "bad" / "predictions.csv").write_text("\n".join(changed) + "\n")
+        said = command(evaluate.main, "-i", tmp_path / "bad", "-l", root.raw / B)
+        assert said.status == 1  # type: ignore[attr-defined]
+        assert words in said.err  # type: ignore[attr-defined]
 
 
 def test_it_goes_on_where_it_was_stopped(planned: Root, copied: Callable[[Root], Root], tmp_path: Path) -> None:

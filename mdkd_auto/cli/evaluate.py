@@ -41,10 +41,12 @@ def _work(arguments: argparse.Namespace) -> int:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
         return 0
     from mdkd_auto import pipeline
+    from mdkd_auto.experiments.class_scoring import ClassSummary, class_summary_markdown
     from mdkd_auto.experiments.scoring import summary_markdown
 
     summary = pipeline.evaluate(
         arguments.masks, arguments.labels, keep_classes=bool(arguments.keep_classes), out=arguments.out
     )
-    logger.info("%s-> %s", summary_markdown(summary), (arguments.out or arguments.masks) / "summary.json")
+    text = class_summary_markdown(summary) if isinstance(summary, ClassSummary) else summary_markdown(summary)
+    logger.info("%s-> %s", text, (arguments.out or arguments.masks) / "summary.json")
     return report_problems([f"{case}: {problem}" for case, problem in summary.failed.items()])

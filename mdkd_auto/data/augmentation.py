@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 ROTATION_PROBABILITY = 0.2
 VOLUME_DEGREES, PLANE_DEGREES, LONG_PLANE_DEGREES = 30.0, 180.0, 15.0
+UPRIGHT_DEGREES = 15.0  # of whole pictures
 LONG_PLANE = 1.5  # sides of a patch: a longer one is turned less
 SCALE_PROBABILITY, SHRINK_RANGE = 0.2, (0.7, 1.4)
 NOISE_PROBABILITY, NOISE_STD_RANGE = 0.1, (0.0, 0.1)
@@ -84,6 +85,17 @@ def draw(rng: np.random.Generator, batch: int, dimensions: int) -> Draw:
         inverted_gamma=sometimes(INVERTED_GAMMA_PROBABILITY, around_one(*GAMMA_RANGE)),
         noise_seed=int(rng.integers(2**31)),
     )
+
+
+def upright(drawn: Draw) -> Draw:
+    """The same draw for whole pictures, whose top stays the top: turned by 15 degrees at most, mirrored sideways alone.
+
+    What a square patch may be turned by, half a circle, would lay a chest on its side or head.
+    """
+    mirror = drawn.mirror.copy()
+    mirror[:, :-1] = False
+    most = PLANE_DEGREES if mirror.shape[1] == 2 else VOLUME_DEGREES
+    return drawn._replace(turns=drawn.turns * (UPRIGHT_DEGREES / most), mirror=mirror)
 
 
 def apply(

@@ -9,16 +9,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
+from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import write_atomically, write_json, write_text
 from mdkd_auto.metrics.classification import CLASS_METRICS, confusion, fit_temperature, score_classes
 from mdkd_auto.metrics.summary import Mean
-from mdkd_auto.records import Case, Record
+from mdkd_auto.records import Case, Dataset, Record
 
 CLASS_TITLES = {
     "accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)", "macro_f1": "macro F1 (%)",
     "auroc": "AUROC (%)", "calibration_error": "calibration error (%)",
     "calibrated_error": "calibration error, calibrated (%)",
 }  # fmt: skip
+
+
+LEAST_PROBABILITY = 1e-6  # of a table that rounds
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -81,6 +85,34 @@ def _arrays(answers: Sequence[Answer], classes: int = 0) -> tuple[np.ndarray, np
     logits = np.array([answer.logits for answer in answers], dtype=np.float64)
     truth = np.array([answer.truth for answer in answers], dtype=np.int64)
     return logits.reshape(len(answers), -1 if answers else classes), truth
+
+
+def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
+    """The answers of a predictions.csv, anyone's, against the classes of a data set.
+
+    Columns ``case_id`` and ``probability {class}`` for each class. Raises DatasetError naming what is wrong.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: missing; mdkd_predict writes it")
+    classes = tuple(dataset.labels)
+    cases = {case.case_id: case for case in dataset.cases}
+    answers = []
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            missing = [name for name in ("case_id", *(f"probability {name}" for name in classes)) if not row.get(name)]
+            if missing:
+                raise DatasetError(f"{path}: row {number} has no {', '.join(missing)}; expected a row a case of "
+                                   f"{dataset.name} with a probability of each class")  # fmt: skip
+            if row["case_id"] not in cases:
+                raise DatasetError(f"{path}: row {number}: {row['case_id']!r} is no case of {dataset.name}")
+            try:
+                shares = np.array([float(row[f"probability {name}"]) for name in classes])
+            except ValueError as error:
+                raise DatasetError(f"{path}: row {number}: {error}; expected numbers from 0 to 1") from None
+            answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
+    if not answers:
+        raise DatasetError(f"{path}: holds no row")
+    return summary_of_answers(answers, classes, dataset.name, path.parent.name, 1.0, {})
 
 
 def write_class_summary(folder: Path, summary: ClassSummary) -> None:

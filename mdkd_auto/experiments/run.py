@@ -203,6 +203,7 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
         validation={dataset: sampler(dataset, "val", validation_seed(settings.seed)) for dataset in drawn},
         batch_size=settings.batch_size or plan.batch_size,
         spacing_mm=plan.spacing_mm,
+        upright=plan.whole_images,
     )
 
 

@@ -55,8 +55,8 @@ def load_encoder(path: Path, body: nn.Module) -> None:
         shown = "nothing" if found is None else tuple(found.shape)
         raise SettingsError(
             f"{path}: the pretrained weights do not fit: {len(wrong)} of {len(expected)} tensors are missing or "
-            f"differ, the first is {wrong[0]}: found {shown}, expected {tuple(expected[wrong[0]].shape)}; give those of "
-            "the same network"
+            f"differ, the first is {wrong[0]}: found {shown}, expected {tuple(expected[wrong[0]].shape)}; give those "
+            "of the same network"
         )
     body.load_state_dict({name: tensors[name] for name in expected})
 

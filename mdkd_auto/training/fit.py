@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mdkd_auto.data.augmentation import Draw, affine_maps, apply, draw
+from mdkd_auto.data.augmentation import Draw, affine_maps, apply, draw, upright
 from mdkd_auto.data.sampling import Batch, Maps, PatchSampler
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.progress import progress
@@ -45,6 +45,7 @@ class Streams(NamedTuple):
     validation: dict[str, PatchSampler]
     batch_size: int
     spacing_mm: tuple[float, ...]  # of the patches
+    upright: bool = False  # whole pictures, which augmentation may not turn upside down
 
 
 class State(msgspec.Struct):
@@ -222,7 +223,8 @@ class _Loop:
 
     def _drawn(self, update: int, stream: int, size: int) -> Draw:
         """The random numbers of one data set's augmentation; ``stream`` numbers the data sets of an update."""
-        return draw(np.random.default_rng([self.settings.seed, update, stream]), size, len(self.streams.spacing_mm))
+        drawn = draw(np.random.default_rng([self.settings.seed, update, stream]), size, len(self.streams.spacing_mm))
+        return upright(drawn) if self.streams.upright else drawn
 
     def _maps(self, dataset: str, stream: int, update: int) -> Maps | None:
         """How the samples of an update will be turned and scaled: what lies around them is read too."""

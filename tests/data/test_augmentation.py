@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from mdkd_auto.data.augmentation import Draw, Source, affine_maps, apply, draw, largest_degrees
+from mdkd_auto.data.augmentation import Draw, Source, affine_maps, apply, draw, largest_degrees, upright
 
 
 def nothing(batch: int, dimensions: int) -> Draw:
@@ -260,3 +260,15 @@ def test_nothing_waits_for_the_device(size: tuple[int, ...]) -> None:
     changed, moved = apply(images, labels, drawn, (1.0,) * len(size), sources)
     assert changed.shape == images.shape
     assert moved.dtype == torch.int16
+
+
+def test_whole_pictures_stay_upright() -> None:
+    drawn = draw(np.random.default_rng(0), 200, 2)
+    kept = upright(drawn)
+    assert not kept.mirror[:, 0].any()
+    assert kept.mirror[:, 1].any()
+    np.testing.assert_array_equal(kept.mirror[:, 1], drawn.mirror[:, 1])
+    matrices = [matrix for matrix in affine_maps(kept, (64, 64), (1.0, 1.0)) if matrix is not None]
+    angles = [abs(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))) for matrix in matrices]
+    assert 10 < max(angles) <= 15
+    np.testing.assert_array_equal(kept.scale, drawn.scale)
