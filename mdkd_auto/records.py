@@ -111,6 +111,8 @@ class Fingerprint(Record, frozen=True, kw_only=True):
     is_2d: bool
     foreground: tuple[Intensities | None, ...]  # pooled exactly over all cases, one a channel
     cases: tuple[CaseFingerprint, ...]
+    patients: int = 0
+    classes: dict[str, int] = msgspec.field(default_factory=dict)  # of classification: cases of each
 
 
 # --- plan -----------------------------------------------------------------------------------------------------------

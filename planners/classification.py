@@ -9,7 +9,7 @@ from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.member import Member
 from mdkd_auto.planners.memory import Fit, choose_batch, feature_map_elements, text_voxels
 from mdkd_auto.planners.topology import plan_topology
-from mdkd_auto.records import Configuration, ConfigurationPlan, Reason
+from mdkd_auto.records import Configuration, ConfigurationPlan, Fingerprint, Reason
 
 STEP = 32  # the networks' total stride
 MOST = {2: 224, 3: 96}  # voxels a side; 2-D: the paper's input, after ImageNet's
@@ -43,6 +43,16 @@ def plan_whole_images(
         whole_images=True,
         reasons=(why_size, why_batch),
     )
+
+
+def class_counts(fingerprint: Fingerprint) -> Reason:
+    """How many cases of each class there are, of how many patients, and how large the images are."""
+    counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
+    sides = np.array([case.shape[-2:] for case in fingerprint.cases])
+    low, high = (text_voxels(limit.tolist()) for limit in (sides.min(0), sides.max(0)))
+    size = low if low == high else f"{low} to {high}"
+    because = f"{len(fingerprint.cases)} cases of {fingerprint.patients} patients, images of {size} voxels"
+    return Reason(decision=f"{fingerprint.dataset}: classes", value=counts, because=because)
 
 
 def _input_size(longest: dict[str, float], axes: int, wanted: int | None) -> tuple[int, Reason]:

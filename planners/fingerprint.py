@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,12 +52,17 @@ def fingerprint_dataset(
 
 def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache_folder: Path) -> Fingerprint:
     """The fingerprint of a data set from those of its cases."""
+    seen = {case.case_id for case in cases}
+    counted = [case for case in dataset.cases if case.case_id in seen]
+    classes = Counter(case.class_name for case in counted)
     return Fingerprint(
         dataset=dataset.name,
         channel_names=dataset.channel_names,
         is_2d=bool(cases) and all(case.shape[0] == 1 for case in cases),
         foreground=_pooled(cases, len(dataset.channel_names), cache_folder),
         cases=tuple(cases),
+        patients=len({case.patient_id for case in counted}),
+        classes={name: classes[name] for name in dataset.labels} if dataset.task == "classification" else {},
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.channel import choose_channels
-from mdkd_auto.planners.classification import plan_whole_images
+from mdkd_auto.planners.classification import class_counts, plan_whole_images
 from mdkd_auto.planners.keep import keep_assumed_spacing, keep_configuration, keep_dataset
 from mdkd_auto.planners.member import Floats, Member, make_member
 from mdkd_auto.planners.memory import choose_batch, fit_patch, text_voxels
@@ -108,6 +108,8 @@ def _plan_dataset(
     )
     axes = "".join("zyx"[axis] for axis in transpose)
     reasons = [Reason(decision=f"{dataset.name}: axes", value=axes, because=why_transpose), why_normalisation]
+    if fingerprint.classes:
+        reasons.insert(0, class_counts(fingerprint))
     if why_assumed is not None:
         reasons.append(kept_assumed or why_assumed)
     part, why_kept = keep_dataset(fresh, old)

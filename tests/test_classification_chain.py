@@ -51,6 +51,28 @@ def test_the_plan_is_of_whole_images(planned: Root) -> None:
     assert part.datasets == (A, B, C)
 
 
+def test_the_plan_says_what_there_is(planned: Root) -> None:
+    fingerprint = read_json(planned.fingerprint(B))
+    assert (fingerprint["patients"], fingerprint["classes"]) == (52, {"round": 18, "long": 17, "cross": 17})
+    text = planned.plan("CXR_classification").with_suffix(".txt").read_text()
+    assert "Dataset922_Noisy: classes = round 18, long 17, cross 17: 52 cases of 52 patients, images of 64 x 80" in text
+
+
+def test_teachers_of_two_kinds_teach_a_third(planned: Root, copied: Callable[[Root], Root]) -> None:
+    root = copied(planned)
+    own = ClassificationSettings(architecture="unet", architecture_of={"922": "efficientnet_b0"}, joint_channels=16)
+    fields = {name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}
+    settings = Settings(**{**fields, "epochs": 1, "iterations_per_epoch": 2, "classification": own})
+    table = pipeline.train(root, settings, A, (B,))
+    assert table is not None
+    (row,) = table.rows
+    assert [path.name[:30] for path in (root.results / A).glob("SourceTeacher*")] == ["SourceTeacher-922__efficientne"]
+    assert "__UNet-" in row.folders["student"][0]
+    joint = read_json(root.results / row.folders["joint teacher"][0] / "run.json")["job"]
+    assert joint["teachers"] == ["unet", "efficientnet_b0"]
+    assert row.checks["joint teacher"]["output_change"] > 0  # type: ignore[operator]
+
+
 def test_every_target_has_its_line(trained: tuple[Root, Table]) -> None:
     root, table = trained
     assert [row.target for row in table.rows] == [A, B, C]

@@ -461,6 +461,9 @@ class MeanObjective:
     def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
         yield {"total": self.model(batches[TARGET].images.double()).square().mean()}
 
+    def judged(self, score: float) -> None:
+        del score
+
     def schedules(self, progress: float) -> dict[str, float]:
         return {}
 
