@@ -14,9 +14,10 @@ from mdkd_auto.cli import train
 from mdkd_auto.data.images import read_image, same_geometry
 from mdkd_auto.data.raw import read_dataset
 from mdkd_auto.data.splits import read_splits
-from mdkd_auto.files import read_record
+from mdkd_auto.errors import DatasetError
+from mdkd_auto.files import read_json, read_record
 from mdkd_auto.paths import Root
-from mdkd_auto.records import Plan
+from mdkd_auto.records import Plan, Splits
 from mdkd_auto.tasks.segmentation import mask_ending
 
 RAW = Path(os.environ.get("MDKD_REAL_DATA", ""))
@@ -38,7 +39,7 @@ def linked(folder: Path, *numbers: str) -> Root:
     return root
 
 
-def test_two_groups_are_planned_and_other_tasks_left_in_peace(
+def test_three_groups_are_found_and_another_task_is_left_in_peace(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = linked(tmp_path, "001", "002", "003", "011", "012", "013", "021", "031")
@@ -48,8 +49,8 @@ def test_two_groups_are_planned_and_other_tasks_left_in_peace(
     assert {name: [dataset.short_name for dataset in datasets] for name, datasets in groups.items()} == {
         "MRI_segmentation": ["001", "002", "003"],
         "CT_segmentation": ["011", "012", "013"],
+        "CXR_classification": ["021"],
     }
-    assert "Dataset021_CXRKaggle: a classification data set, left in peace" in caplog.text
     assert "Dataset031_LungTumourBoxes: a detection data set, left in peace" in caplog.text
 
     outcome = pipeline.plan_and_preprocess(root, "MRI", configurations=("2d",))
@@ -62,6 +63,24 @@ def test_two_groups_are_planned_and_other_tasks_left_in_peace(
         "MRI_segmentation", "integrity.json", "integrity.txt",
         *(dataset.name for dataset in groups["MRI_segmentation"]),
     }  # fmt: skip
+
+
+def test_x_rays_that_look_the_same_are_found(tmp_path: Path) -> None:
+    """022 holds copies of pictures of 021, saved anew; left out where they would be trained and tested on."""
+    root = linked(tmp_path, "021", "022")
+    with pytest.raises(DatasetError, match="near-duplicate-train-test in Dataset021_CXRKaggle"):
+        pipeline.plan_and_preprocess(root, preprocess=False)
+    pipeline.plan_and_preprocess(root, preprocess=False, exclude_broken=True)
+    found = [one for one in read_json(root.integrity) if one["kind"].startswith("near-duplicate")]
+    across = [one for one in found if "of Dataset02" in one["found"]]
+    assert len(across) >= 18
+    kept = {name: read_record(root.splits(name), Splits) for name in ("Dataset021_CXRKaggle", "Dataset022_CXRTalo")}
+    out = {(one["dataset"], one["case_id"]) for one in found if one["kind"] == "near-duplicate-train-test"}
+    for name, splits in kept.items():
+        used = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
+        assert not {case for dataset, case in out if dataset == name} & used
+    (part,) = read_record(root.plan("CXR_classification"), Plan).configurations
+    assert part.patch_size == (224, 224)
 
 
 def part_of(root: Root, number: str, count: int) -> None:

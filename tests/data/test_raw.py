@@ -287,6 +287,10 @@ def test_real_data():
     assert problems == []
     for dataset in datasets:
         for case in dataset.cases[:3]:
+            if case.label is None:
+                assert (dataset.task, case.class_name in dataset.labels) == ("classification", True)
+                assert read_image(Path(case.images[0]), colour_to_grey=True).array.ndim == 3
+                continue
             label = read_image(Path(case.label))
             for path in case.images:
                 image = read_image(Path(path))
