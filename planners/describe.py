@@ -77,6 +77,8 @@ def _normalisation(part: Normalisation) -> str:
 
 
 def _summary(part: ConfigurationPlan) -> str:
+    if part.whole_images:
+        return f"input {text_voxels(part.patch_size)}, batch {part.batch_size}"
     return f"spacing {text_mm(part.spacing_mm)}, patch {text_voxels(part.patch_size)}, batch {part.batch_size}"
 
 

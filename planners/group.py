@@ -110,7 +110,7 @@ def _plan_dataset(
     reasons = [Reason(decision=f"{dataset.name}: axes", value=axes, because=why_transpose), why_normalisation]
     if fingerprint.classes:
         reasons.insert(0, class_counts(fingerprint))
-    if why_assumed is not None:
+    if why_assumed is not None and dataset.task != "classification":  # whole images are resized, whatever their spacing
         reasons.append(kept_assumed or why_assumed)
     part, why_kept = keep_dataset(fresh, old)
     return part, reasons + why_kept

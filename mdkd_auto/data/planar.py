@@ -57,11 +57,16 @@ def write_planar(path: Path, ending: str, mask: Array, header: Header) -> None:
 def _read_pillow(content: bytes, ending: str, colour_to_grey: bool) -> Array:
     """(1, y, x)."""
     from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
 
+    try:
+        opened = Pillow.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        raise ImageError("cannot be read (there is no picture in it); copy or export it anew") from None
     if ending == ".png":
-        with Pillow.open(io.BytesIO(content)) as opened:
-            opened.verify()  # the checksum of every chunk, which reading skips
-    with Pillow.open(io.BytesIO(content)) as opened:
+        with Pillow.open(io.BytesIO(content)) as checked:
+            checked.verify()  # the checksum of every chunk, which reading skips
+    with opened:
         if getattr(opened, "n_frames", 1) > 1:
             raise ImageError("it holds several pictures; save one of them")
         return _grey(opened, colour_to_grey)[None]

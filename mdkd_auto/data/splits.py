@@ -1,11 +1,13 @@
 """Which patients are tested on, and which train and validate in each fold. Nobody's patient is split apart.
 
 In order: a splits_final.json in the raw folder, the split column of cases.csv, then a draw by seed. The draw orders
-patients by a hash of seed and name, so it depends neither on the order of files nor on the other patients.
+patients by a hash of seed and name, so it depends neither on the order of files nor on the other patients; of a
+classification data set each part gets the classes in about equal shares.
 """
 
 import hashlib
 import logging
+from collections import Counter
 from pathlib import Path
 
 from mdkd_auto.data.cases import listed
@@ -74,7 +76,8 @@ def make_splits(
         existing = None
     if existing is not None:
         places = _places(dataset, existing) | places
-    waiting = _shuffled(seed, set(stated) - set(places))
+    class_of = _classes(dataset)
+    waiting = _by_class(class_of, _shuffled(seed, set(stated) - set(places)))
     _deal_test(dataset, stated, places, waiting, test_fraction)
     count = len(existing.folds) if existing is not None else min(folds, len(waiting))
     if existing is None and count < 2:
@@ -82,10 +85,14 @@ def make_splits(
             f"{dataset.name}: {len(stated)} patient(s), {len(waiting)} outside the test part; a test part and two "
             f"folds need at least {MIN_PATIENTS} patients: add cases, or state train and val in cases.csv"
         )
-    sizes = [list(places.values()).count(fold) for fold in range(count)]
+    sizes = Counter(places.values())
+    of_class = Counter((class_of[patient], fold) for patient, fold in places.items())
     for patient in waiting:
-        places[patient] = sizes.index(min(sizes))
-        sizes[places[patient]] += 1
+        name = class_of[patient]
+        fold = min(range(count), key=lambda fold, name=name: (of_class[name, fold], sizes[fold]))  # type: ignore[misc]
+        places[patient] = fold
+        sizes[fold] += 1
+        of_class[name, fold] += 1
     return _splits(dataset, places, count)
 
 
@@ -199,6 +206,25 @@ def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...]) -> None:
 
 def _shuffled(seed: int, patients: set[str]) -> list[str]:
     return sorted(patients, key=lambda patient: (hashlib.sha256(f"{seed}:{patient}".encode()).digest(), patient))
+
+
+def _classes(dataset: Dataset) -> dict[str, str | None]:
+    """Patient -> the class of his first case; None in segmentation."""
+    classes: dict[str, str | None] = {}
+    for case in sorted(dataset.cases, key=lambda case: case.case_id):
+        classes.setdefault(case.patient_id, case.class_name)
+    return classes
+
+
+def _by_class(class_of: dict[str, str | None], patients: list[str]) -> list[str]:
+    """In an order of which the first so many hold the classes in about equal shares; within a class it stays."""
+    sizes, seen = Counter(class_of[patient] for patient in patients), Counter[str | None]()
+    places = {}
+    for patient in patients:
+        name = class_of[patient]
+        places[patient] = (seen[name] + 0.5) / sizes[name]
+        seen[name] += 1
+    return sorted(patients, key=lambda patient: places[patient])
 
 
 def _warn_no_test(dataset: Dataset) -> None:

@@ -169,3 +169,22 @@ def test_splits_are_written_and_read(tmp_path):
     (tmp_path / "splits.json").write_text('{"test": [], "folds": [], "extra": 1}')
     with pytest.raises(DatasetError, match="extra"):
         read_splits(tmp_path / "splits.json")
+
+
+def test_every_part_of_a_classification_data_set_has_its_classes() -> None:
+    cases = tuple(
+        Case(case_id=f"c{number:03d}", images=("x",), patient_id=f"p{number // 2:02d}",
+             class_name=("rare" if number // 2 % 5 == 0 else "usual"))
+        for number in range(100)
+    )  # fmt: skip
+    dataset = Dataset(
+        name="Dataset001_A", folder="", task="classification", modality="CXR", channel_names=("CXR",), file_ending="",
+        labels={"usual": (0,), "rare": (1,)}, cases=cases,
+    )  # fmt: skip
+    splits = make_splits(dataset, seed=0)
+    class_of = {case.case_id: case.class_name for case in cases}
+    assert len(splits.test) == 20
+    for part in (splits.test, *(fold.val for fold in splits.folds)):
+        rare = sum(class_of[case] == "rare" for case in part)
+        assert rare == pytest.approx(len(part) / 5, abs=2)  # a patient has two cases
+    assert make_splits(dataset, seed=1).test != splits.test
