@@ -9,7 +9,7 @@ from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser("Train what an ablation or a control still needs, and write its table. A wrong name lists them all.")
     made.add_argument("name",
-                      help="target-labels, sources, fusion, losses, labels, controls, reliability, architecture")
+                      help="controls, labels, sources, losses, ...; a wrong one lists them all")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     made.add_argument("-t", "--target", action="append", default=[], help="only this target; may be repeated")
     add_training(made)

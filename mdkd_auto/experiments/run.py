@@ -28,6 +28,7 @@ from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.tresunet import TResUNetEncoder
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.settings import FROM_TIMM, Settings
+from mdkd_auto.tasks import classification, segmentation
 from mdkd_auto.tasks.segmentation import PredictionOptions
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective
@@ -229,7 +230,14 @@ def _trained_model(experiment: Experiment, folder: str) -> Model:
 
 
 def check_settings(settings: Settings, experiment: Experiment) -> None:
-    """Raise SettingsError for a fold that no data set has."""
+    """Raise SettingsError for a fold that no data set has, and for a network that the group's task has not."""
+    axes = len(experiment.plan.configuration(experiment.configuration).patch_size)
+    named = {settings.teacher_architecture, settings.student_architecture} - {None}
+    for name in sorted(map(str, named)):
+        if experiment.plan.task == "classification":
+            classification.check_architecture(name, axes)
+        else:
+            segmentation.check_architecture(name)
     most = max(len(splits.folds) for splits in experiment.splits.values())
     if settings.fold >= most:
         raise SettingsError(f"fold is {settings.fold}; the splits have {most} folds, numbered from 0")

@@ -7,6 +7,13 @@ from mdkd_auto.errors import SettingsError
 from mdkd_auto.networks.model import Encoder
 
 
+def check_name(name: str) -> None:
+    """Raise SettingsError, with names that are close, for a network that timm does not know."""
+    if name not in timm.list_models():
+        close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:8]) or "see timm.list_models()"
+        raise SettingsError(f"network {name!r}: neither ours nor timm's; close: {close}")
+
+
 class TimmEncoder(Encoder):
     """One map a level of a timm model, with random weights, or (``download``) those that timm's own loader fetches.
 
@@ -16,9 +23,7 @@ class TimmEncoder(Encoder):
 
     def __init__(self, name: str, in_channels: int = 1, dropout: float = 0.0, download: bool = False) -> None:
         super().__init__()
-        if name not in timm.list_models():
-            close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:8]) or "see timm.list_models()"
-            raise SettingsError(f"network {name!r}: neither ours nor timm's; close: {close}")
+        check_name(name)
         try:
             self.body: nn.Module = timm.create_model(
                 name, features_only=True, pretrained=download, in_chans=in_channels, drop_rate=dropout

@@ -19,7 +19,7 @@ from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
 from mdkd_auto.networks.medvit import SIZES, MedViTEncoder
 from mdkd_auto.networks.model import Encoder
-from mdkd_auto.networks.timm_encoder import TimmEncoder
+from mdkd_auto.networks.timm_encoder import TimmEncoder, check_name
 from mdkd_auto.networks.unet import UNetEncoder, scale_width
 from mdkd_auto.preprocessing.case import preprocess_case
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
@@ -28,6 +28,16 @@ from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
 from mdkd_auto.training.interfaces import Score
 
 MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
+
+
+def check_architecture(name: str, axes: int) -> None:
+    """Raise SettingsError for a network that classification does not have, or not for so many axes."""
+    if name == "unet":
+        return
+    if axes == 3:
+        raise SettingsError(f"network {name!r}: takes 2-D images; for volumes use unet, the plan's encoder")
+    if name not in MEDVIT:
+        check_name(name)
 
 
 class ClassificationTask:
@@ -47,8 +57,7 @@ class ClassificationTask:
         self.architecture, self.width = architecture, width
         self.weighted = settings.task_loss != "paper" or stage == "student"
         self.weights = {name: class_weights(numbers) for name, numbers in (counts or {}).items()}
-        if len(plan.patch_size) == 3 and architecture != "unet":
-            raise SettingsError(f"network {architecture!r}: takes 2-D images; for volumes use unet, the plan's encoder")
+        check_architecture(architecture, len(plan.patch_size))
 
     def outputs(self, dataset: str) -> int:
         return len(self.classes[dataset].channels)

@@ -89,6 +89,13 @@ NETWORKS: dict[Architecture, Network] = {
 }
 
 
+def check_architecture(name: str) -> None:
+    """Raise SettingsError for a network that segmentation does not have."""
+    if name not in NETWORKS:
+        known = ", ".join(NETWORKS)
+        raise SettingsError(f"network {name!r}: segmentation has {known}; -g chooses the group that a network is for")
+
+
 class SegmentationTask:
     """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
 
@@ -100,8 +107,7 @@ class SegmentationTask:
     ) -> None:  # fmt: skip
         self.classes, self.settings = classes, settings
         self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and stage == "student")
-        if architecture not in NETWORKS:
-            raise SettingsError(f"network {architecture!r}: for segmentation there are {', '.join(NETWORKS)}")
+        check_architecture(architecture)
         self.network = NETWORKS[architecture]
         self.topology = self.network.topology(plan.topology, width)
         self.dimensions = len(plan.patch_size)

@@ -11,7 +11,7 @@ from torch import nn
 from mdkd_auto.data.images import read_image
 from mdkd_auto.data.orientation import Header, Image
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.errors import ImageError, PredictionError
+from mdkd_auto.errors import ImageError, PredictionError, SettingsError
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Normalisation, Topology
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import (
@@ -21,6 +21,7 @@ from mdkd_auto.tasks.segmentation import (
     Predictor,
     SegmentationTask,
     channels_of,
+    check_architecture,
     classes_of,
     decode,
     predict_file,
@@ -383,3 +384,8 @@ def test_an_image_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"a\.nii\.gz: 1 voxels are NaN"):
         predict_file(predictor(), case_of(tmp_path / "a.nii.gz"), tmp_path / "masks")
     assert not (tmp_path / "masks" / "a.nii.gz").exists()
+
+
+def test_a_network_that_segmentation_does_not_have() -> None:
+    with pytest.raises(SettingsError, match="'medvit_small': segmentation has unet, tresunet"):
+        check_architecture("medvit_small")
