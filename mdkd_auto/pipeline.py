@@ -293,7 +293,7 @@ def evaluate(
     dataset = read_dataset(dataset_folder)
     if dataset.task == "classification":
         answered = score_predictions(masks / "predictions.csv", dataset)
-        write_class_summary(out or masks, answered)
+        write_class_summary(out or masks, answered, answers=False)
         return answered
     if not dataset.cases:
         wanted = "give a segmentation data set"

@@ -115,12 +115,13 @@ def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
     return summary_of_answers(answers, classes, dataset.name, path.parent.name, 1.0, {})
 
 
-def write_class_summary(folder: Path, summary: ClassSummary) -> None:
-    """summary.json, summary.md, predictions.csv and confusion.png in ``folder``."""
+def write_class_summary(folder: Path, summary: ClassSummary, answers: bool = True) -> None:
+    """summary.json, summary.md, confusion.png and, where the ``answers`` are ours, predictions.csv in ``folder``."""
     write_json(folder / "summary.json", summary)
-    truths = {answer.case_id: summary.classes[answer.truth] for answer in summary.answers}
-    rows = {answer.case_id: answer.logits for answer in summary.answers}
-    write_text(folder / "predictions.csv", predictions_csv(rows, summary.classes, summary.temperature, truths))
+    if answers:
+        truths = {answer.case_id: summary.classes[answer.truth] for answer in summary.answers}
+        rows = {answer.case_id: answer.logits for answer in summary.answers}
+        write_text(folder / "predictions.csv", predictions_csv(rows, summary.classes, summary.temperature, truths))
     write_text(folder / "summary.md", class_summary_markdown(summary))
     draw_confusion(folder / "confusion.png", summary)
 
