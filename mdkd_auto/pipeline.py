@@ -172,7 +172,8 @@ def make_experiment(
         raise PlanError(f"{path}: {group} is not planned yet; run mdkd_plan_and_preprocess first")
     plan = read_record(path, Plan, PlanError)
     if configuration not in [part.configuration for part in plan.configurations]:
-        logger.warning("%s: has no configuration %s (its data sets are 2-D images)", group, configuration)
+        there = ", ".join(part.configuration for part in plan.configurations)
+        logger.warning("%s: has no configuration %s; its plan has %s (-c)", group, configuration, there)
         return None
     part = plan.configuration(configuration)
     found = {dataset.name: dataset for dataset in datasets if dataset.name in part.datasets}

@@ -5,13 +5,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import evaluate, plan_and_preprocess, predict, train_all_permutations
-from mdkd_auto.data.phantoms import PICTURES, picture, write_pictures
+from mdkd_auto.data.phantoms import LOOKS, PICTURES, picture, volume, write_pictures
 from mdkd_auto.files import read_json, read_record
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Plan
@@ -218,6 +219,34 @@ def test_look_alikes_that_are_trained_and_tested_on(command: Command, tmp_path: 
     said = command(plan_and_preprocess.main, "--root", root.folder, "-j", "1", "--allow-duplicates")
     assert said.status == 0, said.err  # type: ignore[attr-defined]
     assert "case_007" in json.dumps(read_json(root.splits(A)))
+
+
+def test_volumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As they lie in a scanner's files: classes of folders' names in a table, through 3d_fullres."""
+    root = Root(tmp_path / "root")
+    for number, look in enumerate(LOOKS[:2]):
+        folder = root.raw / look.name
+        (folder / "imagesTr").mkdir(parents=True)
+        small = look._replace(shape=(8, 36, 36), spacing_mm=(6.0, 6.0, 6.0))
+        rows = ["case_id,label"]
+        for case in range(8):
+            image, _ = volume(small, np.random.default_rng([number, case]))
+            turned = image[:, ::-1] if case % 2 else image
+            nib.save(nib.Nifti1Image(turned.transpose(2, 1, 0).copy(), np.diag([6.0, 6.0, 6.0, 1.0])),
+                     folder / "imagesTr" / f"c{case}_0000.nii.gz")  # fmt: skip
+            rows.append(f"c{case},{'up' if case % 2 else 'down'}")
+        (folder / "cases.csv").write_text("\n".join(rows))
+        (folder / "dataset.json").write_text('{"task": "classification", "channel_names": {"0": "CT"}}')
+    pipeline.plan_and_preprocess(root, input_size=64)
+    (part,) = read_record(root.plan("CT_classification"), Plan).configurations
+    assert (part.configuration, part.patch_size) == ("3d_fullres", (64, 64, 64))
+    fields = {name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}
+    settings = Settings(**{**fields, "epochs": 1, "iterations_per_epoch": 1, "width": 2, "batch_size": 2})
+    table = pipeline.train(root, settings, LOOKS[0].name, configuration="3d_fullres")
+    assert table is not None
+    assert set(table.rows[0].summaries) == set(COLUMNS)
+    assert pipeline.train_all_permutations(root, settings) == []
+    assert "CT_classification: has no configuration 2d; its plan has 3d_fullres (-c)" in caplog.text
 
 
 def test_the_commands_line(planned: Root, command: Command) -> None:
