@@ -19,6 +19,7 @@ from mdkd_auto.records import Plan
 from mdkd_auto.report.figures import figures_folder
 from mdkd_auto.report.tables import COLUMNS, Table
 from mdkd_auto.settings import ClassificationSettings, Settings
+from mdkd_auto.training import fit as fitting
 
 A, B, C = (look.name for look in PICTURES)
 OWN = ClassificationSettings(architecture="unet", joint_channels=16, fusion_blocks=3)
@@ -160,15 +161,10 @@ def test_answers_are_scored(trained: tuple[Root, Table], command: Command, tmp_p
         assert words in said.err  # type: ignore[attr-defined]
 
 
-def test_it_goes_on_where_it_was_stopped(planned: Root, copied: Callable[[Root], Root], tmp_path: Path) -> None:
+def test_it_goes_on_where_it_was_stopped(trained: tuple[Root, Table], copied: Callable[[Root], Root]) -> None:
     """Stopped in the middle of the student, it ends with the same weights, bit by bit."""
-    from mdkd_auto.training import fit as fitting
-
-    settings = Settings(**{**{name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}, "seed": 3})
-    root = copied(planned)
-    whole = pipeline.train(root, settings, A, (B,))
-    assert whole is not None
-    run = root.results / whole.rows[0].folders["student"][0]
+    root = copied(trained[0])
+    run = root.results / trained[1].rows[0].folders["student"][0]
     expected = (run / "checkpoint_final.safetensors").read_bytes()
     answers = (run / "test" / "predictions.csv").read_bytes()
     for name in ("finished.json", "checkpoint_final.safetensors", "checkpoint_best.safetensors", "progress.csv"):
@@ -186,9 +182,9 @@ def test_it_goes_on_where_it_was_stopped(planned: Root, copied: Callable[[Root],
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(fitting._Loop, "_end_epoch", stops)
         with pytest.raises(KeyboardInterrupt):
-            pipeline.train(root, settings, A, (B,))
+            pipeline.train(root, SETTINGS, A)
     assert calls == [3]
-    pipeline.train(root, settings, A, (B,))
+    pipeline.train(root, SETTINGS, A)
     assert (run / "checkpoint_final.safetensors").read_bytes() == expected
     assert (run / "test" / "predictions.csv").read_bytes() == answers
 
