@@ -13,7 +13,7 @@ from scipy.ndimage import zoom
 
 SMALL_COPY = 64  # pixels a side
 FREQUENCIES = 16  # a side, so 256 bits
-MOST_BITS = 28  # that may differ in pictures that look the same; pairs of other X-rays differ by 36 and more
+MOST_BITS = 28  # that may differ in pictures that look the same; docs/integrity.md says what was seen
 _BLOCK = 512  # hashes compared with all at a time
 
 

@@ -109,6 +109,8 @@ def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
                 shares = np.array([float(row[f"probability {name}"]) for name in classes])
             except ValueError as error:
                 raise DatasetError(f"{path}: row {number}: {error}; expected numbers from 0 to 1") from None
+            if not ((shares >= 0) & (shares <= 1)).all():  # NaN is neither
+                raise DatasetError(f"{path}: row {number}: {shares.tolist()}; expected numbers from 0 to 1")
             answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
     if not answers:
         raise DatasetError(f"{path}: holds no row")

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from mdkd_auto.experiments.ablations import Ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job
-from mdkd_auto.report.tables import SCALES, Entry, Layout, Table, replicates_text, write_table
+from mdkd_auto.report.scales import SCALES
+from mdkd_auto.report.tables import Entry, Layout, Table, replicates_text, write_table
 
 
 class Trainings(NamedTuple):

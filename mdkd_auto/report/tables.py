@@ -12,45 +12,21 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from mdkd_auto.experiments.class_scoring import CLASS_TITLES, ClassSummary
+from mdkd_auto.experiments.class_scoring import ClassSummary
 from mdkd_auto.experiments.evaluate import TEST, VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
-from mdkd_auto.experiments.scoring import IN_PERCENT, TITLES, Summary
+from mdkd_auto.experiments.scoring import Summary
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
-from mdkd_auto.metrics.classification import CLASS_METRICS, mcnemar
+from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm, replicated_comparison
-from mdkd_auto.metrics.summary import METRICS, Mean
+from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Record
+from mdkd_auto.report.scales import SCALES, Scale
 
 SIGNIFICANCE = 0.05
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
 Trained = tuple[Experiment, Job]
-
-
-class Scale(NamedTuple):
-    """The scores of a task, and the one whose differences are judged, in words."""
-
-    metrics: tuple[str, ...]
-    titles: Mapping[str, str]
-    in_percent: tuple[str, ...]
-    per_patient: tuple[str, ...]  # those shown over patients too
-    judged: str  # the first of the metrics
-    note: str
-
-
-SCALES: dict[str, Scale] = {
-    "segmentation": Scale(
-        METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
-        "n is the number of images in which the metric is evaluable (where truth and prediction are both empty there "
-        "is no DSC).",
-    ),
-    "classification": Scale(
-        CLASS_METRICS, CLASS_TITLES, CLASS_METRICS, (), "accuracy",
-        "n is the number of images. Balanced accuracy and F1 are means over the classes that occur, AUROC of one class "
-        "against the rest.",
-    ),
-}  # fmt: skip
 
 
 class Layout(NamedTuple):
