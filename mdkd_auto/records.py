@@ -21,13 +21,28 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 # --- raw data -------------------------------------------------------------------------------------------------------
 
 
+class Box(Record, frozen=True, kw_only=True):
+    """A box around one object of a 2-D image, in pixels of its file: x to the right, y down, (0, 0) the image's corner.
+
+    It spans x to x + width and y to y + height, as COCO's ``bbox`` does.
+    """
+
+    class_name: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class Case(Record, frozen=True, kw_only=True):
-    """One image (all its channels) and, for training cases, its mask or class. Paths are absolute."""
+    """One image (all its channels) and, for training cases, its mask, class or boxes. Paths are absolute."""
 
     case_id: str
     images: tuple[str, ...]  # one file a channel
     label: str | None = None  # file of the mask
     class_name: str | None = None  # of a classification data set
+    boxes: tuple[Box, ...] | None = None  # of a detection data set; () says that nothing is there
+    spacing_mm: Triple | None = None  # that a table states for this image, whose file carries none
     patient_id: str  # the case_id where cases.csv names no patient
     split: Literal["train", "val", "test", ""] = ""
 
