@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2  # of the patients
-TASKS = ("segmentation", "classification")  # those this version trains
+TASKS = ("segmentation", "classification", "detection")  # those this version trains
 
 
 class Outcome(NamedTuple):

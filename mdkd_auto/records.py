@@ -115,6 +115,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     labelled_voxels: int  # not background, not ignore
     foreground: tuple[Intensities | None, ...]  # one a channel; None for an empty label
     lesions: tuple[Lesion, ...]
+    boxes: tuple[tuple[float, float], ...] = ()  # of a detection case: height and width of each, pixels
     picture_hash: str = ""  # of a classification case: alike for pictures that look the same (planners/likeness.py)
 
 
@@ -127,7 +128,7 @@ class Fingerprint(Record, frozen=True, kw_only=True):
     foreground: tuple[Intensities | None, ...]  # pooled exactly over all cases, one a channel
     cases: tuple[CaseFingerprint, ...]
     patients: int = 0
-    classes: dict[str, int] = msgspec.field(default_factory=dict)  # of classification: cases of each
+    classes: dict[str, int] = msgspec.field(default_factory=dict)  # of classification: cases of each; else boxes
 
 
 # --- plan -----------------------------------------------------------------------------------------------------------
@@ -185,7 +186,10 @@ class ConfigurationPlan(Record, frozen=True, kw_only=True, omit_defaults=True):
     patch_size: tuple[int, ...]  # voxels, (y, x) or (z, y, x)
     batch_size: int
     topology: Topology
-    whole_images: bool = False  # each image is resized to fit the patch, whatever its spacing; for classification
+    whole_images: bool = False  # each image is resized to fit the patch, whatever its spacing; not for segmentation
+    anchor_sizes: tuple[float, ...] = ()  # of detection: voxels, root of the area; one a level, the finest first
+    anchor_ratios: tuple[float, ...] = ()  # height / width
+    queries: int = 0  # of RF-DETR
     reasons: tuple[Reason, ...]
 
 
@@ -236,6 +240,13 @@ class LesionSample(Record, frozen=True, kw_only=True):
     points: tuple[IntTriple, ...]  # (z, y, x), at most 64, drawn evenly
 
 
+class StoredBox(Record, frozen=True, kw_only=True):
+    """A true box in the preprocessed image."""
+
+    label: int  # value of its class in dataset.json
+    corners: tuple[float, float, float, float]  # x1, y1, x2, y2, voxels from the image's corner
+
+
 class PreprocessedCase(Record, frozen=True, kw_only=True):
     """The JSON beside a stored case."""
 
@@ -244,6 +255,7 @@ class PreprocessedCase(Record, frozen=True, kw_only=True):
     geometry: CaseGeometry
     shape: IntTriple  # of the stored arrays, without channel
     lesions: tuple[LesionSample, ...]
+    boxes: tuple[StoredBox, ...] | None = None  # of a detection case
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

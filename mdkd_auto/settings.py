@@ -58,6 +58,28 @@ class ClassificationSettings(Record, frozen=True, kw_only=True):
             raise ValueError(f"classification.distilled is {self.distilled!r}; use early-K or late-K, like late-3")
 
 
+class DetectionSettings(Record, frozen=True, kw_only=True):
+    """What a detection group takes in the place of the settings of the same name, and what only it has, eq. (24)."""
+
+    architecture: Architecture = "faster_rcnn_resnet50"  # where neither teachers nor students name one
+    gradient_clip_norm: float = 1.0
+    beta: float = 1.0
+    gamma: float = 1.0
+    delta: float = 1.0
+    attention: float = 1.0  # eta1, of the attention transfer, eq. (19)-(21)
+    logits: float = 1.0  # eta2, of the head's logits, eq. (22)
+    embeddings: float = 1.0  # eta3, of the head's embeddings, eq. (23)
+    logits_temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("gradient_clip_norm", "logits_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"detection.{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("beta", "gamma", "delta", "attention", "logits", "embeddings"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"detection.{name} is {getattr(self, name)}; it must be 0 or more")
+
+
 class Settings(Record, frozen=True, kw_only=True):
     """How networks are trained. Defaults follow the paper, or the source it cites (docs/settings.md)."""
 
@@ -99,7 +121,8 @@ class Settings(Record, frozen=True, kw_only=True):
     temperature_decay: float = 0.99  # an epoch, on the scale of 300 epochs
     temperature_minimum: float = 0.1
     warmup_epochs: float = 10.0  # no distillation before; on the scale of 300 epochs
-    ramp_epochs: float = 50.0  # then linearly to full weight; on the scale of 300 epochs
+    ramp_epochs: float = 50.0  # then to full weight; on the scale of 300 epochs
+    ramp: Literal["linear", "cosine"] = "linear"  # for detection cosine
     # data
     keep_classes: bool = False  # the target's own classes instead of one foreground
     label_fraction: float = 1.0  # of the target's training patients; sources and validation stay whole
@@ -108,6 +131,7 @@ class Settings(Record, frozen=True, kw_only=True):
     fold: int = 0
     # other tasks
     classification: ClassificationSettings = ClassificationSettings()
+    detection: DetectionSettings = DetectionSettings()
     # run
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
@@ -140,8 +164,15 @@ class Settings(Record, frozen=True, kw_only=True):
 
     def for_task(self, task: Task) -> "Settings":
         """These settings with what the task has in their place, and a network named."""
-        if task != "classification":
+        if task == "segmentation":
             return replace(self, teacher_architecture=self.teacher_architecture or "unet")
+        if task == "detection":
+            part = self.detection
+            return replace(
+                self, beta=part.beta, gamma=part.gamma, delta=part.delta, ramp="cosine",
+                gradient_clip_norm=part.gradient_clip_norm,
+                teacher_architecture=self.teacher_architecture or part.architecture,
+            )  # fmt: skip
         own = self.classification
         return replace(
             self, beta=own.beta, gamma=own.gamma, delta=own.delta,
@@ -174,7 +205,7 @@ _COMMON = (
 )  # fmt: skip
 _DISTILLATION = (
     "alpha", "beta", "gamma", "delta", "temperature_start", "temperature_decay", "temperature_minimum",
-    "warmup_epochs", "ramp_epochs", "contrastive_centred",
+    "warmup_epochs", "ramp_epochs", "ramp", "contrastive_centred",
 )  # fmt: skip
 SETTINGS_OF_STAGE = {
     "teacher": _COMMON,
@@ -187,7 +218,7 @@ SETTINGS_OF_STAGE = {
 
 
 # Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
-_AS_BEFORE: dict[str, Any] = {"turn_down": False}
+_AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear"}
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
 CLASSIFICATION_OF_STAGE = {
     "teacher": _CLASSIFIER,
@@ -200,12 +231,17 @@ CLASSIFICATION_OF_STAGE = {
 }  # fmt: skip
 
 
+DETECTION_OF_STUDENT = ("attention", "logits", "embeddings", "logits_temperature")
+
+
 def settings_of_stage(settings: Settings, stage: str, task: Task = "segmentation") -> dict[str, Any]:
     """The settings that ``stage`` depends on."""
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
     if task == "classification":
         named |= {name: getattr(settings.classification, name) for name in CLASSIFICATION_OF_STAGE[stage]}
+    if task == "detection" and stage == "student":
+        named |= {name: getattr(settings.detection, name) for name in DETECTION_OF_STUDENT}
     return named
 
 

@@ -1,4 +1,4 @@
-"""The plan of a classification group: whole images, resized to one input size."""
+"""The plan of a classification group: whole images, resized to one input size (as for detection)."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,17 @@ LEAST_SIDES = 2  # of STEP: instance normalisation needs more than one voxel at 
 
 
 def plan_whole_images(
-    configuration: Configuration, members: Sequence[Member], memory_gb: float, input_size: int | None = None
-) -> ConfigurationPlan:
+    configuration: Configuration, members: Sequence[Member], memory_gb: float, input_size: int | None = None,
+    most: int | None = None,
+) -> ConfigurationPlan:  # fmt: skip
     """One square (or cubic) input for all images of a group, and a batch. Raises PlanError for a size that fails.
 
-    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say.
+    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say, which is ``most`` at most.
     """
     axes = 2 if configuration == "2d" else 3
     taking_part = [member for member in members if member.is_2d == (axes == 2)]
     longest = {member.name: float(np.median(member.shapes[:, -axes:].max(axis=1))) for member in taking_part}
-    side, why_size = _input_size(longest, axes, input_size)
+    side, why_size = _input_size(longest, most or MOST[axes], axes, input_size)
     patch = (side,) * axes
     spacing = (1.0,) * axes  # of the resized image, in its own voxels
     topology = plan_topology(patch, spacing)
@@ -55,7 +56,7 @@ def class_counts(fingerprint: Fingerprint) -> Reason:
     return Reason(decision=f"{fingerprint.dataset}: classes", value=counts, because=because)
 
 
-def _input_size(longest: dict[str, float], axes: int, wanted: int | None) -> tuple[int, Reason]:
+def _input_size(longest: dict[str, float], most: int, axes: int, wanted: int | None) -> tuple[int, Reason]:
     if wanted is not None:
         if wanted < LEAST_SIDES * STEP or wanted % STEP:
             below = max(LEAST_SIDES, wanted // STEP) * STEP
@@ -63,7 +64,6 @@ def _input_size(longest: dict[str, float], axes: int, wanted: int | None) -> tup
                             f"like {below} or {below + STEP}")  # fmt: skip
         return wanted, Reason(decision="input", value=text_voxels((wanted,) * axes), because="asked for")
     smallest = min(longest, key=lambda name: longest[name])
-    most = MOST[axes]
     fitting = math.ceil(longest[smallest] / STEP) * STEP
     side = min(most, max(LEAST_SIDES * STEP, fitting))
     because = f"the images of {smallest} have a median longer side of {longest[smallest]:g} voxels; at most {most}"

@@ -20,7 +20,7 @@ from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash, read_record, write_atomically, write_json
 from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
 from mdkd_auto.planners.likeness import picture_hash
-from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
+from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
 
 FINGERPRINT_VERSION = 2  # raise it when a case's fingerprint is computed differently
 
@@ -55,6 +55,7 @@ def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache
     seen = {case.case_id for case in cases}
     counted = [case for case in dataset.cases if case.case_id in seen]
     classes = Counter(case.class_name for case in counted)
+    classes.update(box.class_name for case in counted for box in case.boxes or ())
     return Fingerprint(
         dataset=dataset.name,
         channel_names=dataset.channel_names,
@@ -62,7 +63,7 @@ def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache
         foreground=_pooled(cases, len(dataset.channel_names), cache_folder),
         cases=tuple(cases),
         patients=len({case.patient_id for case in counted}),
-        classes={name: classes[name] for name in dataset.labels} if dataset.task == "classification" else {},
+        classes={name: classes[name] for name in dataset.labels} if dataset.task != "segmentation" else {},
     )
 
 
@@ -78,6 +79,8 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         return findings
     whole = all(_is_integer_valued(channel) for channel in arrays.channels)
     foreground = None if arrays.label is None else foreground_mask(arrays.label, dataset)
+    if case.boxes is not None:
+        foreground = inside_boxes(case.boxes, arrays.channels[0].shape)
     histograms = [
         histogram(channel[foreground] if foreground is not None else channel[:0].ravel(), whole)
         for channel in arrays.channels
@@ -100,7 +103,8 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         image_maximum=tuple(float(channel.max()) for channel in arrays.channels),
         labelled_voxels=0 if foreground is None else int(np.count_nonzero(foreground)),
         foreground=tuple(statistics(part) for part in histograms),
-        lesions=() if foreground is None else find_lesions(foreground, spacing),
+        lesions=() if foreground is None or case.boxes is not None else find_lesions(foreground, spacing),
+        boxes=tuple((box.height, box.width) for box in case.boxes or ()),
         picture_hash=picture_hash(arrays.channels[0][shape[0] // 2]) if dataset.task == "classification" else "",
     )
     _write_cached(result, histograms, cache_folder)
@@ -121,6 +125,15 @@ def foreground_mask(label: NDArray[np.int16], dataset: Dataset) -> NDArray[np.bo
     mask: NDArray[np.bool_] = label != 0
     if dataset.ignore_label is not None:
         mask &= label != dataset.ignore_label
+    return mask
+
+
+def inside_boxes(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Every voxel (z, y, x) of a 2-D image that a box touches."""
+    mask = np.zeros(shape, dtype=np.bool_)
+    for box in boxes:
+        rows = slice(max(0, math.floor(box.y)), math.ceil(box.y + box.height))
+        mask[:, rows, max(0, math.floor(box.x)) : math.ceil(box.x + box.width)] = True
     return mask
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.channel import choose_channels
 from mdkd_auto.planners.classification import class_counts, plan_whole_images
+from mdkd_auto.planners.detection import box_counts, plan_detection
 from mdkd_auto.planners.keep import keep_assumed_spacing, keep_configuration, keep_dataset
 from mdkd_auto.planners.member import Floats, Member, make_member
 from mdkd_auto.planners.memory import choose_batch, fit_patch, text_voxels
@@ -41,7 +42,7 @@ def plan_group(
     ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
     where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. ``spacing_mm`` (z, y, x of
     the transposed axes) is taken instead of what the rules say, ``input_size`` (voxels a side) of a classification
-    group likewise. Raises PlanError.
+    or detection group likewise. Raises PlanError.
     """
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
@@ -58,6 +59,9 @@ def plan_group(
     configurations = []
     if first.task == "classification":
         configurations = _whole_images(members, memory_gb, input_size, kept)
+    elif first.task == "detection":
+        side = _earlier_sides(kept, memory_gb).get("2d", input_size) if input_size is None else input_size
+        configurations = [plan_detection(members, fingerprints, memory_gb, side)]
     else:
         for configuration in _configurations(members):
             fresh = _plan_configuration(configuration, members, memory_gb, spacing_mm)
@@ -77,15 +81,21 @@ def _whole_images(
     members: Sequence[Member], memory_gb: float, input_size: int | None, kept: Plan | None
 ) -> list[ConfigurationPlan]:
     """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
-    same = kept is not None and kept.memory_gb == memory_gb
-    earlier = {part.configuration: part for part in kept.configurations} if kept is not None and same else {}
+    earlier = _earlier_sides(kept, memory_gb)
     made = []
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     for name, flat in zip(names, (True, False), strict=True):
         if any(member.is_2d == flat for member in members):
-            side = earlier[name].patch_size[0] if name in earlier and input_size is None else input_size
+            side = earlier.get(name) if input_size is None else input_size
             made.append(plan_whole_images(name, members, memory_gb, side))
     return made
+
+
+def _earlier_sides(kept: Plan | None, memory_gb: float) -> dict[str, int]:
+    """Voxels a side of each configuration that was planned before for as much memory."""
+    if kept is None or kept.memory_gb != memory_gb:
+        return {}
+    return {part.configuration: part.patch_size[0] for part in kept.configurations}
 
 
 def _plan_dataset(
@@ -109,8 +119,8 @@ def _plan_dataset(
     axes = "".join("zyx"[axis] for axis in transpose)
     reasons = [Reason(decision=f"{dataset.name}: axes", value=axes, because=why_transpose), why_normalisation]
     if fingerprint.classes:
-        reasons.insert(0, class_counts(fingerprint))
-    if why_assumed is not None and dataset.task != "classification":  # whole images are resized, whatever their spacing
+        reasons.insert(0, (box_counts if dataset.task == "detection" else class_counts)(fingerprint))
+    if why_assumed is not None and dataset.task == "segmentation":  # whole images are resized, whatever their spacing
         reasons.append(kept_assumed or why_assumed)
     part, why_kept = keep_dataset(fresh, old)
     return part, reasons + why_kept

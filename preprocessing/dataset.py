@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from mdkd_auto.data.boxes import stored_boxes
 from mdkd_auto.data.case_arrays import bytes_to_read, source_hash
 from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.store import compact_label, image_path, label_path, read_case_record, record_path, save_case
@@ -63,12 +64,15 @@ def store_case(
     image, label, geometry = preprocess_case(raw.image, raw.spacing_mm, raw.label, dataset_plan, configuration_plan)
     if case.class_name is not None:  # a map of one value, so that patches and augmentation know one kind of label
         label = compact_label(np.full(geometry.resampled_shape, dataset.labels[case.class_name][0]))
+    if case.boxes is not None:
+        label = compact_label(np.zeros(geometry.resampled_shape))
     record = PreprocessedCase(
         case_id=case.case_id,
         key=key,
         geometry=geometry,
         shape=geometry.resampled_shape,
-        lesions=() if label is None or case.class_name is not None else sample_lesions(label, dataset.ignore_label),
+        lesions=() if label is None or case.label is None else sample_lesions(label, dataset.ignore_label),
+        boxes=None if case.boxes is None else stored_boxes(case.boxes, dataset.labels, geometry),
     )
     save_case(folder, record, image, label, flat=configuration_plan.configuration == "2d")
     return True
@@ -98,6 +102,6 @@ def is_stored(folder: Path, case: Case, dataset: Dataset, key: str) -> bool:
         record = read_case_record(folder, case.case_id)
     except MdkdError:
         return False  # damaged or of another version: done anew
-    needs_label = case.label is not None or case.class_name is not None
+    needs_label = not (case.label is None and case.class_name is None and case.boxes is None)
     arrays = [image_path(folder, case.case_id), *([label_path(folder, case.case_id)] if needs_label else [])]
     return record.key == key and all(path.is_file() for path in arrays)

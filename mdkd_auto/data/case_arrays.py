@@ -26,7 +26,7 @@ class CaseArrays(NamedTuple):
     """Canonical (z, y, x) arrays of one case."""
 
     channels: tuple[Array, ...]
-    spacing_mm: Triple | None  # of the file, else what dataset.json states, else None
+    spacing_mm: Triple | None  # of the file, else what the case's table or dataset.json states, else None
     label: NDArray[np.int16] | None
     orientation: str  # where the file's own axes point, such as LPS; "" where unknown
 
@@ -47,7 +47,7 @@ def inspect_case(
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
     label_file = Path(case.label) if case.label is not None and dataset.task == "segmentation" else None
     findings: list[Finding] = []
-    reader = partial(read_finite, colour_to_grey=dataset.task == "classification")
+    reader = partial(read_finite, colour_to_grey=dataset.task != "segmentation")
     read = [(file, image) for file in files if (image := _read(reader, file, findings)) is not None]
     for file, image in read[1:]:
         findings += _off_grid(image, file, *read[0])
@@ -61,7 +61,8 @@ def inspect_case(
     if findings:
         return None, findings
     first = read[0][1]
-    spacing = first.spacing_mm if first.spacing_known else dataset.spacing_mm
+    stated = case.spacing_mm if case.spacing_mm is not None else dataset.spacing_mm
+    spacing = first.spacing_mm if first.spacing_known else stated
     return CaseArrays(tuple(image.array for _, image in read), spacing, label, axis_codes(first.header)), []
 
 
@@ -120,11 +121,13 @@ def declared_values(dataset: Dataset) -> frozenset[int]:
 
 
 def source_hash(case: Case, channels: Sequence[int] | None = None) -> str:
-    """Hash of the contents of the case's files, whatever folder they lie in, and of its class."""
+    """Hash of the contents of the case's files, whatever folder they lie in, and of its class or boxes."""
     chosen = range(len(case.images)) if channels is None else channels
     images = [file_hash(_existing(Path(case.images[index]))) for index in chosen]
     label = None if case.label is None else file_hash(_existing(Path(case.label)))
-    own = {} if case.class_name is None else {"class": case.class_name}
+    own: dict[str, Any] = {} if case.class_name is None else {"class": case.class_name}
+    if case.boxes is not None:
+        own |= {"boxes": case.boxes, "spacing_mm": case.spacing_mm}
     return content_hash({"images": images, "label": label, **own})
 
 

@@ -135,6 +135,8 @@ def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, .
     found = content.get("labels")
     if task == "classification":
         return _classes(found), None
+    if task == "detection" and found is None:
+        return {}, None  # those of the annotations
     if not isinstance(found, dict) or not found:
         _refuse("labels", found, expected)
     if task != "segmentation":  # no masks: names and numbers, whatever they mean
@@ -193,9 +195,9 @@ def _regions_class_order(content: dict[str, Any], labels: dict[str, tuple[int, .
 
 
 def _file_ending(content: dict[str, Any], task: Task) -> str:
-    """ "" where a classification data set names none: any image then."""
+    """ "" where a data set without masks names none: any image then."""
     ending = content.get("file_ending")
-    if ending is None and task == "classification":
+    if task != "segmentation" and (ending is None or ending == ""):
         return ""
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         _refuse("file_ending", ending, f"one of {', '.join(ENDINGS)}")

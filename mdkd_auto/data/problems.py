@@ -48,6 +48,25 @@ KINDS: dict[str, Kind] = {
     "class-rare": Kind("warning", "some folds or the test part lack it, and their scores say nothing of it; add cases"),
     "class-without-cases": Kind("warning", "right where other data sets have it; else correct labels or cases.csv"),
     "one-class": Kind("error", "a classifier needs two classes or more"),
+    # boxes
+    "annotations-missing": Kind("error", "give boxes as COCO, Pascal VOC or DeepLesion annotations"),
+    "annotations-several": Kind("error", "keep the one that is right"),
+    "annotations-syntax": Kind("error", "correct the file, or export it anew"),
+    "annotations-field": Kind("error", "correct the field"),
+    "annotations-crowd": Kind("warning", "a region of many objects is no box of one; box them one by one"),
+    "annotations-elsewhere": Kind("warning", "right for a part of a data set; else add the images"),
+    "annotation-without-image": Kind("error", "name its image, or remove it"),
+    "image-absent": Kind("error", "add the image to imagesTr, or remove it from the annotations"),
+    "image-unlisted": Kind("error", "whether it shows nothing is unknown: list it, without boxes if so, or remove it"),
+    "image-listed-twice": Kind("error", "list each image once, with all of its boxes"),
+    "image-size": Kind("error", "its boxes were drawn on another size: take that image, or correct the annotations"),
+    "not-2d": Kind("error", "detection takes 2-D images: save the slices one by one, as PNG"),
+    "box-number": Kind("error", "correct the box, or remove it"),
+    "box-empty": Kind("error", "width and height are above 0; correct the box, or remove it"),
+    "box-outside": Kind("error", "correct the box, or remove it"),
+    "box-clipped": Kind("warning", "it is cut off at the image's edge; check that it belongs to this image"),
+    "box-twice": Kind("warning", "it is kept once"),
+    "no-boxes": Kind("error", "a detector needs boxes to learn from"),
     # contents of files
     "unreadable": Kind("error", "copy or export it anew"),
     "truncated": Kind("error", "the file breaks off: copy it anew and compare the sizes"),
@@ -129,7 +148,7 @@ def without_broken(datasets: Sequence[Dataset], problems: Iterable[Problem]) -> 
         if (dataset.name, "") in broken:
             continue
         cases = tuple(case for case in dataset.cases if (dataset.name, case.case_id) not in broken)
-        if cases or not dataset.cases:  # a data set of a task not read yet has none
+        if cases or not dataset.cases:  # one without any has its problem said already
             kept.append(msgspec.structs.replace(dataset, cases=cases))
     return kept
 

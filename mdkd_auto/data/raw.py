@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mdkd_auto.data.boxed import read_boxed
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.cases import check_case_id, listed, split_name, visible_files
 from mdkd_auto.data.classified import read_classified
@@ -59,7 +60,7 @@ def find_name(wanted: str, names: list[str]) -> str:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Read one DatasetNNN_Name folder. Cases are sorted; those of a detection data set are not read yet.
+    """Read one DatasetNNN_Name folder. Cases are sorted.
 
     Raises DatasetError listing every error: the file or field, what was found, and what to do.
     """
@@ -92,6 +93,8 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
         cases, more = _read_cases(folder, description)
     elif description.task == "classification":
         cases, labels, more = read_classified(folder, description)
+    elif description.task == "detection":
+        cases, labels, more = read_boxed(folder, description)
     problems += more
     dataset = Dataset(
         name=name,

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mdkd_auto.data.augmentation import Source
+from mdkd_auto.data.patch_boxes import boxes_in_patch
 from mdkd_auto.data.store import open_image, open_label
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.files import read_record
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor  # (B, *S) int16, raw label values, INVALID outside the image
     cases: tuple[str, ...]
     sources: tuple[Source, ...] = ()  # of the samples to be turned or scaled, whose images and labels are empty
+    boxes: tuple[torch.Tensor, ...] = ()  # of detection, one a sample: (N, 5) x1, y1, x2, y2 in voxels, label
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -43,7 +45,14 @@ class Batch(NamedTuple):
             return tensor.to(device, non_blocking=True)
 
         sources = [part._replace(image=moved(part.image), label=moved(part.label)) for part in self.sources]
-        return Batch(moved(self.images), moved(self.labels), self.cases, tuple(sources))
+        boxes = tuple(moved(rows) for rows in self.boxes)
+        return Batch(moved(self.images), moved(self.labels), self.cases, tuple(sources), boxes)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """The samples start..stop-1 of an augmented batch."""
+        return Batch(
+            self.images[start:stop], self.labels[start:stop], self.cases[start:stop], boxes=self.boxes[start:stop]
+        )
 
 
 class PatchSampler:
@@ -56,7 +65,7 @@ class PatchSampler:
             raise TrainingError(f"{folder}: no preprocessed case to draw from; run mdkd_plan_and_preprocess")
         self.folder = folder
         self.cases = [read_record(folder / f"{case_id}.json", PreprocessedCase) for case_id in sorted(case_ids)]
-        self.with_lesions = [case for case in self.cases if case.lesions]
+        self.with_lesions = [case for case in self.cases if case.lesions or case.boxes]
         self.patch_size = patch_size
         self.patch: IntTriple = (1, *patch_size) if len(patch_size) == 2 else tuple(patch_size)  # type: ignore[assignment]
         self.is_2d = len(patch_size) == 2
@@ -82,7 +91,9 @@ class PatchSampler:
                 sources.append(self._read_source(case, start, matrix, index))
         if self.is_2d:
             images, labels = images[:, :, 0], labels[:, 0]  # (B, 1, y, x), (B, y, x)
-        return Batch(images, labels, tuple(case.case_id for case, _ in draws), tuple(sources))
+        boxes = tuple(boxes_in_patch(case.boxes, start[1:], self.patch_size) for case, start in draws
+                      if case.boxes is not None)  # fmt: skip
+        return Batch(images, labels, tuple(case.case_id for case, _ in draws), tuple(sources), boxes)
 
     def batches(
         self, start: int, stop: int, size: int, maps: Callable[[int], Maps | None] = lambda iteration: None
@@ -103,8 +114,7 @@ class PatchSampler:
     def _draw(self, rng: np.random.Generator, on_lesion: bool) -> tuple[PreprocessedCase, IntTriple]:
         if on_lesion and self.with_lesions:
             case = self.with_lesions[rng.integers(len(self.with_lesions))]
-            lesion = case.lesions[rng.integers(len(case.lesions))]
-            centre = lesion.points[rng.integers(len(lesion.points))]
+            centre = _place_in(case, rng)
         else:
             case = self.cases[rng.integers(len(self.cases))]
             centre = tuple(int(rng.integers(size)) for size in case.shape)  # type: ignore[assignment]
@@ -162,6 +172,15 @@ class PatchSampler:
                 lambda name: (open_image(self.folder, name), open_label(self.folder, name))
             )
         return self._of_thread.open(case_id)
+
+
+def _place_in(case: PreprocessedCase, rng: np.random.Generator) -> IntTriple:
+    """A voxel (z, y, x) of one of its lesions, or the middle of one of its boxes; each is as likely."""
+    if case.boxes:
+        left, top, right, bottom = case.boxes[rng.integers(len(case.boxes))].corners
+        return (0, int(top + bottom) // 2, int(left + right) // 2)
+    lesion = case.lesions[rng.integers(len(case.lesions))]
+    return lesion.points[rng.integers(len(lesion.points))]
 
 
 def _clamp_start(start: int, size: int, extent: int) -> int:

@@ -94,4 +94,4 @@ def _load(folder: Path, device: torch.device) -> Model:
 
 
 def _on(batch: Batch, device: torch.device) -> Batch:
-    return Batch(batch.images.to(device), batch.labels.to(device), batch.cases)
+    return batch.to(device)

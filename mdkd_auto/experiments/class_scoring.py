@@ -5,13 +5,21 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import write_atomically, write_json, write_text
-from mdkd_auto.metrics.classification import CLASS_METRICS, confusion, fit_temperature, score_classes
+from mdkd_auto.metrics.classification import (
+    CLASS_METRICS,
+    INTERVAL_DRAWS,
+    class_intervals,
+    confusion,
+    fit_temperature,
+    score_classes,
+)
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.records import Case, Dataset, Record
 
@@ -45,6 +53,7 @@ class ClassSummary(Record, frozen=True, kw_only=True):
     confusion: tuple[tuple[int, ...], ...]  # rows the truth, columns the prediction
     answers: tuple[Answer, ...]
     failed: dict[str, str]  # case -> what went wrong
+    intervals: dict[str, tuple[float, float] | None] = msgspec.field(default_factory=dict)  # 95 %; older files: none
 
     @property
     def unit(self) -> str:
@@ -73,11 +82,12 @@ def summary_of_answers(
 ) -> ClassSummary:  # fmt: skip
     """Scores of all answers."""
     logits, truth = _arrays(answers, len(classes))
+    patients = [answer.patient_id for answer in answers]
     matrix = confusion(logits, truth) if len(truth) else np.zeros((len(classes),) * 2, dtype=np.int64)
     return ClassSummary(
         dataset=dataset, part=part, classes=classes, temperature=temperature,
         scores=score_classes(logits, truth, temperature), confusion=tuple(map(tuple, matrix.tolist())),
-        answers=tuple(answers), failed=failed,
+        answers=tuple(answers), failed=failed, intervals=class_intervals(logits, truth, patients, temperature),
     )  # fmt: skip
 
 
@@ -145,15 +155,26 @@ def predictions_csv(
 
 
 def class_summary_markdown(summary: ClassSummary) -> str:
-    """Scores and the confusion matrix."""
+    """Scores with their intervals, and the confusion matrix."""
     lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
-    lines += [f"| {CLASS_TITLES[name]} | {_percent(summary.scores.metrics[name].mean)} |" for name in CLASS_METRICS]
+    lines += [f"| {CLASS_TITLES[name]} | {_with_interval(summary, name)} |" for name in CLASS_METRICS]
     lines += ["", f"{summary.scores.cases} cases; temperature {summary.temperature:.2f}, of validation cases.", ""]
+    if any(summary.intervals.values()):
+        patients = len({answer.patient_id for answer in summary.answers})
+        lines += [f"In brackets: 95 % interval, bootstrap over {patients} patients ({INTERVAL_DRAWS:,} draws). It "
+                  "holds the choice of patients, not that of the training's seed.", ""]  # fmt: skip
     lines += ["| truth \\ predicted | " + " | ".join(summary.classes) + " |", "|---" * (len(summary.classes) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(map(str, row)) + " |"
               for name, row in zip(summary.classes, summary.confusion, strict=True)]  # fmt: skip
     lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
     return "\n".join(lines) + "\n"
+
+
+def _with_interval(summary: ClassSummary, metric: str) -> str:
+    """90.4 (86.1 to 94.0)."""
+    value = _percent(summary.scores.metrics[metric].mean)
+    interval = summary.intervals.get(metric)
+    return value if interval is None else f"{value} ({_percent(interval[0])} to {_percent(interval[1])})"
 
 
 def _percent(value: float | None) -> str:

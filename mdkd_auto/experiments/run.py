@@ -21,14 +21,17 @@ from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describ
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.faster_rcnn import ResNetEncoder
 from mdkd_auto.networks.medvit import MedViTEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.pretrained import load_backbone, load_encoder
+from mdkd_auto.networks.rf_detr import RFDETREncoder, RFDETRHead
+from mdkd_auto.networks.rf_detr_weights import load_rf_detr
 from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.tresunet import TResUNetEncoder
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.settings import FROM_TIMM, Settings
-from mdkd_auto.tasks import classification, segmentation
+from mdkd_auto.tasks import classification, detection, segmentation
 from mdkd_auto.tasks.segmentation import PredictionOptions
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective
@@ -113,7 +116,8 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     if job.stage == "student" and streams.batch_size < FEWEST_SAMPLES:
         words = "%s: batches of %d: the contrastive loss needs %d images and is left out"
         logger.info(words, title, streams.batch_size, FEWEST_SAMPLES)
-    if note := memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb):
+    # a detector's losses pick regions by their values, which cannot be counted without computing them
+    if run.task != "detection" and (note := memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb)):
         logger.warning("%s: %s", title, note)
     state = fit(objective, streams, run.settings.for_stage(job.stage, run.task), folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
@@ -144,7 +148,7 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     task = make_task(run)
     model = build_model(run, task)
     if settings.pretrained is not None:
-        load_pretrained(settings.pretrained, model.encoder)
+        load_pretrained(settings.pretrained, model)
     if isinstance(model, MultiHeadModel):
         return MultiHeadObjective(model, task, job.datasets)
     if job.stage == "source_teacher":
@@ -165,19 +169,25 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     return TeacherObjective(model, task, job.target)
 
 
-def load_pretrained(source: str, encoder: torch.nn.Module) -> None:
+def load_pretrained(source: str, model: Model | MultiHeadModel) -> None:
     """Begin with the weights of a file, or (``timm``) with those that timm fetches. Raises SettingsError.
 
-    A joint encoder is made of trained ones, and the plan's UNet has none.
+    A joint encoder is made of trained ones, and the plan's UNet has none. RF-DETR's weights fill its head too.
     """
+    encoder = model.encoder
     if isinstance(encoder, TResUNetEncoder):
         load_backbone(Path(source), encoder)
     elif isinstance(encoder, TimmEncoder) and source == FROM_TIMM:
         encoder.load_state_dict(TimmEncoder(encoder.name, download=True).state_dict())
     elif isinstance(encoder, TimmEncoder):
         load_encoder(Path(source), encoder.body)
+    elif isinstance(encoder, RFDETREncoder):
+        heads = list(model.heads.values()) if isinstance(model, MultiHeadModel) else [model.head]
+        load_rf_detr(Path(source), encoder, [head for head in heads if isinstance(head, RFDETRHead)])
     elif isinstance(encoder, MedViTEncoder):
         load_encoder(Path(source), encoder)
+    elif isinstance(encoder, ResNetEncoder):
+        load_encoder(Path(source), encoder.body)
 
 
 def continue_from(model: Model, trained: Model) -> None:
@@ -236,6 +246,8 @@ def check_settings(settings: Settings, experiment: Experiment) -> None:
     for name in sorted(map(str, named)):
         if experiment.plan.task == "classification":
             classification.check_architecture(name, axes)
+        elif experiment.plan.task == "detection":
+            detection.check_architecture(name, experiment.plan.configuration(experiment.configuration).patch_size[0])
         else:
             segmentation.check_architecture(name)
     most = max(len(splits.folds) for splits in experiment.splits.values())

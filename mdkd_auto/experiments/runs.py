@@ -16,9 +16,10 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record, Task
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.classification import ClassificationTask, Classifier
+from mdkd_auto.tasks.detection import DetectionTask, Detector
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, Predictor, SegmentationTask
 from mdkd_auto.training.checkpoints import load_weights
-from mdkd_auto.training.interfaces import TrainingTask
+from mdkd_auto.training.interfaces import Output, TrainingTask
 from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
 
 
@@ -79,6 +80,8 @@ def task_of(
         return ClassificationTask(
             plan, classes, settings, job.stage, job.architecture, job.width, class_counts
         )
+    if task == "detection":
+        return DetectionTask(plan, classes, settings, job.architecture, job.width)
     return SegmentationTask(plan, classes, settings, job.stage, job.architecture, job.width)
 
 
@@ -107,7 +110,7 @@ class _SomeOutputs(nn.Module):
         super().__init__()
         self.model, self.places = model, places
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Output:
         return outputs_of(self.model(x), self.places)
 
 
@@ -125,9 +128,14 @@ def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
     return model
 
 
+PREDICTORS: dict[Task, type[Predictor | Classifier | Detector]] = {
+    "segmentation": Predictor, "classification": Classifier, "detection": Detector,
+}  # fmt: skip
+
+
 def load_predictor(
     folder: Path, options: PredictionOptions, dataset: str | None = None
-) -> Predictor | Classifier:
+) -> Predictor | Classifier | Detector:
     """A predictor for ``dataset`` (default: the run's target; multi-head runs need one)."""
     run = read_run(folder)
     model = load_model(folder, run)
@@ -145,8 +153,7 @@ def load_predictor(
     if name != run.job.target and not isinstance(model, MultiHeadModel):
         raise PredictionError(f"{folder}: has one head, that of {run.job.target}; leave out --head {dataset}")
     network.to(options.device).eval()
-    kind = Classifier if run.task == "classification" else Predictor
-    return kind(network, run.dataset_plans[name], run.plan, run.classes[name], options)
+    return PREDICTORS[run.task](network, run.dataset_plans[name], run.plan, run.classes[name], options)
 
 
 def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Scores of a classifier: scikit-learn's, calibration, and McNemar's test of two classifiers on the same cases."""
+"""Scores of a classifier: scikit-learn's, calibration, their intervals, and McNemar's test of two classifiers."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,17 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn import metrics
 
+from mdkd_auto.metrics.statistics import BLOCK, INTERVAL
 from mdkd_auto.metrics.summary import Mean, MetricMean
 
 CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error", "calibrated_error")
 CALIBRATION_BINS = 15  # Guo et al., 2017
 TEMPERATURES = (0.05, 20.0)
+INTERVAL_DRAWS = 1000
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Intervals = dict[str, tuple[float, float] | None]  # of each of CLASS_METRICS
 
 
 def score_classes(logits: Floats, truth: Ints, temperature: float = 1.0) -> Mean:
@@ -57,15 +60,15 @@ def auroc(probabilities: Floats, truth: Ints) -> float | None:
 
 def calibration_error(probabilities: Floats, truth: Ints, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error (Guo et al., 2017): |confidence - accuracy| of bins of equal width, by their cases."""
+    return float(np.abs(_gaps(probabilities, truth, bins).sum(0)).sum() / len(truth))
+
+
+def _gaps(probabilities: Floats, truth: Ints, bins: int = CALIBRATION_BINS) -> Floats:
+    """Confidence - right of each case in the bin of its confidence, zeros in the others; (N, bins)."""
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == truth
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    errors = [
-        np.count_nonzero(inside) * abs(confidence[inside].mean() - right[inside].mean())
-        for inside in (place == number for number in range(bins))
-        if inside.any()
-    ]
-    return float(sum(errors) / len(truth))
+    return np.where(place[:, None] == np.arange(bins), (confidence - right)[:, None], 0.0)
 
 
 def fit_temperature(logits: Floats, truth: Ints) -> float:
@@ -91,6 +94,90 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float | None:
     only_a = sum(one and not other for one, other in zip(a, b, strict=True))
     only_b = sum(other and not one for one, other in zip(a, b, strict=True))
     return None if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+# --- intervals ------------------------------------------------------------------------------------------------------
+
+
+def class_intervals(
+    logits: Floats, truth: Ints, patients: Sequence[str], temperature: float, seed: int = 0,
+    draws: int = INTERVAL_DRAWS,
+) -> Intervals:  # fmt: skip
+    """95 % interval of each score of :func:`score_classes`; ``patients`` names the patient of each case.
+
+    Percentile bootstrap (Efron and Tibshirani, 1993) that draws patients with replacement from ``seed``, all cases of
+    a patient together. A draw in which a score is not evaluable is left out. None with fewer than two patients, and
+    where fewer than half of the draws are evaluable.
+    """
+    names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)  # patient: (N,)
+    if len(names) < 2:
+        return dict.fromkeys(CLASS_METRICS)
+    generator = np.random.default_rng(seed)
+    rows = max(1, BLOCK // len(truth))  # draws a block
+    blocks = []
+    for done in range(0, draws, rows):
+        drawn = generator.integers(len(names), size=(min(rows, draws - done), len(names)))
+        times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn])  # (draw, patient)
+        blocks.append(_weighted_scores(times[:, patient].astype(np.float64), logits, truth, temperature))
+    return {name: _interval(np.concatenate([block[name] for block in blocks])) for name in CLASS_METRICS}
+
+
+def _interval(values: Floats) -> tuple[float, float] | None:
+    """Of the draws of one score, NaN where not evaluable."""
+    evaluable = values[~np.isnan(values)]
+    if 2 * len(evaluable) < len(values):
+        return None
+    low, high = np.percentile(evaluable, INTERVAL)
+    return float(low), float(high)
+
+
+def _weighted_scores(weights: Floats, logits: Floats, truth: Ints, temperature: float) -> dict[str, Floats]:
+    """The scores of :func:`score_classes` of many draws at once, NaN where not evaluable.
+
+    ``weights`` (D, N) says how often each draw holds each case.
+    """
+    classes = np.arange(logits.shape[1])
+    predicted = logits.argmax(1)
+    is_true, is_predicted = truth[:, None] == classes, predicted[:, None] == classes  # (N, K)
+    cases = weights.sum(1)
+    true, answered = weights @ is_true, weights @ is_predicted  # (D, K): cases of each class, by truth and by answer
+    right = weights @ (is_true & is_predicted)
+    probabilities = softmax(logits, axis=1)
+    gaps = _gaps(probabilities, truth)
+    calibrated_gaps = _gaps(softmax(logits / temperature, axis=1), truth)
+    areas = np.stack([_weighted_auroc(weights, probabilities[:, number], truth == number) for number in classes], 1)
+    return {
+        "accuracy": right.sum(1) / cases,
+        "balanced_accuracy": _mean_where(true > 0, right / np.maximum(true, 1)),
+        "macro_f1": _mean_where(true > 0, 2 * right / np.maximum(true + answered, 1)),
+        "auroc": _mean_where(~np.isnan(areas), areas),
+        "calibration_error": np.abs(weights @ gaps).sum(1) / cases,
+        "calibrated_error": np.abs(weights @ calibrated_gaps).sum(1) / cases,
+    }
+
+
+def _weighted_auroc(weights: Floats, values: Floats, positive: NDArray[np.bool_]) -> Floats:
+    """The share of pairs whose positive case has the higher value, ties a half (Hanley and McNeil, 1982); (D,).
+
+    NaN for a draw without a positive or without a negative case.
+    """
+    order = np.argsort(values[~positive])
+    negatives = weights[:, ~positive][:, order]
+    up_to = np.concatenate([np.zeros((len(weights), 1)), negatives.cumsum(1)], axis=1)  # weight of the lowest ones
+    sorted_values = values[~positive][order]
+    below = np.searchsorted(sorted_values, values[positive], side="left")
+    not_above = np.searchsorted(sorted_values, values[positive], side="right")
+    positives = weights[:, positive]
+    won = (positives * (up_to[:, below] + up_to[:, not_above])).sum(1) / 2
+    pairs = positives.sum(1) * up_to[:, -1]
+    return np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def _mean_where(counts: NDArray[np.bool_], values: Floats) -> Floats:
+    """Mean of each row over the columns that count, NaN where none does."""
+    number = counts.sum(1)
+    total = np.where(counts, values, 0.0).sum(1)
+    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
 
 
 def _mean(values: dict[str, float | None], count: int) -> Mean:

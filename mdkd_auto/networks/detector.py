@@ -29,7 +29,7 @@ class Taught(NamedTuple):
 
 
 class DetectorOutput(Protocol):
-    """A head's answer to a batch, before its boxes are picked. Nothing is computed twice, and nothing before it is asked.
+    """A head's answer to a batch, before its boxes are picked.
 
     Two families have one: Faster R-CNN (networks/faster_rcnn.py) and RF-DETR (networks/rf_detr.py).
     """
@@ -46,6 +46,9 @@ class DetectorOutput(Protocol):
     def losses(self, objects: Sequence[Objects]) -> dict[str, Tensor]:
         """The supervised losses by name, to be added; an image without objects has some too. Sampling draws from
         torch's global generator."""
+
+    def likelihoods(self) -> Tensor:
+        """(B, N) of N places or queries, whatever they are: how likely each holds an object."""
 
     def detected(self) -> list[Detected]:
         """The boxes of each image."""

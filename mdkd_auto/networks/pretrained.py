@@ -21,7 +21,7 @@ def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
     One input channel takes the sum over the file's three. Raises SettingsError if the file is missing, unreadable or
     does not fit.
     """
-    tensors = {_place(name): value for name, value in _read(path, batch_norm=False).items()}
+    tensors = {_place(name): value for name, value in read_tensors(path, batch_norm=False).items()}
     expected = encoder.stages.state_dict()
     first = tensors.get(_place("conv1.weight"))
     if first is not None and expected[_place("conv1.weight")].shape[1] == 1:
@@ -44,7 +44,7 @@ def load_encoder(path: Path, body: nn.Module) -> None:
     A first convolution of one input channel takes the sum over the file's three. Raises SettingsError if the file is
     missing, unreadable or does not fit.
     """
-    tensors, expected = _read(path, batch_norm=True), body.state_dict()
+    tensors, expected = read_tensors(path), body.state_dict()
     for name, value in expected.items():
         found = tensors.get(name)
         if found is not None and found.ndim == value.ndim > 2 and (found.shape[1], value.shape[1]) == (3, 1):
@@ -74,7 +74,9 @@ def _place(name: str) -> str:
     return f"{stage}.{int(number) + 1}.{part}.{tensor}"
 
 
-def _read(path: Path, batch_norm: bool) -> dict[str, Tensor]:
+def read_tensors(path: Path, batch_norm: bool = True) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file by its name. Raises SettingsError where it is missing or unreadable, or holds
+    batch normalisation where there is to be none."""
     if not path.is_file():
         raise SettingsError(f"{path}: the file of pretrained weights is missing")
     try:

@@ -13,7 +13,9 @@ from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.progress import progress
+from mdkd_auto.records import Task
 from mdkd_auto.report.attention import draw_attention
+from mdkd_auto.report.box_pictures import draw_detections
 from mdkd_auto.report.class_pictures import draw_class_attention, draw_class_embedding
 from mdkd_auto.report.differences import draw_differences, draw_gain_by_labels
 from mdkd_auto.report.embedding import draw_embedding
@@ -25,17 +27,13 @@ logger = logging.getLogger(__name__)
 
 Drawing = Callable[[Path, Experiment, Row], object]  # writes the PNG; what it returns is kept as numbers
 WholeDrawing = Callable[[Path], object]  # of all targets in one
-DRAWINGS: dict[str, Drawing] = {
-    "overlays": draw_overlays,
-    "tsne": draw_embedding,
-    "attention": draw_attention,
-    "learning": draw_learning,
-}
-CLASS_DRAWINGS: dict[str, Drawing] = {
-    "tsne": draw_class_embedding,
-    "attention": draw_class_attention,
-    "learning": draw_learning,
-}
+DRAWINGS: dict[Task, dict[str, Drawing]] = {
+    "segmentation": {
+        "overlays": draw_overlays, "tsne": draw_embedding, "attention": draw_attention, "learning": draw_learning,
+    },
+    "classification": {"tsne": draw_class_embedding, "attention": draw_class_attention, "learning": draw_learning},
+    "detection": {"detections": draw_detections, "learning": draw_learning},
+}  # fmt: skip
 
 
 def draw_figures(experiment: Experiment, table: Table) -> Path:
@@ -44,7 +42,7 @@ def draw_figures(experiment: Experiment, table: Table) -> Path:
     A figure whose files are gone or damaged is left out and named in the log: the table stands without it. Raises
     WriteError where the disk takes no more.
     """
-    drawings = CLASS_DRAWINGS if experiment.plan.task == "classification" else DRAWINGS
+    drawings = DRAWINGS[experiment.plan.task]
     return _draw(experiment, table, drawings, {"differences": lambda path: draw_differences(path, table)})
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from mdkd_auto.experiments.class_scoring import ClassSummary
-from mdkd_auto.experiments.evaluate import TEST, VALIDATION, read_summary
+from mdkd_auto.experiments.evaluate import TEST, VALIDATION, AnySummary, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.scoring import Summary
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
@@ -56,7 +56,7 @@ class Row(Record, frozen=True, kw_only=True):
     target: str
     sources: tuple[str, ...]
     part: str  # test, or validation where the splits leave no test part
-    summaries: dict[str, tuple[Summary | ClassSummary, ...]]  # by column, one a finished replicate
+    summaries: dict[str, tuple[AnySummary, ...]]  # by column, one a finished replicate
     folders: dict[str, tuple[str, ...]]  # by column
     checks: dict[str, dict[str, float | bool | str]]  # of the first joint teacher and student
     comparisons: dict[str, Comparison]  # by judged column, over patients
@@ -153,7 +153,7 @@ def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]
 
 
 def _row(layout: Layout, entry: Entry) -> Row:
-    found: dict[str, list[Summary | ClassSummary | None]] = {column: [] for column in layout.columns}
+    found: dict[str, list[AnySummary | None]] = {column: [] for column in layout.columns}
     folders: dict[str, tuple[str, ...]] = {}
     checks: dict[str, dict[str, float | bool | str]] = {}
     part = VALIDATION
@@ -182,9 +182,9 @@ def _row(layout: Layout, entry: Entry) -> Row:
     )  # fmt: skip
 
 
-def compare(ours: Sequence[Summary | ClassSummary], theirs: Sequence[Summary | ClassSummary]) -> Comparison:
-    """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged; or
-    right answers, whose test for one replicate is McNemar's."""
+def compare(ours: Sequence[AnySummary], theirs: Sequence[AnySummary]) -> Comparison:
+    """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged;
+    F1 of boxes; or right answers, whose test for one replicate is McNemar's."""
     scores = [[summary.score_by_unit() for summary in side] for side in (ours, theirs)]
     units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
     a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)

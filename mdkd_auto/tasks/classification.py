@@ -46,7 +46,7 @@ class ClassificationTask:
     ``counts``: cases of each class in a data set's training split, for the weights of eq. (14).
     """
 
-    distils_logits = True
+    distils_output = True
 
     def __init__(
         self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
@@ -94,8 +94,10 @@ class ClassificationTask:
     def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
         return distilled_pairs(self.own, len(student.channels), len(teacher.channels))
 
-    def logits_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        return logit_loss(student, teacher, self.own.logits_temperature)
+    def distilled(
+        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        return {"logits": (self.own.logits, logit_loss(output, taught, self.own.logits_temperature))}
 
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:
         return torch.softmax(output.float(), dim=1)

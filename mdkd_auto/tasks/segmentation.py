@@ -99,7 +99,7 @@ def check_architecture(name: str) -> None:
 class SegmentationTask:
     """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
 
-    distils_logits = False
+    distils_output = False
 
     def __init__(
         self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
@@ -126,8 +126,10 @@ class SegmentationTask:
     def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
         return paired_levels(student, teacher)
 
-    def logits_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+    def distilled(
+        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        return {}
 
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(output)

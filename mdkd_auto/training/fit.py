@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mdkd_auto.data.augmentation import Draw, affine_maps, apply, draw, upright
+from mdkd_auto.data.patch_boxes import moved_boxes
 from mdkd_auto.data.sampling import Batch, Maps, PatchSampler
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.progress import progress
@@ -238,8 +239,12 @@ class _Loop:
         if not self.settings.augment:
             return batch
         drawn = self._drawn(self.state.update, stream, len(batch.images))
-        images, labels = apply(batch.images, batch.labels, drawn, self.streams.spacing_mm, batch.sources)
-        return Batch(images, labels, batch.cases)
+        spacing_mm = self.streams.spacing_mm
+        images, labels = apply(batch.images, batch.labels, drawn, spacing_mm, batch.sources)
+        size = tuple(images.shape[2:])
+        moves = zip(batch.boxes, affine_maps(drawn, size, spacing_mm), drawn.mirror, strict=True) if batch.boxes else ()
+        boxes = tuple(moved_boxes(rows, matrix, mirror, size) for rows, matrix, mirror in moves)
+        return Batch(images, labels, batch.cases, boxes=boxes)
 
     def _end_epoch(self) -> None:
         """Validate, apply the plateau rule, keep the best weights, write the log."""
@@ -270,6 +275,7 @@ class _Loop:
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
         """Mean task loss and score over the fixed validation batches."""
+        torch.manual_seed(self.settings.seed)  # a detector's loss draws regions
         self.objective.trained().eval()
         losses: list[float] = []
         scores: list[float] = []
@@ -314,7 +320,7 @@ def _parts(batches: dict[str, Batch], parts: int) -> Iterator[tuple[float, dict[
         part = {}
         for dataset, batch in batches.items():
             start, stop = (len(batch.images) * edge // parts for edge in (number, number + 1))
-            part[dataset] = Batch(batch.images[start:stop], batch.labels[start:stop], batch.cases[start:stop])
+            part[dataset] = batch.part(start, stop)
         yield sum(len(batch.images) for batch in part.values()) / samples, part
 
 

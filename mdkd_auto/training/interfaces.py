@@ -1,7 +1,7 @@
 """What a task brings to training, and what every training objective offers the loop."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from mdkd_auto.data.sampling import Batch
 from mdkd_auto.networks.model import Encoder
 
 Terms = dict[str, torch.Tensor]
+Output = Any  # of a head: logits (B, K, ...), or of a detector networks.detector.DetectorOutput
 
 
 class Score(NamedTuple):
@@ -23,7 +24,7 @@ class TrainingTask(Protocol):
     """A task's parts for one configuration: encoder, head, supervised loss and a quick validation score."""
 
     def outputs(self, dataset: str) -> int:
-        """Channels that the head gives for ``dataset``."""
+        """Channels, or classes, that the head gives for ``dataset``."""
 
     def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
         """Outputs of a source teacher, which serves both, and which of them are each data set's."""
@@ -35,14 +36,19 @@ class TrainingTask(Protocol):
         """Levels of the student and of the joint teacher that belong together, the deepest last."""
 
     @property
-    def distils_logits(self) -> bool:
-        """Whether the student learns the joint teacher's outputs too."""
+    def distils_output(self) -> bool:
+        """Whether the student learns from the joint teacher's head too, and not from its maps alone."""
 
-    def logits_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """That loss, eq. (15) or (22), where :attr:`distils_logits`."""
+    def distilled(
+        self, output: Output, taught: Output, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        """Where :attr:`distils_output`, what is learned beside eq. (11) to (13): name -> its weight and loss.
 
-    def probabilities(self, output: torch.Tensor) -> torch.Tensor:
-        """Of an output, in its shape."""
+        ``maps``: of the levels that belong together, as they are.
+        """
+
+    def probabilities(self, output: Output) -> torch.Tensor:
+        """Of an output: (B, ...), of whatever it says is likely or not."""
 
     def encoder(self, architecture: str | None = None) -> Encoder:
         """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last."""
@@ -50,10 +56,10 @@ class TrainingTask(Protocol):
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
         """A new head on the maps of ``encoder``, or on those of :meth:`encoder`."""
 
-    def loss(self, output: torch.Tensor, batch: Batch, dataset: str) -> torch.Tensor:
+    def loss(self, output: Output, batch: Batch, dataset: str) -> torch.Tensor:
         """The supervised loss of ``dataset``: eq. (1) or (10) for segmentation."""
 
-    def score(self, output: torch.Tensor, batch: Batch, dataset: str) -> Score:
+    def score(self, output: Output, batch: Batch, dataset: str) -> Score:
         """Validation score of a batch."""
 
 

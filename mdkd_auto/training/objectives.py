@@ -17,7 +17,7 @@ from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.settings import Settings
-from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
+from mdkd_auto.training.interfaces import Output, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
 TURN_DOWN_EPOCHS = 3  # whose mean is compared: one epoch's score is noise
@@ -91,13 +91,15 @@ class SourceTeacherObjective:
         source, target = batches[self.source], batches[self.target]
         features = self.model.features(torch.cat([source.images, target.images]))
         output = self.model.head(features)  # (B_s + B_t, K_s + K_t, *S)
-        count = len(source.images)
-        source_loss = self.task.loss(self._of(self.source, output[:count]), source, self.source)
+        count, both = len(source.images), len(features[0])
+        source_loss = self.task.loss(self._of(self.source, some_images(output, 0, count)), source, self.source)
         domains = self.discriminator(reverse_gradient(features[-1], reversal_strength(progress)))
         terms = {"source": source_loss, "domain": domain_loss(domains[:count], domains[count:])}
         total = source_loss + terms["domain"]
         if self.target_label_weight > 0:
-            terms["target"] = self.task.loss(self._of(self.target, output[count:]), target, self.target)
+            terms["target"] = self.task.loss(
+                self._of(self.target, some_images(output, count, both)), target, self.target
+            )
             total = total + self.target_label_weight * terms["target"]
         yield {"total": total, **terms}
 
@@ -118,12 +120,12 @@ class SourceTeacherObjective:
     def to(self, device: torch.device) -> None:
         self._trained.to(device)
 
-    def _of(self, dataset: str, output: torch.Tensor) -> torch.Tensor:
+    def _of(self, dataset: str, output: Output) -> Output:
         return outputs_of(output, self.outputs[dataset])
 
 
 class StudentObjective:
-    """Eq. (9), (16): task loss and, by curriculum, contrastive, feature, similarity and, of classes, logit losses.
+    """Eq. (9), (16): task loss and, by curriculum, contrastive, feature, similarity and head's losses.
 
     The student's maps are projected onto the teacher's (1x1 convolutions that are thrown away after training).
     """
@@ -179,11 +181,12 @@ class StudentObjective:
             curriculum=weight,
         )  # fmt: skip
         terms = {"total": total, "task": task_loss, "feature": feature, "similarity": similarity}
-        with torch.no_grad():
-            taught = self.joint_teacher.head(teacher_maps) if self.task.distils_logits else None
-        if taught is not None:
-            terms["logits"] = self.task.logits_loss(output, taught)
-            terms["total"] = total + weight * self.settings.classification.logits * terms["logits"]
+        if self.task.distils_output:
+            with torch.no_grad():
+                taught = self.joint_teacher.head(teacher_maps)
+            for name, (share, loss) in self.task.distilled(output, taught, paired, theirs).items():
+                terms[name] = loss
+                terms["total"] = terms["total"] + weight * share * loss
         if contrastive is not None:
             terms["contrastive"] = contrastive
         yield terms
@@ -226,11 +229,18 @@ class StudentObjective:
         return [maps[ours] for ours, _ in self.levels], [teacher_maps[theirs] for _, theirs in self.levels]
 
 
-def outputs_of(output: torch.Tensor, places: list[int]) -> torch.Tensor:
-    """The outputs (B, K, ...) at these places; a view where they are consecutive."""
+def outputs_of(output: Output, places: list[int]) -> Output:
+    """The outputs (B, K, ...), or a detector's classes, at these places; a view where they are consecutive."""
+    if not isinstance(output, torch.Tensor):
+        return output.of(places)
     if places == list(range(places[0], places[0] + len(places))):
         return output[:, places[0] : places[0] + len(places)]
     return output[:, places]
+
+
+def some_images(output: Output, start: int, stop: int) -> Output:
+    """The output for images start..stop-1 of the batch."""
+    return output[start:stop] if isinstance(output, torch.Tensor) else output.images(start, stop)
 
 
 @torch.no_grad()

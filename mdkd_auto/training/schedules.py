@@ -1,16 +1,22 @@
 """The curriculum of the distillation terms. Epochs are on the scale of 300: a shorter run scales them in proportion."""
 
+import math
+
 from mdkd_auto.settings import REFERENCE_EPOCHS, Settings
 
 
 def curriculum(progress: float, settings: Settings) -> float:
-    """w(e) of eq. (9): 0 in the warm-up, then linearly to 1. ``progress`` is the fraction of updates done."""
+    """w(e) of eq. (9): 0 in the warm-up, then linearly, or as half a cosine, to 1.
+
+    ``progress`` is the fraction of updates done.
+    """
     epoch = progress * REFERENCE_EPOCHS
     if epoch < settings.warmup_epochs:
         return 0.0
     if settings.ramp_epochs <= 0:
         return 1.0
-    return min(1.0, (epoch - settings.warmup_epochs) / settings.ramp_epochs)
+    share = min(1.0, (epoch - settings.warmup_epochs) / settings.ramp_epochs)
+    return share if settings.ramp == "linear" else (1 - math.cos(math.pi * share)) / 2
 
 
 def contrastive_weight(progress: float, settings: Settings) -> float:

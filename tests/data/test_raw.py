@@ -230,7 +230,8 @@ def test_find_datasets_shows_all_problems_and_reads_the_rest(tmp_path):
     assert datasets[2].labels == {"tumour": (1,)}
     text = "\n".join(str(problem) for problem in problems)
     assert [problem.kind for problem in problems] == [
-        "number-twice", "dataset-json-field", "dataset-json-missing", "folder-name",
+        "number-twice", "dataset-json-field", "dataset-json-missing", *["not-2d"] * 4,
+        "annotations-missing", "cases-csv", "folder-name",
     ]  # fmt: skip
     for name in ("Dataset002_Twin: has the same number", "Dataset003_Broken", "Dataset004_Empty", "misnamed"):
         assert name in text
@@ -287,6 +288,10 @@ def test_real_data():
     assert problems == []
     for dataset in datasets:
         for case in dataset.cases[:3]:
+            if dataset.task == "detection":
+                assert case.boxes is not None
+                assert read_image(Path(case.images[0]), colour_to_grey=True).array.ndim == 3
+                continue
             if case.label is None:
                 assert (dataset.task, case.class_name in dataset.labels) == ("classification", True)
                 assert read_image(Path(case.images[0]), colour_to_grey=True).array.ndim == 3

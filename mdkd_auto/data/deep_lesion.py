@@ -1,0 +1,125 @@
+"""Boxes as NIH DeepLesion ships them: DL_info.csv, one lesion a row (Yan et al., J. Med. Imaging 2018)."""
+
+import csv
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from mdkd_auto.data.annotated import Annotated, Annotations, Split, base_name, finite_numbers, shown, whole_size
+from mdkd_auto.data.problems import Finding
+from mdkd_auto.records import Box, Triple
+
+NEEDED = ("File_name", "Bounding_boxes")
+TYPE = "Coarse_lesion_type"
+TYPES = {
+    "1": "bone", "2": "abdomen", "3": "mediastinum", "4": "liver", "5": "lung", "6": "kidney", "7": "soft tissue",
+    "8": "pelvis",
+}  # fmt: skip  # -1: not said, as in the whole training part
+SPLITS: dict[str, Split] = {"1": "train", "2": "val", "3": "test", "": ""}
+FIRST_PIXEL = 1  # boxes count pixels from 1, as the authors' own reader says (github.com/rsummers11/CADLab)
+
+Row = dict[str, str]
+
+
+class _Said(NamedTuple):
+    """What a row says of its image; every row of one image says the same."""
+
+    size: tuple[int, int] | None
+    patient_id: str
+    split: Split
+    spacing_mm: Triple | None
+
+
+def read_deep_lesion(path: Path, names: Collection[str], only_class: str | None) -> Annotations:
+    """The images among ``names``; rows of others are counted in one warning.
+
+    Every box is of ``only_class``, or where that is None of its coarse lesion type. Classes in alphabetical order.
+    """
+    rows, findings = _rows(path)
+    of_image: dict[str, list[tuple[int, Row]]] = {}
+    elsewhere = 0
+    for number, row in rows:
+        name = base_name(row["File_name"])
+        if not name:
+            findings.append(Finding("annotation-without-image", str(path), f"row {number}: has no File_name"))
+        elif name in names:
+            of_image.setdefault(name, []).append((number, row))
+        else:
+            elsewhere += 1
+    if elsewhere:
+        found = f"{elsewhere} of {len(rows)} rows name images that are not in imagesTr; they are left out"
+        findings.append(Finding("annotations-elsewhere", str(path), found))
+    images = [_annotated(path, name, members, only_class) for name, members in of_image.items()]
+    classes = {box.class_name for one in images for box in one.boxes}
+    return Annotations(images, tuple(sorted(classes)), findings)
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, Row]], list[Finding]]:
+    """Rows with their numbers."""
+    try:
+        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        found = f"not a table of comma-separated values in UTF-8 ({error})"
+        return [], [Finding("annotations-syntax", str(path), found)]
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    columns = lines[0][1] if lines else []
+    if any(columns.count(name) != 1 for name in NEEDED) or len(set(columns)) != len(columns):
+        found = f"the first row is {shown(columns)}; expected {' and '.join(NEEDED)}, each column once"
+        return [], [Finding("annotations-syntax", str(path), found)]
+    rows, findings = [], []
+    for number, cells in lines[1:]:
+        if len(cells) == len(columns):
+            rows.append((number, dict(zip(columns, cells, strict=True))))
+        else:
+            found = f"row {number}: has {len(cells)} cells for {len(columns)} columns"
+            findings.append(Finding("annotations-syntax", str(path), found))
+    return rows, findings
+
+
+def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], only_class: str | None) -> Annotated:
+    """One image of all its rows."""
+    boxes: list[Box] = []
+    wrong: list[tuple[str, str]] = []
+    first: _Said | None = None
+    for number, row in rows:
+        said, unread = _said(row)
+        wrong += [("annotations-field", f"row {number}: {words}") for words in unread]
+        first = first or said
+        if said != first and not unread:
+            words = f"row {number}: patient, split, spacing or size differ from those of row {rows[0][0]}"
+            wrong.append(("annotations-field", words))
+        class_name = only_class or TYPES.get(row.get(TYPE, ""))
+        if class_name is None:
+            words = f"row {number}: {TYPE} is {row.get(TYPE)!r}; expected 1 to 8"
+            wrong.append(("class-unknown", f"{words}, or one class in labels of dataset.json, which all boxes are of"))
+        numbers = finite_numbers(row["Bounding_boxes"].split(","), 4)
+        if numbers is None:
+            words = f"row {number}: Bounding_boxes is {shown(row['Bounding_boxes'])}; expected x1, y1, x2, y2"
+            wrong.append(("box-number", words))
+        elif class_name is not None:
+            x1, y1, x2, y2 = numbers
+            corner = {"x": x1 - FIRST_PIXEL, "y": y1 - FIRST_PIXEL}
+            boxes.append(Box(class_name=class_name, width=x2 - x1, height=y2 - y1, **corner))
+    said = first or _Said(None, "", "", None)
+    findings = tuple(Finding(kind, str(path), words) for kind, words in wrong)
+    return Annotated(name, said.size, tuple(boxes), said.patient_id, said.split, said.spacing_mm, str(path), findings)
+
+
+def _said(row: Row) -> tuple[_Said, list[str]]:
+    """What the columns besides box and class say, and those that cannot be read."""
+    wrong = []
+    size = whole_size(row.get("Image_size", "").split(","))
+    if size is None and row.get("Image_size"):
+        wrong.append(f"Image_size is {shown(row['Image_size'])}; expected width, height")
+    split = SPLITS.get(row.get("Train_Val_Test", ""))
+    if split is None:
+        wrong.append(f"Train_Val_Test is {shown(row['Train_Val_Test'])}; expected 1, 2 or 3")
+    spacing: Triple | None = None
+    if stated := row.get("Spacing_mm_px_"):
+        numbers = finite_numbers(stated.split(","), 3)
+        if numbers is None or min(numbers) <= 0:
+            wrong.append(f"Spacing_mm_px_ is {shown(stated)}; expected x, y, z in mm")
+        else:
+            spacing = (numbers[2], numbers[1], numbers[0])
+    return _Said(size, row.get("Patient_index", ""), split or "", spacing), wrong

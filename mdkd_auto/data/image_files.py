@@ -1,0 +1,97 @@
+"""The image files of a data set without masks: by case and channel, whatever their endings, and what is wrong."""
+
+from pathlib import Path
+
+from mdkd_auto.data.cases import split_name, visible_files
+from mdkd_auto.data.description import Description
+from mdkd_auto.data.endings import TIFF_ENDINGS, image_ending
+from mdkd_auto.data.problems import Finding, Problem, problem
+from mdkd_auto.errors import ImageError
+
+
+class ImageFiles:
+    """Image files by case and channel, and what is wrong."""
+
+    def __init__(self, folder: Path, description: Description) -> None:
+        self.folder, self.description = folder, description
+        self.files: dict[str, dict[int, Path]] = {}
+        self.problems: list[Problem] = []
+
+    def report(self, kind: str, found: str, file: Path, case_id: str = "", remedy: str = "") -> None:
+        self.problems.append(problem(kind, found, dataset=self.folder.name, case_id=case_id, file=file, remedy=remedy))
+
+    def report_finding(self, finding: Finding, case_id: str = "") -> None:
+        self.report(finding.kind, finding.found, Path(finding.file), case_id, finding.remedy)
+
+    def add_folder(self, images: Path, prefix: str = "") -> set[str]:
+        """The images of one folder, ``prefix`` in front of their names; the cases they belong to."""
+        case_ids = set()
+        for name in visible_files(images):
+            path = images / name
+            wanted = self.description.file_ending
+            try:
+                ending = name[len(name) - len(image_ending(name)) :]
+            except ImageError:
+                self.report("file-unknown", "is not an image this program reads", path)
+                continue
+            if wanted and ending != wanted:
+                self.report("file-unknown", f"does not end in {wanted}, the file_ending of dataset.json", path)
+                continue
+            case_id, channel = split_name(name, ending) or (name[: len(name) - len(ending)], 0)
+            case_id = f"{prefix}{case_id}"
+            case_ids.add(case_id)
+            files = self.files.setdefault(case_id, {})
+            if channel in files:
+                self.report("case-twice", f"is the same case and channel as {files[channel].name}", path, case_id)
+            files[channel] = path
+        return case_ids
+
+    def check_channels(self) -> None:
+        channels = self.description.channel_names
+        for case_id, files in sorted(self.files.items()):
+            beside = next(iter(files.values()))
+            for channel in sorted(set(files) ^ set(range(len(channels)))):
+                if channel in files:
+                    found = f"one channel too many; dataset.json names {len(channels)}"
+                    self.report("image-extra", found, files[channel], case_id)
+                else:
+                    found = f"channel {channel}, {channels[channel]}, of this case is missing"
+                    self.report("image-missing", found, beside, case_id)
+
+    def check_number(self) -> None:
+        """There are cases, and as many as dataset.json says."""
+        if not self.files:
+            self.report("no-cases", "holds no images that can be read", self.folder)
+        number = self.description.number_of_cases
+        if number is not None and number != len(self.files):
+            found = f"says numTraining {number}, the folder holds {len(self.files)} cases"
+            self.report("number-of-cases", found, self.folder / "dataset.json")
+
+
+def planar_size(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG, JPEG, BMP or TIFF, of which only the header is read.
+
+    Raises ImageError, without the file's name, for one that is damaged or holds several pictures.
+    """
+    try:
+        size, pictures = (_tiff_size if image_ending(path) in TIFF_ENDINGS else _pillow_size)(path)
+    except Exception as error:  # the libraries raise many kinds on damaged files
+        raise ImageError(f"cannot be read ({error})") from None
+    if pictures > 1:
+        raise ImageError(f"holds {pictures} pictures", "not-2d")
+    return size
+
+
+def _tiff_size(path: Path) -> tuple[tuple[int, int], int]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        return (page.imagewidth, page.imagelength), len(file.pages)
+
+
+def _pillow_size(path: Path) -> tuple[tuple[int, int], int]:
+    from PIL import Image as Pillow
+
+    with Pillow.open(path) as opened:
+        return opened.size, getattr(opened, "n_frames", 1)

@@ -1,0 +1,247 @@
+"""A detector's answers against the true boxes: scores, detections as COCO results and CSV, and the FROC curve."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mdkd_auto.files import write_atomically, write_json, write_text
+from mdkd_auto.metrics.detection import (
+    AVERAGE_PRECISION_DRAWS,
+    DETECTION_METRICS,
+    DRAWS,
+    FROC_RATES,
+    BoxCounts,
+    Boxes,
+    best_threshold,
+    counts_at,
+    froc_curve,
+    froc_points,
+    image_counts,
+    matches,
+    score_boxes,
+    score_intervals,
+    threshold_scores,
+)
+from mdkd_auto.metrics.summary import Mean
+from mdkd_auto.records import Case, Record
+
+BOX_TITLES = {
+    "map_50": "mAP@.50 (%)", "map": "mAP@[.50:.95] (%)", "froc": "FROC, mean sensitivity (%)",
+    "sensitivity": "sensitivity (%)", "precision": "precision (%)", "f1": "F1 (%)",
+}  # fmt: skip
+RATE_TITLES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")  # of FROC_RATES
+LEAST_RATE, LARGEST_RATE = FROC_RATES[0] / 2, FROC_RATES[-1] * 2  # the picture's axis
+
+Corners = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the file, from its corner
+Spacing = tuple[float, float]  # mm of a pixel (y, x)
+
+
+class BoxAnswer(Record, frozen=True, kw_only=True):
+    """What a detector finds in one image, and what is there. Classes are numbers in ``BoxSummary.classes``."""
+
+    case_id: str
+    patient_id: str
+    truth: tuple[Corners, ...]
+    truth_classes: tuple[int, ...]
+    detected: tuple[Corners, ...]
+    detected_classes: tuple[int, ...]
+    scores: tuple[float, ...]  # of the detected
+    spacing_mm: Spacing | None = None
+
+
+class BoxSummary(Record, frozen=True, kw_only=True):
+    """summary.json of a detector."""
+
+    dataset: str
+    part: str
+    classes: tuple[str, ...]
+    threshold: float  # least score of a detection that counts for sensitivity, precision and F1; of validation images
+    scores: Mean  # pooled over images
+    intervals: dict[str, tuple[float, float] | None]  # 95 %, patients drawn
+    froc: tuple[float, ...]  # sensitivity at each of FROC_RATES; () without a true box
+    answers: tuple[BoxAnswer, ...]
+    failed: dict[str, str]  # case -> what went wrong
+
+    @property
+    def unit(self) -> str:
+        return ""
+
+    def overall(self, per_patient: bool) -> Mean | None:
+        """Over images; there are no scores over patients."""
+        return None if per_patient else self.scores
+
+    def score_by_unit(self) -> dict[str, float | None]:
+        """F1 at the threshold of each patient, images pooled; None without true and detected boxes."""
+        counts = image_counts(matches(*_boxes(self.answers)), self.threshold)  # (images, 3)
+        pooled: dict[str, np.ndarray] = {}
+        for answer, image in zip(self.answers, counts, strict=True):
+            pooled[answer.patient_id] = pooled.get(answer.patient_id, 0) + image
+        return {patient: threshold_scores(BoxCounts(*some.tolist()))["f1"] for patient, some in pooled.items()}
+
+
+def box_answer_of(case: Case, detected: Boxes, classes: tuple[str, ...], spacing_mm: Spacing | None) -> BoxAnswer:
+    """Raises ValueError for a case without boxes to score against, and for a class that is none of ``classes``."""
+    if case.boxes is None or detected.scores is None:
+        raise ValueError(f"{case.case_id}: expected the case's true boxes, and a score of each detection")
+    return BoxAnswer(
+        case_id=case.case_id, patient_id=case.patient_id,
+        truth=tuple((box.x, box.y, box.x + box.width, box.y + box.height) for box in case.boxes),
+        truth_classes=tuple(classes.index(box.class_name) for box in case.boxes),
+        detected=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in detected.boxes.tolist()),
+        detected_classes=tuple(detected.classes.tolist()), scores=tuple(detected.scores.tolist()),
+        spacing_mm=spacing_mm,
+    )  # fmt: skip
+
+
+def detected_boxes(answer: BoxAnswer) -> Boxes:
+    """The detections as arrays."""
+    return Boxes(*_arrays(answer.detected, answer.detected_classes), np.array(answer.scores, dtype=np.float64))
+
+
+def threshold_of(answers: Sequence[BoxAnswer]) -> float:
+    """See :func:`metrics.detection.best_threshold`."""
+    return best_threshold(matches(*_boxes(answers)))
+
+
+def summary_of_boxes(
+    answers: Sequence[BoxAnswer], classes: tuple[str, ...], dataset: str, part: str, threshold: float,
+    failed: dict[str, str],
+) -> BoxSummary:  # fmt: skip
+    """Scores of all answers, with intervals."""
+    truth, detections = _boxes(answers)
+    patients = [answer.patient_id for answer in answers]
+    return BoxSummary(
+        dataset=dataset, part=part, classes=classes, threshold=threshold,
+        scores=score_boxes(truth, detections, threshold),
+        intervals=score_intervals(truth, detections, patients, threshold),
+        froc=froc_curve(matches(truth, detections)) or (), answers=tuple(answers), failed=failed,
+    )  # fmt: skip
+
+
+def _boxes(answers: Sequence[BoxAnswer]) -> tuple[list[Boxes], list[Boxes]]:
+    truth = [Boxes(*_arrays(answer.truth, answer.truth_classes)) for answer in answers]
+    return truth, [detected_boxes(answer) for answer in answers]
+
+
+def _arrays(corners: Sequence[Corners], classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(corners, dtype=np.float64).reshape(-1, 4), np.array(classes, dtype=np.int64)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def write_box_summary(folder: Path, summary: BoxSummary, answers: bool = True) -> None:
+    """summary.json, summary.md, froc.png and, where the ``answers`` are ours, detections.json and detections.csv."""
+    write_json(folder / "summary.json", summary)
+    if answers:
+        detections = {answer.case_id: detected_boxes(answer) for answer in summary.answers}
+        spacings_mm = {answer.case_id: answer.spacing_mm for answer in summary.answers}
+        write_json(folder / "detections.json", coco_results(detections))
+        write_text(folder / "detections.csv", detections_csv(detections, summary.classes, spacings_mm))
+    write_text(folder / "summary.md", box_summary_markdown(summary))
+    draw_froc(folder / "froc.png", summary)
+
+
+def coco_results(detections: Mapping[str, Boxes]) -> list[dict[str, object]]:
+    """COCO's results format of the detections in each case: ``bbox`` is x, y, width, height in pixels.
+
+    ``image_id``: from 1, by sorted case_id, images without detections included. ``category_id``: from 1, the number of
+    the class + 1.
+    """
+    return [
+        {"image_id": image, "category_id": number + 1, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+        for image, case_id in enumerate(sorted(detections), start=1)
+        for (x1, y1, x2, y2), number, score in _rows(detections[case_id])
+    ]
+
+
+def detections_csv(
+    detections: Mapping[str, Boxes], classes: tuple[str, ...], spacings_mm: Mapping[str, Spacing | None] | None = None
+) -> str:
+    """One row a detection, in pixels; width and height in mm too where the case's spacing (y, x) is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case_id", "class", "score", "x", "y", "width", "height", "width_mm", "height_mm"])
+    for case_id in sorted(detections):
+        spacing_mm = (spacings_mm or {}).get(case_id)
+        for (x1, y1, x2, y2), number, score in _rows(detections[case_id]):
+            width, height = x2 - x1, y2 - y1
+            size_mm = ("", "") if spacing_mm is None else _texts(width * spacing_mm[1], height * spacing_mm[0])
+            writer.writerow([case_id, classes[number], f"{score:.4f}", *_texts(x1, y1, width, height), *size_mm])
+    return text.getvalue()
+
+
+def _texts(*values: float) -> tuple[str, ...]:
+    return tuple(f"{value:.2f}" for value in values)
+
+
+def _rows(found: Boxes) -> list[tuple[list[float], int, float]]:
+    """Corners, class and score of each detection, the highest score first. Raises ValueError without scores."""
+    if found.scores is None:
+        raise ValueError(f"{len(found.boxes)} detections without scores; expected one a box")
+    order = np.argsort(-found.scores, kind="stable")
+    return list(
+        zip(found.boxes[order].tolist(), found.classes[order].tolist(), found.scores[order].tolist(), strict=True)
+    )
+
+
+def box_summary_markdown(summary: BoxSummary) -> str:
+    """Scores with their intervals, and the sensitivities of the FROC curve."""
+    lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
+    lines += [f"| {BOX_TITLES[name]} | {_with_interval(summary, name)} |" for name in DETECTION_METRICS]
+    counts = _counts(summary)
+    lines += ["", f"{summary.scores.cases} images, {counts.true_positive + counts.false_negative} true boxes. "
+              f"Sensitivity, precision and F1 are of detections with a score of at least {summary.threshold:.3f}, the "
+              f"best of validation images: {counts.true_positive} right, {counts.false_positive} wrong (IoU 0.5).",
+              "", f"Images without a true box: {summary.scores.negative_cases}; of these "
+              f"{summary.scores.negative_cases_with_false_positives} have false positives.", ""]  # fmt: skip
+    if any(summary.intervals.values()):
+        patients = len({answer.patient_id for answer in summary.answers})
+        lines += [f"In brackets: 95 % interval, bootstrap over {patients} patients ({DRAWS:,} draws; mAP "
+                  f"{AVERAGE_PRECISION_DRAWS}). It holds the choice of patients, not that of the training's seed.",
+                  ""]  # fmt: skip
+    if summary.froc:
+        lines += ["| false positives per image | " + " | ".join(RATE_TITLES) + " |"]
+        lines += ["|---" * (len(RATE_TITLES) + 1) + "|"]
+        lines += ["| sensitivity (%) | " + " | ".join(_percent(value) for value in summary.froc) + " |", ""]
+    lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(summary: BoxSummary) -> BoxCounts:
+    return counts_at(matches(*_boxes(summary.answers)), summary.threshold)
+
+
+def _with_interval(summary: BoxSummary, metric: str) -> str:
+    """61.2 (52.3 to 70.1)."""
+    value = _percent(summary.scores.metrics[metric].mean)
+    interval = summary.intervals.get(metric)
+    return value if interval is None else f"{value} ({_percent(interval[0])} to {_percent(interval[1])})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def draw_froc(path: Path, summary: BoxSummary) -> None:
+    """Sensitivity against false positives per image on a logarithmic axis; the seven rates are marked."""
+    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    points = froc_points(matches(*_boxes(summary.answers)))
+    if points is not None:
+        rates = np.geomspace(LEAST_RATE, LARGEST_RATE, 400)
+        axes.plot(rates, np.interp(rates, *points), color="tab:blue")
+        axes.plot(FROC_RATES, summary.froc, "o", color="tab:blue", markersize=4)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(LEAST_RATE, LARGEST_RATE)
+    axes.set_xticks(FROC_RATES, RATE_TITLES)
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("false positives per image")
+    axes.set_ylabel("sensitivity")
+    axes.set_title(f"{summary.dataset}, {summary.part}".replace("$", r"\$"), fontsize=10)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))

@@ -1,0 +1,183 @@
+"""What detection brings: two families of detectors with their losses, what of a head is distilled, boxes of images."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torchvision.ops import box_iou
+
+from mdkd_auto.data.boxes import file_boxes
+from mdkd_auto.data.images import Image
+from mdkd_auto.data.sampling import Batch
+from mdkd_auto.errors import SettingsError
+from mdkd_auto.losses.attention_transfer import attention_transfer_loss
+from mdkd_auto.networks import faster_rcnn
+from mdkd_auto.networks.detector import DetectorOutput, Objects
+from mdkd_auto.networks.faster_rcnn import FasterRCNNHead, ResNetEncoder
+from mdkd_auto.networks.level_fusion import LevelFusionEncoder
+from mdkd_auto.networks.model import Encoder
+from mdkd_auto.networks.rf_detr import RFDETR_SIZES, RFDETREncoder, RFDETRHead, most_queries, side_multiple
+from mdkd_auto.planners.detection import STEP
+from mdkd_auto.preprocessing.case import preprocess_case
+from mdkd_auto.records import ConfigurationPlan, DatasetPlan
+from mdkd_auto.settings import Architecture, Settings
+from mdkd_auto.tasks.classification import into_patch
+from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.training.interfaces import Score
+
+HIT = 0.5  # intersection over union from which on a box is found
+NETWORKS = (*faster_rcnn.SIZES, *RFDETR_SIZES)
+
+
+def check_architecture(name: str, side: int) -> None:
+    """Raise SettingsError for a network that detection does not have, or not for an input of so many voxels a side."""
+    if name not in NETWORKS:
+        raise SettingsError(f"network {name!r}: detection has {', '.join(NETWORKS)}")
+    if name in RFDETR_SIZES and side % side_multiple(name):
+        step = math.lcm(side_multiple(name), STEP)
+        near = max(1, round(side / step)) * step
+        raise SettingsError(f"network {name!r}: its input is a multiple of {side_multiple(name)} voxels a side, the "
+                            f"plan's is {side}; plan again with --input-size {near} --replan")  # fmt: skip
+
+
+class DetectionTask:
+    """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
+
+    distils_output = True
+
+    def __init__(
+        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings,
+        architecture: Architecture = "faster_rcnn_resnet50", width: int | None = None,
+    ) -> None:  # fmt: skip
+        check_architecture(architecture, plan.patch_size[0])
+        if width is not None:
+            raise SettingsError(f"width {width}: {architecture} has a width of its own; leave --width out")
+        self.plan, self.classes, self.own, self.architecture = plan, classes, settings.detection, architecture
+
+    def outputs(self, dataset: str) -> int:
+        return len(self.classes[dataset].channels)
+
+    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+        """Each data set has classes of its own: the source's, then the target's."""
+        first, second = self.outputs(source), self.outputs(target)
+        return first + second, {source: list(range(first)), target: list(range(first, first + second))}
+
+    def encoder(self, architecture: Architecture | None = None) -> Encoder:
+        kind = architecture or self.architecture
+        return RFDETREncoder(kind, self.plan.patch_size[0]) if kind in RFDETR_SIZES else ResNetEncoder(kind)
+
+    def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
+        given, plan = encoder or self.encoder(), self.plan
+        if self.architecture in RFDETR_SIZES:
+            queries = min(plan.queries, most_queries(self.architecture, plan.patch_size[0]))
+            return RFDETRHead(self.architecture, given.channels, outputs, queries)
+        return FasterRCNNHead(
+            self.architecture, given.channels, given.strides, outputs, plan.anchor_sizes, plan.anchor_ratios
+        )
+
+    def joint_encoder(self, teachers: Sequence[Encoder], weights: Sequence[float] | None) -> Encoder:
+        return LevelFusionEncoder(teachers, weights)
+
+    def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
+        """Level by level: detectors of one family have as many."""
+        return [(level, level) for level in range(len(student.channels))]
+
+    def distilled(
+        self, output: DetectorOutput, taught: DetectorOutput, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        """Eq. (19)-(23)."""
+        head = output.learns_from(taught, self.own.logits_temperature)
+        return {
+            "attention": (self.own.attention, attention_transfer_loss(maps, teacher_maps)),
+            "logits": (self.own.logits, head.logits),
+            "embeddings": (self.own.embeddings, head.embeddings),
+        }
+
+    def probabilities(self, output: DetectorOutput) -> torch.Tensor:
+        return output.likelihoods()
+
+    def loss(self, output: DetectorOutput, batch: Batch, dataset: str) -> torch.Tensor:
+        return torch.stack(list(output.losses(objects_of(batch, self.classes[dataset])).values())).sum()
+
+    def score(self, output: DetectorOutput, batch: Batch, dataset: str) -> Score:
+        """R-precision, a class each: of an image with n objects, how many of its n likeliest boxes are hits.
+
+        It needs no score threshold. Numerator: hits; denominator: objects.
+        """
+        count = self.outputs(dataset)
+        hits, total = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+        for found, objects in zip(output.detected(), objects_of(batch, self.classes[dataset]), strict=True):
+            for number in range(count):
+                truth = objects.boxes[objects.classes == number]
+                boxes = found.boxes[found.classes == number][: len(truth)]
+                hits[number] += len(hit_objects(boxes, truth))
+                total[number] += len(truth)
+        return Score(hits, total)
+
+
+def hit_objects(boxes: torch.Tensor, truth: torch.Tensor) -> set[int]:
+    """True boxes (M, 4) that boxes (N, 4), the likeliest first, find: each box at most the one it overlaps most."""
+    if not len(boxes) or not len(truth):
+        return set()
+    overlaps = box_iou(boxes.float(), truth.float())
+    found: set[int] = set()
+    for row in overlaps:
+        free = [place for place in range(len(truth)) if place not in found and row[place] >= HIT]
+        if free:
+            found.add(max(free, key=lambda place: float(row[place])))
+    return found
+
+
+def objects_of(batch: Batch, classes: Classes) -> list[Objects]:
+    """The true objects of each image, with the numbers of their classes."""
+    numbers = {value: number for number, channel in enumerate(classes.channels) for value in channel.values}
+    return [
+        Objects(
+            rows[:, :4],
+            torch.tensor([numbers[int(value)] for value in rows[:, 4].tolist()], dtype=torch.long, device=rows.device),
+        )
+        for rows in batch.boxes
+    ]
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+class FoundBoxes(NamedTuple):
+    """What was found in one image, the highest score first; x1, y1, x2, y2 in pixels of the file."""
+
+    boxes: NDArray[np.float64]  # (N, 4)
+    classes: NDArray[np.int64]  # (N,) number of the class
+    scores: NDArray[np.float64]  # (N,)
+
+
+class Detector(NamedTuple):
+    """A trained model with all it needs to find the boxes of an image."""
+
+    model: nn.Module
+    dataset_plan: DatasetPlan
+    plan: ConfigurationPlan
+    classes: Classes
+    options: PredictionOptions
+
+    @torch.no_grad()
+    def found(self, image: Image) -> FoundBoxes:
+        """The boxes of one image. ``options.mirror`` is not used: boxes of mirror images do not average."""
+        spacing = image.spacing_mm if image.spacing_known else None
+        prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
+        padded = into_patch(prepared[0], self.plan.patch_size)
+        batch = torch.from_numpy(padded)[None, None].to(self.options.device)
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
+            detected = self.model(batch).detected()[0]
+        size = geometry.resampled_shape[:0:-1]  # x, y
+        starts = [(room - length) // 2 for room, length in zip(reversed(self.plan.patch_size), size, strict=True)]
+        corners = detected.boxes.cpu().numpy().astype(np.float64) - np.array(starts * 2)
+        boxes = file_boxes(corners.clip(0, (*size, *size)), geometry)
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return FoundBoxes(
+            boxes[kept], detected.classes.cpu().numpy()[kept], detected.scores.cpu().numpy().astype(np.float64)[kept]
+        )

@@ -1,0 +1,120 @@
+"""The plan of a detection group: whole images at one input size, anchors and queries that suit its boxes."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from mdkd_auto.errors import PlanError
+from mdkd_auto.planners.classification import plan_whole_images
+from mdkd_auto.planners.member import Floats, Member
+from mdkd_auto.planners.memory import text_voxels
+from mdkd_auto.records import ConfigurationPlan, Fingerprint, Reason
+
+STEP = 32  # total stride of a ResNet, and patch x windows of the RF-DETR sizes that take any plan
+MOST = 512  # voxels a side: DeepLesion's slices; RF-DETR small's input
+LEAST = 64
+LEVELS = 4  # of the feature pyramid, strides 4 to 32
+SMALL_BOX_PERCENTILE, LARGE_BOX_PERCENTILE = 10.0, 90.0
+LEAST_ANCHOR = 8.0  # voxels a side: two of the finest level
+RATIOS = (0.5, 1.0, 2.0)  # Faster R-CNN's
+TALL = 3.0  # where boxes are often more than so many times as high as wide, or as wide as high, RATIOS go that far
+WELL_PLACED = 0.5  # intersection over union of a box and the best anchor, both on one centre
+QUERIES_A_BOX = 3  # of the fullest image: each object has a few that compete for it
+LEAST_QUERIES, MOST_QUERIES = 20, 300  # RF-DETR's own is 300
+
+
+def plan_detection(
+    members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], memory_gb: float, input_size: int | None = None
+) -> ConfigurationPlan:
+    """One square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
+
+    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say.
+    """
+    volumes = ", ".join(member.name for member in members if not member.is_2d)
+    if volumes:
+        raise PlanError(f"{volumes}: detection takes 2-D images; these are volumes")
+    plan = plan_whole_images("2d", members, memory_gb, input_size, most=MOST)
+    side = plan.patch_size[0]
+    boxes = {member.name: scaled_boxes(fingerprints[member.name], side) for member in members}
+    sizes, ratios, why_anchors = choose_anchors(boxes)
+    fullest = max(len(case.boxes) for member in members for case in fingerprints[member.name].cases)
+    queries, why_queries = choose_queries(fullest, side)
+    return msgspec.structs.replace(
+        plan, anchor_sizes=sizes, anchor_ratios=ratios, queries=queries,
+        reasons=(*plan.reasons, *why_anchors, why_queries),
+    )  # fmt: skip
+
+
+def scaled_boxes(fingerprint: Fingerprint, side: int) -> Floats:
+    """Height and width (N, 2) of every box in voxels of the input, into which each image just fits."""
+    rows = [
+        np.array(case.boxes) * (side / max(case.cropped_shape[1:])) for case in fingerprint.cases if case.boxes
+    ]
+    return np.concatenate(rows) if rows else np.zeros((0, 2))
+
+
+def choose_anchors(boxes: Mapping[str, Floats]) -> tuple[tuple[float, ...], tuple[float, ...], list[Reason]]:
+    """A size for each level, from the small to the large boxes in equal steps of the logarithm, and shapes.
+
+    Every data set has the same vote, however many boxes it has. Raises PlanError without a single box.
+    """
+    given = {name: values for name, values in boxes.items() if len(values)}
+    if not given:
+        raise PlanError("no data set of the group has a box, so there is nothing to detect")
+    sides = {name: np.sqrt(values.prod(axis=1)) for name, values in given.items()}
+    small = min(float(np.percentile(values, SMALL_BOX_PERCENTILE)) for values in sides.values())
+    large = max(float(np.percentile(values, LARGE_BOX_PERCENTILE)) for values in sides.values())
+    first = max(LEAST_ANCHOR, small)
+    last = max(large, first * 2 ** (LEVELS - 1) / 4)  # levels that say the same are of no use
+    sizes = tuple(round(float(size), 1) for size in np.geomspace(first, last, LEVELS))
+    shapes = [float(np.percentile(np.maximum(v[:, 0] / v[:, 1], v[:, 1] / v[:, 0]), 90)) for v in given.values()]
+    ratios = (1 / TALL, *RATIOS, TALL) if max(shapes) > TALL else RATIOS
+    placed = {name: best_overlap(values, sizes, ratios) >= WELL_PLACED for name, values in given.items()}
+    listed = ", ".join(f"{name} {share.mean():.0%}" for name, share in placed.items())
+    because = (
+        f"the smallest {SMALL_BOX_PERCENTILE:g}th percentile of a data set's boxes is {small:.3g} voxels a side of the "
+        f"input, the largest {LARGE_BOX_PERCENTILE:g}th {large:.3g}; boxes that overlap an anchor of their place by "
+        f"half: {listed}"
+    )
+    value = f"{', '.join(f'{size:g}' for size in sizes)} voxels; height / width {', '.join(f'{r:.2g}' for r in ratios)}"
+    reasons = [Reason(decision="anchors", value=value, because=because)]
+    if small < LEAST_ANCHOR:
+        because = (f"a tenth of the boxes is smaller than {LEAST_ANCHOR:g} voxels a side and is likely to be missed; a "
+                   "larger --input-size shows them larger")  # fmt: skip
+        reasons.append(Reason(decision="small boxes", value=f"{small:.3g} voxels", because=because))
+    return sizes, ratios, reasons
+
+
+def best_overlap(boxes: Floats, sizes: Sequence[float], ratios: Sequence[float]) -> Floats:
+    """Of each box (N, 2: height, width) the intersection over union with the best anchor on its centre."""
+    anchors = np.array([(size * math.sqrt(ratio), size / math.sqrt(ratio)) for size in sizes for ratio in ratios])
+    common = np.minimum(boxes[:, None], anchors).prod(-1)  # (N, anchors)
+    overlaps: Floats = (common / (boxes.prod(-1)[:, None] + anchors.prod(-1) - common)).max(1)
+    return overlaps
+
+
+def choose_queries(fullest: int, side: int) -> tuple[int, Reason]:
+    """Queries of RF-DETR: a few for each object of the fullest image, and not more than tokens."""
+    tokens = (side // STEP * 2) ** 2  # of patches of 16 voxels
+    queries = min(tokens, MOST_QUERIES, max(LEAST_QUERIES, QUERIES_A_BOX * fullest))
+    because = (
+        f"{QUERIES_A_BOX} for each box of the fullest image ({fullest}), from {LEAST_QUERIES} to {MOST_QUERIES}; an "
+        f"input of {text_voxels((side, side))} voxels gives {tokens} tokens of 16 x 16, which are the most"
+    )
+    return queries, Reason(decision="queries", value=str(queries), because=because)
+
+
+def box_counts(fingerprint: Fingerprint) -> Reason:
+    """How many boxes of each class there are, in how many images, and how many show none."""
+    counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
+    per_image = [len(case.boxes) for case in fingerprint.cases]
+    empty = sum(count == 0 for count in per_image)
+    because = (f"{len(per_image)} images of {fingerprint.patients} patients, {empty} of them without a box, at most "
+               f"{max(per_image)} in one")  # fmt: skip
+    sizes = [box for case in fingerprint.cases for box in case.boxes]
+    if sizes:
+        low, middle, high = np.percentile(np.sqrt(np.prod(sizes, axis=1)), (10, 50, 90))
+        because += f"; boxes of {low:.3g}, {middle:.3g}, {high:.3g} pixels a side (10, 50, 90 %)"
+    return Reason(decision=f"{fingerprint.dataset}: boxes", value=counts, because=because)

@@ -1,0 +1,75 @@
+"""Boxes of DL_info.csv, sound and broken."""
+
+from pathlib import Path
+
+import pytest
+
+from mdkd_auto.data.annotated import Annotations
+from mdkd_auto.data.deep_lesion import read_deep_lesion
+from mdkd_auto.records import Box
+
+COLUMNS = "File_name,Patient_index,Bounding_boxes,Coarse_lesion_type,Spacing_mm_px_,Image_size,Train_Val_Test"
+NAME = "000001_01_01_109.png"
+
+
+def row(name: str = NAME, box: str = "3, 2, 5.5, 4", lesion: str = "5", spacing: str = "0.8, 0.7, 5",
+        size: str = "8, 6", split: str = "3") -> str:  # fmt: skip
+    return f'{name},1,"{box}",{lesion},"{spacing}","{size}",{split}'
+
+
+def read(folder: Path, *rows: str, names: set[str] | None = None, only_class: str | None = None) -> Annotations:
+    (folder / "DL_info.csv").write_text("\n".join((COLUMNS, *rows)) + "\n")
+    return read_deep_lesion(folder / "DL_info.csv", {NAME} if names is None else names, only_class)
+
+
+def test_several_lesions_an_image(tmp_path: Path) -> None:
+    found = read(tmp_path, row(), row(box="1, 1, 2, 3", lesion="1"), row("000002_01_01_001.png"))
+    assert found.classes == ("bone", "lung")
+    (one,) = found.images
+    assert one.boxes == (
+        Box(class_name="lung", x=2, y=1, width=2.5, height=2), Box(class_name="bone", x=0, y=0, width=1, height=2),
+    )  # fmt: skip  # counted from 1
+    assert (one.file_name, one.size, one.patient_id, one.split) == (NAME, (8, 6), "1", "test")
+    assert one.spacing_mm == (5, 0.7, 0.8)
+    assert one.findings == ()
+    (elsewhere,) = found.findings
+    assert (elsewhere.kind, elsewhere.found[:11]) == ("annotations-elsewhere", "1 of 3 rows")
+
+
+def test_one_class_for_all(tmp_path: Path) -> None:
+    found = read(tmp_path, row(lesion="-1"), only_class="lesion")
+    assert (found.classes, found.images[0].findings) == (("lesion",), ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "words"),
+    [
+        ((row(lesion="-1"),), "class-unknown", "row 2: Coarse_lesion_type is '-1'"),
+        ((row(box="1, 2, 3"),), "box-number", "row 2: Bounding_boxes is '1, 2, 3'"),
+        ((row(box="1, 2, inf, 3"),), "box-number", "row 2"),
+        ((row(spacing="1, 0, 1"),), "annotations-field", "row 2: Spacing_mm_px_ is '1, 0, 1'"),
+        ((row(size="8"),), "annotations-field", "row 2: Image_size is '8'"),
+        ((row(split="4"),), "annotations-field", "row 2: Train_Val_Test is '4'"),
+        ((row(), row(split="1")), "annotations-field", "row 3: patient, split, spacing or size differ"),
+    ],
+)
+def test_wrong_rows(tmp_path: Path, rows: tuple[str, ...], kind: str, words: str) -> None:
+    (one,) = read(tmp_path, *rows).images
+    (wrong,) = one.findings
+    assert (wrong.kind, wrong.file) == (kind, str(tmp_path / "DL_info.csv"))
+    assert words in wrong.found
+
+
+def test_rows_of_no_image(tmp_path: Path) -> None:
+    found = read(tmp_path, row(""), "a,b")
+    assert [(one.kind, one.found) for one in found.findings] == [
+        ("annotations-syntax", "row 3: has 2 cells for 7 columns"),
+        ("annotation-without-image", "row 2: has no File_name"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [b"", b"File_name\na.png\n", b"\xff\xfe", b'File_name,Bounding_boxes\n"a"b,c\n'])
+def test_not_a_table(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "DL_info.csv").write_bytes(text)
+    found = read_deep_lesion(tmp_path / "DL_info.csv", {NAME}, None)
+    assert [one.kind for one in found.findings] == ["annotations-syntax"]

@@ -1,0 +1,78 @@
+"""Boxes of Pascal VOC files, sound and broken."""
+
+from pathlib import Path
+
+import pytest
+
+from mdkd_auto.data.annotated import Annotated
+from mdkd_auto.data.voc import read_voc
+from mdkd_auto.records import Box
+
+SIZE = "<size><width>8</width><height>6</height><depth>1</depth></size>"
+
+
+def an_object(name: str, *corners: object) -> str:
+    tags = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    return f"<object><name>{name}</name><bndbox>{''.join(f'<{t}>{c}</{t}>' for t, c in tags)}</bndbox></object>"
+
+
+def write(folder: Path, name: str, *parts: str, file_name: str = "a.png") -> None:
+    text = f"<annotation><filename>{file_name}</filename>{''.join(parts)}</annotation>"
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def read_one(folder: Path) -> Annotated:
+    (one,) = read_voc(folder).images
+    return one
+
+
+def test_pixels_count_from_1_to_the_last(tmp_path: Path) -> None:
+    write(tmp_path, "a.xml", SIZE, an_object("tumour", 1, 1, 8, 6), an_object("cyst", 3, 2, 3, 4))
+    write(tmp_path, "b.xml", file_name="dir\\b.png")
+    (tmp_path / "notes.txt").touch()
+    read = read_voc(tmp_path)
+    assert read.classes == ("cyst", "tumour")
+    first, second = read.images
+    assert (first.file_name, first.size, first.findings) == ("a.png", (8, 6), ())
+    assert first.boxes == (
+        Box(class_name="tumour", x=0, y=0, width=8, height=6), Box(class_name="cyst", x=2, y=1, width=1, height=3),
+    )  # fmt: skip
+    assert (second.file_name, second.size, second.boxes) == ("b.png", None, ())
+    assert [one.kind for one in read.findings] == ["file-unknown"]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "words"),
+    [
+        (an_object("cyst", 1, "nan", 2, 2), "box-number", "object 1: bndbox is ['1', 'nan', '2', '2']"),
+        (an_object("cyst", 1, "", 2, 2), "box-number", "object 1"),
+        ("<object><name>cyst</name></object>", "box-number", "object 1: bndbox is []"),
+        (an_object("", 1, 1, 2, 2), "class-unknown", "object 1: has no name"),
+        ("<size><width>x</width></size>", "annotations-field", "size: width 'x', height ''"),
+    ],
+)
+def test_wrong_parts(tmp_path: Path, part: str, kind: str, words: str) -> None:
+    write(tmp_path, "a.xml", part)
+    one = read_one(tmp_path)
+    (wrong,) = one.findings
+    assert (wrong.kind, wrong.file, one.boxes) == (kind, str(tmp_path / "a.xml"), ())
+    assert words in wrong.found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"<annotation><filename>a.png", "line 1, column 27"),
+        (b"", "no element found"),
+        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', ""),
+        (b"<other/>", "outermost element is 'other'"),
+        (b'<!DOCTYPE x [<!ENTITY a "b">]><annotation>&a;</annotation>', "DOCTYPE"),
+        ('<!DOCTYPE x SYSTEM "file:///etc/hosts"><annotation/>'.encode("utf-16"), "DOCTYPE"),
+    ],
+)
+def test_not_an_annotation(tmp_path: Path, text: bytes, words: str) -> None:
+    (tmp_path / "a.xml").write_bytes(text)
+    one = read_one(tmp_path)
+    (wrong,) = one.findings
+    assert (one.file_name, wrong.kind, wrong.file) == ("a", "annotations-syntax", str(tmp_path / "a.xml"))
+    assert words in wrong.found

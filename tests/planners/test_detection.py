@@ -1,0 +1,41 @@
+"""Anchors and queries, by hand."""
+
+import numpy as np
+import pytest
+
+from mdkd_auto.errors import PlanError
+from mdkd_auto.planners.detection import LEAST_ANCHOR, RATIOS, best_overlap, choose_anchors, choose_queries
+
+
+def test_overlaps_by_hand() -> None:
+    boxes = np.array([[8.0, 8.0], [16.0, 4.0]])  # height, width
+    overlaps = best_overlap(boxes, (8.0,), (1.0,))
+    assert overlaps == pytest.approx([1.0, 32 / (64 + 64 - 32)])
+    assert best_overlap(boxes, (8.0,), (4.0,))[1] == pytest.approx(1.0)
+
+
+def test_anchors_span_the_boxes_of_every_data_set() -> None:
+    few, many = np.full((3, 2), 100.0), np.full((1000, 2), 10.0)
+    sizes, ratios, reasons = choose_anchors({"few": few, "many": many})
+    assert sizes == pytest.approx((10, 21.5, 46.4, 100), abs=0.1)
+    assert ratios == RATIOS
+    assert [reason.decision for reason in reasons] == ["anchors"]
+    assert "few 100%" in reasons[0].because
+
+
+def test_small_boxes_are_said_and_long_ones_get_long_anchors() -> None:
+    boxes = np.tile([[2.0, 10.0]], (10, 1))
+    sizes, ratios, reasons = choose_anchors({"one": boxes})
+    assert sizes[0] == LEAST_ANCHOR
+    assert max(ratios) > max(RATIOS)
+    assert reasons[1].decision == "small boxes"
+
+
+def test_no_box_is_an_error() -> None:
+    with pytest.raises(PlanError, match="nothing to detect"):
+        choose_anchors({"one": np.zeros((0, 2))})
+
+
+@pytest.mark.parametrize(("fullest", "side", "queries"), [(1, 256, 20), (33, 256, 99), (500, 512, 300), (33, 64, 16)])
+def test_queries_are_never_more_than_tokens(fullest: int, side: int, queries: int) -> None:
+    assert choose_queries(fullest, side)[0] == queries
