@@ -467,11 +467,196 @@ def test_faults_of_classification_are_named(tmp_path: Path, name: str, command: 
     assert root.plan("CXR_classification").is_file()
 
 
+# --- detection: two data sets of pictures with a box each, the last without -----------------------------------------
+
+BOXED = ("Dataset131_Boxed", "Dataset132_Boxed")
+SIDE = 64
+BOX_FAULTS: dict[str, tuple[str, str, Fault]] = {}
+
+
+def box_fault(kind: str, case: str = CASE) -> Callable[[Fault], Fault]:
+    def register(change: Fault) -> Fault:
+        BOX_FAULTS[change.__name__] = (kind, case, change)
+        return change
+
+    return register
+
+
+def picture_file(folder: Path, case: str, ending: str = ".png") -> Path:
+    return folder / "imagesTr" / f"{case}_0000{ending}"
+
+
+def write_boxed(raw: Path, name: str, first_seed: int, cases: int = 6) -> Path:
+    """Case n is image n of annotations.json; all but the last have one box."""
+    folder = raw / name
+    (folder / "imagesTr").mkdir(parents=True)
+    for number in range(cases):
+        pixels = np.random.default_rng(first_seed + number).integers(0, 255, (SIDE, SIDE), dtype=np.uint8)
+        Pillow.fromarray(pixels).save(picture_file(folder, f"case_{number}"))
+    images = [{"id": n, "file_name": f"case_{n}_0000.png", "width": SIDE, "height": SIDE} for n in range(cases)]
+    boxes = [{"image_id": n, "category_id": 1, "bbox": [8 + n, 10, 20, 16]} for n in range(cases - 1)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "nodule"}]}
+    (folder / "annotations.json").write_text(json.dumps(content))
+    change_json(folder, {"task": "detection", "channel_names": {"0": "CXR"}, "labels": {"nodule": 1}})
+    return folder
+
+
+def change_annotations(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "annotations.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def give_box(folder: Path, *numbers: float) -> None:
+    """Another box of the case that is to be found wrong."""
+    box = {"image_id": 2, "category_id": 1, "bbox": numbers}
+    change_annotations(folder, lambda content: content["annotations"].append(box))
+
+
+@box_fault("annotations-missing", "")
+def no_annotations(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+
+
+@box_fault("annotations-several", "")
+def annotations_in_two_formats(folder: Path) -> None:
+    (folder / "Annotations").mkdir()
+
+
+@box_fault("annotations-syntax", "")
+def annotations_that_break_off(folder: Path) -> None:
+    (folder / "annotations.json").write_text('{"images": [')
+
+
+@box_fault("annotations-field", "")
+def annotations_without_categories(folder: Path) -> None:
+    change_annotations(folder, lambda content: content.pop("categories"))
+
+
+@box_fault("annotations-crowd", "")
+def a_crowd(folder: Path) -> None:
+    crowd = {"image_id": 2, "category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": 1}
+    change_annotations(folder, lambda content: content["annotations"].append(crowd))
+
+
+@box_fault("annotations-elsewhere", "")
+def a_part_of_deep_lesion(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\"" for number in range(8)]  # of 6 images
+    (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes", *rows]) + "\n")
+
+
+@box_fault("annotation-without-image", "")
+def a_box_of_no_image(folder: Path) -> None:
+    box = {"image_id": 99, "category_id": 1, "bbox": [1, 1, 9, 9]}
+    change_annotations(folder, lambda content: content["annotations"].append(box))
+
+
+@box_fault("image-absent", "gone.png")
+def a_listed_image_is_not_there(folder: Path) -> None:
+    change_annotations(folder, lambda content: content["images"].append({"id": 99, "file_name": "gone.png"}))
+
+
+@box_fault("image-unlisted", "case_9")
+def an_image_that_is_not_listed(folder: Path) -> None:
+    Pillow.fromarray(np.eye(SIDE, dtype=np.uint8)).save(picture_file(folder, "case_9"))
+
+
+@box_fault("image-listed-twice")
+def an_image_listed_twice(folder: Path) -> None:
+    twin = {"id": 99, "file_name": "case_2_0000.png"}
+    change_annotations(folder, lambda content: content["images"].append(twin))
+
+
+@box_fault("image-size")
+def boxes_drawn_on_another_size(folder: Path) -> None:
+    change_annotations(folder, lambda content: content["images"][2].update(width=2 * SIDE))
+
+
+@box_fault("not-2d", "case_9")
+def a_volume_among_pictures(folder: Path) -> None:
+    write(picture_file(folder, "case_9", ".nii.gz"), np.arange(720, dtype=np.int16).reshape(SHAPE))
+
+
+@box_fault("not-2d")
+def a_tiff_of_several_pages(folder: Path) -> None:
+    picture_file(folder, CASE).unlink()
+    page = Pillow.fromarray(np.eye(SIDE, dtype=np.uint8))
+    page.save(picture_file(folder, CASE, ".tif"), save_all=True, append_images=[page])
+    change_annotations(folder, lambda content: content["images"][2].update(file_name="case_2_0000.tif"))
+
+
+@box_fault("box-number")
+def a_box_of_three_numbers(folder: Path) -> None:
+    give_box(folder, 1, 2, 3)
+
+
+@box_fault("box-empty")
+def a_box_without_width(folder: Path) -> None:
+    give_box(folder, 5, 5, 0, 9)
+
+
+@box_fault("box-outside")
+def a_box_beside_the_image(folder: Path) -> None:
+    give_box(folder, SIDE + 5, 5, 9, 9)
+
+
+@box_fault("box-clipped")
+def a_box_over_the_edge(folder: Path) -> None:
+    give_box(folder, SIDE - 5, 5, 9, 9)
+
+
+@box_fault("box-twice")
+def a_box_twice(folder: Path) -> None:
+    give_box(folder, 10, 10, 20, 16)
+
+
+@box_fault("no-boxes", "")
+def images_without_boxes(folder: Path) -> None:
+    change_annotations(folder, lambda content: content["annotations"].clear())
+
+
+@box_fault("class-unknown")
+def a_box_of_a_class_not_declared(folder: Path) -> None:
+    change_json(folder, {"labels": {"nodule": 1, "mass": 2}})
+    change_annotations(folder, lambda content: content["categories"].append({"id": 7, "name": "cyst"}))
+    change_annotations(folder, lambda content: content["annotations"][2].update(category_id=7))
+
+
+@box_fault("class-without-cases", "")
+def a_class_without_a_box(folder: Path) -> None:
+    change_json(folder, {"labels": {"nodule": 1, "mass": 2}})
+
+
+def test_sound_boxes_have_no_problems(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    write_boxed(root.raw, BOXED[0], 0)
+    assert verify(root).problems == ()
+
+
+@pytest.mark.parametrize("name", BOX_FAULTS)
+def test_faults_of_detection_are_named(tmp_path: Path, name: str, command: Callable[..., Any]) -> None:
+    kind, case, change = BOX_FAULTS[name]
+    root = Root(tmp_path / "root")
+    for number, dataset in enumerate(BOXED):
+        write_boxed(root.raw, dataset, 100 * number)
+    change(root.raw / BOXED[0])
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1, "--plan-only")
+    found = {(problem["kind"], problem["case_id"]) for problem in read_json(root.integrity)}
+    assert (kind, case) in found
+    assert "Traceback" not in said.out + said.err
+    assert said.status == (1 if KINDS[kind].severity == "error" else 0), said.err
+    assert root.plan("CXR_detection").is_file() == (KINDS[kind].severity == "warning")
+    plan(root, exclude_broken=True, preprocess=False)
+    assert root.plan("CXR_detection").is_file()
+
+
 NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
 
 
 def test_every_kind_has_a_fault() -> None:
-    assert {kind for kind, _, _ in [*FAULTS.values(), *CLASS_FAULTS.values()]} == set(KINDS) - NOT_BY_DATA
+    assert {kind for kind, _, _ in [*FAULTS.values(), *CLASS_FAULTS.values(), *BOX_FAULTS.values()]} == set(KINDS) - NOT_BY_DATA
     assert len(FAULTS) >= 25
 
 

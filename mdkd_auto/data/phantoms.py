@@ -1,4 +1,5 @@
-"""Small CT-like volumes with lesions, for the demo, tests and benchmarks: written as nnU-Net raw data sets."""
+"""Small CT-like volumes with lesions, pictures of shapes, and pictures with boxes, for the demo, tests and benchmarks:
+written as raw data sets."""
 
 import io
 import json
@@ -75,17 +76,13 @@ PICTURES = (
 
 def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int = 30, seed: int = 0) -> None:
     """Write each look as a raw classification data set of ``cases`` pictures (PNG), classes in turn, into ``raw``."""
-    from PIL import Image as Pillow
-
     for number, look in enumerate(looks):
         folder = raw / look.name
         rows = ["case_id,label"]
         for index in range(cases):
             name = look.classes[index % len(look.classes)]
             pixels = picture(look, name, np.random.default_rng([seed, number, index]))
-            stored = io.BytesIO()
-            Pillow.fromarray(pixels).save(stored, "png")
-            write_bytes(folder / "imagesTr" / f"case_{index:03d}_0000.png", stored.getvalue())
+            _save_png(folder / "imagesTr" / f"case_{index:03d}_0000.png", pixels)
             rows.append(f"case_{index:03d},{name}")
         write_text(folder / "cases.csv", "\n".join(rows) + "\n")
         labels = {name: value for value, name in enumerate(look.classes)}
@@ -107,6 +104,104 @@ def picture(look: Pictures, name: str, rng: np.random.Generator) -> np.ndarray:
     }[name]
     grey = 70 + 60 * inside + rng.uniform(-15, 15) + rng.normal(0, look.noise, look.size)
     return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+class Scenes(NamedTuple):
+    """How the pictures of one detection data set look."""
+
+    name: str
+    size: tuple[int, int]  # (y, x)
+    noise: float  # grey values
+    contrast: float  # grey values, tumour against tissue
+    radius: tuple[float, float]  # pixels, of the shorter half axis
+    classes: tuple[str, ...]  # the second, if any, is hollow
+
+
+SCENES = (
+    Scenes("Dataset931_Clear", (80, 80), 6.0, 90.0, (6.0, 10.0), ("tumour",)),
+    Scenes("Dataset932_Faint", (64, 96), 10.0, 60.0, (7.0, 11.0), ("lesion", "cyst")),
+    Scenes("Dataset933_Noisy", (96, 72), 16.0, 75.0, (5.0, 9.0), ("mass",)),
+)
+MOST_OBJECTS = 3  # of a picture
+TISSUE_GREY, TEXTURE_GREY = 80.0, 12.0
+
+Ellipse = tuple[float, float, float, float]  # x1, y1, x2, y2 of its box in pixels, from edge to edge
+
+
+def write_detection_datasets(raw: Path, looks: tuple[Scenes, ...] = SCENES, cases: int = 24, seed: int = 0) -> None:
+    """Write each look as a raw detection data set of ``cases`` pictures (PNG) and COCO's annotations into ``raw``.
+
+    Pictures have no object, one, two and three in turn.
+    """
+    for number, look in enumerate(looks):
+        folder = raw / look.name
+        images: list[dict[str, object]] = []
+        annotations: list[dict[str, object]] = []
+        for index in range(cases):
+            objects = index % (MOST_OBJECTS + 1)
+            pixels, boxes, classes = scene(look, objects, np.random.default_rng([seed, number, index]))
+            file = f"case_{index:03d}_0000.png"
+            _save_png(folder / "imagesTr" / file, pixels)
+            images.append({"id": index + 1, "file_name": file, "height": look.size[0], "width": look.size[1]})
+            for (x1, y1, x2, y2), kind in zip(boxes, classes, strict=True):
+                annotations.append({
+                    "id": len(annotations) + 1, "image_id": index + 1, "category_id": kind + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
+                })  # fmt: skip
+        categories = [{"id": kind + 1, "name": name} for kind, name in enumerate(look.classes)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        write_text(folder / "annotations.json", json.dumps(content) + "\n")
+        description = {"task": "detection", "channel_names": {"0": "CT"}, "numTraining": cases, "file_ending": ".png"}
+        write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
+
+
+def write_new_scenes(folder: Path, look: Scenes, cases: int = 2, seed: int = 10_000) -> None:
+    """Write pictures of one to three objects without annotations, as they would come from the clinic."""
+    for index in range(cases):
+        pixels, _, _ = scene(look, 1 + index % MOST_OBJECTS, np.random.default_rng([seed, index]))
+        _save_png(folder / f"new_{index:03d}_0000.png", pixels)
+
+
+def scene(look: Scenes, objects: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Ellipse], list[int]]:
+    """(y, x) uint8: tissue with bright ellipses that neither touch each other nor the edge; boxes and classes of these.
+
+    A picture that has no room left has fewer than ``objects``.
+    """
+    y, x = np.meshgrid(*(np.arange(length) + 0.5 for length in look.size), indexing="ij")
+    grey = TISSUE_GREY + rng.uniform(-8, 8) + _texture((1, *look.size), rng, TEXTURE_GREY)[0]
+    boxes: list[Ellipse] = []
+    classes: list[int] = []
+    for _ in range(20 * objects):
+        if len(boxes) == objects:
+            break
+        across, angle, kind = rng.uniform(*look.radius), rng.uniform(0, np.pi), int(rng.integers(len(look.classes)))
+        along = across * rng.uniform(1.0, 1.6)
+        cosine, sine = np.cos(angle), np.sin(angle)
+        half = np.hypot((along * cosine, along * sine), (across * sine, across * cosine))  # x, y
+        room = np.array(look.size[::-1]) - 2 * half - 2
+        middle = half + 1 + rng.uniform(0, 1, 2) * room
+        corners = (*(middle - half), *(middle + half))
+        if any(_touch(corners, other) for other in boxes):
+            continue
+        dx, dy = x - middle[0], y - middle[1]
+        distance = np.hypot((dx * cosine + dy * sine) / along, (dy * cosine - dx * sine) / across)
+        grey = grey + look.contrast * ((distance < 1) & ((kind == 0) | (distance > 0.5)))
+        boxes.append(tuple(round(float(value), 2) for value in corners))  # type: ignore[arg-type]
+        classes.append(kind)
+    return np.clip(grey + rng.normal(0, look.noise, look.size), 1, 255).astype(np.uint8), boxes, classes
+
+
+def _touch(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two boxes, x1, y1, x2, y2, have less than two pixels between them."""
+    return all(a[axis] - 2 < b[axis + 2] and b[axis] - 2 < a[axis + 2] for axis in (0, 1))
+
+
+def _save_png(path: Path, pixels: np.ndarray) -> None:
+    from PIL import Image as Pillow
+
+    stored = io.BytesIO()
+    Pillow.fromarray(pixels).save(stored, "png")
+    write_bytes(path, stored.getvalue())
 
 
 def volume(look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

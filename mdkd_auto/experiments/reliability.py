@@ -13,10 +13,12 @@ import numpy as np
 from mdkd_auto.experiments.evaluate import VALIDATION, read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.paths import RunFolder
+from mdkd_auto.records import Task
 
 logger = logging.getLogger(__name__)
 
 POWER = 2.0  # half the target teacher's DSC: a quarter of its weight
+WEIGHED_BY: dict[Task, str] = {"segmentation": "dice", "classification": "balanced_accuracy", "detection": "map_50"}
 
 
 def source_weights(experiment: Experiment, job: Job) -> tuple[float, ...]:
@@ -61,9 +63,8 @@ def weight(score: float, reference: float) -> float:
 
 
 def validation_score(experiment: Experiment, folder: str) -> float:
-    """Mean DSC of a run over the validation cases of its target, or balanced accuracy; 0 where none is evaluable."""
+    """The score of a run over the validation cases of its target that teachers are weighed by; 0 where it is None."""
     summary = read_summary(RunFolder(experiment.root.results / folder), VALIDATION, None)
     overall = None if summary is None else summary.overall(per_patient=False)
-    name = "dice" if experiment.plan.task == "segmentation" else "balanced_accuracy"
-    mean = None if overall is None else overall.metrics[name].mean
+    mean = None if overall is None else overall.metrics[WEIGHED_BY[experiment.plan.task]].mean
     return 0.0 if mean is None or not np.isfinite(mean) else mean
