@@ -19,7 +19,13 @@ from mdkd_auto.data.raw import find_name, read_dataset
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import find_ablation
-from mdkd_auto.experiments.box_scoring import BoxSummary, coco_results, detections_csv
+from mdkd_auto.experiments.box_scoring import (
+    BoxSummary,
+    coco_results,
+    detections_csv,
+    score_detections,
+    write_box_summary,
+)
 from mdkd_auto.experiments.class_scoring import (
     ClassSummary,
     predictions_csv,
@@ -335,16 +341,21 @@ def _used(run: Path, record: RunRecord, **more: object) -> dict[str, object]:
 
 def evaluate(
     masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None
-) -> Summary | ClassSummary:
+) -> Summary | ClassSummary | BoxSummary:
     """Score a folder of masks against the labels of a raw data set: every case that has a mask there.
 
-    Of a classification data set: the folder's predictions.csv against its classes.
+    Of a classification data set: the folder's predictions.csv against its classes. Of a detection data set: its
+    detections.csv, or else its detections.json, against the boxes.
     """
     dataset = read_dataset(dataset_folder)
     if dataset.task == "classification":
         answered = score_predictions(masks / "predictions.csv", dataset)
         write_class_summary(out or masks, answered, answers=False)
         return answered
+    if dataset.task == "detection":
+        boxes = score_detections(masks, dataset)
+        write_box_summary(out or masks, boxes, answers=False)
+        return boxes
     if not dataset.cases:
         wanted = "give a segmentation data set"
         raise DatasetError(f"{dataset_folder}: no labelled masks in a {dataset.task} data set; {wanted}")

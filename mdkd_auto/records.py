@@ -58,7 +58,7 @@ class Dataset(Record, frozen=True, kw_only=True):
     labels: dict[str, tuple[int, ...]]  # class -> label values (several for a region); background and ignore left out
     regions_class_order: tuple[int, ...] = ()  # label value written for each class, in painting order; () = not regions
     ignore_label: int | None = None
-    file_ending: str  # "": a classification data set of several
+    file_ending: str  # "": a classification or detection data set of several
     spacing_mm: Triple | None = None  # stated by dataset.json, for files that carry none
     cases: tuple[Case, ...]
 

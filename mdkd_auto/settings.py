@@ -299,8 +299,8 @@ def load_settings(file: Path | None, overrides: dict[str, Any], preset: str | No
 
 def replace(settings: Settings, **changes: Any) -> Settings:
     """A copy with ``changes``; ``{"classification.gamma": 1.0}`` changes what is within."""
-    within = {name.split(".")[1]: value for name, value in changes.items() if "." in name}
-    changes = {name: value for name, value in changes.items() if "." not in name}
-    if within:
-        changes["classification"] = msgspec.structs.replace(settings.classification, **within)
-    return msgspec.structs.replace(settings, **changes)
+    own: dict[str, Any] = {name: value for name, value in changes.items() if "." not in name}
+    for task in {name.split(".")[0] for name in changes if "." in name}:
+        within = {name.split(".")[1]: value for name, value in changes.items() if name.startswith(f"{task}.")}
+        own[task] = msgspec.structs.replace(getattr(settings, task), **within)
+    return msgspec.structs.replace(settings, **own)

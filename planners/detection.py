@@ -21,16 +21,21 @@ LEAST_ANCHOR = 8.0  # voxels a side: two of the finest level
 RATIOS = (0.5, 1.0, 2.0)  # Faster R-CNN's
 TALL = 3.0  # where boxes are often more than so many times as high as wide, or as wide as high, RATIOS go that far
 WELL_PLACED = 0.5  # intersection over union of a box and the best anchor, both on one centre
+KEEP_WITHIN = 0.05  # of the boxes of a data set: as many may be placed worse by the anchors of an earlier plan
 QUERIES_A_BOX = 3  # of the fullest image: each object has a few that compete for it
 LEAST_QUERIES, MOST_QUERIES = 20, 300  # RF-DETR's own is 300
 
+Anchors = tuple[tuple[float, ...], tuple[float, ...]]  # sizes and ratios
+
 
 def plan_detection(
-    members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], memory_gb: float, input_size: int | None = None
-) -> ConfigurationPlan:
+    members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], memory_gb: float,
+    input_size: int | None = None, earlier: ConfigurationPlan | None = None,
+) -> ConfigurationPlan:  # fmt: skip
     """One square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
 
-    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say.
+    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say. Anchors and queries of an
+    ``earlier`` plan are kept while they are about as good, so that finished work stays valid.
     """
     volumes = ", ".join(member.name for member in members if not member.is_2d)
     if volumes:
@@ -41,6 +46,16 @@ def plan_detection(
     sizes, ratios, why_anchors = choose_anchors(boxes)
     fullest = max(len(case.boxes) for member in members for case in fingerprints[member.name].cases)
     queries, why_queries = choose_queries(fullest, side)
+    if earlier is not None and earlier.patch_size == plan.patch_size and earlier.anchor_sizes:
+        old = earlier.anchor_sizes, earlier.anchor_ratios
+        if old != (sizes, ratios) and about_as_good(boxes, old, (sizes, ratios)):
+            because = f"the rules would now say {_anchor_text(sizes, ratios)}; they fit hardly more boxes"
+            sizes, ratios = old
+            why_anchors = [Reason(decision="anchors kept", value=_anchor_text(*old), because=because), *why_anchors[1:]]
+        if queries != earlier.queries >= fullest:
+            because = f"the rules would now say {queries}; the fullest image has {fullest} boxes"
+            queries = earlier.queries
+            why_queries = Reason(decision="queries kept", value=str(queries), because=because)
     return msgspec.structs.replace(
         plan, anchor_sizes=sizes, anchor_ratios=ratios, queries=queries,
         reasons=(*plan.reasons, *why_anchors, why_queries),
@@ -78,13 +93,24 @@ def choose_anchors(boxes: Mapping[str, Floats]) -> tuple[tuple[float, ...], tupl
         f"input, the largest {LARGE_BOX_PERCENTILE:g}th {large:.3g}; boxes that overlap an anchor of their place by "
         f"half: {listed}"
     )
-    value = f"{', '.join(f'{size:g}' for size in sizes)} voxels; height / width {', '.join(f'{r:.2g}' for r in ratios)}"
-    reasons = [Reason(decision="anchors", value=value, because=because)]
+    reasons = [Reason(decision="anchors", value=_anchor_text(sizes, ratios), because=because)]
     if small < LEAST_ANCHOR:
         because = (f"a tenth of the boxes is smaller than {LEAST_ANCHOR:g} voxels a side and is likely to be missed; a "
                    "larger --input-size shows them larger")  # fmt: skip
         reasons.append(Reason(decision="small boxes", value=f"{small:.3g} voxels", because=because))
     return sizes, ratios, reasons
+
+
+def about_as_good(boxes: Mapping[str, Floats], old: Anchors, new: Anchors) -> bool:
+    """Whether old anchors place about as many boxes of every data set as new ones."""
+    given = [values for values in boxes.values() if len(values)]
+    shares = [[(best_overlap(values, *anchors) >= WELL_PLACED).mean() for anchors in (old, new)] for values in given]
+    return all(before >= after - KEEP_WITHIN for before, after in shares)
+
+
+def _anchor_text(sizes: Sequence[float], ratios: Sequence[float]) -> str:
+    shapes = ", ".join(f"{ratio:.2g}" for ratio in ratios)
+    return f"{', '.join(f'{size:g}' for size in sizes)} voxels; height / width {shapes}"
 
 
 def best_overlap(boxes: Floats, sizes: Sequence[float], ratios: Sequence[float]) -> Floats:

@@ -60,8 +60,9 @@ def plan_group(
     if first.task == "classification":
         configurations = _whole_images(members, memory_gb, input_size, kept)
     elif first.task == "detection":
-        side = _earlier_sides(kept, memory_gb).get("2d", input_size) if input_size is None else input_size
-        configurations = [plan_detection(members, fingerprints, memory_gb, side)]
+        earlier_plan = _earlier(kept, memory_gb).get("2d")
+        side = earlier_plan.patch_size[0] if earlier_plan is not None and input_size is None else input_size
+        configurations = [plan_detection(members, fingerprints, memory_gb, side, earlier_plan)]
     else:
         for configuration in _configurations(members):
             fresh = _plan_configuration(configuration, members, memory_gb, spacing_mm)
@@ -81,21 +82,21 @@ def _whole_images(
     members: Sequence[Member], memory_gb: float, input_size: int | None, kept: Plan | None
 ) -> list[ConfigurationPlan]:
     """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
-    earlier = _earlier_sides(kept, memory_gb)
+    earlier = _earlier(kept, memory_gb)
     made = []
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     for name, flat in zip(names, (True, False), strict=True):
         if any(member.is_2d == flat for member in members):
-            side = earlier.get(name) if input_size is None else input_size
+            side = earlier[name].patch_size[0] if name in earlier and input_size is None else input_size
             made.append(plan_whole_images(name, members, memory_gb, side))
     return made
 
 
-def _earlier_sides(kept: Plan | None, memory_gb: float) -> dict[str, int]:
-    """Voxels a side of each configuration that was planned before for as much memory."""
+def _earlier(kept: Plan | None, memory_gb: float) -> dict[str, ConfigurationPlan]:
+    """What was planned before for as much memory, by configuration."""
     if kept is None or kept.memory_gb != memory_gb:
         return {}
-    return {part.configuration: part.patch_size[0] for part in kept.configurations}
+    return {part.configuration: part for part in kept.configurations}
 
 
 def _plan_dataset(

@@ -199,7 +199,7 @@ def test_a_damaged_image_does_not_stop_the_rest(
     (new_images / "new_000_0000.nii.gz").write_bytes(whole[: len(whole) // 2])
     said = command(predict.main, "-i", new_images, "-o", tmp_path / "masks", "-m", run_alone, "--device", "cpu")
     assert said.status == 1
-    assert "masks written: 1" in said.out
+    assert "images done: 1" in said.out
     assert "1 problem; the rest is done:" in said.err
     assert "new_000_0000.nii.gz" in said.err
     assert {path.name for path in (tmp_path / "masks").glob("*.nii.gz")} == {"new_001.nii.gz"}

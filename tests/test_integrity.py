@@ -467,7 +467,7 @@ def test_faults_of_classification_are_named(tmp_path: Path, name: str, command: 
     assert root.plan("CXR_classification").is_file()
 
 
-# --- detection: two data sets of pictures with a box each, the last without -----------------------------------------
+# --- detection: pictures with a box each, the last without ----------------------------------------------------------
 
 BOXED = ("Dataset131_Boxed", "Dataset132_Boxed")
 SIDE = 64
@@ -656,7 +656,8 @@ NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
 
 
 def test_every_kind_has_a_fault() -> None:
-    assert {kind for kind, _, _ in [*FAULTS.values(), *CLASS_FAULTS.values(), *BOX_FAULTS.values()]} == set(KINDS) - NOT_BY_DATA
+    faults = [*FAULTS.values(), *CLASS_FAULTS.values(), *BOX_FAULTS.values()]
+    assert {kind for kind, _, _ in faults} == set(KINDS) - NOT_BY_DATA
     assert len(FAULTS) >= 25
 
 

@@ -9,9 +9,11 @@ import pytest
 from mdkd_auto.errors import MdkdError, SettingsError
 from mdkd_auto.settings import (
     CLASSIFICATION_OF_STAGE,
+    DETECTION_OF_STUDENT,
     PRESETS,
     SETTINGS_OF_STAGE,
     ClassificationSettings,
+    DetectionSettings,
     Settings,
     load_settings,
     replace,
@@ -79,7 +81,7 @@ def test_every_setting_belongs_to_a_stage_or_changes_no_result() -> None:
     of_a_stage = {name for names in SETTINGS_OF_STAGE.values() for name in names}
     no_result = {"device", "checkpoint_minutes"}
     no_result |= {"fold", "teacher_architecture", "student_architecture", "width", "student_width", "pretrained"}
-    no_result |= {"label_fraction", "classification"}
+    no_result |= {"label_fraction", "classification", "detection"}
     # these two lines: what stands in a job's identity by itself
     assert of_a_stage | no_result == set(Settings.__struct_fields__)
     assert not of_a_stage & no_result
@@ -90,6 +92,15 @@ def test_every_setting_of_classification_belongs_to_a_stage_or_to_all() -> None:
     taken_over = {"beta", "gamma", "delta"}  # in the place of the settings of the same name
     networks = {"architecture", "architecture_of"}  # stand in a job's identity by themselves
     assert of_a_stage | taken_over | networks == set(ClassificationSettings.__struct_fields__)
+
+
+def test_every_setting_of_detection_is_the_students_or_stands_for_another() -> None:
+    taken_over = {"beta", "gamma", "delta", "gradient_clip_norm", "architecture"}
+    assert set(DETECTION_OF_STUDENT) | taken_over == set(DetectionSettings.__struct_fields__)
+    own = DetectionSettings(beta=0.1, gamma=0.2, delta=0.3, gradient_clip_norm=4, architecture="rfdetr_tiny")
+    settings = Settings(detection=own).for_task("detection")
+    assert (settings.beta, settings.gamma, settings.delta, settings.gradient_clip_norm) == (0.1, 0.2, 0.3, 4)
+    assert (settings.teacher_architecture, settings.ramp) == ("rfdetr_tiny", "cosine")
 
 
 def test_what_a_classification_group_takes_instead() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
     ("--epochs", "epochs", int, "at most so many epochs (default 300)"),
     ("--iterations", "iterations_per_epoch", int, "updates an epoch (default 250)"),
     ("--teacher-arch", "teacher_architecture", str, "unet or tresunet (default unet); for classification "
-     "medvit_small, _base, _large, unet (the plan's encoder) or a name of timm (default medvit_small)"),
+     "medvit_small, _base, _large, unet (the plan's encoder) or a name of timm (default medvit_small); for detection "
+     "faster_rcnn_resnet50, _resnet18, _small, rfdetr_tiny, _nano, _small, _base (default faster_rcnn_resnet50)"),
     ("--student-arch", "student_architecture", str, "as --teacher-arch (default: the teachers')"),
-    ("--width", "width", int, "feature maps of the first stage (default: the plan's)"),
+    ("--width", "width", int, "feature maps of the first stage (default: the plan's); not for detection"),
     ("--student-width", "student_width", int, "of the student and the baselines (default: --width)"),
     ("--batch-size", "batch_size", int, "patches an update (default: the plan's)"),
     ("--lr", "learning_rate", float, "learning rate of Adam (default 1e-4)"),
@@ -109,8 +111,10 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Plain("%(message)s"))
-    for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr", "openTSNE"):
+    for library in ("matplotlib", "PIL", "filelock", "nibabel", "numexpr", "openTSNE", "faster_coco_eval"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for category in (FutureWarning, DeprecationWarning):  # what libraries tell each other's developers
+        warnings.filterwarnings("ignore", category=category, module=r"(torch|torchvision|timm|transformers)\b")
     try:
         with termination_interrupts():
             return work(arguments)

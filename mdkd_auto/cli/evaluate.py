@@ -1,4 +1,4 @@
-"""mdkd_evaluate: score masks against labels, or write the table of what is trained."""
+"""mdkd_evaluate: score masks, classes or boxes against the truth, or write the table of what is trained."""
 
 import argparse
 import logging
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "With -i and -l: score a folder of masks against the labels of a raw data set.\n"
+        "With -i and -l: score a folder of predictions, masks, classes or boxes, against a raw data set.\n"
         "Without: write the tables of the finished runs with these settings; nothing is trained."
     )
-    made.add_argument("-i", "--masks", type=Path, help="folder of predicted masks, named as the cases")
-    made.add_argument("-l", "--labels", type=Path, help="raw data set with the labels: .../Dataset011_LungTumour")
+    made.add_argument("-i", "--masks", type=Path, help="folder of masks named as the cases, of classes or boxes")
+    made.add_argument("-l", "--labels", type=Path, help="raw data set with the truth: .../Dataset011_LungTumour")
     made.add_argument("-o", "--out", type=Path, help="folder for summary.json, .csv and .md (default: the masks')")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_replicates(made)
@@ -41,12 +41,18 @@ def _work(arguments: argparse.Namespace) -> int:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
         return 0
     from mdkd_auto import pipeline
+    from mdkd_auto.experiments.box_scoring import BoxSummary, box_summary_markdown
     from mdkd_auto.experiments.class_scoring import ClassSummary, class_summary_markdown
     from mdkd_auto.experiments.scoring import summary_markdown
 
     summary = pipeline.evaluate(
         arguments.masks, arguments.labels, keep_classes=bool(arguments.keep_classes), out=arguments.out
     )
-    text = class_summary_markdown(summary) if isinstance(summary, ClassSummary) else summary_markdown(summary)
+    if isinstance(summary, ClassSummary):
+        text = class_summary_markdown(summary)
+    elif isinstance(summary, BoxSummary):
+        text = box_summary_markdown(summary)
+    else:
+        text = summary_markdown(summary)
     logger.info("%s-> %s", text, (arguments.out or arguments.masks) / "summary.json")
     return report_problems([f"{case}: {problem}" for case, problem in summary.failed.items()])

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--spacing-mm", type=float, nargs="+", metavar="MM",
                       help="target spacing instead of the planned one: one number, or z y x")  # fmt: skip
     made.add_argument("--input-size", type=int, metavar="VOXELS",
-                      help="side of the input of a classification group, instead of the planned one")  # fmt: skip
+                      help="side of the input of a classification or detection group")  # fmt: skip
     made.add_argument("--test-fraction", type=float,
                       help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
                       "patients dealt out before stay where they are (default 0.2)")  # fmt: skip

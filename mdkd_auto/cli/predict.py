@@ -1,4 +1,4 @@
-"""mdkd_predict: images -> masks in the images' own geometry."""
+"""mdkd_predict: images -> masks in the images' own geometry, classes, or boxes."""
 
 import argparse
 import logging
@@ -12,15 +12,18 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    made = parser("Predict masks with a trained student. With -m only the run folder is needed, no root folder.")
+    made = parser(
+        "Predict masks, classes or boxes with a trained student. With -m only the run folder is needed, no root folder."
+    )
     made.add_argument("-i", "--images", type=Path, required=True, help="folder of images, or one image")
-    made.add_argument("-o", "--masks", type=Path, required=True, help="folder for the masks")
+    made.add_argument("-o", "--masks", type=Path, required=True, help="folder for the masks, classes or boxes")
     made.add_argument("-t", "--target", help="use the student of this data set (name or number)")
     made.add_argument("-m", "--model", type=Path, help="use this run folder (.../fold_0), of any stage")
     made.add_argument("-c", "--configuration", choices=("2d", "3d_fullres"), help="of the student, where several fit")
     made.add_argument("--head", help="data set whose head to use, for a multi-head model")
-    made.add_argument("--step", type=float, default=0.5, help="sliding-window step in patches (default 0.5)")
-    made.add_argument("--mirror", action="store_true", help="average over mirrored images: slower, a little better")
+    made.add_argument("--step", type=float, default=0.5, help="of masks: sliding-window step in patches (default 0.5)")
+    made.add_argument("--mirror", action="store_true",
+                      help="average over mirrored images: slower, a little better; not for boxes")  # fmt: skip
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     made.add_argument("--continue", dest="keep_existing", action="store_true", help="keep masks that are there")
@@ -41,5 +44,5 @@ def _work(arguments: argparse.Namespace) -> int:
         device=arguments.device, precision=arguments.precision, keep_existing=arguments.keep_existing,
     )  # fmt: skip
     kept = f", {outcome.skipped} kept" if outcome.skipped else ""
-    logger.info("masks written: %d%s -> %s", outcome.done, kept, arguments.masks)
+    logger.info("images done: %d%s -> %s", outcome.done, kept, arguments.masks)
     return report_problems(outcome.problems)

@@ -122,7 +122,7 @@ SCENES = (
     Scenes("Dataset932_Faint", (64, 96), 10.0, 60.0, (7.0, 11.0), ("lesion", "cyst")),
     Scenes("Dataset933_Noisy", (96, 72), 16.0, 75.0, (5.0, 9.0), ("mass",)),
 )
-MOST_OBJECTS = 3  # of a picture
+OBJECTS = (1, 2, 0, 3, 1)  # of the pictures of a data set, in turn
 TISSUE_GREY, TEXTURE_GREY = 80.0, 12.0
 
 Ellipse = tuple[float, float, float, float]  # x1, y1, x2, y2 of its box in pixels, from edge to edge
@@ -131,15 +131,15 @@ Ellipse = tuple[float, float, float, float]  # x1, y1, x2, y2 of its box in pixe
 def write_detection_datasets(raw: Path, looks: tuple[Scenes, ...] = SCENES, cases: int = 24, seed: int = 0) -> None:
     """Write each look as a raw detection data set of ``cases`` pictures (PNG) and COCO's annotations into ``raw``.
 
-    Pictures have no object, one, two and three in turn.
+    Every fifth picture has no object, the others up to three.
     """
     for number, look in enumerate(looks):
         folder = raw / look.name
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
         for index in range(cases):
-            objects = index % (MOST_OBJECTS + 1)
-            pixels, boxes, classes = scene(look, objects, np.random.default_rng([seed, number, index]))
+            rng = np.random.default_rng([seed, number, index])
+            pixels, boxes, classes = scene(look, OBJECTS[index % len(OBJECTS)], rng)
             file = f"case_{index:03d}_0000.png"
             _save_png(folder / "imagesTr" / file, pixels)
             images.append({"id": index + 1, "file_name": file, "height": look.size[0], "width": look.size[1]})
@@ -156,9 +156,9 @@ def write_detection_datasets(raw: Path, looks: tuple[Scenes, ...] = SCENES, case
 
 
 def write_new_scenes(folder: Path, look: Scenes, cases: int = 2, seed: int = 10_000) -> None:
-    """Write pictures of one to three objects without annotations, as they would come from the clinic."""
+    """Write pictures without annotations, as they would come from the clinic."""
     for index in range(cases):
-        pixels, _, _ = scene(look, 1 + index % MOST_OBJECTS, np.random.default_rng([seed, index]))
+        pixels, _, _ = scene(look, OBJECTS[index % len(OBJECTS)], np.random.default_rng([seed, index]))
         _save_png(folder / f"new_{index:03d}_0000.png", pixels)
 
 

@@ -4,13 +4,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
 from mdkd_auto.records import Task
-from mdkd_auto.settings import replace
+from mdkd_auto.settings import Settings, replace
 
 SPECIFIC = "data-set-specific"
+DETECTION = "detection."
 LABEL_FRACTIONS = (0.1, 0.25, 1.0)  # of the target's training patients
+DETECTOR_LOSSES = {  # eq. (24): loss -> its weight; an experiment's settings have the task's beta, gamma, delta already
+    "contrastive": "beta", "feature": "gamma", "similarity": "delta", "attention": "detection.attention",
+    "logits": "detection.logits", "embeddings": "detection.embeddings",
+}  # fmt: skip
 
 
 class Variant(NamedTuple):
@@ -29,7 +36,7 @@ class Ablation(NamedTuple):
     question: str
     reference: str
     variants: Callable[[tuple[str, ...]], tuple[Variant, ...]]
-    tasks: tuple[Task, ...] = ("segmentation", "classification")
+    tasks: tuple[Task, ...] = ("segmentation", "classification", "detection")
 
 
 _SPECIFIC = Variant(SPECIFIC, stage="teacher")
@@ -82,6 +89,14 @@ ABLATIONS: dict[str, Ablation] = {
         _always(Variant("all losses"), Variant("without contrastive", {"beta": 0.0}),
                 Variant("without feature", {"gamma": 0.0}), Variant("without similarity", {"delta": 0.0}),
                 Variant("without any", {"beta": 0.0, "gamma": 0.0, "delta": 0.0})),
+        ("segmentation", "classification"),
+    ),
+    "detector-losses": Ablation(
+        "What does each distillation loss bring a detector?", "all losses",
+        _always(Variant("all losses"), *(Variant(f"without {name}", {setting: 0.0})
+                                         for name, setting in DETECTOR_LOSSES.items()),
+                Variant("without any", dict.fromkeys(DETECTOR_LOSSES.values(), 0.0))),
+        ("detection",),
     ),
     "labels": Ablation("Do other data sets help more where labels are few?", f"{SPECIFIC}, 100% labels", _few_labels),
     "controls": Ablation("Is a gain really the other data sets'?", SPECIFIC, _controls),
@@ -94,7 +109,7 @@ ABLATIONS: dict[str, Ablation] = {
         _always(_SPECIFIC, Variant("centred contrastive loss", {"contrastive_centred": True}),
                 Variant("the same, turned down", {"contrastive_centred": True, "turn_down": True}),
                 _FULL, Variant("student, turned down", {"turn_down": True})),
-        ("segmentation",),
+        ("segmentation", "detection"),
     ),
     "architecture": Ablation(
         "Which networks should teach and learn?", "UNet to UNet",
@@ -128,9 +143,16 @@ def find_ablation(name: str) -> Ablation:
     return ABLATIONS[name]
 
 
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """A copy with ``changes``; ``classification.gamma`` and ``detection.logits`` are what is within."""
+    within = {name.removeprefix(DETECTION): value for name, value in changes.items() if name.startswith(DETECTION)}
+    others = {name: value for name, value in changes.items() if not name.startswith(DETECTION)}
+    return replace(settings, **others, detection=msgspec.structs.replace(settings.detection, **within))
+
+
 def variant_jobs(experiment: Experiment, variant: Variant, target: str) -> tuple[Experiment, list[Job]]:
     """What a variant trains for a target, its own result last, and the experiment whose settings it has."""
-    own = experiment._replace(settings=replace(experiment.settings, **variant.changes))
+    own = experiment._replace(settings=changed(experiment.settings, variant.changes))
     maker = JobMaker(own)
     others = tuple(name for name in experiment.datasets if name != target)
     sources = others if variant.sources is None else variant.sources

@@ -240,16 +240,22 @@ def _trained_model(experiment: Experiment, folder: str) -> Model:
 
 
 def check_settings(settings: Settings, experiment: Experiment) -> None:
-    """Raise SettingsError for a fold that no data set has, and for a network that the group's task has not."""
+    """Raise SettingsError for a fold that no data set has, and for networks that the group's task has not, or not
+    together."""
     axes = len(experiment.plan.configuration(experiment.configuration).patch_size)
     named = {settings.teacher_architecture, settings.student_architecture} - {None}
     for name in sorted(map(str, named)):
         if experiment.plan.task == "classification":
             classification.check_architecture(name, axes)
-        elif experiment.plan.task == "detection":
-            detection.check_architecture(name, experiment.plan.configuration(experiment.configuration).patch_size[0])
-        else:
+        elif experiment.plan.task == "segmentation":
             segmentation.check_architecture(name)
+    if experiment.plan.task == "detection":
+        teacher = str(settings.for_task("detection").teacher_architecture)
+        student = settings.student_architecture or teacher
+        for name, width in ((teacher, settings.width), (student, settings.student_width)):
+            detection.check_architecture(name, experiment.plan.configuration(experiment.configuration).patch_size[0])
+            detection.check_width(name, width)
+        detection.check_families(teacher, student)
     most = max(len(splits.folds) for splits in experiment.splits.values())
     if settings.fold >= most:
         raise SettingsError(f"fold is {settings.fold}; the splits have {most} folds, numbered from 0")

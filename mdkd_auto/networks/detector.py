@@ -1,9 +1,16 @@
 """What the detection heads give: boxes and their scores, with the losses that train them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+Projection = Callable[[Tensor], Tensor]
+
+
+def as_it_is(embeddings: Tensor) -> Tensor:
+    """The projection where widths are the same."""
+    return embeddings
 
 
 class Objects(NamedTuple):
@@ -26,6 +33,13 @@ class Taught(NamedTuple):
 
     logits: Tensor  # eq. (22), the mean over regions times the squared temperature
     embeddings: Tensor  # eq. (23)
+
+
+class Described(NamedTuple):
+    """Places of one image, each with the numbers by which the head names its class."""
+
+    boxes: Tensor  # (N, 4) float32: x1, y1, x2, y2 in voxels of the patch
+    embeddings: Tensor  # (N, E) float32
 
 
 class DetectorOutput(Protocol):
@@ -53,5 +67,14 @@ class DetectorOutput(Protocol):
     def detected(self) -> list[Detected]:
         """The boxes of each image."""
 
-    def learns_from(self, teacher: "DetectorOutput", temperature: float) -> Taught:
-        """The losses of eq. (22) and (23) against a frozen teacher of the same family, on the same images."""
+    def described(self, boxes: Sequence[Tensor]) -> list[Described]:
+        """The places that the head looks at in each image, the likeliest first.
+
+        ``boxes``: one (N, 4) an image. A head that can look anywhere looks there first; queries do not.
+        """
+
+    def learns_from(self, teacher: "DetectorOutput", temperature: float, project: Projection = as_it_is) -> Taught:
+        """The losses of eq. (22) and (23) against a frozen teacher of the same family, on the same images.
+
+        ``project``: from our embeddings (..., E) to the teacher's width.
+        """

@@ -22,7 +22,7 @@ from torchvision.models.detection.rpn import (
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from mdkd_auto.networks.detector import Detected, Objects, Taught
+from mdkd_auto.networks.detector import Described, Detected, Objects, Projection, Taught, as_it_is
 from mdkd_auto.networks.model import Encoder
 
 GROUPS = 32  # of group normalisation, which suits the small batches that a CPU takes
@@ -87,6 +87,7 @@ class FasterRCNNHead(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         size = SIZES[name]
+        self.embedding: int = size.embedding
         self.strides = [step for step, _ in strides]
         self.levels = [str(level) for level in range(len(channels))]
         self.pyramid = FeaturePyramidNetwork(list(channels), size.pyramid)
@@ -177,7 +178,17 @@ class FasterRCNNOutput:
         )
         return [Detected(*parts) for parts in zip(boxes, [one - 1 for one in labels], scores, strict=True)]
 
-    def learns_from(self, teacher: "FasterRCNNOutput", temperature: float) -> Taught:
+    def described(self, boxes: Sequence[Tensor]) -> list[Described]:
+        """The given boxes, then the proposals."""
+        regions = [
+            torch.cat([given.to(proposed), proposed]) for given, proposed in zip(boxes, self._proposals, strict=True)
+        ]
+        embeddings = self.pooled(regions).embeddings.split([len(one) for one in regions])
+        return [Described(*one) for one in zip(regions, embeddings, strict=True)]
+
+    def learns_from(
+        self, teacher: "FasterRCNNOutput", temperature: float, project: Projection = as_it_is
+    ) -> Taught:
         """On the regions that the student's loss has drawn, or else its proposals: both heads see the same ones."""
         ours = self._sampled if self._sampled is not None else self.pooled(self._proposals)
         with torch.no_grad():
@@ -186,7 +197,7 @@ class FasterRCNNOutput:
             F.log_softmax(ours.logits / temperature, dim=1), F.log_softmax(theirs.logits / temperature, dim=1),
             reduction="batchmean", log_target=True,
         )  # fmt: skip
-        return Taught(temperature**2 * logits, F.mse_loss(ours.embeddings, theirs.embeddings))
+        return Taught(temperature**2 * logits, F.mse_loss(project(ours.embeddings), theirs.embeddings))
 
     def pooled(self, boxes: list[Tensor]) -> Regions:
         """What the head says of given regions, one (N, 4) an image."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.detector import Detected, DetectorOutput, Objects, Taught
+from mdkd_auto.networks.detector import Described, Detected, DetectorOutput, Objects, Projection, Taught, as_it_is
 from mdkd_auto.networks.model import Encoder
 
 if TYPE_CHECKING:  # seconds to import: done where a network is built
@@ -117,6 +117,7 @@ class RFDETRHead(nn.Module):
         super().__init__()
         values = _size(size)
         self.size = size
+        self.embedding: int = values.d_model
         options: dict[str, Any] = {"num_labels": classes}
         self.config = RfDetrConfig(
             backbone_config=_backbone_config(size, values.patch, 1, sum(channels)),  # only the width counts
@@ -247,9 +248,7 @@ class RFDETROutput:
     def detected(self) -> list[Detected]:
         """The best pairs of a query and a class of each image, at most ``MOST_DETECTED``; boxes end at its edges."""
         logits, boxes, _ = self._first_group()
-        height, width = self.shape
-        scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
-        corners = (_corners(boxes).clamp(0, 1) * scale).float()
+        corners = self._in_voxels(boxes)
         scores = logits.float().sigmoid().flatten(1)  # (B, queries x K)
         best, places = scores.topk(min(MOST_DETECTED, scores.shape[1]))
         classes = logits.shape[-1]
@@ -258,17 +257,29 @@ class RFDETROutput:
             for image, (place, score) in enumerate(zip(places, best, strict=True))
         ]
 
-    def learns_from(self, teacher: DetectorOutput, temperature: float) -> Taught:
+    @torch.no_grad()
+    def described(self, boxes: Sequence[Tensor]) -> list[Described]:
+        """The queries; ``boxes`` change nothing."""
+        del boxes
+        _, found, embeddings = self._first_group()
+        order = self.likelihoods().argsort(dim=1, descending=True, stable=True)  # (B, queries)
+        corners = self._in_voxels(found)
+        return [Described(corners[image][some], embeddings[image][some]) for image, some in enumerate(order)]
+
+    def _in_voxels(self, boxes: Tensor) -> Tensor:
+        """(..., 4) centre x, y, width, height as shares -> x1, y1, x2, y2 in voxels, float32, clipped to the image."""
+        height, width = self.shape
+        scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
+        return (_corners(boxes).clamp(0, 1) * scale).float()
+
+    def learns_from(
+        self, teacher: DetectorOutput, temperature: float, project: Projection = as_it_is
+    ) -> Taught:
         """Eq. (22), Bernoulli KL summed over classes, and eq. (23), between queries that are matched one to one.
 
-        The matching weighs boxes (L1 and GIoU) and scores, and has no gradient. Raises SettingsError if the teacher is
-        no RF-DETR, or its queries have another width.
+        The matching weighs boxes (L1 and GIoU) and scores, and has no gradient.
         """
-        if not isinstance(teacher, RFDETROutput) or teacher.embeddings.shape[-1] != self.embeddings.shape[-1]:
-            raise SettingsError(
-                "an RF-DETR learns from an RF-DETR with queries of its own width; give the teacher a size of the same "
-                "d_model"
-            )
+        assert isinstance(teacher, RFDETROutput)
         (logits, boxes, embeddings), theirs = self._first_group(), [part.detach() for part in teacher._first_group()]
         mine, other = _same_queries(logits.detach(), boxes.detach(), theirs[0], theirs[1])
         image = torch.arange(len(self), device=logits.device)[:, None]
@@ -276,7 +287,7 @@ class RFDETROutput:
         share = goal.sigmoid()
         divergence = share * (F.logsigmoid(goal) - F.logsigmoid(own))
         divergence = divergence + (1 - share) * (F.logsigmoid(-goal) - F.logsigmoid(-own))
-        distance = (embeddings[image, mine] - theirs[2][image, other]).square()
+        distance = (project(embeddings[image, mine]) - theirs[2][image, other]).square()
         return Taught(temperature**2 * divergence.sum(-1).mean(), distance.mean())
 
 

@@ -15,6 +15,7 @@ from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Task
 from mdkd_auto.report.attention import draw_attention
+from mdkd_auto.report.box_embedding import draw_box_embedding
 from mdkd_auto.report.box_pictures import draw_detections
 from mdkd_auto.report.class_pictures import draw_class_attention, draw_class_embedding
 from mdkd_auto.report.differences import draw_differences, draw_gain_by_labels
@@ -32,7 +33,7 @@ DRAWINGS: dict[Task, dict[str, Drawing]] = {
         "overlays": draw_overlays, "tsne": draw_embedding, "attention": draw_attention, "learning": draw_learning,
     },
     "classification": {"tsne": draw_class_embedding, "attention": draw_class_attention, "learning": draw_learning},
-    "detection": {"detections": draw_detections, "learning": draw_learning},
+    "detection": {"detections": draw_detections, "tsne": draw_box_embedding, "learning": draw_learning},
 }  # fmt: skip
 
 

@@ -94,9 +94,13 @@ class ClassificationTask:
     def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
         return distilled_pairs(self.own, len(student.channels), len(teacher.channels))
 
+    def head_projection(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        return nn.Identity()
+
     def distilled(
-        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor],
+        projection: nn.Module,
+    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
         return {"logits": (self.own.logits, logit_loss(output, taught, self.own.logits_temperature))}
 
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,21 @@ def check_architecture(name: str, side: int) -> None:
                             f"plan's is {side}; plan again with --input-size {near} --replan")  # fmt: skip
 
 
+def check_width(name: str, width: int | None) -> None:
+    """Raise SettingsError for a width that is asked for."""
+    if width is not None:
+        raise SettingsError(f"width {width}: {name} has a width of its own; leave --width and --student-width out")
+
+
+def check_families(teacher: str, student: str) -> None:
+    """Raise SettingsError for a student of another family than its teachers."""
+    families = [tuple(faster_rcnn.SIZES), tuple(RFDETR_SIZES)]
+    own = next(names for names in families if teacher in names)
+    if student not in own:
+        raise SettingsError(f"network {student!r} cannot learn from {teacher!r}: teachers and student belong to one "
+                            f"family; give --student-arch one of {', '.join(own)}")  # fmt: skip
+
+
 class DetectionTask:
     """The parts that training needs, for one configuration (see training.interfaces.TrainingTask)."""
 
@@ -54,8 +69,7 @@ class DetectionTask:
         architecture: Architecture = "faster_rcnn_resnet50", width: int | None = None,
     ) -> None:  # fmt: skip
         check_architecture(architecture, plan.patch_size[0])
-        if width is not None:
-            raise SettingsError(f"width {width}: {architecture} has a width of its own; leave --width out")
+        check_width(architecture, width)
         self.plan, self.classes, self.own, self.architecture = plan, classes, settings.detection, architecture
 
     def outputs(self, dataset: str) -> int:
@@ -86,11 +100,17 @@ class DetectionTask:
         """Level by level: detectors of one family have as many."""
         return [(level, level) for level in range(len(student.channels))]
 
+    def head_projection(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        """From the student's embeddings of regions or queries to the teacher's, eq. (23)."""
+        ours, theirs = (int(head.embedding) for head in (student, teacher))  # type: ignore[arg-type]
+        return nn.Identity() if ours == theirs else nn.Linear(ours, theirs)
+
     def distilled(
-        self, output: DetectorOutput, taught: DetectorOutput, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+        self, output: DetectorOutput, taught: DetectorOutput, maps: list[torch.Tensor],
+        teacher_maps: list[torch.Tensor], projection: nn.Module,
+    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
         """Eq. (19)-(23)."""
-        head = output.learns_from(taught, self.own.logits_temperature)
+        head = output.learns_from(taught, self.own.logits_temperature, projection)
         return {
             "attention": (self.own.attention, attention_transfer_loss(maps, teacher_maps)),
             "logits": (self.own.logits, head.logits),

@@ -126,9 +126,13 @@ class SegmentationTask:
     def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
         return paired_levels(student, teacher)
 
+    def head_projection(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        return nn.Identity()
+
     def distilled(
-        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor],
+        projection: nn.Module,
+    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
         return {}
 
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:

@@ -39,12 +39,16 @@ class TrainingTask(Protocol):
     def distils_output(self) -> bool:
         """Whether the student learns from the joint teacher's head too, and not from its maps alone."""
 
+    def head_projection(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
+        """What brings that of the student's head which is compared to the width of the teacher's; trained with it."""
+
     def distilled(
-        self, output: Output, taught: Output, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor]
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+        self, output: Output, taught: Output, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor],
+        projection: nn.Module,
+    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
         """Where :attr:`distils_output`, what is learned beside eq. (11) to (13): name -> its weight and loss.
 
-        ``maps``: of the levels that belong together, as they are.
+        ``maps``: of the levels that belong together, as they are. ``projection``: :meth:`head_projection`'s.
         """
 
     def probabilities(self, output: Output) -> torch.Tensor:

@@ -148,7 +148,10 @@ class StudentObjective:
         convolution = nn.Conv3d if len(model.encoder.strides[0]) == 3 else nn.Conv2d
         projections = nn.ModuleList(convolution(s, t, 1) for s, t in zip(students, teachers, strict=True))
         self.same_width = students == teachers
-        self._trained = nn.ModuleDict({"model": model, "projections": projections})
+        self.head_projection = task.head_projection(model.head, joint_teacher.head)
+        self._trained = nn.ModuleDict(
+            {"model": model, "projections": projections, "head_projection": self.head_projection}
+        )
         self.projections = projections
         self.weights = DistillationWeights(
             alpha=settings.alpha, beta=settings.beta, gamma=settings.gamma, delta=settings.delta
@@ -184,7 +187,8 @@ class StudentObjective:
         if self.task.distils_output:
             with torch.no_grad():
                 taught = self.joint_teacher.head(teacher_maps)
-            for name, (share, loss) in self.task.distilled(output, taught, paired, theirs).items():
+            more = self.task.distilled(output, taught, paired, theirs, self.head_projection)
+            for name, (share, loss) in more.items():
                 terms[name] = loss
                 terms["total"] = terms["total"] + weight * share * loss
         if contrastive is not None:

@@ -1,12 +1,46 @@
 """Ablations by name: their columns, and what each is compared with."""
 
+import logging
+
 import pytest
 
+from mdkd_auto import pipeline
+from mdkd_auto.data.phantoms import SCENES, write_detection_datasets
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
-from mdkd_auto.settings import Settings, replace
+from mdkd_auto.experiments import estimate
+from mdkd_auto.experiments.ablations import ABLATIONS, DETECTOR_LOSSES, changed, find_ablation, variant_jobs
+from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.paths import Root
+from mdkd_auto.settings import DetectionSettings, Settings
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
+DETECTOR = Settings(device="cpu", detection=DetectionSettings(architecture="faster_rcnn_small"))
+OF_DETECTION = [name for name, ablation in ABLATIONS.items() if "detection" in ablation.tasks]
+
+
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Three data sets, planned and preprocessed; nothing is trained."""
+    root = Root(tmp_path_factory.mktemp("detection"))
+    write_detection_datasets(root.raw)
+    assert pipeline.plan_and_preprocess(root).problems == ()
+    return root
+
+
+@pytest.fixture(scope="module")
+def experiment(detection: Root) -> Experiment:
+    groups, _ = pipeline.find_groups(detection)
+    ((name, datasets),) = groups.items()
+    made = pipeline.make_experiment(detection, name, datasets, DETECTOR, "2d")
+    assert made is not None
+    return made
+
+
+def jobs_of(experiment: Experiment, name: str) -> dict[str, tuple[Experiment, list[Job]]]:
+    """By column, of the first data set."""
+    target, *sources = experiment.datasets
+    variants = find_ablation(name).variants(tuple(sources))
+    return {variant.column: variant_jobs(experiment, variant, target) for variant in variants}
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -17,7 +51,7 @@ def test_columns(name: str) -> None:
     assert len(set(columns)) == len(columns)
     assert {variant.against or ablation.reference for variant in variants} <= set(columns)
     for variant in variants:
-        assert replace(Settings(), **variant.changes)  # every change is a setting
+        assert changed(Settings(), variant.changes)  # every change is a setting
         assert set(variant.sources or ()) <= set(SOURCES)
 
 
@@ -32,3 +66,59 @@ def test_a_student_of_few_labels_stands_against_a_model_of_as_few() -> None:
 def test_an_unknown_name_lists_all() -> None:
     with pytest.raises(SettingsError, match=r"no ablation 'labls'[\s\S]*labels: Do other data sets help more"):
         find_ablation("labls")
+
+
+def test_what_is_within_changes() -> None:
+    made = changed(Settings(), {"detection.logits": 0.0, "classification.gamma": 2.0, "delta": 3.0})
+    assert (made.detection.logits, made.classification.gamma, made.delta) == (0, 2, 3)
+    assert made.detection.embeddings == Settings().detection.embeddings
+
+
+def test_ablations_of_detection() -> None:
+    assert OF_DETECTION == [
+        "target-labels", "sources", "detector-losses", "labels", "controls", "reliability", "turn-down",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_DETECTION)
+def test_each_column_of_detection_is_a_training_of_its_own(experiment: Experiment, name: str) -> None:
+    columns = jobs_of(experiment, name)
+    results = [jobs[-1].folder for _, jobs in columns.values()]
+    assert len(set(results)) == len(results)
+    for _, jobs in columns.values():
+        made = [job.folder for job in jobs]
+        assert all(set(job.reads) <= set(made[:place]) for place, job in enumerate(jobs))
+        assert {job.architecture for job in jobs} == {"faster_rcnn_small"}
+
+
+def test_losses_of_a_detector_one_by_one(experiment: Experiment) -> None:
+    columns = jobs_of(experiment, "detector-losses")
+    assert list(columns) == ["all losses", *(f"without {name}" for name in DETECTOR_LOSSES), "without any"]
+    joint = {job.folder for _, jobs in columns.values() for job in jobs if job.stage == "joint_teacher"}
+    assert len(joint) == 1  # all learn from one teacher
+
+    def weights(column: str) -> list[float]:
+        own, jobs = columns[column]
+        within = [own.settings.detection.attention, own.settings.detection.logits, own.settings.detection.embeddings]
+        used = jobs[-1].identity["settings"]
+        assert [used[name] for name in ("attention", "logits", "embeddings")] == within
+        return [used["beta"], used["gamma"], used["delta"], *within]
+
+    assert weights("all losses") == [1] * 6
+    assert weights("without any") == [0] * 6
+    for place, name in enumerate(DETECTOR_LOSSES):
+        assert weights(f"without {name}") == [float(other != place) for other in range(6)]
+
+
+def test_a_dry_run_of_detection_lists_jobs(
+    detection: Root, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "seconds_per_update", lambda *_: 1.0)  # the jobs are looked at, not their time
+    with caplog.at_level(logging.INFO):
+        assert pipeline.ablate(detection, DETECTOR, "controls", targets=("931",), dry_run=True) == []
+    assert f"student of {SCENES[0].name} from 932, 933" in caplog.text
+    assert f"student of {SCENES[0].name} from itself alone" in caplog.text
+    assert f"model of {SCENES[0].name} fine-tuned from 932" in caplog.text
+    assert not detection.results.exists()
+    with pytest.raises(SettingsError, match="ablation 'fusion' is for segmentation, not for the groups here"):
+        pipeline.ablate(detection, DETECTOR, "fusion", dry_run=True)

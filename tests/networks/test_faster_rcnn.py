@@ -165,3 +165,19 @@ def test_bfloat16_gives_boxes_in_single_precision(detector: Detector) -> None:
         found = output.detected()
     assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
     assert found[0].boxes.dtype == torch.float32
+
+
+def test_given_boxes_and_proposals_are_described(detector: Detector) -> None:
+    detector.eval()
+    images, objects = scene()
+    with torch.no_grad():
+        output = detector(images)
+        described = output.described([one.boxes for one in objects])
+        own = output.pooled([one.boxes for one in objects]).embeddings
+    assert len(own) == len(images) - 1  # the first image shows none
+    torch.testing.assert_close(torch.cat([one.embeddings[:1] for one in described[1:]]), own)
+    for one, truth, proposed in zip(described, objects, output._proposals, strict=True):
+        assert len(one.boxes) == len(one.embeddings)
+        assert torch.equal(one.boxes, torch.cat([truth.boxes, proposed]))
+    alone = output.images(2, 3).described([objects[2].boxes])[0]
+    torch.testing.assert_close(alone.embeddings, described[2].embeddings, rtol=1e-4, atol=1e-4)

@@ -265,11 +265,14 @@ def test_a_lesson_reaches_the_student_alone(images: Tensor) -> None:
     assert gradient.abs().sum() > 0
 
 
-def test_a_teacher_of_another_width_is_refused(images: Tensor, detector: Detector) -> None:
+def test_a_teacher_of_another_width_is_learned_from_through_a_projection(images: Tensor, detector: Detector) -> None:
     output = detector(images)
+    width = output.embeddings.shape[-1]
     wider = replace(output, embeddings=output.embeddings.repeat(1, 1, 2))
-    with pytest.raises(SettingsError, match="d_model"):
-        output.learns_from(wider, 2.0)
+    twice = nn.Linear(width, 2 * width, bias=False)
+    with torch.no_grad():
+        twice.weight.copy_(torch.cat([torch.eye(width), torch.eye(width)]))
+    assert output.learns_from(wider, 2.0, twice).embeddings.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_state(images: Tensor, detector: Detector) -> None:
@@ -369,3 +372,17 @@ def test_four_images_are_learnt() -> None:
     for found, one in zip(detector.train(False)(x).detected(), truth, strict=True):
         assert box_iou(found.boxes[:1], one.boxes).item() > 0.5
         assert found.scores[0] > 0.5
+
+
+def test_queries_are_described_the_likeliest_first(detector: Detector, images: Tensor) -> None:
+    detector.train(False)
+    with torch.no_grad():
+        output = detector(images)
+    described = output.described([torch.zeros(0, 4)] * len(images))
+    assert len(described) == len(images)
+    for number, (one, found) in enumerate(zip(described, output.detected(), strict=True)):
+        likelihoods = output.likelihoods()[number]
+        assert one.boxes.shape == (QUERIES, 4)
+        torch.testing.assert_close(one.embeddings[0], output.embeddings[number, likelihoods.argmax()])
+        torch.testing.assert_close(one.boxes[0], found.boxes[0])  # in voxels of the image, as what is detected
+        torch.testing.assert_close(one.embeddings[-1], output.embeddings[number, likelihoods.argmin()])

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from mdkd_auto.errors import PlanError
-from mdkd_auto.planners.detection import LEAST_ANCHOR, RATIOS, best_overlap, choose_anchors, choose_queries
+from mdkd_auto.planners.detection import (
+    LEAST_ANCHOR,
+    RATIOS,
+    about_as_good,
+    best_overlap,
+    choose_anchors,
+    choose_queries,
+)
 
 
 def test_overlaps_by_hand() -> None:
@@ -39,3 +46,13 @@ def test_no_box_is_an_error() -> None:
 @pytest.mark.parametrize(("fullest", "side", "queries"), [(1, 256, 20), (33, 256, 99), (500, 512, 300), (33, 64, 16)])
 def test_queries_are_never_more_than_tokens(fullest: int, side: int, queries: int) -> None:
     assert choose_queries(fullest, side)[0] == queries
+
+
+def test_anchors_are_kept_while_they_place_as_many_boxes() -> None:
+    rng = np.random.default_rng(0)
+    boxes = {"one": rng.uniform(10, 60, (200, 2))}
+    sizes, ratios, _ = choose_anchors(boxes)
+    near = tuple(1.02 * size for size in sizes)
+    far = tuple(4 * size for size in sizes)
+    assert about_as_good(boxes, (near, ratios), (sizes, ratios))
+    assert not about_as_good(boxes, (far, ratios), (sizes, ratios))

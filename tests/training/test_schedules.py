@@ -14,6 +14,11 @@ def test_curriculum_by_hand(epoch: float, expected: float) -> None:
     assert curriculum(epoch / 300, Settings()) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize(("epoch", "expected"), [(9.99, 0.0), (10, 0.0), (22.5, 0.1464466), (35, 0.5), (60, 1.0)])
+def test_a_ramp_of_half_a_cosine(epoch: float, expected: float) -> None:
+    assert curriculum(epoch / 300, Settings(ramp="cosine")) == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_shorter_run_scales_warm_up_and_ramp() -> None:
     settings = Settings(epochs=30, iterations_per_epoch=10)  # warm-up of one epoch, ramp of five
     assert curriculum(9 / 300, settings) == 0

@@ -1,0 +1,206 @@
+"""Anyone's detections, as a table or as COCO's results, against the boxes of a data set."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdkd_auto.errors import DatasetError, MdkdError
+from mdkd_auto.experiments.box_scoring import BoxSummary, score_detections, write_box_summary
+from mdkd_auto.files import read_record, write_json
+from mdkd_auto.records import Box, Case, Dataset
+
+HEADER = "case_id,class,score,x,y,width,height"
+ROWS = ("a,nodule,0.9,0,0,10,10", "a,mass,0.4,20,20,10,20", "b,nodule,0.8,50,50,10,10")
+RESULTS: list[dict[str, Any]] = [  # the same; ids as in the annotations
+    {"image_id": 7, "category_id": 3, "bbox": [0, 0, 10, 10], "score": 0.9},
+    {"image_id": 7, "category_id": 5, "bbox": [20, 20, 10, 20], "score": 0.4},
+    {"image_id": 9, "category_id": 3, "bbox": [50, 50, 10, 10], "score": 0.8},
+]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Images a, b and c with two, one and no true boxes."""
+    folder = tmp_path / "Dataset031_Chests"
+    images = [{"id": number, "file_name": name} for number, name in
+              ((7, "a.png"), (9, "x/b_0000.png"), (11, "c.png"), (13, "excluded.png"))]  # fmt: skip
+    categories = [{"id": 3, "name": "nodule"}, {"id": 5, "name": "mass"}, {"id": 6, "name": "scar"}]
+    write_json(folder / "annotations.json", {"images": images, "annotations": [], "categories": categories})
+    boxes = {
+        "a": (Box(class_name="nodule", x=0, y=0, width=10, height=10),
+              Box(class_name="mass", x=20, y=20, width=10, height=20)),
+        "b": (Box(class_name="nodule", x=0, y=0, width=5, height=5),),
+        "c": (),
+    }  # fmt: skip
+    return Dataset(
+        name=folder.name, folder=str(folder), task="detection", modality="CXR", channel_names=("CXR",),
+        labels={"nodule": (1,), "mass": (2,)}, file_ending=".png",
+        cases=tuple(Case(case_id=name, images=(str(folder / "imagesTr" / f"{name}_0000.png"),), patient_id=name,
+                         boxes=some) for name, some in boxes.items()),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "answers"
+    made.mkdir()
+    return made
+
+
+def write_table(folder: Path, *rows: str, header: str = HEADER) -> None:
+    (folder / "detections.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def counts(summary: BoxSummary) -> tuple[int, dict[str, float | None]]:
+    means = summary.scores.metrics
+    return summary.scores.cases, {name: means[name].mean for name in ("sensitivity", "precision")}
+
+
+def test_a_table_without_a_prediction(folder: Path, dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    write_table(folder, *ROWS)
+    with caplog.at_level(logging.INFO):
+        summary = score_detections(folder, dataset)
+    assert counts(summary) == (2, {"sensitivity": pytest.approx(1 / 3), "precision": 0.5})
+    assert (summary.dataset, summary.part, summary.threshold) == ("Dataset031_Chests", "answers", 0.5)
+    assert "2 of its 3 cases are scored: those with a detection, for want of a prediction.json" in caplog.text
+    write_box_summary(folder, summary, answers=False)
+    text = (folder / "summary.md").read_text()
+    assert "at least 0.500, for want of a prediction.json that says one: 1 right, 1 wrong" in text
+    assert "validation" not in text
+    assert read_record(folder / "summary.json", BoxSummary) == summary
+
+
+def test_a_prediction_says_threshold_and_images(
+    folder: Path, dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_table(folder, *ROWS[:2])
+    write_json(folder / "prediction.json", {"threshold": 0.3, "images": {"1": "a", "2": "c", "3": "elsewhere"}})
+    with caplog.at_level(logging.INFO):
+        summary = score_detections(folder, dataset)
+    assert counts(summary) == (2, {"sensitivity": 1, "precision": 1})
+    assert [answer.case_id for answer in summary.answers] == ["a", "c"]
+    assert "2 of its 3 cases are scored: those that prediction.json lists, with or without" in caplog.text
+    write_box_summary(folder, summary, answers=False)
+    assert "at least 0.300, as prediction.json says: 2 right, 0 wrong" in (folder / "summary.md").read_text()
+
+
+def test_results_by_the_ids_of_the_annotations_are_the_table(folder: Path, dataset: Dataset) -> None:
+    write_json(folder / "detections.json", RESULTS)
+    results = score_detections(folder, dataset)
+    write_table(folder, *ROWS)
+    assert score_detections(folder, dataset) == results
+
+
+def test_results_by_the_numbers_of_a_prediction(folder: Path, dataset: Dataset) -> None:
+    numbered = [{**one, "image_id": {7: 1, 9: 2}[one["image_id"]], "category_id": {3: 2, 5: 1}[one["category_id"]]}
+                for one in RESULTS]  # fmt: skip
+    write_json(folder / "detections.json", numbered)
+    images = {"1": "a", "2": "b", "3": "c"}
+    write_json(folder / "prediction.json", {"threshold": 0.5, "classes": ["mass", "nodule"], "images": images})
+    (Path(dataset.folder) / "annotations.json").unlink()  # not asked
+    summary = score_detections(folder, dataset)
+    assert summary.scores.cases == 3
+    write_table(folder, *ROWS)
+    assert score_detections(folder, dataset) == summary
+
+
+def test_the_table_goes_first(folder: Path, dataset: Dataset) -> None:
+    (folder / "detections.json").write_text("not read")
+    write_table(folder, *ROWS)
+    assert score_detections(folder, dataset).scores.cases == 2
+
+
+def test_nothing_found_in_listed_images_is_an_answer(folder: Path, dataset: Dataset) -> None:
+    write_table(folder)
+    with pytest.raises(DatasetError, match=r"detections\.csv: holds no detection in a case of Dataset031_Chests"):
+        score_detections(folder, dataset)
+    write_json(folder / "prediction.json", {"images": {"1": "a", "2": "c"}})
+    assert counts(score_detections(folder, dataset)) == (2, {"sensitivity": 0, "precision": None})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("d,nodule,0.9,0,0,10,10", "'d' is no case of Dataset031_Chests"),
+        ("a,cyst,0.9,0,0,10,10", "'cyst' is no class; expected nodule, mass"),
+        ("a,nodule,high,0,0,10,10", "score is 'high'; expected a number from 0 to 1"),
+        ("a,nodule,nan,0,0,10,10", "score is 'nan'"),
+        ("a,nodule,1.2,0,0,10,10", "score is '1.2'"),
+        ("a,nodule,0.9,0,left,10,10", "expected four numbers x, y, width, height"),
+        ("a,nodule,0.9,0,0,inf,10", "expected four numbers"),
+        ("a,nodule,0.9,0,0,-3,10", "width -3 and height 10; expected 0 or more"),
+        ("a,nodule,0.9,0,0", "has no width, height"),
+        (",nodule,0.9,0,0,10,10", "has no case_id"),
+    ],
+)
+def test_a_wrong_row_is_named(folder: Path, dataset: Dataset, row: str, said: str) -> None:
+    write_table(folder, ROWS[0], row)
+    with pytest.raises(DatasetError) as error:
+        score_detections(folder, dataset)
+    assert str(error.value).startswith(f"{folder / 'detections.csv'}: row 3")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_id": 8}, "image_id 8 is none of the 4 known"),
+        ({"image_id": 13}, "'excluded.png' is no case of Dataset031_Chests"),
+        ({"image_id": None}, "image_id None"),
+        ({"category_id": 4}, "category_id 4 is no class; expected one of 3 nodule, 5 mass, 6 scar"),
+        ({"category_id": 6}, "'scar' is no class; expected nodule, mass"),
+        ({"score": None}, "score is None"),
+        ({"score": True}, "score is True"),
+        ({"bbox": [0, 0, 10]}, "expected four numbers"),
+        ({"bbox": 5}, "expected four numbers"),
+        ({"bbox": [0, 0, 10, -1]}, "width 10 and height -1"),
+    ],
+)
+def test_a_wrong_result_is_named(folder: Path, dataset: Dataset, change: dict[str, Any], said: str) -> None:
+    write_json(folder / "detections.json", [RESULTS[0], {**RESULTS[1], **change}])
+    with pytest.raises(DatasetError) as error:
+        score_detections(folder, dataset)
+    assert str(error.value).startswith(f"{folder / 'detections.json'}: detection 2")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("detections.csv", "case_id,class,score\n", "row 1 has no column x, y, width, height"),
+        ("detections.csv", "", "row 1 has no column case_id"),
+        ("detections.json", "{}", "expected COCO's results, a list"),
+        ("detections.json", "[3]", "detection 1 is 3; expected image_id"),
+        ("detections.json", "[", "not valid JSON"),
+        ("prediction.json", "[]", "expected an object"),
+        ("prediction.json", '{"threshold": "high"}', "threshold is 'high'; expected a number from 0 to 1"),
+        ("prediction.json", '{"classes": [1]}', "expected a list of names"),
+        ("prediction.json", '{"images": {"1": 2}}', "expected an object of numbers and their cases"),
+    ],
+)
+def test_a_wrong_file_is_named(folder: Path, dataset: Dataset, name: str, content: str, said: str) -> None:
+    if name == "prediction.json":
+        write_table(folder, *ROWS)
+    (folder / name).write_text(content)
+    with pytest.raises(MdkdError) as error:
+        score_detections(folder, dataset)
+    assert str(error.value).startswith(str(folder / name))
+    assert said in str(error.value)
+
+
+def test_other_text_and_an_empty_folder(folder: Path, dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match=r"answers: has no detections\.csv and no detections\.json"):
+        score_detections(folder, dataset)
+    (folder / "detections.csv").write_bytes(HEADER.encode() + b"\n\xff\xfe")
+    with pytest.raises(DatasetError, match=r"detections\.csv: not a table in UTF-8"):
+        score_detections(folder, dataset)
+
+
+def test_results_without_any_ids(folder: Path, dataset: Dataset) -> None:
+    (Path(dataset.folder) / "annotations.json").unlink()  # as of Pascal VOC
+    (folder / "detections.json").write_text(json.dumps(RESULTS))
+    with pytest.raises(DatasetError, match=r"image_id 7 is none of the 0 known; expected an id of annotations\.json"):
+        score_detections(folder, dataset)

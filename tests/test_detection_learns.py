@@ -1,0 +1,55 @@
+"""Detectors of both families learn eight images by heart, through the project's own training and evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdkd_auto import pipeline
+from mdkd_auto.data.phantoms import SCENES, write_detection_datasets
+from mdkd_auto.data.raw import read_dataset
+from mdkd_auto.data.splits import write_splits
+from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.experiments.run import run_jobs
+from mdkd_auto.files import read_json
+from mdkd_auto.paths import Root
+from mdkd_auto.records import Fold, Splits
+from mdkd_auto.settings import Settings
+
+LOOK = SCENES[0]._replace(size=(64, 64), radius=(7.0, 10.0))
+SETTINGS: dict[str, Any] = {
+    "validation_batches": 1, "learning_rate": 1e-3, "batch_size": 4, "device": "cpu", "augment": False,
+    "early_stopping_epochs": 100, "plateau_epochs": 100,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned_by_heart(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Root:
+    """Eight images, of which two show nothing; trained and judged on the same ones."""
+    root = Root(tmp_path_factory.mktemp("eight"))
+    write_detection_datasets(root.raw, (LOOK,), cases=8)
+    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    cases = tuple(sorted(case.case_id for case in read_dataset(root.raw / LOOK.name).cases))
+    write_splits(root.splits(LOOK.name), Splits(test=(), folds=(Fold(train=cases, val=cases),)))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("architecture", "epochs", "updates"), [("faster_rcnn_small", 3, 30), ("rfdetr_tiny", 4, 100)]
+)
+def test_eight_images_are_learnt(learned_by_heart: Root, architecture: str, epochs: int, updates: int) -> None:
+    root = learned_by_heart
+    settings = Settings(**SETTINGS, teacher_architecture=architecture, epochs=epochs, iterations_per_epoch=updates)
+    groups, _ = pipeline.find_groups(root)
+    experiment = pipeline.make_experiment(root, "CT_detection", groups["CT_detection"], settings, "2d")
+    assert experiment is not None
+    job = JobMaker(experiment).specific(LOOK.name)
+    run_jobs([(experiment, job)])
+    run: Path = root.results / job.folder
+    summary = read_json(run / "validation" / "summary.json")
+    scores = {name: one["mean"] for name, one in summary["scores"]["metrics"].items()}
+    assert len(summary["answers"]) == 8
+    assert scores["map_50"] > 0.9
+    assert scores["f1"] > 0.9
+    assert scores["froc"] > 0.9
+    assert read_json(run / "finished.json")["best_validation_score"] > 0.9
