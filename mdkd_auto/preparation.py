@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from mdkd_auto.data.description import TASKS
 from mdkd_auto.data.problems import Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
 from mdkd_auto.data.splits import MIN_PATIENTS, make_splits, read_raw_splits, read_splits, write_splits
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 SPLIT_SEED = 0
 TEST_FRACTION = 0.2  # of the patients
-TASKS = ("segmentation", "classification", "detection")  # those this version trains
 
 
 class Outcome(NamedTuple):
@@ -171,10 +171,7 @@ def find_groups(
         datasets = without_broken(datasets, problems)
     groups: dict[str, list[Dataset]] = {}
     for dataset in datasets:
-        if dataset.task in TASKS:
-            groups.setdefault(dataset.group, []).append(dataset)
-        else:
-            logger.info("%s: a %s data set, left in peace", dataset.name, dataset.task)
+        groups.setdefault(dataset.group, []).append(dataset)
     if group is not None:
         meant = [group.lower(), *(f"{group}_{task}".lower() for task in TASKS)]
         wanted = [name for name in groups if name.lower() in meant]
@@ -189,7 +186,7 @@ def find_groups(
     if not groups:
         listing = f":\n{problems_text(problems)}" if problems else ""
         raise DatasetError(
-            f"{root.raw}: no data set for {' or '.join(TASKS)}; put DatasetNNN_Name folders in nnU-Net's "
+            f"{root.raw}: no data set of any task; put DatasetNNN_Name folders in nnU-Net's "
             f"layout there{listing}"
         )
     return groups, problems

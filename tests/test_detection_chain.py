@@ -94,7 +94,7 @@ def test_the_plan_suits_the_boxes(planned: Root) -> None:
     assert (len(part.anchor_sizes), part.queries) == (4, 16)  # as many queries as tokens
     text = planned.plan("CT_detection").with_suffix(".txt").read_text()
     assert f"{A}: boxes = tumour 28: 20 images of 20 patients, 4 of them without a box, at most 3 in one" in text
-    assert f"{B}: boxes = lesion 16, cyst 12" in text
+    assert f"{B}: boxes = lesion 13, cyst 15" in text
 
 
 # --- Faster R-CNN ---------------------------------------------------------------------------------------------------

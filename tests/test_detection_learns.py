@@ -52,4 +52,4 @@ def test_eight_images_are_learnt(learned_by_heart: Root, architecture: str, epoc
     assert scores["map_50"] > 0.9
     assert scores["f1"] > 0.9
     assert scores["froc"] > 0.9
-    assert read_json(run / "finished.json")["best_validation_score"] > 0.9
+    assert read_json(run / "finished.json")["best_validation_score"] > 0.7  # of one batch

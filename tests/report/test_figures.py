@@ -67,7 +67,7 @@ def test_all_are_drawn_beside_the_table(trained: Trained) -> None:
     assert trained.folder.parent == trained.table.path.parent
     assert trained.folder.name.startswith("figures_2d_fold_0__")
     names = {path.name for path in trained.folder.iterdir()}
-    assert names == {f"{A}_{name}.png" for name in DRAWINGS} | {"differences.png", "figures.json"}
+    assert names == {f"{A}_{name}.png" for name in DRAWINGS["segmentation"]} | {"differences.png", "figures.json"}
     numbers = read_json(trained.folder / "figures.json")[A]
     assert set(numbers["tsne"]["balanced_accuracy"]) == {"data-set-specific", "student"}
     for level in numbers["attention"]["teacher_shares"]:
@@ -114,7 +114,7 @@ def test_a_bug_is_not_hidden(broken: Trained, monkeypatch: pytest.MonkeyPatch) -
     def fails(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(DRAWINGS, "overlays", fails)
+    monkeypatch.setitem(DRAWINGS["segmentation"], "overlays", fails)
     with pytest.raises(ZeroDivisionError):
         draw_figures(broken.experiment, broken.table)
 
