@@ -265,6 +265,8 @@ def predict(
         temperature = validation.temperature if isinstance(validation, ClassSummary) else 1.0
         return _classify(cases, masks, run, predictor, record, temperature)
     threshold = validation.threshold if isinstance(validation, BoxSummary) else FALLBACK_THRESHOLD
+    if validation is None:
+        logger.warning("%s: its validation scores are gone; boxes are drawn from a score of %g on", run, threshold)
     return _detect(cases, masks, run, predictor, record, threshold)
 
 

@@ -79,7 +79,7 @@ def test_table_has_four_columns_for_three_targets(trained: Trained) -> None:
     assert table.path.with_suffix(".csv").is_file()
     drawn = figures_folder(table.path)
     for row in table.rows:
-        for name in DRAWINGS["segmentation"].keys() - {"tsne"}:  # some lesions fill fewer bottleneck voxels than it needs
+        for name in DRAWINGS["segmentation"].keys() - {"tsne"}:  # some lesions fill too few voxels for it
             with Picture.open(drawn / f"{row.target}_{name}.png") as picture:
                 assert picture.format == "PNG"
     assert set(read_json(drawn / "figures.json")) == {A, B, C}

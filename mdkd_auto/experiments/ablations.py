@@ -4,15 +4,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import msgspec
-
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
 from mdkd_auto.records import Task
-from mdkd_auto.settings import Settings, replace
+from mdkd_auto.settings import replace
 
 SPECIFIC = "data-set-specific"
-DETECTION = "detection."
 LABEL_FRACTIONS = (0.1, 0.25, 1.0)  # of the target's training patients
 DETECTOR_LOSSES = {  # eq. (24): loss -> its weight; an experiment's settings have the task's beta, gamma, delta already
     "contrastive": "beta", "feature": "gamma", "similarity": "delta", "attention": "detection.attention",
@@ -143,16 +140,9 @@ def find_ablation(name: str) -> Ablation:
     return ABLATIONS[name]
 
 
-def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """A copy with ``changes``; ``classification.gamma`` and ``detection.logits`` are what is within."""
-    within = {name.removeprefix(DETECTION): value for name, value in changes.items() if name.startswith(DETECTION)}
-    others = {name: value for name, value in changes.items() if not name.startswith(DETECTION)}
-    return replace(settings, **others, detection=msgspec.structs.replace(settings.detection, **within))
-
-
 def variant_jobs(experiment: Experiment, variant: Variant, target: str) -> tuple[Experiment, list[Job]]:
     """What a variant trains for a target, its own result last, and the experiment whose settings it has."""
-    own = experiment._replace(settings=changed(experiment.settings, variant.changes))
+    own = experiment._replace(settings=replace(experiment.settings, **variant.changes))
     maker = JobMaker(own)
     others = tuple(name for name in experiment.datasets if name != target)
     sources = others if variant.sources is None else variant.sources
