@@ -52,7 +52,7 @@ class Classes(Record, frozen=True, kw_only=True):
 
 
 def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
-    """One foreground of all classes, or the data set's own; of classification always its own."""
+    """One foreground of all classes, or the data set's own; of other tasks always its own."""
     if not keep_classes and dataset.task == "segmentation":
         values = tuple(sorted({value for group in dataset.labels.values() for value in group}))
         return Classes(channels=(ClassChannel(name=FOREGROUND, values=values, written=1),), regions=False,
