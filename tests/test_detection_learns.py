@@ -18,7 +18,7 @@ from mdkd_auto.settings import Settings
 
 LOOK = SCENES[0]._replace(size=(64, 64), radius=(7.0, 10.0))
 SETTINGS: dict[str, Any] = {
-    "validation_batches": 1, "learning_rate": 1e-3, "batch_size": 4, "device": "cpu", "augment": False,
+    "epochs": 3, "validation_batches": 1, "device": "cpu", "augment": False,
     "early_stopping_epochs": 100, "plateau_epochs": 100,
 }  # fmt: skip
 
@@ -35,11 +35,17 @@ def learned_by_heart(tmp_path_factory: pytest.TempPathFactory, one_thread: None)
 
 
 @pytest.mark.parametrize(
-    ("architecture", "epochs", "updates"), [("faster_rcnn_small", 3, 30), ("rfdetr_tiny", 4, 100)]
+    ("architecture", "batch_size", "learning_rate", "updates"),
+    [("faster_rcnn_small", 4, 1e-3, 25), ("rfdetr_tiny", 8, 2e-3, 80)],
 )
-def test_eight_images_are_learnt(learned_by_heart: Root, architecture: str, epochs: int, updates: int) -> None:
+def test_eight_images_are_learnt(
+    learned_by_heart: Root, architecture: str, batch_size: int, learning_rate: float, updates: int
+) -> None:
     root = learned_by_heart
-    settings = Settings(**SETTINGS, teacher_architecture=architecture, epochs=epochs, iterations_per_epoch=updates)
+    settings = Settings(
+        **SETTINGS, teacher_architecture=architecture, batch_size=batch_size, learning_rate=learning_rate,
+        iterations_per_epoch=updates,
+    )  # fmt: skip
     groups, _ = pipeline.find_groups(root)
     experiment = pipeline.make_experiment(root, "CT_detection", groups["CT_detection"], settings, "2d")
     assert experiment is not None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
+from torch.nn import functional as F
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -11,6 +12,15 @@ Projection = Callable[[Tensor], Tensor]
 def as_it_is(embeddings: Tensor) -> Tensor:
     """The projection where widths are the same."""
     return embeddings
+
+
+def embedding_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Eq. (23): the mean squared difference of embeddings (..., E), each at a root mean square of 1; 0 to 4.
+
+    A joint teacher's embeddings have no scale of their own: as they are, their squares drown the detector's own loss.
+    """
+    width = ours.shape[-1] ** 0.5
+    return F.mse_loss(width * F.normalize(ours, dim=-1), width * F.normalize(theirs, dim=-1))
 
 
 class Objects(NamedTuple):

@@ -22,7 +22,7 @@ from torchvision.models.detection.rpn import (
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from mdkd_auto.networks.detector import Described, Detected, Objects, Projection, Taught, as_it_is
+from mdkd_auto.networks.detector import Described, Detected, Objects, Projection, Taught, as_it_is, embedding_distance
 from mdkd_auto.networks.model import Encoder
 
 GROUPS = 32  # of group normalisation, which suits the small batches that a CPU takes
@@ -197,7 +197,7 @@ class FasterRCNNOutput:
             F.log_softmax(ours.logits / temperature, dim=1), F.log_softmax(theirs.logits / temperature, dim=1),
             reduction="batchmean", log_target=True,
         )  # fmt: skip
-        return Taught(temperature**2 * logits, F.mse_loss(project(ours.embeddings), theirs.embeddings))
+        return Taught(temperature**2 * logits, embedding_distance(project(ours.embeddings), theirs.embeddings))
 
     def pooled(self, boxes: list[Tensor]) -> Regions:
         """What the head says of given regions, one (N, 4) an image."""

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.detector import Described, Detected, DetectorOutput, Objects, Projection, Taught, as_it_is
+from mdkd_auto.networks.detector import (
+    Described,
+    Detected,
+    DetectorOutput,
+    Objects,
+    Projection,
+    Taught,
+    as_it_is,
+    embedding_distance,
+)
 from mdkd_auto.networks.model import Encoder
 
 if TYPE_CHECKING:  # seconds to import: done where a network is built
@@ -287,8 +296,8 @@ class RFDETROutput:
         share = goal.sigmoid()
         divergence = share * (F.logsigmoid(goal) - F.logsigmoid(own))
         divergence = divergence + (1 - share) * (F.logsigmoid(-goal) - F.logsigmoid(-own))
-        distance = (project(embeddings[image, mine]) - theirs[2][image, other]).square()
-        return Taught(temperature**2 * divergence.sum(-1).mean(), distance.mean())
+        distance = embedding_distance(project(embeddings[image, mine]), theirs[2][image, other])
+        return Taught(temperature**2 * divergence.sum(-1).mean(), distance)
 
 
 class _Projector(nn.Module):

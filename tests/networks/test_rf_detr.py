@@ -241,18 +241,20 @@ def test_the_order_of_a_teachers_queries_does_not_matter(images: Tensor, detecto
 
 
 def test_a_lesson_by_hand(detector: Detector, images: Tensor) -> None:
-    """One class, queries far from each other: Bernoulli KL at T = 2, times 4, and the squared distance."""
+    """One class, queries far from each other: Bernoulli KL at T = 2, times 4, and the squared distance at unit scale."""
     output = detector(images[:1]).of([0])
     centres = torch.linspace(0.1, 0.9, QUERIES)
     boxes = torch.stack([centres, centres, torch.full_like(centres, 0.01), torch.full_like(centres, 0.01)], -1)
     boxes = boxes.expand_as(output.boxes)
-    student = replace(output, boxes=boxes, logits=torch.zeros_like(output.logits), embeddings=output.embeddings * 0)
-    teacher = replace(student, logits=student.logits + 2, embeddings=student.embeddings + 3)
+    student = replace(output, boxes=boxes, logits=torch.zeros_like(output.logits), embeddings=output.embeddings * 0 + 5)
+    teacher = replace(student, logits=student.logits + 2, embeddings=-3 * student.embeddings)
     taught = student.learns_from(teacher, 2.0)
     share = torch.tensor(1.0).sigmoid()
     expected = 4 * (share * (share / 0.5).log() + (1 - share) * ((1 - share) / 0.5).log())
     torch.testing.assert_close(taught.logits, expected)
-    assert taught.embeddings.item() == pytest.approx(9)
+    assert taught.embeddings.item() == pytest.approx(4)  # 1 against -1
+    louder = replace(student, embeddings=7 * student.embeddings)
+    assert student.learns_from(louder, 2.0).embeddings.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_a_lesson_reaches_the_student_alone(images: Tensor) -> None:
