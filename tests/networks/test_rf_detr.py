@@ -241,7 +241,7 @@ def test_the_order_of_a_teachers_queries_does_not_matter(images: Tensor, detecto
 
 
 def test_a_lesson_by_hand(detector: Detector, images: Tensor) -> None:
-    """One class, queries far from each other: Bernoulli KL at T = 2, times 4, and the squared distance at unit scale."""
+    """One class, queries far from each other: Bernoulli KL at T = 2, times 4, and the distance at unit scale."""
     output = detector(images[:1]).of([0])
     centres = torch.linspace(0.1, 0.9, QUERIES)
     boxes = torch.stack([centres, centres, torch.full_like(centres, 0.01), torch.full_like(centres, 0.01)], -1)
