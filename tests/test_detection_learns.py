@@ -36,7 +36,10 @@ def learned_by_heart(tmp_path_factory: pytest.TempPathFactory, one_thread: None)
 
 @pytest.mark.parametrize(
     ("architecture", "batch_size", "learning_rate", "updates"),
-    [("faster_rcnn_small", 4, 1e-3, 25), ("rfdetr_tiny", 8, 2e-3, 80)],
+    [
+        ("faster_rcnn_small", 4, 1e-3, 25),
+        pytest.param("rfdetr_tiny", 8, 2e-3, 100, marks=pytest.mark.slow),  # networks/test_rf_detr.py has a short one
+    ],
 )
 def test_eight_images_are_learnt(
     learned_by_heart: Root, architecture: str, batch_size: int, learning_rate: float, updates: int

@@ -88,7 +88,7 @@ def draw_box_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str
     for axes, column in zip(panels, COLUMNS, strict=True):
         scores[column] = neighbours_score(points[column], len(names))
         _draw_points(axes, points[column], names)
-        said = "none" if scores[column] is None else f"{scores[column]:.2f}"
+        said = "none, too few" if scores[column] is None else f"{scores[column]:.2f}"
         axes.set_title(f"{column}\nneighbours' balanced accuracy: {said}", fontsize=11)
     panels[0].legend(fontsize=8)
     labels = points["student"].labels
@@ -205,7 +205,13 @@ def shared_points(seen: dict[str, Seen], shown: Sequence[Shown]) -> tuple[list[i
 
 
 def neighbours_score(points: Points, count: int) -> float | None:
-    """Balanced accuracy of what neighbours in other patients name, background or a class; None where one has none."""
+    """Balanced accuracy of what neighbours in other patients name, background or a class.
+
+    None where one has fewer points than neighbours are asked, which would be of other classes however far these lie, or
+    is one patient's.
+    """
+    if np.bincount(points.labels, minlength=count).min() < NEIGHBOURS:
+        return None
     named = named_by_neighbours(points.embeddings, points.labels, points.patients, count)
     own = [named[(points.labels == number) & (named >= 0)] for number in range(count)]
     if not all(map(len, own)):

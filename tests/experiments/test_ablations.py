@@ -7,11 +7,10 @@ import pytest
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import SCENES, write_detection_datasets
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.experiments import estimate
-from mdkd_auto.experiments.ablations import ABLATIONS, DETECTOR_LOSSES, changed, find_ablation, variant_jobs
+from mdkd_auto.experiments.ablations import ABLATIONS, DETECTOR_LOSSES, find_ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.paths import Root
-from mdkd_auto.settings import DetectionSettings, Settings
+from mdkd_auto.settings import DetectionSettings, Settings, replace
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
 DETECTOR = Settings(device="cpu", detection=DetectionSettings(architecture="faster_rcnn_small"))
@@ -51,7 +50,7 @@ def test_columns(name: str) -> None:
     assert len(set(columns)) == len(columns)
     assert {variant.against or ablation.reference for variant in variants} <= set(columns)
     for variant in variants:
-        assert changed(Settings(), variant.changes)  # every change is a setting
+        assert replace(Settings(), **variant.changes)  # every change is a setting
         assert set(variant.sources or ()) <= set(SOURCES)
 
 
@@ -69,7 +68,7 @@ def test_an_unknown_name_lists_all() -> None:
 
 
 def test_what_is_within_changes() -> None:
-    made = changed(Settings(), {"detection.logits": 0.0, "classification.gamma": 2.0, "delta": 3.0})
+    made = replace(Settings(), **{"detection.logits": 0.0, "classification.gamma": 2.0, "delta": 3.0})
     assert (made.detection.logits, made.classification.gamma, made.delta) == (0, 2, 3)
     assert made.detection.embeddings == Settings().detection.embeddings
 
@@ -110,10 +109,7 @@ def test_losses_of_a_detector_one_by_one(experiment: Experiment) -> None:
         assert weights(f"without {name}") == [float(other != place) for other in range(6)]
 
 
-def test_a_dry_run_of_detection_lists_jobs(
-    detection: Root, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(estimate, "seconds_per_update", lambda *_: 1.0)  # the jobs are looked at, not their time
+def test_a_dry_run_of_detection_lists_jobs(detection: Root, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert pipeline.ablate(detection, DETECTOR, "controls", targets=("931",), dry_run=True) == []
     assert f"student of {SCENES[0].name} from 932, 933" in caplog.text

@@ -170,6 +170,8 @@ def test_neighbours_tell_clusters_apart() -> None:
     assert by_chance is not None
     assert by_chance < 0.6
     assert neighbours_score(Points(points, labels, np.zeros(80, dtype=np.int64)), 3) is None
+    few = np.r_[0:54]  # 14 of a class: the 15th neighbour is always of another
+    assert neighbours_score(Points(points[few], labels[few], few), 2) is None
 
 
 def test_it_is_drawn(experiment: Experiment, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +183,7 @@ def test_it_is_drawn(experiment: Experiment, row: Row, tmp_path: Path, monkeypat
     stored = sum(counts)
     assert (said["objects"], said["classes"], said["patients"]) == (stored, ["lesion", "cyst"], len(counts))
     assert said["background"] == dict.fromkeys(COLUMNS, stored)
-    assert all(0 <= score <= 1 for score in said["balanced_accuracy"].values())
+    assert set(said["balanced_accuracy"]) == set(COLUMNS)
     with Picture.open(tmp_path / "tsne.png") as picture:
         colours = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
     assert len(colours) > 100
