@@ -31,8 +31,8 @@ from mdkd_auto.report.models import column_model
 from mdkd_auto.report.neighbours import NEIGHBOURS, named_by_neighbours
 from mdkd_auto.report.tables import Row
 from mdkd_auto.report.voxels import MOST_POINTS, evenly
-from mdkd_auto.tasks.classification import into_patch
-from mdkd_auto.tasks.detection import HIT
+from mdkd_auto.tasks.detection import HIT, numbers_of
+from mdkd_auto.tasks.whole_images import into_patch, patch_starts
 
 CLEAR = 0.1  # intersection over union below which a place is background
 MOST_IMAGES = 200
@@ -129,9 +129,8 @@ def stored_image(experiment: Experiment, dataset: str, case_id: str, patient: st
     stored = read_case_record(folder, case_id).boxes or ()
     image = np.asarray(open_image(folder, case_id)[0], dtype=np.float32)
     size = experiment.plan.configuration(experiment.configuration).patch_size
-    starts = [(room - length) // 2 for room, length in zip(reversed(size), image.shape[:0:-1], strict=True)]  # x, y
-    channels = experiment.classes(dataset).channels
-    numbers = {value: number for number, channel in enumerate(channels) for value in channel.values}
+    starts = patch_starts(image.shape[:0:-1], size[::-1])  # x, y
+    numbers = numbers_of(experiment.classes(dataset))
     corners = torch.tensor([box.corners for box in stored], dtype=torch.float32).reshape(-1, 4)
     boxes = corners + torch.tensor(starts * 2, dtype=torch.float32)
     return Shown(into_patch(image, size), boxes, tuple(numbers[box.label] for box in stored), patient)

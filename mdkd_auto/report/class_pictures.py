@@ -20,7 +20,7 @@ from mdkd_auto.report.models import column_model
 from mdkd_auto.report.neighbours import NEIGHBOURS, named_by_neighbours
 from mdkd_auto.report.patches import read_stored
 from mdkd_auto.report.tables import Row
-from mdkd_auto.tasks.classification import into_patch
+from mdkd_auto.tasks.whole_images import into_patch
 
 COLUMNS = ("data-set-specific", "student")
 MOST_CLASSES = 6  # drawn, a line each

@@ -21,10 +21,10 @@ from mdkd_auto.networks.medvit import SIZES, MedViTEncoder
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.networks.timm_encoder import TimmEncoder, check_name
 from mdkd_auto.networks.unet import UNetEncoder, scale_width
-from mdkd_auto.preprocessing.case import preprocess_case
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import FUSION_HEADS, Architecture, ClassificationSettings, Settings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.whole_images import as_batch
 from mdkd_auto.training.interfaces import Score
 
 MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
@@ -157,22 +157,10 @@ class Classifier(NamedTuple):
     @torch.no_grad()
     def logits(self, image: Image) -> np.ndarray:
         """Of each class (K,); with ``options.mirror`` the mean over the image and its mirror images."""
-        spacing = image.spacing_mm if image.spacing_known else None
-        prepared, _, _ = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
-        padded = into_patch(prepared[0], self.plan.patch_size)
-        batch = torch.from_numpy(padded)[None, None].to(self.options.device)
+        batch, _ = as_batch(image, self.dataset_plan, self.plan, self.options.device)
         axes = range(2, batch.ndim)
         flips: list[tuple[int, ...]] = [(), *((axis,) for axis in axes)] if self.options.mirror else [()]
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
             outputs = [self.model(batch.flip(flip))[0].float() for flip in flips]
         result: np.ndarray = torch.stack(outputs).mean(0).cpu().numpy().astype(np.float64)
         return result
-
-
-def into_patch(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray:
-    """An image (z, y, x) that fits, in the middle of a patch of its lowest value, as in training: (*patch_size)."""
-    values = image[0] if len(patch_size) == 2 else image
-    patch = np.full(patch_size, values.min(), dtype=np.float32)
-    starts = [(room - length) // 2 for room, length in zip(patch_size, values.shape, strict=True)]
-    patch[tuple(slice(start, start + length) for start, length in zip(starts, values.shape, strict=True))] = values
-    return patch

@@ -22,11 +22,10 @@ from mdkd_auto.networks.level_fusion import LevelFusionEncoder
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.networks.rf_detr import RFDETR_SIZES, RFDETREncoder, RFDETRHead, most_queries, side_multiple
 from mdkd_auto.planners.detection import STEP
-from mdkd_auto.preprocessing.case import preprocess_case
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.classification import into_patch
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.whole_images import as_batch, patch_starts
 from mdkd_auto.training.interfaces import Score
 
 HIT = 0.5  # intersection over union from which on a box is found
@@ -154,7 +153,7 @@ def hit_objects(boxes: torch.Tensor, truth: torch.Tensor) -> set[int]:
 
 def objects_of(batch: Batch, classes: Classes) -> list[Objects]:
     """The true objects of each image, with the numbers of their classes."""
-    numbers = {value: number for number, channel in enumerate(classes.channels) for value in channel.values}
+    numbers = numbers_of(classes)
     return [
         Objects(
             rows[:, :4],
@@ -162,6 +161,11 @@ def objects_of(batch: Batch, classes: Classes) -> list[Objects]:
         )
         for rows in batch.boxes
     ]
+
+
+def numbers_of(classes: Classes) -> dict[int, int]:
+    """Label value -> number of the class."""
+    return {value: number for number, channel in enumerate(classes.channels) for value in channel.values}
 
 
 # --- prediction -----------------------------------------------------------------------------------------------------
@@ -187,14 +191,11 @@ class Detector(NamedTuple):
     @torch.no_grad()
     def found(self, image: Image) -> FoundBoxes:
         """The boxes of one image. ``options.mirror`` is not used: boxes of mirror images do not average."""
-        spacing = image.spacing_mm if image.spacing_known else None
-        prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
-        padded = into_patch(prepared[0], self.plan.patch_size)
-        batch = torch.from_numpy(padded)[None, None].to(self.options.device)
+        batch, geometry = as_batch(image, self.dataset_plan, self.plan, self.options.device)
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
             detected = self.model(batch).detected()[0]
         size = geometry.resampled_shape[:0:-1]  # x, y
-        starts = [(room - length) // 2 for room, length in zip(reversed(self.plan.patch_size), size, strict=True)]
+        starts = patch_starts(size, self.plan.patch_size[::-1])
         corners = detected.boxes.cpu().numpy().astype(np.float64) - np.array(starts * 2)
         boxes = file_boxes(corners.clip(0, (*size, *size)), geometry)
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

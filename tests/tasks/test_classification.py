@@ -12,8 +12,9 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.records import ConfigurationPlan, Dataset
 from mdkd_auto.settings import ClassificationSettings, Settings
-from mdkd_auto.tasks.classification import ClassificationTask, distilled_pairs, into_patch, outputs_of_labels
+from mdkd_auto.tasks.classification import ClassificationTask, distilled_pairs, outputs_of_labels
 from mdkd_auto.tasks.segmentation import classes_of
+from mdkd_auto.tasks.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
 
 PLAN = ConfigurationPlan(

@@ -1,0 +1,33 @@
+"""Whole images as a network takes them: what classification and detection predict from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mdkd_auto.data.images import Image
+from mdkd_auto.preprocessing.case import preprocess_case
+from mdkd_auto.records import CaseGeometry, ConfigurationPlan, DatasetPlan
+
+
+def as_batch(
+    image: Image, dataset_plan: DatasetPlan, plan: ConfigurationPlan, device: torch.device
+) -> tuple[torch.Tensor, CaseGeometry]:
+    """One image preprocessed and padded, (1, 1, *patch_size), and the way back from it."""
+    spacing = image.spacing_mm if image.spacing_known else None
+    prepared, _, geometry = preprocess_case(image.array, spacing, None, dataset_plan, plan)
+    return torch.from_numpy(into_patch(prepared[0], plan.patch_size))[None, None].to(device), geometry
+
+
+def into_patch(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray:
+    """An image (z, y, x) that fits, in the middle of a patch of its lowest value, as in training: (*patch_size)."""
+    values = image[0] if len(patch_size) == 2 else image
+    patch = np.full(patch_size, values.min(), dtype=np.float32)
+    starts = patch_starts(values.shape, patch_size)
+    patch[tuple(slice(start, start + length) for start, length in zip(starts, values.shape, strict=True))] = values
+    return patch
+
+
+def patch_starts(shape: Sequence[int], patch_size: Sequence[int]) -> list[int]:
+    """Where in its patch an image of this shape begins, the same axes."""
+    return [(room - length) // 2 for room, length in zip(patch_size, shape, strict=True)]
