@@ -18,6 +18,7 @@ LEVELS = (  # low to high; a module imports its own room and lower levels
     {"tasks"},
     {"experiments"},
     {"report"},
+    {"prediction"},
     {"pipeline"},
     {"cli"},
 )

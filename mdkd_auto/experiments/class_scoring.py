@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from mdkd_auto.errors import DatasetError
+from mdkd_auto.experiments.score_text import with_interval
 from mdkd_auto.files import write_atomically, write_json, write_text
 from mdkd_auto.metrics.classification import (
     CLASS_METRICS,
@@ -157,7 +158,8 @@ def predictions_csv(
 def class_summary_markdown(summary: ClassSummary) -> str:
     """Scores with their intervals, and the confusion matrix."""
     lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
-    lines += [f"| {CLASS_TITLES[name]} | {_with_interval(summary, name)} |" for name in CLASS_METRICS]
+    lines += [f"| {CLASS_TITLES[name]} | {with_interval(summary.scores, summary.intervals, name)} |"
+              for name in CLASS_METRICS]  # fmt: skip
     lines += ["", f"{summary.scores.cases} cases; temperature {summary.temperature:.2f}, of validation cases.", ""]
     if any(summary.intervals.values()):
         patients = len({answer.patient_id for answer in summary.answers})
@@ -168,17 +170,6 @@ def class_summary_markdown(summary: ClassSummary) -> str:
               for name, row in zip(summary.classes, summary.confusion, strict=True)]  # fmt: skip
     lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
     return "\n".join(lines) + "\n"
-
-
-def _with_interval(summary: ClassSummary, metric: str) -> str:
-    """90.4 (86.1 to 94.0)."""
-    value = _percent(summary.scores.metrics[metric].mean)
-    interval = summary.intervals.get(metric)
-    return value if interval is None else f"{value} ({_percent(interval[0])} to {_percent(interval[1])})"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def draw_confusion(path: Path, summary: ClassSummary) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.data.images import Image
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, detected_boxes
+from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, detected_boxes, truth_boxes
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import write_atomically
 from mdkd_auto.metrics.detection import BoxCounts, Boxes, image_counts, matches, threshold_scores
@@ -56,8 +56,7 @@ def draw_detections(path: Path, experiment: Experiment, row: Row) -> None:
             summary = summaries[column]
             answer = next(one for one in summary.answers if one.case_id == name)
             _show(axes, _picture(image))
-            truth = Boxes(np.array(answer.truth).reshape(-1, 4), np.array(answer.truth_classes, dtype=np.int64), None)
-            _outline(axes, truth, TRUTH_COLOUR)
+            _outline(axes, truth_boxes(answer), TRUTH_COLOUR)
             _outline(axes, detected_boxes(answer), PREDICTION_COLOUR, summary.threshold, summary.classes)
             score = image_f1([answer], summary.threshold)[0]
             said = "-" if score is None else f"{100 * score:.0f}"
@@ -83,9 +82,8 @@ def chosen_images(summary: BoxSummary) -> dict[str, str]:
 
 def image_f1(answers: Sequence[BoxAnswer], threshold: float) -> list[float | None]:
     """F1 of each image at the threshold; None without true and detected boxes."""
-    truth = [Boxes(np.array(one.truth, dtype=np.float64).reshape(-1, 4),
-                   np.array(one.truth_classes, dtype=np.int64), None) for one in answers]  # fmt: skip
-    counts = image_counts(matches(truth, [detected_boxes(one) for one in answers]), threshold)
+    counts = image_counts(matches([truth_boxes(one) for one in answers], [detected_boxes(one) for one in answers]),
+                          threshold)  # fmt: skip
     return [threshold_scores(BoxCounts(*row.tolist()))["f1"] for row in counts]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mdkd_auto.errors import DatasetError, MdkdError
-from mdkd_auto.experiments.box_scoring import BoxSummary, score_detections, write_box_summary
+from mdkd_auto.experiments.box_answers import score_detections
+from mdkd_auto.experiments.box_scoring import BoxSummary, write_box_summary
 from mdkd_auto.files import read_record, write_json
 from mdkd_auto.records import Box, Case, Dataset
 

@@ -1,0 +1,175 @@
+"""Detections that lie in a folder, ours or another program's, as answers to a data set."""
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mdkd_auto.data.annotated import base_name, finite_numbers, shown
+from mdkd_auto.data.boxed import COCO
+from mdkd_auto.data.endings import image_ending
+from mdkd_auto.errors import DatasetError
+from mdkd_auto.experiments.box_scoring import BoxSummary, box_answer_of, boxes_from, summary_of_boxes
+from mdkd_auto.files import read_json
+from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
+from mdkd_auto.records import Dataset
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("case_id", "class", "score", "x", "y", "width", "height")  # of detections.csv, all that scoring reads
+PREDICTED, ASSUMED = "as prediction.json says", "for want of a prediction.json that says one"
+
+
+class _Predicted(NamedTuple):
+    """What a prediction.json says of the detections beside it; None where it does not."""
+
+    threshold: float | None
+    classes: tuple[str, ...] | None  # category_id 1 is the first
+    images: dict[str, str] | None  # image_id -> case, images without detections included
+
+
+class _Row(NamedTuple):
+    """One detection as a file has it; ``where``: file and row."""
+
+    where: str
+    case_id: str
+    class_name: str
+    score: Any
+    box: list[Any]  # x, y, width, height
+
+
+def score_detections(folder: Path, dataset: Dataset) -> BoxSummary:
+    """The detections.csv of a folder, or else its detections.json (COCO's results), anyone's, against true boxes.
+
+    Scored are the cases that the ``images`` of a prediction.json beside it lists, with or without a detection; without
+    that, those with a detection. Raises DatasetError naming the file and the row that is wrong.
+    """
+    table, results = folder / "detections.csv", folder / "detections.json"
+    if not table.is_file() and not results.is_file():
+        raise DatasetError(f"{folder}: has no {table.name} and no {results.name}; mdkd_predict writes both")
+    path = table if table.is_file() else results
+    said = _read_predicted(folder / "prediction.json")
+    cases = {case.case_id: case for case in dataset.cases if case.boxes is not None}
+    rows: dict[str, list[_Row]] = {case_id: [] for case_id in (said.images or {}).values() if case_id in cases}
+    for row in _table_rows(table) if path == table else _result_rows(results, dataset, said):
+        if row.case_id not in cases:
+            raise DatasetError(f"{row.where}: {shown(row.case_id)} is no case of {dataset.name}")
+        rows.setdefault(row.case_id, []).append(row)
+    if not rows:
+        raise DatasetError(f"{path}: holds no detection in a case of {dataset.name}")
+    logger.info("%s: %d of its %d cases are scored: %s", dataset.name, len(rows), len(cases),
+                "those with a detection, for want of a prediction.json that lists all" if said.images is None else
+                "those that prediction.json lists, with or without a detection")  # fmt: skip
+    classes = tuple(dataset.labels)
+    answers = []
+    for case_id in sorted(rows):
+        spacing = cases[case_id].spacing_mm or dataset.spacing_mm
+        found = _found(rows[case_id], classes)
+        answers.append(box_answer_of(cases[case_id], found, classes, None if spacing is None else spacing[1:]))
+    threshold, origin = (FALLBACK_THRESHOLD, ASSUMED) if said.threshold is None else (said.threshold, PREDICTED)
+    return summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, {}, origin)
+
+
+def _read_predicted(path: Path) -> _Predicted:
+    """Raises DatasetError for fields that are not as mdkd_predict writes them."""
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: holds {shown(content)}; expected an object")
+    threshold, classes, images = (content.get(name) for name in ("threshold", "classes", "images"))
+    if threshold is not None and not _is_share(threshold):
+        raise DatasetError(f"{path}: threshold is {shown(threshold)}; expected a number from 0 to 1")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
+        raise DatasetError(f"{path}: classes is {shown(classes)}; expected a list of names")
+    if images is not None and not (
+        isinstance(images, dict) and all(isinstance(one, str) for one in images.values())
+    ):
+        raise DatasetError(f"{path}: images is {shown(images)}; expected an object of numbers and their cases")
+    return _Predicted(
+        None if threshold is None else float(threshold), None if classes is None else tuple(classes), images
+    )
+
+
+def _table_rows(path: Path) -> Iterator[_Row]:
+    """Of a detections.csv."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: not a table in UTF-8 ({error})") from None
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DatasetError(f"{path}: row 1 has no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}: row {number}"
+        empty = [name for name in COLUMNS if not row[name]]
+        if empty:
+            raise DatasetError(f"{where} has no {', '.join(empty)}")
+        yield _Row(where, row["case_id"], row["class"], row["score"], [row[name] for name in COLUMNS[3:]])
+
+
+def _result_rows(path: Path, dataset: Dataset, said: _Predicted) -> Iterator[_Row]:
+    """Of COCO's results. Images and classes have the numbers of prediction.json, else those of the annotations."""
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise DatasetError(f"{path}: holds {shown(content)}; expected COCO's results, a list of detections")
+    images, classes = said.images, dict(enumerate(said.classes or (), start=1))
+    if images is None or said.classes is None:
+        listed, named = _annotated_numbers(dataset)
+        images = listed if images is None else images
+        classes = named if said.classes is None else classes
+    names = {str(number): name for number, name in classes.items()}
+    for number, one in enumerate(content, start=1):
+        where = f"{path}: detection {number}"
+        if not isinstance(one, dict):
+            raise DatasetError(f"{where} is {shown(one)}; expected image_id, category_id, bbox and score")
+        image, category, box = (one.get(name) for name in ("image_id", "category_id", "bbox"))
+        if str(image) not in images:
+            raise DatasetError(f"{where}: image_id {shown(image)} is none of the {len(images)} known; expected an id "
+                               f"of {COCO}, or a prediction.json that lists images")  # fmt: skip
+        if str(category) not in names:
+            known = ", ".join(f"{key} {name}" for key, name in names.items())
+            raise DatasetError(f"{where}: category_id {shown(category)} is no class; expected one of {known or 'none'}")
+        boxed = box if isinstance(box, list) else [box]
+        yield _Row(where, images[str(image)], names[str(category)], one.get("score"), boxed)
+
+
+def _annotated_numbers(dataset: Dataset) -> tuple[dict[str, str], dict[Any, str]]:
+    """Image id -> case (the file's name where it is none), and category id -> class; none without COCO annotations."""
+    path = Path(dataset.folder) / COCO
+    content = read_json(path) if path.is_file() else {}
+    case_of: dict[str, str] = {}
+    for case in dataset.cases:
+        for name in (Path(image).name for image in case.images):
+            case_of |= dict.fromkeys((name, case.case_id, case.case_id + image_ending(name)), case.case_id)
+    names = {str(one["id"]): base_name(one["file_name"]) for one in content.get("images", ())}
+    return (
+        {key: case_of.get(name, name) for key, name in names.items()},
+        {one["id"]: one["name"] for one in content.get("categories", ())},
+    )
+
+
+def _found(rows: Sequence[_Row], classes: tuple[str, ...]) -> Boxes:
+    """Raises DatasetError for a class that is none of ``classes``, and for what is no number or no size."""
+    corners, numbers, scores = [], [], []
+    for row in rows:
+        if row.class_name not in classes:
+            raise DatasetError(f"{row.where}: {shown(row.class_name)} is no class; expected {', '.join(classes)}")
+        if not _is_share(row.score):
+            raise DatasetError(f"{row.where}: score is {shown(row.score)}; expected a number from 0 to 1")
+        box = finite_numbers(row.box, 4)
+        if box is None:
+            raise DatasetError(f"{row.where}: box is {shown(row.box)}; expected four numbers x, y, width, height")
+        x, y, width, height = box
+        if width < 0 or height < 0:
+            raise DatasetError(f"{row.where}: width {width:g} and height {height:g}; expected 0 or more")
+        corners.append((x, y, x + width, y + height))
+        numbers.append(classes.index(row.class_name))
+        scores.append(float(row.score))
+    return boxes_from(corners, numbers, scores)
+
+
+def _is_share(value: Any) -> bool:
+    numbers = finite_numbers([value], 1)
+    return numbers is not None and 0 <= numbers[0] <= 1
