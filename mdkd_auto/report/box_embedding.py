@@ -28,7 +28,7 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.report.class_pictures import COLOURS, COLUMNS, FEWEST_POINTS
 from mdkd_auto.report.embedding import tsne
 from mdkd_auto.report.models import column_model
-from mdkd_auto.report.neighbours import NEIGHBOURS, named_by_neighbours
+from mdkd_auto.report.neighbours import NEIGHBOURS, named_accuracy
 from mdkd_auto.report.tables import Row
 from mdkd_auto.report.voxels import MOST_POINTS, evenly
 from mdkd_auto.tasks.detection import HIT, numbers_of
@@ -86,7 +86,7 @@ def draw_box_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str
     panels = figure.subplots(1, len(COLUMNS))
     scores: dict[str, float | None] = {}
     for axes, column in zip(panels, COLUMNS, strict=True):
-        scores[column] = neighbours_score(points[column], len(names))
+        scores[column] = named_accuracy(*points[column], len(names))
         _draw_points(axes, points[column], names)
         said = "none, too few" if scores[column] is None else f"{scores[column]:.2f}"
         axes.set_title(f"{column}\nneighbours' balanced accuracy: {said}", fontsize=11)
@@ -201,21 +201,6 @@ def shared_points(seen: dict[str, Seen], shown: Sequence[Shown]) -> tuple[list[i
             np.concatenate([patients[chosen], people[one.images[drawn]]]),
         )
     return kinds, points
-
-
-def neighbours_score(points: Points, count: int) -> float | None:
-    """Balanced accuracy of what neighbours in other patients name, background or a class.
-
-    None where one has fewer points than neighbours are asked, which would be of other classes however far these lie, or
-    is one patient's.
-    """
-    if np.bincount(points.labels, minlength=count).min() < NEIGHBOURS:
-        return None
-    named = named_by_neighbours(points.embeddings, points.labels, points.patients, count)
-    own = [named[(points.labels == number) & (named >= 0)] for number in range(count)]
-    if not all(map(len, own)):
-        return None
-    return float(np.mean([(some == number).mean() for number, some in enumerate(own)]))
 
 
 def _draw_points(axes: Axes, points: Points, names: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.model import Model
 from mdkd_auto.report.embedding import tsne
 from mdkd_auto.report.models import column_model
-from mdkd_auto.report.neighbours import NEIGHBOURS, named_by_neighbours
+from mdkd_auto.report.neighbours import NEIGHBOURS, named_accuracy
 from mdkd_auto.report.patches import read_stored
 from mdkd_auto.report.tables import Row
 from mdkd_auto.tasks.whole_images import into_patch
@@ -112,13 +112,13 @@ def draw_class_embedding(path: Path, experiment: Experiment, row: Row) -> dict[s
     scores: dict[str, float | None] = {}
     for axes, column in zip(panels, COLUMNS, strict=True):
         points = embeddings(column_model(experiment, row, column), images)
-        scores[column] = neighbours_score(points, scored)
+        scores[column] = named_accuracy(points, scored.truth, scored.patients, len(scored.classes))
         places = tsne(points)
         for number, name in enumerate(scored.classes):
             own = scored.truth == number
             colour = COLOURS[number % len(COLOURS)]
             axes.scatter(*places[own].T, s=14, color=colour, alpha=0.7, linewidths=0, label=name)
-        said = "none" if scores[column] is None else f"{scores[column]:.2f}"
+        said = "none, too few" if scores[column] is None else f"{scores[column]:.2f}"
         axes.set_title(f"{column}\nneighbours' balanced accuracy: {said}", fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -142,18 +142,6 @@ def embeddings(model: Model, images: Sequence[Floats], batch_size: int = 16) -> 
         parts.append(model.features(batch)[-1].flatten(2).mean(2).cpu().numpy())
     result: Floats = np.concatenate(parts).astype(np.float32)
     return result
-
-
-def neighbours_score(points: Floats, scored: Scored) -> float | None:
-    """Balanced accuracy of the classes that neighbours in other patients name; None where a class has no case."""
-    named = named_by_neighbours(points, scored.truth, scored.patients, len(scored.classes))
-    shares = []
-    for number in range(len(scored.classes)):
-        own = (scored.truth == number) & (named >= 0)
-        if not own.any():
-            return None
-        shares.append(float((named[own] == number).mean()))
-    return float(np.mean(shares))
 
 
 def _scored(row: Row) -> Scored:

@@ -57,6 +57,21 @@ def named_by_neighbours(
     return named
 
 
+def named_accuracy(features: Features, labels: NDArray[np.int64], patients: Patients, classes: int) -> float | None:
+    """Balanced accuracy of the classes 0 to ``classes`` - 1 that neighbours in other patients name.
+
+    None where a class has fewer points than neighbours are asked, which would be of other classes however far these
+    lie, or is one patient's alone.
+    """
+    if np.bincount(labels, minlength=classes).min() < NEIGHBOURS:
+        return None
+    named = named_by_neighbours(features, labels, patients, classes)
+    own = [named[(labels == number) & (named >= 0)] for number in range(classes)]
+    if not all(map(len, own)):
+        return None
+    return float(np.mean([(some == number).mean() for number, some in enumerate(own)]))
+
+
 def balanced_accuracy(votes: Votes, foreground: Labels) -> float | None:
     """The mean over the two classes of the share of right votes: 0.5 is chance. None where a class has no vote."""
     shares = [votes[which & ~np.isnan(votes)] for which in (foreground, ~foreground)]

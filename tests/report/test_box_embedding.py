@@ -26,11 +26,11 @@ from mdkd_auto.report.box_embedding import (
     Shown,
     draw_box_embedding,
     looked_at,
-    neighbours_score,
     shared_points,
     stored_image,
 )
 from mdkd_auto.report.figures import DRAWINGS
+from mdkd_auto.report.neighbours import named_accuracy
 from mdkd_auto.report.tables import Row
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.detection import DetectionTask
@@ -163,15 +163,15 @@ def test_neighbours_tell_clusters_apart() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [40, 20, 20])
     points = (rng.normal(size=(80, 3)) + 8 * np.eye(3)[labels]).astype(np.float32)
-    apart = neighbours_score(Points(points, labels, np.arange(80)), 3)
-    by_chance = neighbours_score(Points(points, rng.permutation(labels), np.arange(80)), 3)
+    apart = named_accuracy(*Points(points, labels, np.arange(80)), 3)
+    by_chance = named_accuracy(*Points(points, rng.permutation(labels), np.arange(80)), 3)
     assert apart is not None
     assert apart > 0.95
     assert by_chance is not None
     assert by_chance < 0.6
-    assert neighbours_score(Points(points, labels, np.zeros(80, dtype=np.int64)), 3) is None
+    assert named_accuracy(*Points(points, labels, np.zeros(80, dtype=np.int64)), 3) is None
     few = np.r_[0:54]  # 14 of a class: the 15th neighbour is always of another
-    assert neighbours_score(Points(points[few], labels[few], few), 2) is None
+    assert named_accuracy(*Points(points[few], labels[few], few), 2) is None
 
 
 def test_it_is_drawn(experiment: Experiment, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

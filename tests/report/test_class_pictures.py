@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mdkd_auto.networks.model import Encoder, Model
-from mdkd_auto.report.class_pictures import Scored, _telling_case, embeddings, grad_cam, neighbours_score
-from mdkd_auto.report.neighbours import named_by_neighbours
+from mdkd_auto.report.class_pictures import Scored, _telling_case, embeddings, grad_cam
+from mdkd_auto.report.neighbours import named_accuracy, named_by_neighbours
 
 COLUMNS = ("data-set-specific", "student")
 
@@ -84,8 +84,7 @@ def test_neighbours_name_the_class_of_three_clusters() -> None:
     shuffled = rng.permutation(truth)
     by_chance = named_by_neighbours(points, shuffled, np.arange(80), 3)
     assert (by_chance == shuffled).mean() < 0.6
-    cases = scored_cases(truth.tolist(), ([True] * 80, [True] * 80), [0.5] * 80)
-    score = neighbours_score(points, cases)
+    score = named_accuracy(points, truth, np.arange(80), 3)
     assert score is not None
     assert score > 0.9
     assert (named_by_neighbours(points, np.zeros(80, dtype=int), np.arange(80), 2) == -1).all()
