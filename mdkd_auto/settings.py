@@ -104,6 +104,7 @@ class Settings(Record, frozen=True, kw_only=True):
     learning_rate: float = 1e-4  # Adam
     weight_decay: float = 0.0
     gradient_clip_norm: float = 12.0
+    best_by: Literal["loss", "score"] = "loss"  # of validation: best weights, plateau, early stop. For detection score
     plateau_factor: float = 0.1
     plateau_epochs: int = 5
     batch_size: int | None = None  # None: the plan's
@@ -169,7 +170,7 @@ class Settings(Record, frozen=True, kw_only=True):
         if task == "detection":
             part = self.detection
             return replace(
-                self, beta=part.beta, gamma=part.gamma, delta=part.delta, ramp="cosine",
+                self, beta=part.beta, gamma=part.gamma, delta=part.delta, ramp="cosine", best_by="score",
                 gradient_clip_norm=part.gradient_clip_norm,
                 teacher_architecture=self.teacher_architecture or part.architecture,
             )  # fmt: skip
@@ -200,7 +201,7 @@ class Settings(Record, frozen=True, kw_only=True):
 # What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result.
 _COMMON = (
     "epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "learning_rate",
-    "weight_decay", "gradient_clip_norm", "plateau_factor", "plateau_epochs", "batch_size", "task_loss",
+    "weight_decay", "gradient_clip_norm", "best_by", "plateau_factor", "plateau_epochs", "batch_size", "task_loss",
     "keep_classes", "lesion_fraction", "augment", "seed", "precision",
 )  # fmt: skip
 _DISTILLATION = (
@@ -218,7 +219,7 @@ SETTINGS_OF_STAGE = {
 
 
 # Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
-_AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear"}
+_AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear", "best_by": "loss"}
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
 CLASSIFICATION_OF_STAGE = {
     "teacher": _CLASSIFIER,

@@ -258,8 +258,11 @@ class _Loop:
         }
         row |= {"validation_loss": loss, "validation_score": score}
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
-        self.plateau.step(loss)
-        if state.best_loss is None or loss < state.best_loss:
+        by_score = self.settings.best_by == "score"
+        self.plateau.step(-score if by_score else loss)
+        if state.best_loss is None or (
+            (score, -loss) > (state.best_score, -state.best_loss) if by_score else loss < state.best_loss
+        ):
             state.best_loss, state.best_score, state.epochs_without_gain = loss, score, 0
             save_weights(self.folder / BEST, self.objective.model)
         else:

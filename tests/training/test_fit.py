@@ -367,6 +367,21 @@ def test_early_stopping_keeps_the_best(cases: Path, tmp_path: Path) -> None:
     assert again.history == state.history
 
 
+def test_a_detector_is_judged_by_its_score(cases: Path, tmp_path: Path) -> None:
+    """Its loss may be lowest before it finds anything: best weights, early stop and plateau go by the score."""
+    settings = changed(epochs=10, iterations_per_epoch=1, early_stopping_epochs=3, best_by="score", plateau_epochs=2,
+                       plateau_factor=0.5, learning_rate=1e-3)  # fmt: skip
+    objective, scores = judged([0.1, 0.5, 0.6, 0.7, 0.8, 0.9]), iter([0.0, 0.2, 0.4, 0.4, 0.3, 0.1])
+    given = objective.validate
+    objective.validate = lambda *arguments: (
+        given(*arguments)[0], Score(torch.tensor([next(scores)]), torch.tensor([1.0])),
+    )  # fmt: skip
+    state = run(objective, cases, tmp_path, settings)
+    assert len(state.history) == 6  # 0.4 again is no gain
+    assert (state.best_loss, state.best_score) == (pytest.approx(0.6), pytest.approx(0.4))
+    assert [row["learning_rate"] for row in state.history] == pytest.approx([1e-3] * 5 + [5e-4])
+
+
 def test_plateau_lowers_the_learning_rate(cases: Path, tmp_path: Path) -> None:
     """Two epochs without gain lower the rate; the rate of a row is that of its updates."""
     settings = changed(epochs=7, iterations_per_epoch=1, plateau_epochs=2, plateau_factor=0.5, learning_rate=1e-3)
