@@ -10,17 +10,18 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from mdkd_auto.data.description import TASKS
 from mdkd_auto.data.problems import Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
 from mdkd_auto.data.splits import MIN_PATIENTS, make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError
 from mdkd_auto.files import read_record, write_json, write_text
 from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.planners.integrity import check_classes, check_dataset, check_group, check_likeness
+from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness
+from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Dataset, Fingerprint, Fold, Plan, Splits, Triple
@@ -140,8 +141,8 @@ def verify(
     for datasets in sound.values():
         whole = [dataset for dataset in datasets if dataset.name in splits]
         for dataset in whole:
-            if dataset.task == "classification":
-                problems += check_classes(dataset, splits[dataset.name])
+            check = TASK_RULES[dataset.task].check_splits
+            problems += check(dataset, splits[dataset.name]) if check is not None else []
         problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
     sound = {name: kept for name, datasets in sound.items() if (kept := without_broken(datasets, problems))}
     splits = {dataset.name: _only_those_of(splits[dataset.name], dataset)
@@ -173,7 +174,7 @@ def find_groups(
     for dataset in datasets:
         groups.setdefault(dataset.group, []).append(dataset)
     if group is not None:
-        meant = [group.lower(), *(f"{group}_{task}".lower() for task in TASKS)]
+        meant = [group.lower(), *(f"{group}_{task}".lower() for task in TASK_DATA)]
         wanted = [name for name in groups if name.lower() in meant]
         if not wanted:
             raise DatasetError(f"{root.raw}: no group {group!r}; found: {', '.join(sorted(groups)) or 'none'}")

@@ -3,15 +3,27 @@
 Axes: an image in memory is (channel, z, y, x); a 2-D image has z = 1. Every tuple of three is (z, y, x).
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
-Task = Literal["segmentation", "classification", "detection"]
+from mdkd_auto.errors import MdkdError
+
+Task = str  # segmentation, classification, detection: docs/extending.md says how there may be more
 Configuration = Literal["2d", "3d_fullres"]
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
+
+
+Part = TypeVar("Part")
+
+
+class ByTask(dict[Task, Part]):
+    """What each task brings to one room of the house. A task that is not there raises MdkdError."""
+
+    def __missing__(self, task: Task) -> Part:
+        raise MdkdError(f"no task {task!r}; there are {', '.join(self)}")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.member import Member
 from mdkd_auto.planners.memory import Fit, choose_batch, feature_map_elements, text_voxels
 from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.planners.wish import Wish
 from mdkd_auto.records import Configuration, ConfigurationPlan, Fingerprint, Reason
 
 STEP = 32  # the networks' total stride
@@ -44,6 +45,15 @@ def plan_whole_images(
         whole_images=True,
         reasons=(why_size, why_batch),
     )
+
+
+def plan_classification(members: Sequence[Member], wish: Wish) -> list[ConfigurationPlan]:
+    """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
+    names: tuple[Configuration, ...] = ("2d", "3d_fullres")
+    return [
+        plan_whole_images(name, members, wish.memory_gb, wish.side(name))
+        for name, flat in zip(names, (True, False), strict=True) if any(member.is_2d == flat for member in members)
+    ]  # fmt: skip
 
 
 def class_counts(fingerprint: Fingerprint) -> Reason:

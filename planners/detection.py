@@ -10,6 +10,7 @@ from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.classification import plan_whole_images
 from mdkd_auto.planners.member import Floats, Member
 from mdkd_auto.planners.memory import text_voxels
+from mdkd_auto.planners.wish import Wish
 from mdkd_auto.records import ConfigurationPlan, Fingerprint, Reason
 
 STEP = 32  # total stride of a ResNet, and patch x windows of the RF-DETR sizes that take any plan
@@ -29,18 +30,17 @@ Anchors = tuple[tuple[float, ...], tuple[float, ...]]  # sizes and ratios
 
 
 def plan_detection(
-    members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], memory_gb: float,
-    input_size: int | None = None, earlier: ConfigurationPlan | None = None,
-) -> ConfigurationPlan:  # fmt: skip
+    members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], wish: Wish
+) -> ConfigurationPlan:
     """One square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
 
-    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say. Anchors and queries of an
-    ``earlier`` plan are kept while they are about as good, so that finished work stays valid.
+    Anchors and queries of the earlier plan are kept while they are about as good, so that finished work stays valid.
     """
+    earlier = wish.earlier().get("2d")
     volumes = ", ".join(member.name for member in members if not member.is_2d)
     if volumes:
         raise PlanError(f"{volumes}: detection takes 2-D images; these are volumes")
-    plan = plan_whole_images("2d", members, memory_gb, input_size, most=MOST)
+    plan = plan_whole_images("2d", members, wish.memory_gb, wish.side("2d"), most=MOST)
     side = plan.patch_size[0]
     boxes = {member.name: scaled_boxes(fingerprints[member.name], side) for member in members}
     sizes, ratios, why_anchors = choose_anchors(boxes)

@@ -16,6 +16,7 @@ from mdkd_auto.data.case_arrays import Array, bytes_to_read, inspect_case, sourc
 from mdkd_auto.data.geometry import box_shape, nonzero_box
 from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.problems import Finding, Problem, problem
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash, read_record, write_atomically, write_json
 from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
@@ -63,7 +64,7 @@ def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache
         foreground=_pooled(cases, len(dataset.channel_names), cache_folder),
         cases=tuple(cases),
         patients=len({case.patient_id for case in counted}),
-        classes={name: classes[name] for name in dataset.labels} if dataset.task != "segmentation" else {},
+        classes={} if TASK_DATA[dataset.task].masks else {name: classes[name] for name in dataset.labels},
     )
 
 
@@ -88,6 +89,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
     shape = _triple_of_ints(arrays.channels[0].shape)
     spacing = arrays.spacing_mm if arrays.spacing_mm is not None else (1.0, 1.0, 1.0)
     cropped = box_shape(nonzero_box(arrays.channels))
+    middle = arrays.channels[0][shape[0] // 2]
     result = CaseFingerprint(
         case_id=case.case_id,
         source_hash=key,
@@ -105,7 +107,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         foreground=tuple(statistics(part) for part in histograms),
         lesions=() if foreground is None or case.boxes is not None else find_lesions(foreground, spacing),
         boxes=tuple((box.height, box.width) for box in case.boxes or ()),
-        picture_hash=picture_hash(arrays.channels[0][shape[0] // 2]) if dataset.task == "classification" else "",
+        picture_hash=picture_hash(middle) if TASK_DATA[dataset.task].compare_pictures else "",
     )
     _write_cached(result, histograms, cache_folder)
     return result

@@ -11,6 +11,7 @@ from mdkd_auto.data.boxes import stored_boxes
 from mdkd_auto.data.case_arrays import bytes_to_read, source_hash
 from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.store import compact_label, image_path, label_path, read_case_record, record_path, save_case
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import content_hash
 from mdkd_auto.preprocessing.case import preprocess_case, read_case
@@ -62,10 +63,9 @@ def store_case(
         return False
     raw = read_case(case, dataset, dataset_plan.channel)
     image, label, geometry = preprocess_case(raw.image, raw.spacing_mm, raw.label, dataset_plan, configuration_plan)
-    if case.class_name is not None:  # a map of one value, so that patches and augmentation know one kind of label
-        label = compact_label(np.full(geometry.resampled_shape, dataset.labels[case.class_name][0]))
-    if case.boxes is not None:
-        label = compact_label(np.zeros(geometry.resampled_shape))
+    if not TASK_DATA[dataset.task].masks:  # a map of one value, so that patches and augmentation know one kind of label
+        value = TASK_DATA[dataset.task].label_value(case, dataset)
+        label = compact_label(np.full(geometry.resampled_shape, value))
     record = PreprocessedCase(
         case_id=case.case_id,
         key=key,
@@ -102,6 +102,6 @@ def is_stored(folder: Path, case: Case, dataset: Dataset, key: str) -> bool:
         record = read_case_record(folder, case.case_id)
     except MdkdError:
         return False  # damaged or of another version: done anew
-    needs_label = not (case.label is None and case.class_name is None and case.boxes is None)
+    needs_label = case.label is not None or not TASK_DATA[dataset.task].masks
     arrays = [image_path(folder, case.case_id), *([label_path(folder, case.case_id)] if needs_label else [])]
     return record.key == key and all(path.is_file() for path in arrays)

@@ -9,7 +9,7 @@ from mdkd_auto.data.annotated import Annotated, Annotations
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
-from mdkd_auto.data.description import Description
+from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending
 from mdkd_auto.data.image_files import ImageFiles, planar_size
 from mdkd_auto.data.problems import Problem, errors_of
@@ -20,7 +20,6 @@ from mdkd_auto.records import Box, Case
 COCO, VOC, DEEP_LESION = "annotations.json", "Annotations", "DL_info.csv"
 TOLERANCE = 1.0  # pixels that a box may stand out of its image without a word: rounding, counting from 0 or 1
 
-Labels = dict[str, tuple[int, ...]]
 Size = tuple[int, int]  # width, height
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image
 from mdkd_auto.data.problems import Finding
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import ImageError
 from mdkd_auto.files import content_hash, file_hash
 from mdkd_auto.records import Case, Dataset, Triple
@@ -45,9 +46,9 @@ def inspect_case(
 ) -> tuple[CaseArrays | None, list[Finding]]:
     """Like :func:`read_case_arrays`, with everything that is wrong instead of the first; None where anything is."""
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
-    label_file = Path(case.label) if case.label is not None and dataset.task == "segmentation" else None
+    label_file = None if case.label is None else Path(case.label)
     findings: list[Finding] = []
-    reader = partial(read_finite, colour_to_grey=dataset.task != "segmentation")
+    reader = partial(read_finite, colour_to_grey=not TASK_DATA[dataset.task].masks)
     read = [(file, image) for file in files if (image := _read(reader, file, findings)) is not None]
     for file, image in read[1:]:
         findings += _off_grid(image, file, *read[0])

@@ -5,12 +5,10 @@ from typing import Any
 
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.cases import visible_files
-from mdkd_auto.data.description import Description
+from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.records import Case
-
-Labels = dict[str, tuple[int, ...]]
 
 
 def read_classified(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:

@@ -2,22 +2,24 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from mdkd_auto.data.endings import ENDINGS
-from mdkd_auto.data.problems import Finding
+from mdkd_auto.data.problems import Finding, Problem
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
-from mdkd_auto.records import Task, Triple
+from mdkd_auto.records import Case, Dataset, Task, Triple
 
 Value = TypeVar("Value")
+Labels = dict[str, tuple[int, ...]]  # class -> its values
 
-TASKS: tuple[Task, ...] = get_args(Task)
 GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+DEFAULT_TASK = "segmentation"  # of a dataset.json that names none, as nnU-Net's
 IGNORE = "ignore"
 BACKGROUND = "background"
+LABELS_LIKE = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'
 
 
 class Description(NamedTuple):
@@ -26,7 +28,7 @@ class Description(NamedTuple):
     task: Task
     modality: str
     channel_names: tuple[str, ...]
-    labels: dict[str, tuple[int, ...]]
+    labels: Labels
     regions_class_order: tuple[int, ...]
     ignore_label: int | None
     file_ending: str
@@ -35,8 +37,21 @@ class Description(NamedTuple):
     entries: dict[str, tuple[tuple[str, ...], str]]  # case -> images and label, as written
 
 
-def read_description(path: Path) -> tuple[Description | None, list[Finding]]:
-    """Read and check dataset.json; None and every wrong field where it cannot be used."""
+class TaskData(NamedTuple):
+    """What the raw data sets of a task are like; data/task_data.py holds those of every task."""
+
+    # of dataset.json -> class -> values without background and ignore, and the value of ignore
+    labels: Callable[[dict[str, Any]], tuple[Labels, int | None]]
+    # the cases whose files and truth are as they should be, the classes, and what is wrong with the others
+    read: Callable[[Path, Description], tuple[tuple[Case, ...], Labels, list[Problem]]]
+    masks: bool = False  # the truth of a case is a mask on the grid of its image
+    # else what the label map that is stored in its place is filled with
+    label_value: Callable[[Case, Dataset], int] = lambda case, dataset: 0
+    compare_pictures: bool = False  # look for near-duplicates
+
+
+def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Description | None, list[Finding]]:
+    """Read and check dataset.json; None and every wrong field where it cannot be used. Tasks are those given."""
     if not path.is_file():
         return None, [Finding("dataset-json-missing", str(path), "the file does not exist")]
     try:
@@ -47,22 +62,22 @@ def read_description(path: Path) -> tuple[Description | None, list[Finding]]:
         found = f"holds {_kind(content)}; expected an object with channel_names and labels"
         return None, [Finding("dataset-json-syntax", str(path), found)]
     fields = _Fields(path, content)
-    task = fields.read(_task) or "segmentation"
-    segmentation = task == "segmentation"
+    task = fields.read(lambda content: _task(content, tasks)) or DEFAULT_TASK
+    masks = tasks[task].masks
     channel_names = fields.read(_channel_names) or ()
-    labels, ignore_label = fields.read(lambda content: _labels(content, task)) or ({}, None)
+    labels, ignore_label = fields.read(tasks[task].labels) or ({}, None)
     description = Description(
         task=task,
         modality=fields.read(lambda content: _modality(content, channel_names)) or "",
         channel_names=channel_names,
         labels=labels,
-        regions_class_order=fields.read(lambda content: _regions_class_order(content, labels) if segmentation else ())
+        regions_class_order=fields.read(lambda content: _regions_class_order(content, labels) if masks else ())
         or (),
         ignore_label=ignore_label,
-        file_ending=fields.read(lambda content: _file_ending(content, task)) or "",
+        file_ending=fields.read(lambda content: _file_ending(content, masks)) or "",
         spacing_mm=fields.read(_spacing_mm),
         number_of_cases=fields.read(_number_of_cases),
-        entries=fields.read(lambda content: _entries(content) if segmentation else {}) or {},
+        entries=fields.read(lambda content: _entries(content) if masks else {}) or {},
     )
     return (None if fields.findings else description), fields.findings
 
@@ -87,10 +102,10 @@ class _Fields:
             return None
 
 
-def _task(content: dict[str, Any]) -> Task:
-    task = content.get("task", "segmentation")
-    if task not in TASKS:
-        _refuse("task", task, f"one of {', '.join(TASKS)}")
+def _task(content: dict[str, Any], tasks: Mapping[Task, TaskData]) -> Task:
+    task = content.get("task", DEFAULT_TASK)
+    if not isinstance(task, str) or task not in tasks:
+        _refuse("task", task, f"one of {', '.join(tasks)}")
     return task
 
 
@@ -129,24 +144,16 @@ def _modality(content: dict[str, Any], channel_names: tuple[str, ...]) -> str:
     return "MRI"
 
 
-def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """Class -> values without background and ignore, and the value of ignore."""
-    expected = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'
-    found = content.get("labels")
-    if task == "classification":
-        return _classes(found), None
-    if task == "detection" and found is None:
-        return {}, None  # those of the annotations
+def mask_labels(content: dict[str, Any]) -> tuple[Labels, int | None]:
+    """Of masks: names for their values."""
+    expected, found = LABELS_LIKE, content.get("labels")
     if not isinstance(found, dict) or not found:
         _refuse("labels", found, expected)
-    if task != "segmentation":  # no masks: names and numbers, whatever they mean
-        plain = {name: _values(value) for name, value in found.items() if name != BACKGROUND}
-        return {name: values for name, values in plain.items() if values is not None}, None
     if all(name.isdigit() for name in found):
         _refuse("labels", found, f"the nnU-Net v2 order, {expected}; swap names and numbers")
     if found.get(BACKGROUND) != 0 or isinstance(found.get(BACKGROUND), bool):
         _refuse("labels.background", found.get(BACKGROUND), "0")
-    labels: dict[str, tuple[int, ...]] = {}
+    labels: Labels = {}
     for name, value in found.items():
         values = _values(value)
         if not _is_name(name):
@@ -158,19 +165,31 @@ def _labels(content: dict[str, Any], task: Task) -> tuple[dict[str, tuple[int, .
     return _check_values(labels)
 
 
-def _classes(found: Any) -> dict[str, tuple[int, ...]]:
-    """Class -> its number; {} where the folders or cases.csv are to say the classes."""
+def box_labels(content: dict[str, Any]) -> tuple[Labels, None]:
+    """Of boxes: names and numbers, whatever they mean; {} where the annotations are to say them."""
+    found = content.get("labels")
+    if found is None:
+        return {}, None
+    if not isinstance(found, dict) or not found:
+        _refuse("labels", found, LABELS_LIKE)
+    plain = {name: _values(value) for name, value in found.items() if name != BACKGROUND}
+    return {name: values for name, values in plain.items() if values is not None}, None
+
+
+def class_labels(content: dict[str, Any]) -> tuple[Labels, None]:
+    """Of whole images: class -> its number; {} where the folders or cases.csv are to say the classes."""
+    found = content.get("labels")
     expected = 'an object of classes and numbers from 0, like {"normal": 0, "pneumonia": 1}; or leave it out'
     if found is None:
-        return {}
+        return {}, None
     if not isinstance(found, dict) or len(found) < 2 or not all(_is_name(name) for name in found):
         _refuse("labels", found, expected)
     if not all(_is_count(value) for value in found.values()) or sorted(found.values()) != list(range(len(found))):
         _refuse("labels", found, expected)
-    return {name: (value,) for name, value in sorted(found.items(), key=lambda item: item[1])}
+    return {name: (value,) for name, value in sorted(found.items(), key=lambda item: item[1])}, None
 
 
-def _check_values(labels: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], int | None]:
+def _check_values(labels: Labels) -> tuple[Labels, int | None]:
     """Values must be 1, 2, 3, ... without a gap, and ``ignore`` the next; only regions may share values."""
     ignored = labels.pop(IGNORE, None)
     used = [value for values in labels.values() for value in values]
@@ -184,7 +203,7 @@ def _check_values(labels: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[i
     return labels, None if ignored is None else ignored[0]
 
 
-def _regions_class_order(content: dict[str, Any], labels: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+def _regions_class_order(content: dict[str, Any], labels: Labels) -> tuple[int, ...]:
     if not _has_regions(labels):
         return ()
     order = content.get("regions_class_order")
@@ -194,10 +213,10 @@ def _regions_class_order(content: dict[str, Any], labels: dict[str, tuple[int, .
     return tuple(order)
 
 
-def _file_ending(content: dict[str, Any], task: Task) -> str:
+def _file_ending(content: dict[str, Any], masks: bool) -> str:
     """ "" where a data set without masks names none: any image then."""
     ending = content.get("file_ending")
-    if task != "segmentation" and (ending is None or ending == ""):
+    if not masks and (ending is None or ending == ""):
         return ""
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         _refuse("file_ending", ending, f"one of {', '.join(ENDINGS)}")
@@ -230,7 +249,7 @@ def _entries(content: dict[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:
     return entries
 
 
-def _has_regions(labels: dict[str, tuple[int, ...]]) -> bool:
+def _has_regions(labels: Labels) -> bool:
     return any(len(values) > 1 for values in labels.values())
 
 

@@ -134,6 +134,11 @@ def problem(
     )  # fmt: skip
 
 
+def problem_of(dataset: str, finding: Finding) -> Problem:
+    """A finding, of a data set."""
+    return problem(finding.kind, finding.found, dataset=dataset, file=finding.file, remedy=finding.remedy)
+
+
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:
     """Those that stop the work."""
     return [one for one in problems if one.severity == "error"]

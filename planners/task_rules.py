@@ -1,0 +1,34 @@
+"""The rules of planning that differ from task to task, one entry a task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from mdkd_auto.data.problems import Problem
+from mdkd_auto.planners.classification import class_counts, plan_classification
+from mdkd_auto.planners.detection import box_counts, plan_detection
+from mdkd_auto.planners.integrity import check_classes
+from mdkd_auto.planners.member import Member
+from mdkd_auto.planners.segmentation import plan_segmentation
+from mdkd_auto.planners.wish import Wish
+from mdkd_auto.records import ByTask, ConfigurationPlan, Dataset, Fingerprint, Reason, Splits
+
+
+class TaskRules(NamedTuple):
+    """How the groups of a task are planned."""
+
+    plan: Callable[[Sequence[Member], Mapping[str, Fingerprint], Wish], list[ConfigurationPlan]]
+    counts: Callable[[Fingerprint], Reason] | None = None  # of a data set, in words
+    check_splits: Callable[[Dataset, Splits], list[Problem]] | None = None  # what its truth says of them
+
+
+TASK_RULES = ByTask(
+    {
+        "segmentation": TaskRules(lambda members, fingerprints, wish: plan_segmentation(members, wish)),
+        "classification": TaskRules(
+            lambda members, fingerprints, wish: plan_classification(members, wish), class_counts, check_classes
+        ),
+        "detection": TaskRules(
+            lambda members, fingerprints, wish: [plan_detection(members, fingerprints, wish)], box_counts
+        ),
+    }
+)
