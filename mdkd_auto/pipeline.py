@@ -14,26 +14,22 @@ from pathlib import Path
 
 from mdkd_auto.data.raw import find_name, read_dataset
 from mdkd_auto.data.splits import read_splits
-from mdkd_auto.errors import MdkdError, PlanError, SettingsError, TrainingError
+from mdkd_auto.errors import PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import find_ablation
-from mdkd_auto.experiments.box_answers import score_detections
-from mdkd_auto.experiments.box_scoring import BoxSummary, write_box_summary
-from mdkd_auto.experiments.class_scoring import ClassSummary, score_predictions, write_class_summary
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, run_jobs
 from mdkd_auto.experiments.runs import find_student
-from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
+from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_record
 from mdkd_auto.paths import Root
 from mdkd_auto.prediction import predict
 from mdkd_auto.preparation import dataset_names, find_groups, plan_and_preprocess, verify
-from mdkd_auto.records import Case, Dataset, Plan
+from mdkd_auto.records import Dataset, Plan
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_ablation, draw_figures
 from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.settings import Settings, replace
-from mdkd_auto.tasks.segmentation import classes_of, mask_ending
 
 __all__ = [
     "ablate", "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables",
@@ -111,7 +107,7 @@ def ablate(
     ablation = find_ablation(name)
     tables = []
     experiments = _experiments(root, settings, group, configuration)
-    fitting = [experiment for experiment in experiments if experiment.plan.task in ablation.tasks]
+    fitting = [one for one in experiments if not ablation.tasks or one.plan.task in ablation.tasks]
     if experiments and not fitting:
         raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here")
     for experiment in fitting:
@@ -144,7 +140,7 @@ def replicated(experiment: Experiment, seeds: int, folds: int) -> list[Experimen
         for seed in range(seeds)
     ]
     for one in made:
-        check_settings(one.settings, one)
+        check_settings(one)
     return made
 
 
@@ -179,7 +175,7 @@ def make_experiment(
         raise PlanError(f"{', '.join(unsplit)}: no splits yet; run mdkd_plan_and_preprocess and mend what it names")
     splits = {name: read_splits(root.splits(name)) for name in found}
     experiment = Experiment(root, plan, found, splits, settings.for_task(plan.task), configuration)
-    check_settings(settings, experiment)
+    check_settings(experiment)
     return experiment
 
 
@@ -206,35 +202,18 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
 
 
 def evaluate(
-    masks: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None
-) -> Summary | ClassSummary | BoxSummary:
-    """Score a folder of masks against the labels of a raw data set: every case that has a mask there.
+    answers: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None
+) -> tuple[str, dict[str, str]]:
+    """Score a folder of answers, anyone's, against a raw data set: its scores in words, and the cases that failed.
 
-    Of a classification data set: the folder's predictions.csv against its classes. Of a detection data set: its
-    detections.csv, or else its detections.json, against the boxes.
+    Of a segmentation data set: every case that has a mask there. Of a classification data set: the folder's
+    predictions.csv. Of a detection data set: its detections.csv, or else its detections.json.
     """
     dataset = read_dataset(dataset_folder)
-    if dataset.task == "classification":
-        answered = score_predictions(masks / "predictions.csv", dataset)
-        write_class_summary(out or masks, answered, answers=False)
-        return answered
-    if dataset.task == "detection":
-        boxes = score_detections(masks, dataset)
-        write_box_summary(out or masks, boxes, answers=False)
-        return boxes
-    found = [(case, path) for case in dataset.cases if (path := _mask_of(masks, case)) is not None]
-    if not found:
-        raise MdkdError(f"{masks}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "
-                        f"ending {mask_ending(dataset.cases[0])})")  # fmt: skip
-    logger.info("%s: %d of its %d cases have a mask in %s", dataset.name, len(found), len(dataset.cases), masks)
-    summary = score_files(found, dataset, classes_of(dataset, keep_classes), masks.name)
-    write_summary(out or masks, summary)
-    return summary
-
-
-def _mask_of(folder: Path, case: Case) -> Path | None:
-    path = folder / f"{case.case_id}{mask_ending(case)}"
-    return path if path.is_file() else None
+    scores = TASK_SCORES[dataset.task]
+    summary = scores.score_folder(answers, dataset, keep_classes)
+    scores.write(out or answers, summary)
+    return scores.markdown(summary), summary.failed
 
 
 def tables(

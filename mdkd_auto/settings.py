@@ -1,14 +1,15 @@
 """Every setting of a training run, in one documented record; docs/settings.md explains each."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.files import read_json, to_record
-from mdkd_auto.records import Record, Task
+from mdkd_auto.records import ByTask, Record, Task
 
 Architecture = str  # unet, tresunet; for classification also medvit_small and names of timm: tasks/ knows them
 
@@ -165,32 +166,11 @@ class Settings(Record, frozen=True, kw_only=True):
 
     def for_task(self, task: Task) -> "Settings":
         """These settings with what the task has in their place, and a network named."""
-        if task == "segmentation":
-            return replace(self, teacher_architecture=self.teacher_architecture or "unet")
-        if task == "detection":
-            part = self.detection
-            return replace(
-                self, beta=part.beta, gamma=part.gamma, delta=part.delta, ramp="cosine", best_by="score",
-                gradient_clip_norm=part.gradient_clip_norm,
-                teacher_architecture=self.teacher_architecture or part.architecture,
-            )  # fmt: skip
-        own = self.classification
-        return replace(
-            self, beta=own.beta, gamma=own.gamma, delta=own.delta,
-            teacher_architecture=self.teacher_architecture or own.architecture,
-        )  # fmt: skip
+        return replace(self, **TASK_SETTINGS[task].replaced(self))
 
     def for_stage(self, stage: str, task: Task) -> "Settings":
-        """These settings with the learning rate and weight decay of the stage."""
-        part = {"joint_teacher": "joint", "student": "student"}.get(stage)
-        if task != "classification" or part is None:
-            return self
-        rate = getattr(self.classification, f"{part}_learning_rate")
-        decay = getattr(self.classification, f"{part}_weight_decay")
-        return replace(
-            self, learning_rate=self.learning_rate if rate is None else rate,
-            weight_decay=self.weight_decay if decay is None else decay,
-        )  # fmt: skip
+        """These settings with what the task has in their place in one stage."""
+        return replace(self, **TASK_SETTINGS[task].of_stage(self, stage))
 
     @property
     def validation_batches_used(self) -> int:
@@ -220,6 +200,17 @@ SETTINGS_OF_STAGE = {
 
 # Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
 _AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear", "best_by": "loss"}
+
+
+class TaskSettings(NamedTuple):
+    """What a task changes of the settings."""
+
+    replaced: Callable[[Settings], dict[str, Any]]  # that it has in the place of settings of the same name
+    of_stage: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # the same, in one stage
+    named: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # its own, that a stage depends on
+    teacher_of: Callable[[Settings, str], Architecture | None] = lambda settings, number: None  # of data set 021
+
+
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
 CLASSIFICATION_OF_STAGE = {
     "teacher": _CLASSIFIER,
@@ -230,20 +221,52 @@ CLASSIFICATION_OF_STAGE = {
     "fine_tuned": _CLASSIFIER,
     "multi_head": _CLASSIFIER,
 }  # fmt: skip
-
-
 DETECTION_OF_STUDENT = ("attention", "logits", "embeddings", "logits_temperature")
+
+
+def _replaced(settings: Settings, own: ClassificationSettings | DetectionSettings, **more: Any) -> dict[str, Any]:
+    named = settings.teacher_architecture or own.architecture
+    return {"beta": own.beta, "gamma": own.gamma, "delta": own.delta, "teacher_architecture": named, **more}
+
+
+def _classification_of_stage(settings: Settings, stage: str) -> dict[str, Any]:
+    """The learning rate and weight decay of the stage."""
+    part = {"joint_teacher": "joint", "student": "student"}.get(stage)
+    if part is None:
+        return {}
+    own = {name: getattr(settings.classification, f"{part}_{name}") for name in ("learning_rate", "weight_decay")}
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def _own(part: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[Settings, str], dict[str, Any]]:
+    return lambda settings, stage: {name: getattr(getattr(settings, part), name) for name in names.get(stage, ())}
+
+
+TASK_SETTINGS = ByTask(
+    {
+        "segmentation": TaskSettings(
+            lambda settings: {"teacher_architecture": settings.teacher_architecture or "unet"}
+        ),
+        "classification": TaskSettings(
+            lambda settings: _replaced(settings, settings.classification),
+            _classification_of_stage,
+            _own("classification", CLASSIFICATION_OF_STAGE),
+            lambda settings, number: settings.classification.architecture_of.get(number),
+        ),
+        "detection": TaskSettings(
+            lambda settings: _replaced(settings, settings.detection, ramp="cosine", best_by="score",
+                                       gradient_clip_norm=settings.detection.gradient_clip_norm),
+            named=_own("detection", {"student": DETECTION_OF_STUDENT}),
+        ),
+    }
+)  # fmt: skip
 
 
 def settings_of_stage(settings: Settings, stage: str, task: Task = "segmentation") -> dict[str, Any]:
     """The settings that ``stage`` depends on."""
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
-    if task == "classification":
-        named |= {name: getattr(settings.classification, name) for name in CLASSIFICATION_OF_STAGE[stage]}
-    if task == "detection" and stage == "student":
-        named |= {name: getattr(settings.detection, name) for name in DETECTION_OF_STUDENT}
-    return named
+    return named | TASK_SETTINGS[task].named(settings, stage)
 
 
 # The paper's tables of hyperparameters for classification, by data set. Rates and decays of the student are not named
@@ -286,10 +309,10 @@ def load_settings(file: Path | None, overrides: dict[str, Any], preset: str | No
         loaded = read_json(file)
         if not isinstance(loaded, dict):
             raise SettingsError(f"{file}: expected an object of settings such as {{\"epochs\": 100}}, found {loaded!r}")
-        within = {**content.get("classification", {}), **loaded.get("classification", {})}
-        content.update(loaded)
-        if within:
-            content["classification"] = within
+        content = {**content, **loaded, **{
+            name: {**part, **loaded[name]} for name, part in content.items()
+            if isinstance(part, dict) and isinstance(loaded.get(name), dict)
+        }}  # fmt: skip
     content.update(overrides)
     unknown = sorted(set(content) - set(Settings.__struct_fields__))
     if unknown:

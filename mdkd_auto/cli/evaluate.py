@@ -41,18 +41,9 @@ def _work(arguments: argparse.Namespace) -> int:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
         return 0
     from mdkd_auto import pipeline
-    from mdkd_auto.experiments.box_scoring import BoxSummary, box_summary_markdown
-    from mdkd_auto.experiments.class_scoring import ClassSummary, class_summary_markdown
-    from mdkd_auto.experiments.scoring import summary_markdown
 
-    summary = pipeline.evaluate(
+    text, failed = pipeline.evaluate(
         arguments.masks, arguments.labels, keep_classes=bool(arguments.keep_classes), out=arguments.out
     )
-    if isinstance(summary, ClassSummary):
-        text = class_summary_markdown(summary)
-    elif isinstance(summary, BoxSummary):
-        text = box_summary_markdown(summary)
-    else:
-        text = summary_markdown(summary)
     logger.info("%s-> %s", text, (arguments.out or arguments.masks) / "summary.json")
-    return report_problems([f"{case}: {problem}" for case, problem in summary.failed.items()])
+    return report_problems([f"{case}: {problem}" for case, problem in failed.items()])

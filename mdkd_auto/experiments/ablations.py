@@ -33,7 +33,7 @@ class Ablation(NamedTuple):
     question: str
     reference: str
     variants: Callable[[tuple[str, ...]], tuple[Variant, ...]]
-    tasks: tuple[Task, ...] = ("segmentation", "classification", "detection")
+    tasks: tuple[Task, ...] = ()  # for which it is; (): for all
 
 
 _SPECIFIC = Variant(SPECIFIC, stage="teacher")

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from mdkd_auto.data.images import Image
+from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
 from mdkd_auto.experiments.score_text import percent, with_interval
 from mdkd_auto.files import write_atomically, write_json, write_text
 from mdkd_auto.metrics.detection import (
     AVERAGE_PRECISION_DRAWS,
     DETECTION_METRICS,
     DRAWS,
+    FALLBACK_THRESHOLD,
     FROC_RATES,
     BoxCounts,
     Boxes,
@@ -84,6 +87,23 @@ class BoxSummary(Record, frozen=True, kw_only=True):
         for answer, image in zip(self.answers, counts, strict=True):
             pooled[answer.patient_id] = pooled.get(answer.patient_id, 0) + image
         return {patient: threshold_scores(BoxCounts(*some.tolist()))["f1"] for patient, some in pooled.items()}
+
+
+def score_boxes_of_part(part: Part, carried: float | None) -> float:
+    """Score what is found in each case; returns the score threshold, chosen on validation cases, carried to others."""
+    answers, failed = answers_of(part, lambda case, image: boxes_of(part, case, image))
+    chosen = threshold_of(answers) if part.name == VALIDATION else carried
+    threshold = FALLBACK_THRESHOLD if chosen is None else chosen
+    summary = summary_of_boxes(answers, part.class_names, part.dataset.name, part.name, threshold, failed)
+    write_box_summary(part.folder, summary)
+    return threshold
+
+
+def boxes_of(part: Part, case: Case, image: Image) -> BoxAnswer:
+    """What a detector finds in a case; the spacing is the data set's where neither file nor table states one."""
+    spacing = image.spacing_mm if image.spacing_known else case.spacing_mm or part.dataset.spacing_mm
+    in_plane = None if spacing is None else (spacing[1], spacing[2])
+    return box_answer_of(case, Boxes(*part.predictor.found(image)), part.class_names, in_plane)
 
 
 def box_answer_of(case: Case, detected: Boxes, classes: tuple[str, ...], spacing_mm: Spacing | None) -> BoxAnswer:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from mdkd_auto.errors import DatasetError
+from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
 from mdkd_auto.experiments.score_text import with_interval
 from mdkd_auto.files import write_atomically, write_json, write_text
 from mdkd_auto.metrics.classification import (
@@ -30,8 +31,8 @@ CLASS_TITLES = {
     "calibrated_error": "calibration error, calibrated (%)",
 }  # fmt: skip
 
-
 LEAST_PROBABILITY = 1e-6  # of a table that rounds
+UNCALIBRATED = 1.0  # temperature
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -125,7 +126,18 @@ def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
             answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
     if not answers:
         raise DatasetError(f"{path}: holds no row")
-    return summary_of_answers(answers, classes, dataset.name, path.parent.name, 1.0, {})
+    return summary_of_answers(answers, classes, dataset.name, path.parent.name, UNCALIBRATED, {})
+
+
+def score_classes_of_part(part: Part, carried: float | None) -> float:
+    """Score the answer to each case; returns the temperature, fitted on validation cases and carried to others."""
+    answers, failed = answers_of(
+        part, lambda case, image: answer_of(case, part.predictor.logits(image), part.class_names)
+    )
+    temperature = temperature_of(answers) if part.name == VALIDATION else carried or UNCALIBRATED
+    summary = summary_of_answers(answers, part.class_names, part.dataset.name, part.name, temperature, failed)
+    write_class_summary(part.folder, summary)
+    return temperature
 
 
 def write_class_summary(folder: Path, summary: ClassSummary, answers: bool = True) -> None:

@@ -21,6 +21,7 @@ import mdkd_auto
 from mdkd_auto.data.problems import KINDS
 from mdkd_auto.data.raw import FOLDER_NAME, inspect_dataset
 from mdkd_auto.data.store import image_path, label_path, record_path
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.doctor import GB, Report, Unreadable, guarded, shown_path
 from mdkd_auto.files import read_json, to_record, write_text
@@ -29,8 +30,8 @@ from mdkd_auto.records import ConfigurationPlan, Dataset, Plan
 
 LOW_DISK_GB, LEAST_DISK_GB = 10, 1
 SECONDS_OF_A_WRITE = 600  # a temporary file older than that is nobody's
-GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*_(segmentation|classification|detection)")
-RUN = re.compile(r"[A-Za-z]+(-\d+(sets)?)*__UNet-[0-9a-f]{8}__(2d|3d_fullres)/fold_\d+")
+GROUP = re.compile(rf"[A-Za-z0-9][A-Za-z0-9.-]*_({'|'.join(TASK_DATA)})")
+RUN = re.compile(r"[A-Za-z]+(-\d+(sets)?)*__[A-Za-z0-9_.-]+-[0-9a-f]{8}__(2d|3d_fullres)/fold_\d+")
 HIDDEN = "(another name)"
 PLAN_AGAIN = "run mdkd_plan_and_preprocess"
 TRAIN_AGAIN = "run the training command again: it goes on, and makes what is missing"

@@ -10,11 +10,12 @@ import torch
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import STAGES, Experiment, Job, is_finished
 from mdkd_auto.experiments.run import title_of
-from mdkd_auto.experiments.runs import RunRecord, read_run, task_of
+from mdkd_auto.experiments.runs import RunRecord, read_run
 from mdkd_auto.networks.detector import Objects
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.detection import LEAST_ANCHOR
+from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.fit import LATEST, find_device
 from mdkd_auto.training.interfaces import Output
 
@@ -42,7 +43,8 @@ def seconds_per_update(experiment: Experiment, job: Job) -> float:
     """One update of a single network such as that of ``job`` on this machine, timed on noise."""
     plan = experiment.plan.configuration(experiment.configuration)
     device = find_device(experiment.settings.device)
-    task = task_of(experiment.plan.task, plan, {}, experiment.settings, job, {})
+    given = Given(plan, {}, experiment.settings, job.stage, job.architecture, job.width, {})
+    task = TASK_PARTS[experiment.plan.task].training(given)
     encoder = task.encoder()
     model = Model(encoder, task.head(1, encoder)).to(device)
     batch = torch.randn(experiment.settings.batch_size or plan.batch_size, 1, *plan.patch_size, device=device)

@@ -12,7 +12,7 @@ from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.files import content_hash, file_hash, read_record, to_json_text
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
-from mdkd_auto.settings import FROM_TIMM, Architecture, Settings, settings_of_stage
+from mdkd_auto.settings import FROM_TIMM, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
 from mdkd_auto.training.fit import find_device, uses_bf16
 
@@ -103,9 +103,11 @@ class Experiment(NamedTuple):
         return tuple(case for case in cases if patient_of[case] in chosen)
 
     def class_counts(self, job: "Job") -> dict[str, tuple[int, ...]]:
-        """Of a classification job: for each data set the training cases of each class, in the order of its outputs."""
+        """For each data set whose cases have a class: its training cases of each, in the order of its outputs."""
         counts = {}
         for dataset in job.datasets:
+            if all(case.class_name is None for case in self.datasets[dataset].cases):
+                continue
             trained = set(self.cases(dataset, "train", job.label_fraction if dataset == job.target else 1.0))
             of_class = Counter(case.class_name for case in self.datasets[dataset].cases if case.case_id in trained)
             counts[dataset] = tuple(of_class[channel.name] for channel in self.classes(dataset).channels)
@@ -169,8 +171,8 @@ class JobMaker:
 
     def _teacher_of(self, dataset: str) -> Network:
         """The network of a data set's teacher."""
-        own = self.experiment.settings.classification.architecture_of.get(dataset[7:10])
-        if own is None or self.experiment.plan.task != "classification":
+        own = TASK_SETTINGS[self.experiment.plan.task].teacher_of(self.experiment.settings, dataset[7:10])
+        if own is None:
             return self.teachers
         return Network(own, self.teachers.width if own == self.teachers.architecture else None)
 

@@ -10,15 +10,15 @@ import logging
 
 import numpy as np
 
-from mdkd_auto.experiments.evaluate import VALIDATION, read_summary
+from mdkd_auto.experiments.evaluate import read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.parts import VALIDATION
+from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.paths import RunFolder
-from mdkd_auto.records import Task
 
 logger = logging.getLogger(__name__)
 
 POWER = 2.0  # half the target teacher's DSC: a quarter of its weight
-WEIGHED_BY: dict[Task, str] = {"segmentation": "dice", "classification": "balanced_accuracy", "detection": "map_50"}
 
 
 def source_weights(experiment: Experiment, job: Job) -> tuple[float, ...]:
@@ -64,7 +64,8 @@ def weight(score: float, reference: float) -> float:
 
 def validation_score(experiment: Experiment, folder: str) -> float:
     """The score of a run over the validation cases of its target that teachers are weighed by; 0 where it is None."""
-    summary = read_summary(RunFolder(experiment.root.results / folder), VALIDATION, None)
+    task = experiment.plan.task
+    summary = read_summary(RunFolder(experiment.root.results / folder), VALIDATION, None, task)
     overall = None if summary is None else summary.overall(per_patient=False)
-    mean = None if overall is None else overall.metrics[WEIGHED_BY[experiment.plan.task]].mean
+    mean = None if overall is None else overall.metrics[TASK_SCORES[task].weighed_by].mean
     return 0.0 if mean is None or not np.isfinite(mean) else mean

@@ -21,18 +21,11 @@ from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describ
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.faster_rcnn import ResNetEncoder
-from mdkd_auto.networks.medvit import MedViTEncoder
+from mdkd_auto.networks.loading import load_pretrained
 from mdkd_auto.networks.model import Model
-from mdkd_auto.networks.pretrained import load_backbone, load_encoder
-from mdkd_auto.networks.rf_detr import RFDETREncoder, RFDETRHead
-from mdkd_auto.networks.rf_detr_weights import load_rf_detr
-from mdkd_auto.networks.timm_encoder import TimmEncoder
-from mdkd_auto.networks.tresunet import TResUNetEncoder
 from mdkd_auto.paths import RunFolder
-from mdkd_auto.settings import FROM_TIMM, Settings
-from mdkd_auto.tasks import classification, detection, segmentation
 from mdkd_auto.tasks.segmentation import PredictionOptions
+from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.objectives import (
@@ -116,9 +109,10 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     if job.stage == "student" and streams.batch_size < FEWEST_SAMPLES:
         words = "%s: batches of %d: the contrastive loss needs %d images and is left out"
         logger.info(words, title, streams.batch_size, FEWEST_SAMPLES)
-    # a detector's losses pick regions by their values, which cannot be counted without computing them
-    if run.task != "detection" and (note := memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb)):
-        logger.warning("%s: %s", title, note)
+    if TASK_PARTS[run.task].counts_memory:
+        note = memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb)
+        if note is not None:
+            logger.warning("%s: %s", title, note)
     state = fit(objective, streams, run.settings.for_stage(job.stage, run.task), folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)
@@ -148,7 +142,8 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     task = make_task(run)
     model = build_model(run, task)
     if settings.pretrained is not None:
-        load_pretrained(settings.pretrained, model)
+        heads = list(model.heads.values()) if isinstance(model, MultiHeadModel) else [model.head]
+        load_pretrained(settings.pretrained, model.encoder, heads)
     if isinstance(model, MultiHeadModel):
         return MultiHeadObjective(model, task, job.datasets)
     if job.stage == "source_teacher":
@@ -167,27 +162,6 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     if job.stage == "fine_tuned":
         continue_from(model, _trained_model(experiment, job.reads[0]))
     return TeacherObjective(model, task, job.target)
-
-
-def load_pretrained(source: str, model: Model | MultiHeadModel) -> None:
-    """Begin with the weights of a file, or (``timm``) with those that timm fetches. Raises SettingsError.
-
-    A joint encoder is made of trained ones, and the plan's UNet has none. RF-DETR's weights fill its head too.
-    """
-    encoder = model.encoder
-    if isinstance(encoder, TResUNetEncoder):
-        load_backbone(Path(source), encoder)
-    elif isinstance(encoder, TimmEncoder) and source == FROM_TIMM:
-        encoder.load_state_dict(TimmEncoder(encoder.name, download=True).state_dict())
-    elif isinstance(encoder, TimmEncoder):
-        load_encoder(Path(source), encoder.body)
-    elif isinstance(encoder, RFDETREncoder):
-        heads = list(model.heads.values()) if isinstance(model, MultiHeadModel) else [model.head]
-        load_rf_detr(Path(source), encoder, [head for head in heads if isinstance(head, RFDETRHead)])
-    elif isinstance(encoder, MedViTEncoder):
-        load_encoder(Path(source), encoder)
-    elif isinstance(encoder, ResNetEncoder):
-        load_encoder(Path(source), encoder.body)
 
 
 def continue_from(model: Model, trained: Model) -> None:
@@ -239,23 +213,11 @@ def _trained_model(experiment: Experiment, folder: str) -> Model:
     return model
 
 
-def check_settings(settings: Settings, experiment: Experiment) -> None:
+def check_settings(experiment: Experiment) -> None:
     """Raise SettingsError for a fold that no data set has, and for networks that the group's task has not, or not
     together."""
-    axes = len(experiment.plan.configuration(experiment.configuration).patch_size)
-    named = {settings.teacher_architecture, settings.student_architecture} - {None}
-    for name in sorted(map(str, named)):
-        if experiment.plan.task == "classification":
-            classification.check_architecture(name, axes)
-        elif experiment.plan.task == "segmentation":
-            segmentation.check_architecture(name)
-    if experiment.plan.task == "detection":
-        teacher = str(settings.for_task("detection").teacher_architecture)
-        student = settings.student_architecture or teacher
-        for name, width in ((teacher, settings.width), (student, settings.student_width)):
-            detection.check_architecture(name, experiment.plan.configuration(experiment.configuration).patch_size[0])
-            detection.check_width(name, width)
-        detection.check_families(teacher, student)
+    settings, plan = experiment.settings, experiment.plan
+    TASK_PARTS[plan.task].check(settings, plan.configuration(experiment.configuration))
     most = max(len(splits.folds) for splits in experiment.splits.values())
     if settings.fold >= most:
         raise SettingsError(f"fold is {settings.fold}; the splits have {most} folds, numbered from 0")

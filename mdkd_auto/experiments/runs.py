@@ -1,6 +1,7 @@
 """A run folder: the networks of a job, and prediction from nothing but the folder."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -15,9 +16,8 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record, Task
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.classification import ClassificationTask, Classifier
-from mdkd_auto.tasks.detection import DetectionTask, Detector
-from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, Predictor, SegmentationTask
+from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.checkpoints import load_weights
 from mdkd_auto.training.interfaces import Output, TrainingTask
 from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
@@ -62,27 +62,15 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
         file_endings={name: experiment.datasets[name].file_ending for name in job.datasets},
         settings=experiment.settings,
         task=experiment.plan.task,
-        class_counts=experiment.class_counts(job) if experiment.plan.task == "classification" else {},
+        class_counts=experiment.class_counts(job),
     )
 
 
 def make_task(run: RunRecord) -> TrainingTask:
     """The task of a run, with its kind of network."""
-    return task_of(run.task, run.plan, run.classes, run.settings, run.job, run.class_counts)
-
-
-def task_of(
-    task: Task, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, job: Job,
-    class_counts: dict[str, tuple[int, ...]],
-) -> TrainingTask:  # fmt: skip
-    """A task by its name, for the stage and network of a job."""
-    if task == "classification":
-        return ClassificationTask(
-            plan, classes, settings, job.stage, job.architecture, job.width, class_counts
-        )
-    if task == "detection":
-        return DetectionTask(plan, classes, settings, job.architecture, job.width)
-    return SegmentationTask(plan, classes, settings, job.stage, job.architecture, job.width)
+    job = run.job
+    given = Given(run.plan, run.classes, run.settings, job.stage, job.architecture, job.width, run.class_counts)
+    return TASK_PARTS[run.task].training(given)
 
 
 def build_model(run: RunRecord, task: TrainingTask) -> Model | MultiHeadModel:
@@ -128,15 +116,8 @@ def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
     return model
 
 
-PREDICTORS: dict[Task, type[Predictor | Classifier | Detector]] = {
-    "segmentation": Predictor, "classification": Classifier, "detection": Detector,
-}  # fmt: skip
-
-
-def load_predictor(
-    folder: Path, options: PredictionOptions, dataset: str | None = None
-) -> Predictor | Classifier | Detector:
-    """A predictor for ``dataset`` (default: the run's target; multi-head runs need one)."""
+def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None = None) -> Any:
+    """The task's predictor for ``dataset`` (default: the run's target; multi-head runs need one)."""
     run = read_run(folder)
     model = load_model(folder, run)
     if isinstance(model, MultiHeadModel):
@@ -153,7 +134,7 @@ def load_predictor(
     if name != run.job.target and not isinstance(model, MultiHeadModel):
         raise PredictionError(f"{folder}: has one head, that of {run.job.target}; leave out --head {dataset}")
     network.to(options.device).eval()
-    return PREDICTORS[run.task](network, run.dataset_plans[name], run.plan, run.classes[name], options)
+    return TASK_PARTS[run.task].predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)
 
 
 def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:

@@ -2,18 +2,22 @@
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mdkd_auto.data.images import Image, read_image, same_geometry
+from mdkd_auto.data.images import Image, read_image, same_geometry, write_mask
 from mdkd_auto.errors import ImageError, MdkdError
+from mdkd_auto.experiments.parts import Part, answers_of
 from mdkd_auto.files import write_json, write_text
 from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
 from mdkd_auto.records import Case, Dataset, Record
-from mdkd_auto.tasks.segmentation import Classes, score_case
+from mdkd_auto.tasks.segmentation import Classes, classes_of, mask_ending, score_case
+
+logger = logging.getLogger(__name__)
 
 IN_PERCENT = ("dice", "iou", "precision", "recall", "surface_dice", "lesion_f1")
 TITLES = {
@@ -63,6 +67,33 @@ class Summary(Record, frozen=True, kw_only=True):
 def score_against_label(predicted: np.ndarray, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
     """Score a label map (canonical, at the image's own size) against the case's label file."""
     return CaseScores(case_id=case.case_id, metrics=score_case(predicted, read_truth(case, dataset), classes))
+
+
+def score_masks_of_part(part: Part, carried: float | None) -> None:
+    """Predict, write and score the mask of each case."""
+    known = True
+
+    def work(case: Case, image: Image) -> CaseScores:
+        nonlocal known
+        known = known and (image.spacing_known or part.dataset.spacing_mm is not None)
+        mask = part.predictor.mask(image)
+        write_mask(part.folder / f"{case.case_id}{mask_ending(case)}", mask, image.header)
+        return score_against_label(mask, case, part.dataset, part.predictor.classes)
+
+    scores, failed = answers_of(part, work, colour_to_grey=False)
+    unit = "mm" if known else "px"
+    write_summary(part.folder, summary_of(scores, part.cases, part.dataset.name, part.name, unit, failed))
+
+
+def score_mask_folder(folder: Path, dataset: Dataset, keep_classes: bool) -> Summary:
+    """Every case of a data set that has a mask in a folder. Raises MdkdError where none has."""
+    paths = [(case, folder / f"{case.case_id}{mask_ending(case)}") for case in dataset.cases]
+    found = [(case, path) for case, path in paths if path.is_file()]
+    if not found:
+        raise MdkdError(f"{folder}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "
+                        f"ending {mask_ending(dataset.cases[0])})")  # fmt: skip
+    logger.info("%s: %d of its %d cases have a mask in %s", dataset.name, len(found), len(dataset.cases), folder)
+    return score_files(found, dataset, classes_of(dataset, keep_classes), folder.name)
 
 
 def read_truth(case: Case, dataset: Dataset) -> Image:

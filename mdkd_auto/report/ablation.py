@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mdkd_auto.experiments.ablations import Ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job
-from mdkd_auto.report.scales import SCALES
+from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.report.tables import Entry, Layout, Table, replicates_text, write_table
 
 
@@ -43,7 +43,7 @@ def ablation_table(
         columns=columns,
         references=references,
         question=ablation.question,
-        scale=SCALES[experiment.plan.task],
+        scale=TASK_SCORES[experiment.plan.task].scale,
         answers=("better", "worse"),
         undecided="no evidence of a difference",
     )

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
+from mdkd_auto.experiments.task_scores import Scale
 from mdkd_auto.files import write_atomically
-from mdkd_auto.report.scales import Scale
 from mdkd_auto.report.tables import Row, Table, judged_scores
 
 # Okabe and Ito 2008, without yellow, which is hard to see on white

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.experiments.evaluate import TEST
 from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.model import Model
 from mdkd_auto.report.models import column_model

@@ -13,7 +13,7 @@ from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Task
+from mdkd_auto.records import ByTask
 from mdkd_auto.report.attention import draw_attention
 from mdkd_auto.report.box_embedding import draw_box_embedding
 from mdkd_auto.report.box_pictures import draw_detections
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 Drawing = Callable[[Path, Experiment, Row], object]  # writes the PNG; what it returns is kept as numbers
 WholeDrawing = Callable[[Path], object]  # of all targets in one
-DRAWINGS: dict[Task, dict[str, Drawing]] = {
+DRAWINGS: ByTask[dict[str, Drawing]] = ByTask({
     "segmentation": {
         "overlays": draw_overlays, "tsne": draw_embedding, "attention": draw_attention, "learning": draw_learning,
     },
     "classification": {"tsne": draw_class_embedding, "attention": draw_class_attention, "learning": draw_learning},
     "detection": {"detections": draw_detections, "tsne": draw_box_embedding, "learning": draw_learning},
-}  # fmt: skip
+})  # fmt: skip
 
 
 def draw_figures(experiment: Experiment, table: Table) -> Path:

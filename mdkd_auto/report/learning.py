@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
+from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import write_atomically
 from mdkd_auto.report.tables import Row
 
@@ -38,8 +39,7 @@ def draw_learning(path: Path, experiment: Experiment, row: Row) -> None:
     if not axes.lines:
         raise MdkdError(f"{row.target}: none of its runs has a progress.csv with an epoch in it")
     axes.set_xlabel("updates")
-    score = "DSC of patches" if experiment.plan.task == "segmentation" else "balanced accuracy"
-    axes.set_ylabel(f"validation score ({score})")
+    axes.set_ylabel(f"validation score ({TASK_SCORES[experiment.plan.task].scale.quick})")
     shown = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     axes.set_ylim(max(0.0, shown.min() - _MARGIN), min(1.0, shown.max() + _MARGIN))
     axes.set_xlim(left=0)

@@ -12,17 +12,17 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from mdkd_auto.experiments.class_scoring import ClassSummary
-from mdkd_auto.experiments.evaluate import TEST, VALIDATION, AnySummary, read_summary
+from mdkd_auto.experiments.evaluate import read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary
 from mdkd_auto.experiments.scoring import Summary
+from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale
 from mdkd_auto.files import content_hash, read_json, write_json, write_text
 from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm, replicated_comparison
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Record
-from mdkd_auto.report.scales import SCALES, Scale
 
 SIGNIFICANCE = 0.05
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
     columns: tuple[str, ...]
     references: Mapping[str, str]  # judged column -> the column it is compared with
     question: str
-    scale: Scale = SCALES["segmentation"]
+    scale: Scale = TASK_SCORES["segmentation"].scale
     answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")
     undecided: str = "no evidence that the other data sets helped or hurt"
 
@@ -99,7 +99,7 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Tab
         columns=COLUMNS,
         references={"student": "data-set-specific"},
         question="Did the other data sets help?",
-        scale=SCALES[experiment.plan.task],
+        scale=TASK_SCORES[experiment.plan.task].scale,
     )
     return write_table(experiment, layout, entries)
 
@@ -165,7 +165,8 @@ def _row(layout: Layout, entry: Entry) -> Row:
             experiment, job = trained
             part = TEST if experiment.splits[entry.target].test else VALIDATION
             run = RunFolder(experiment.root.results / job.folder)
-            summary = read_summary(run, part, entry.target if job.stage == "multi_head" else None)
+            dataset = entry.target if job.stage == "multi_head" else None
+            summary = read_summary(run, part, dataset, experiment.plan.task)
             found[column].append(summary)
             if summary is not None:
                 folders[column] = (*folders.get(column, ()), job.folder)
@@ -175,21 +176,24 @@ def _row(layout: Layout, entry: Entry) -> Row:
     for column, reference in layout.references.items():
         pairs = [(a, b) for a, b in zip(found[column], found[reference], strict=False) if a and b]
         if pairs:
-            comparisons[column] = compare([a for a, _ in pairs], [b for _, b in pairs])
+            binary = layout.scale.right_or_wrong
+            comparisons[column] = compare([a for a, _ in pairs], [b for _, b in pairs], binary)
     return Row(
         target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
         summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
     )  # fmt: skip
 
 
-def compare(ours: Sequence[AnySummary], theirs: Sequence[AnySummary]) -> Comparison:
+def compare(
+    ours: Sequence[AnySummary], theirs: Sequence[AnySummary], right_or_wrong: bool = False
+) -> Comparison:
     """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged;
-    F1 of boxes; or right answers, whose test for one replicate is McNemar's."""
+    F1 of boxes; or right answers (``right_or_wrong``), whose test for one replicate is McNemar's."""
     scores = [[summary.score_by_unit() for summary in side] for side in (ours, theirs)]
     units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
     a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)
     comparison = replicated_comparison(a, b)
-    if len(ours) == 1 and isinstance(ours[0], ClassSummary) and set(a[0] + b[0]) <= {0.0, 1.0}:
+    if right_or_wrong and len(ours) == 1 and set(a[0] + b[0]) <= {0.0, 1.0}:
         p_value = mcnemar([bool(score) for score in a[0]], [bool(score) for score in b[0]])
         note = "" if p_value is not None else "no test: both are right and wrong on the same cases"
         return msgspec.structs.replace(comparison, p_value=p_value, note=note)
@@ -240,7 +244,7 @@ def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted
 
 
 def _test_of(layout: Layout, comparison: Comparison) -> str:
-    return "McNemar" if layout.scale.judged == "accuracy" and comparison.replicates == 1 else "Wilcoxon"
+    return "McNemar" if layout.scale.right_or_wrong and comparison.replicates == 1 else "Wilcoxon"
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

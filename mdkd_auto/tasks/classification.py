@@ -30,6 +30,12 @@ from mdkd_auto.training.interfaces import Score
 MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
 
 
+def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
+    """Raise SettingsError for networks that classification does not have, or not for the plan's images."""
+    for name in sorted(map(str, {settings.teacher_architecture, settings.student_architecture} - {None})):
+        check_architecture(name, len(plan.patch_size))
+
+
 def check_architecture(name: str, axes: int) -> None:
     """Raise SettingsError for a network that classification does not have, or not for so many axes."""
     if name == "unet":

@@ -32,6 +32,16 @@ HIT = 0.5  # intersection over union from which on a box is found
 NETWORKS = (*faster_rcnn.SIZES, *RFDETR_SIZES)
 
 
+def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
+    """Raise SettingsError for networks that detection does not have, or not for the plan's input, or not together."""
+    teacher = str(settings.teacher_architecture)
+    student = settings.student_architecture or teacher
+    for name, width in ((teacher, settings.width), (student, settings.student_width)):
+        check_architecture(name, plan.patch_size[0])
+        check_width(name, width)
+    check_families(teacher, student)
+
+
 def check_architecture(name: str, side: int) -> None:
     """Raise SettingsError for a network that detection does not have, or not for an input of so many voxels a side."""
     if name not in NETWORKS:

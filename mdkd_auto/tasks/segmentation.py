@@ -17,6 +17,7 @@ from mdkd_auto.data.case_arrays import read_finite
 from mdkd_auto.data.geometry import cropped
 from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
 from mdkd_auto.data.sampling import INVALID, Batch
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.inference.sliding_window import sliding_window
 from mdkd_auto.losses.overlap import dice_bce_loss
@@ -53,7 +54,7 @@ class Classes(Record, frozen=True, kw_only=True):
 
 def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
     """One foreground of all classes, or the data set's own; of other tasks always its own."""
-    if not keep_classes and dataset.task == "segmentation":
+    if not keep_classes and TASK_DATA[dataset.task].masks:
         values = tuple(sorted({value for group in dataset.labels.values() for value in group}))
         return Classes(channels=(ClassChannel(name=FOREGROUND, values=values, written=1),), regions=False,
                        ignore=dataset.ignore_label)  # fmt: skip
@@ -87,6 +88,12 @@ NETWORKS: dict[Architecture, Network] = {
     "unet": Network(_unet_topology, UNetEncoder, UNetHead),
     "tresunet": Network(_tresunet_topology, TResUNetEncoder, TResUNetHead),
 }
+
+
+def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
+    """Raise SettingsError for networks that segmentation does not have."""
+    for name in sorted(map(str, {settings.teacher_architecture, settings.student_architecture} - {None})):
+        check_architecture(name)
 
 
 def check_architecture(name: str) -> None:

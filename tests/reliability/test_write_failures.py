@@ -20,8 +20,10 @@ from mdkd_auto.data.images import read_image, write_mask
 from mdkd_auto.data.phantoms import Look, write_datasets
 from mdkd_auto.data.store import image_path, open_image, save_case
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.experiments import evaluate
+from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.parts import VALIDATION, Part
+from mdkd_auto.experiments.scoring import score_masks_of_part
 from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.paths import Root
 from mdkd_auto.records import CaseGeometry, PreprocessedCase
@@ -159,14 +161,14 @@ def test_a_full_disk_is_no_bad_case_when_a_run_is_scored(
     """Else the job would be called finished, without that case, and never be done again."""
     experiment = experiment_in(copied(planned))
     (name, *_) = experiment.datasets
-    cases = evaluate.cases_of_part(experiment, name, evaluate.VALIDATION)
+    cases = cases_of_part(experiment, name, VALIDATION)
     predictor = SimpleNamespace(
         dataset_plan=experiment.plan.dataset(name), classes=experiment.classes(name),
         mask=lambda image: np.zeros(image.array.shape, np.uint8),
     )  # fmt: skip
     folder = experiment.root.results / "run"
     with faults(experiment.root.folder, 1), pytest.raises(WriteError, match=FULL):
-        evaluate._predict_and_score(experiment, name, evaluate.VALIDATION, cases, predictor, folder)
+        score_masks_of_part(Part(VALIDATION, experiment.datasets[name], cases, predictor, folder), None)
 
 
 # --- a real limit ---------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import pytest
 
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.ablations import ABLATIONS
-from mdkd_auto.experiments.evaluate import TEST, cases_of_part
+from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.experiments.runs import Finished, describe
 from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.files import write_json

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mdkd_auto.experiments.evaluate import TEST
+from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.records import Case

@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mdkd_auto.experiments.evaluate import TEST, cases_of_part
+from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of, write_summary
 from mdkd_auto.files import write_json

@@ -1,0 +1,101 @@
+"""How the answers of each task are scored, one entry a task."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mdkd_auto.experiments.box_answers import score_detections
+from mdkd_auto.experiments.box_scoring import (
+    BOX_TITLES,
+    BoxSummary,
+    box_summary_markdown,
+    score_boxes_of_part,
+    write_box_summary,
+)
+from mdkd_auto.experiments.class_scoring import (
+    CLASS_TITLES,
+    ClassSummary,
+    class_summary_markdown,
+    score_classes_of_part,
+    score_predictions,
+    write_class_summary,
+)
+from mdkd_auto.experiments.parts import Part
+from mdkd_auto.experiments.scoring import (
+    IN_PERCENT,
+    TITLES,
+    Summary,
+    score_mask_folder,
+    score_masks_of_part,
+    summary_markdown,
+    write_summary,
+)
+from mdkd_auto.metrics.classification import CLASS_METRICS
+from mdkd_auto.metrics.detection import DETECTION_METRICS
+from mdkd_auto.metrics.summary import METRICS
+from mdkd_auto.records import ByTask, Dataset
+
+
+class Scale(NamedTuple):
+    """The scores of a task, and the one whose differences are judged, in words."""
+
+    metrics: tuple[str, ...]
+    titles: Mapping[str, str]
+    in_percent: tuple[str, ...]
+    per_patient: tuple[str, ...]  # those shown over patients too
+    judged: str  # the first of the metrics
+    note: str
+    quick: str  # the validation score of training
+    right_or_wrong: bool = False  # a case counts 1 or 0: McNemar's test for one replicate
+
+
+class TaskScores(NamedTuple):
+    """How a task's answers become scores, in files and in words. A summary is as parts.AnySummary says."""
+
+    # of the validation part, then of the test part, which is given what the first returned (None before)
+    score_part: Callable[[Part, float | None], float | None]
+    summary: type  # of summary.json
+    score_folder: Callable[[Path, Dataset, bool], Any]  # anyone's answers in a folder -> summary; whether all classes
+    write: Callable[[Path, Any], None]  # the summary of such a folder
+    markdown: Callable[[Any], str]
+    weighed_by: str  # the score that teachers are weighed by
+    scale: Scale
+
+
+TASK_SCORES = ByTask(
+    {
+        "segmentation": TaskScores(
+            score_masks_of_part, Summary, score_mask_folder, write_summary, summary_markdown, "dice",
+            Scale(
+                METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
+                "n is the number of images in which the metric is evaluable (where truth and prediction are both empty "
+                "there is no DSC).",
+                "DSC of patches",
+            ),
+        ),
+        "classification": TaskScores(
+            score_classes_of_part, ClassSummary,
+            lambda folder, dataset, keep_classes: score_predictions(folder / "predictions.csv", dataset),
+            partial(write_class_summary, answers=False), class_summary_markdown, "balanced_accuracy",
+            Scale(
+                CLASS_METRICS, CLASS_TITLES, CLASS_METRICS, (), "accuracy",
+                "n is the number of images. Balanced accuracy and F1 are means over the classes that occur, AUROC of "
+                "one class against the rest.",
+                "balanced accuracy", right_or_wrong=True,
+            ),
+        ),
+        "detection": TaskScores(
+            score_boxes_of_part, BoxSummary, lambda folder, dataset, keep_classes: score_detections(folder, dataset),
+            partial(write_box_summary, answers=False), box_summary_markdown, "map_50",
+            Scale(
+                ("f1", *(name for name in DETECTION_METRICS if name != "f1")), BOX_TITLES, DETECTION_METRICS, (), "F1",
+                "n is the number of images. A box is found where it overlaps one of its class by half. Sensitivity, "
+                "precision and F1 hold at the score threshold with the highest F1 on the validation images; F1 is "
+                "judged, of each patient's boxes. FROC is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false "
+                "boxes an image.",
+                "R-precision of boxes",
+            ),
+        ),
+    }
+)  # fmt: skip
