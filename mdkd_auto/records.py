@@ -10,6 +10,7 @@ import msgspec
 from mdkd_auto.errors import MdkdError
 
 Task = str  # segmentation, classification, detection: docs/extending.md says how there may be more
+DEFAULT_TASK: Task = "segmentation"  # of a dataset.json that names none, as nnU-Net's
 Configuration = Literal["2d", "3d_fullres"]
 
 Triple = tuple[float, float, float]

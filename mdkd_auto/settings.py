@@ -9,7 +9,7 @@ import msgspec
 
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.files import read_json, to_record
-from mdkd_auto.records import ByTask, Record, Task
+from mdkd_auto.records import DEFAULT_TASK, ByTask, Record, Task
 
 Architecture = str  # unet, tresunet; for classification also medvit_small and names of timm: tasks/ knows them
 
@@ -262,7 +262,7 @@ TASK_SETTINGS = ByTask(
 )  # fmt: skip
 
 
-def settings_of_stage(settings: Settings, stage: str, task: Task = "segmentation") -> dict[str, Any]:
+def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK) -> dict[str, Any]:
     """The settings that ``stage`` depends on."""
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}

@@ -26,6 +26,10 @@ READS_ENVIRONMENT = {
     "mdkd_auto.cli",
     "mdkd_auto.data.parallel",  # sets the thread variables of its child processes, and puts them back
 }
+NAMES_TASKS = {  # the tables of docs/extending.md, the default, ablations that are for some tasks, made-up data
+    "data.task_data", "settings", "planners.task_rules", "tasks.task_parts", "experiments.task_scores",
+    "report.figures", "prediction", "records", "experiments.ablations", "data.phantoms",
+}  # fmt: skip
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 Edges = dict[str, set[str]]  # module -> modules it imports
@@ -148,6 +152,12 @@ def test_wrong_arrows_and_circles_are_seen() -> None:
     ]
     assert find_circle(wrong) == []
     assert find_circle({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == ["a", "b", "c", "a"]
+
+
+def test_no_other_code_names_a_task() -> None:
+    names = {source.module.partition(".")[2] for source in SOURCES for node in ast.walk(source.tree)
+             if isinstance(node, ast.Constant) and node.value in ("segmentation", "detection")}  # fmt: skip
+    assert names == NAMES_TASKS
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.module)

@@ -10,13 +10,12 @@ from mdkd_auto.data.endings import ENDINGS
 from mdkd_auto.data.problems import Finding, Problem
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
-from mdkd_auto.records import Case, Dataset, Task, Triple
+from mdkd_auto.records import DEFAULT_TASK, Case, Dataset, Task, Triple
 
 Value = TypeVar("Value")
 Labels = dict[str, tuple[int, ...]]  # class -> its values
 
 GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
-DEFAULT_TASK = "segmentation"  # of a dataset.json that names none, as nnU-Net's
 IGNORE = "ignore"
 BACKGROUND = "background"
 LABELS_LIKE = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'

@@ -14,7 +14,7 @@ from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.files import read_record
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Record, Task
+from mdkd_auto.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Record, Task
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
@@ -34,7 +34,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     channel_names: dict[str, tuple[str, ...]]
     file_endings: dict[str, str]
     settings: Settings
-    task: Task = "segmentation"
+    task: Task = DEFAULT_TASK
     class_counts: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # classification: trained on
 
 

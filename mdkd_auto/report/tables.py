@@ -22,7 +22,7 @@ from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm, replicated_comparison
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.paths import RunFolder
-from mdkd_auto.records import Record
+from mdkd_auto.records import DEFAULT_TASK, Record
 
 SIGNIFICANCE = 0.05
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
     columns: tuple[str, ...]
     references: Mapping[str, str]  # judged column -> the column it is compared with
     question: str
-    scale: Scale = TASK_SCORES["segmentation"].scale
+    scale: Scale = TASK_SCORES[DEFAULT_TASK].scale
     answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")
     undecided: str = "no evidence that the other data sets helped or hurt"
 
