@@ -107,7 +107,7 @@ def ablate(
     ablation = find_ablation(name)
     tables = []
     experiments = _experiments(root, settings, group, configuration)
-    fitting = [one for one in experiments if not ablation.tasks or one.plan.task in ablation.tasks]
+    fitting = [experiment for experiment in experiments if ablation.is_for(experiment.plan.task)]
     if experiments and not fitting:
         raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here")
     for experiment in fitting:

@@ -35,6 +35,9 @@ class Ablation(NamedTuple):
     variants: Callable[[tuple[str, ...]], tuple[Variant, ...]]
     tasks: tuple[Task, ...] = ()  # for which it is; (): for all
 
+    def is_for(self, task: Task) -> bool:
+        return not self.tasks or task in self.tasks
+
 
 _SPECIFIC = Variant(SPECIFIC, stage="teacher")
 _FULL = Variant("student")

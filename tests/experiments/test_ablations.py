@@ -14,7 +14,7 @@ from mdkd_auto.settings import DetectionSettings, Settings, replace
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
 DETECTOR = Settings(device="cpu", detection=DetectionSettings(architecture="faster_rcnn_small"))
-OF_DETECTION = [name for name, ablation in ABLATIONS.items() if "detection" in ablation.tasks]
+OF_DETECTION = [name for name, ablation in ABLATIONS.items() if ablation.is_for("detection")]
 
 
 @pytest.fixture(scope="module")
