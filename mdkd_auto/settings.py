@@ -70,10 +70,11 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
     attention: float = 1.0  # eta1, of the attention transfer, eq. (19)-(21)
     logits: float = 1.0  # eta2, of the head's logits, eq. (22)
     embeddings: float = 1.0  # eta3, of the head's embeddings, eq. (23)
+    encoder_rate: float = 1.5  # RF-DETR: the encoder's learning rate against the head's (1.5e-4 against 1e-4)
     logits_temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("gradient_clip_norm", "logits_temperature"):
+        for name in ("gradient_clip_norm", "logits_temperature", "encoder_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"detection.{name} is {getattr(self, name)}; it must be above 0")
         for name in ("beta", "gamma", "delta", "attention", "logits", "embeddings"):
@@ -221,7 +222,14 @@ CLASSIFICATION_OF_STAGE = {
     "fine_tuned": _CLASSIFIER,
     "multi_head": _CLASSIFIER,
 }  # fmt: skip
-DETECTION_OF_STUDENT = ("attention", "logits", "embeddings", "logits_temperature")
+_DETECTOR = ("encoder_rate",)
+DETECTION_OF_STAGE = {
+    "teacher": _DETECTOR,
+    "source_teacher": _DETECTOR,
+    "student": (*_DETECTOR, "attention", "logits", "embeddings", "logits_temperature"),
+    "fine_tuned": _DETECTOR,
+    "multi_head": _DETECTOR,
+}
 
 
 def _replaced(settings: Settings, own: ClassificationSettings | DetectionSettings, **more: Any) -> dict[str, Any]:
@@ -256,7 +264,7 @@ TASK_SETTINGS = ByTask(
         "detection": TaskSettings(
             lambda settings: _replaced(settings, settings.detection, ramp="cosine", best_by="score",
                                        gradient_clip_norm=settings.detection.gradient_clip_norm),
-            named=_own("detection", {"student": DETECTION_OF_STUDENT}),
+            named=_own("detection", DETECTION_OF_STAGE),
         ),
     }
 )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from mdkd_auto.errors import MdkdError, SettingsError
 from mdkd_auto.settings import (
     CLASSIFICATION_OF_STAGE,
-    DETECTION_OF_STUDENT,
+    DETECTION_OF_STAGE,
     PRESETS,
     SETTINGS_OF_STAGE,
     ClassificationSettings,
@@ -96,7 +96,7 @@ def test_every_setting_of_classification_belongs_to_a_stage_or_to_all() -> None:
 
 def test_every_setting_of_detection_is_the_students_or_stands_for_another() -> None:
     taken_over = {"beta", "gamma", "delta", "gradient_clip_norm", "architecture"}
-    assert set(DETECTION_OF_STUDENT) | taken_over == set(DetectionSettings.__struct_fields__)
+    assert set(DETECTION_OF_STAGE["student"]) | taken_over == set(DetectionSettings.__struct_fields__)
     own = DetectionSettings(beta=0.1, gamma=0.2, delta=0.3, gradient_clip_norm=4, architecture="rfdetr_tiny")
     settings = Settings(detection=own).for_task("detection")
     assert (settings.beta, settings.gamma, settings.delta, settings.gradient_clip_norm) == (0.1, 0.2, 0.3, 4)

@@ -12,6 +12,7 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]  # cumulative, against the input
     kernel_sizes: tuple[tuple[int, ...], ...]  # of convolutions that suit the level's voxels: flat where they are thick
+    rate: float = 1.0  # its learning rate against that of all else
 
 
 class Model(nn.Module):

@@ -78,14 +78,14 @@ class RFDETREncoder(Encoder):
     """(B, in_channels, side, side) -> the tapped maps, all of one stride. Raises SettingsError for another side.
 
     ``side`` sets the grid of position embeddings; images of other sides, multiples of ``side_multiple``, have them
-    interpolated.
+    interpolated. ``rate``: of learning, against that of the head.
     """
 
-    def __init__(self, size: str, side: int, in_channels: int = 1) -> None:
+    def __init__(self, size: str, side: int, in_channels: int = 1, rate: float = 1.0) -> None:
         from transformers import RfDetrDinov2Backbone
 
         super().__init__()
-        self.size, self.in_channels = size, in_channels
+        self.size, self.in_channels, self.rate = size, in_channels, rate
         self._check(side, side)
         width, taps, patch = _size(size).width, _size(size).taps, _size(size).patch
         colours = COLOURS if in_channels == 1 else in_channels

@@ -91,7 +91,9 @@ class DetectionTask:
 
     def encoder(self, architecture: Architecture | None = None) -> Encoder:
         kind = architecture or self.architecture
-        return RFDETREncoder(kind, self.plan.patch_size[0]) if kind in RFDETR_SIZES else ResNetEncoder(kind)
+        if kind in RFDETR_SIZES:
+            return RFDETREncoder(kind, self.plan.patch_size[0], rate=self.own.encoder_rate)
+        return ResNetEncoder(kind)
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
         given, plan = encoder or self.encoder(), self.plan

@@ -53,7 +53,8 @@ def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
     state: dict[str, Any] = json.loads(metadata[_STATE])
     full = optimiser.state_dict()
     full["state"] = entries
-    full["param_groups"][0]["lr"] = state["learning_rate"]
+    for group, rate in zip(full["param_groups"], state["learning_rates"], strict=True):
+        group["lr"] = rate
     optimiser.load_state_dict(full)
     return state
 

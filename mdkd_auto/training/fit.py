@@ -21,6 +21,7 @@ from mdkd_auto.data.augmentation import Draw, affine_maps, apply, draw, upright
 from mdkd_auto.data.patch_boxes import moved_boxes
 from mdkd_auto.data.sampling import Batch, Maps, PatchSampler
 from mdkd_auto.errors import SettingsError, TrainingError
+from mdkd_auto.networks.model import Encoder
 from mdkd_auto.progress import progress
 from mdkd_auto.settings import Settings
 from mdkd_auto.training.checkpoints import load_training, save_training, save_weights
@@ -54,7 +55,7 @@ class State(msgspec.Struct):
 
     update: int = 0
     parts: int = 1  # of a batch, one after the other; more than one where the memory does not hold the whole
-    learning_rate: float = 0.0
+    learning_rates: list[float] = []  # one a group of the optimiser
     best_loss: float | None = None
     best_score: float = 0.0
     epochs_without_gain: int = 0
@@ -86,23 +87,34 @@ def fit(
         ) from error
 
 
+def parameter_groups(trained: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """For the optimiser: what is trained at the learning rate, then encoders that have a rate of their own."""
+    encoders = [part for part in trained.modules() if isinstance(part, Encoder) and part.rate != 1]
+    own = {parameter: encoder.rate for encoder in encoders for parameter in encoder.parameters()}
+    rates: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            rates.setdefault(own.get(parameter, 1.0), []).append(parameter)
+    return [{"params": some, "lr": rate * learning_rate} for rate, some in rates.items()]
+
+
 def _fit(
     objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
 ) -> State:
     objective.to(device)
-    parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    groups = parameter_groups(objective.trained(), settings.learning_rate)
+    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     plateau = ReduceLROnPlateau(  # torch lowers the rate one epoch after its patience
         optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs - 1, threshold=0.0
     )
-    state = State(learning_rate=settings.learning_rate)
+    state = State()
     if (folder / LATEST).is_file():
         state = msgspec.convert(load_training(folder / LATEST, objective.trained(), optimiser), State)
         plateau.load_state_dict(state.plateau)
         for row in state.history:
             objective.judged(row["validation_score"])
         logger.info("%s: going on after update %d", title, state.update)
-    loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state, parameters)
+    loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state)
     with progress(title) as advance, deferred_interrupts() as stop:
         loop.run(lambda note: advance(state.update, loop.total, note), stop)
     save_weights(folder / FINAL, objective.model)
@@ -115,11 +127,11 @@ class _Loop:
 
     def __init__(
         self, objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device,
-        optimiser: torch.optim.Optimizer, plateau: ReduceLROnPlateau, state: State, parameters: list[nn.Parameter],
+        optimiser: torch.optim.Optimizer, plateau: ReduceLROnPlateau, state: State,
     ) -> None:  # fmt: skip
         self.objective, self.streams, self.settings, self.folder = objective, streams, settings, folder
         self.device, self.optimiser, self.plateau, self.state = device, optimiser, plateau, state
-        self.parameters = parameters
+        self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.total = settings.epochs * settings.iterations_per_epoch
         self.low_precision = uses_bf16(settings.precision, device)
         self.sizes = batch_sizes(objective.shares, streams.batch_size)
@@ -164,7 +176,7 @@ class _Loop:
     def save(self) -> None:
         """Write the latest checkpoint."""
         state = self.state
-        state.learning_rate = self.optimiser.param_groups[0]["lr"]
+        state.learning_rates = [group["lr"] for group in self.optimiser.param_groups]
         state.plateau = self.plateau.state_dict()
         save_training(self.folder / LATEST, self.objective.trained(), self.optimiser, msgspec.to_builtins(state))
         self.saved_at = time.monotonic()

@@ -37,7 +37,7 @@ class Writer:
         with torch.no_grad():
             for tensor in (*self.model.parameters(), *entries):
                 tensor.fill_(generation)
-        save_training(folder / LATEST, self.model, self.optimiser, {"update": generation, "learning_rate": 0.1})
+        save_training(folder / LATEST, self.model, self.optimiser, {"update": generation, "learning_rates": [0.1]})
         save_weights(folder / FINAL, self.model)
 
     def write_on(self, folder: Path, first: int, begun: int) -> None:

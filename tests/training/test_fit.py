@@ -1,4 +1,5 @@
 import csv
+import json
 import logging
 import math
 import signal
@@ -25,7 +26,17 @@ from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
 from mdkd_auto.training import fit as fit_module
 from mdkd_auto.training.checkpoints import load_training, load_weights, save_training, save_weights
-from mdkd_auto.training.fit import BEST, FINAL, LATEST, State, Streams, batch_sizes, fit, validation_seed
+from mdkd_auto.training.fit import (
+    BEST,
+    FINAL,
+    LATEST,
+    State,
+    Streams,
+    batch_sizes,
+    fit,
+    parameter_groups,
+    validation_seed,
+)
 from mdkd_auto.training.interfaces import Objective, Score, Terms
 from mdkd_auto.training.interruption import Terminated
 from mdkd_auto.training.objectives import (
@@ -392,6 +403,33 @@ def test_plateau_lowers_the_learning_rate(cases: Path, tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4])
 
 
+def test_an_encoder_with_a_rate_of_its_own(cases: Path, tmp_path: Path) -> None:
+    """It learns half as fast again, before and after the plateau and over an interruption. Frozen, it has none."""
+    settings = changed(epochs=3, iterations_per_epoch=1, plateau_epochs=1, plateau_factor=0.5, learning_rate=1e-3)
+
+    def objective() -> Any:
+        made = judged([0.5] * 3)
+        made.model.encoder.rate = 1.5
+        return made
+
+    whole, parted = objective(), objective()
+    groups = parameter_groups(whole.trained(), 1e-3)
+    assert [group["lr"] for group in groups] == [1e-3, 1.5e-3]
+    assert set(groups[1]["params"]) == set(whole.model.encoder.parameters())
+    assert set(groups[0]["params"]) == set(whole.model.head.parameters())
+    run(whole, cases, tmp_path / "whole", settings)
+    with pytest.raises(KeyboardInterrupt):
+        run(at_call(parted, "losses", 2, ctrl_c), cases, tmp_path / "parted", settings)
+    with safe_open(tmp_path / "parted" / LATEST, framework="np") as file:
+        rates = json.loads(file.metadata()["training_state"])["learning_rates"]
+    assert rates == pytest.approx([5e-4, 7.5e-4])
+    run(objective(), cases, tmp_path / "parted", settings)
+    one, other = (load_file(tmp_path / name / FINAL) for name in ("whole", "parted"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    whole.model.encoder.requires_grad_(False)
+    assert [len(group["params"]) for group in parameter_groups(whole.trained(), 1e-3)] == [len(groups[0]["params"])]
+
+
 def test_a_loss_that_is_not_finite_names_the_cases(tmp_path: Path) -> None:
     folder = write_cases(tmp_path / "cases", bad="case_1")
     objective = objective_of("teacher")
@@ -610,7 +648,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_training_state_that_does_not_fit(tmp_path: Path) -> None:
     one, two = TASK.head(1), TASK.head(2)
-    save_training(tmp_path / "a.safetensors", one, torch.optim.Adam(one.parameters()), {"learning_rate": 1.0})
+    save_training(tmp_path / "a.safetensors", one, torch.optim.Adam(one.parameters()), {"learning_rates": [1.0]})
     with pytest.raises(TrainingError, match=r"seg_layers\.0\.(bias|weight): found \(1,.*expected \(2,"):
         load_training(tmp_path / "a.safetensors", two, torch.optim.Adam(two.parameters()))
 
