@@ -209,10 +209,12 @@ def _shuffled(seed: int, patients: set[str]) -> list[str]:
 
 
 def _classes(dataset: Dataset) -> dict[str, str | None]:
-    """Patient -> the class of his first case; None in segmentation."""
+    """Patient -> the class of his first case; of boxes, whether any image of his has one; None in segmentation."""
     classes: dict[str, str | None] = {}
+    boxed = {case.patient_id for case in dataset.cases if case.boxes}
     for case in sorted(dataset.cases, key=lambda case: case.case_id):
-        classes.setdefault(case.patient_id, case.class_name)
+        stratum = case.class_name if case.boxes is None else str(case.patient_id in boxed)
+        classes.setdefault(case.patient_id, stratum)
     return classes
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, write_splits
 from mdkd_auto.errors import DatasetError, SettingsError
-from mdkd_auto.records import Case, Dataset, Fold, Splits
+from mdkd_auto.records import Box, Case, Dataset, Fold, Splits
 
 
 def dataset(cases, folder="raw/Dataset001_A"):
@@ -188,3 +188,22 @@ def test_every_part_of_a_classification_data_set_has_its_classes() -> None:
         rare = sum(class_of[case] == "rare" for case in part)
         assert rare == pytest.approx(len(part) / 5, abs=2)  # a patient has two cases
     assert make_splits(dataset, seed=1).test != splits.test
+
+
+def test_every_part_of_a_detection_data_set_has_images_without_boxes() -> None:
+    """A patient counts as without where none of his images has a box."""
+    box = Box(class_name="nodule", x=1, y=1, width=2, height=2)
+    empty = {number for number in range(30) if number % 5 == 2}
+    cases = tuple(
+        Case(case_id=f"c{number:03d}", images=("x",), patient_id=f"p{number // 2:02d}",
+             boxes=() if number // 2 in empty or number % 2 else (box,))
+        for number in range(60)
+    )  # fmt: skip
+    dataset = Dataset(
+        name="Dataset001_A", folder="", task="detection", modality="CT", channel_names=("CT",), file_ending="",
+        labels={"nodule": (1,)}, cases=cases,
+    )  # fmt: skip
+    for seed in range(5):
+        splits = make_splits(dataset, seed=seed)
+        for part in (splits.test, *(fold.val for fold in splits.folds)):
+            assert len({int(case[1:]) // 2 for case in part} & empty) == 1
