@@ -36,6 +36,8 @@ from mdkd_auto.metrics.detection import DETECTION_METRICS
 from mdkd_auto.metrics.summary import METRICS
 from mdkd_auto.records import ByTask, Dataset
 
+LEAST_FOUND = 0.1  # of DSC or F1: two models below it differ, but neither is of use
+
 
 class Scale(NamedTuple):
     """The scores of a task, and the one whose differences are judged, in words."""
@@ -48,6 +50,7 @@ class Scale(NamedTuple):
     note: str
     quick: str  # the validation score of training
     right_or_wrong: bool = False  # a case counts 1 or 0: McNemar's test for one replicate
+    nothing: float = 0.0  # a judged score below it says that next to nothing was found
 
 
 class TaskScores(NamedTuple):
@@ -71,7 +74,7 @@ TASK_SCORES = ByTask(
                 METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
                 "n is the number of images in which the metric is evaluable (where truth and prediction are both empty "
                 "there is no DSC).",
-                "DSC of patches",
+                "DSC of patches", nothing=LEAST_FOUND,
             ),
         ),
         "classification": TaskScores(
@@ -94,7 +97,7 @@ TASK_SCORES = ByTask(
                 "precision and F1 hold at the score threshold with the highest F1 on the validation images; F1 is "
                 "judged, of each patient's boxes. FROC is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false "
                 "boxes an image.",
-                "R-precision of boxes",
+                "R-precision of boxes", nothing=LEAST_FOUND,
             ),
         ),
     }

@@ -210,12 +210,16 @@ def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     adjusted = holm([comparison.p_value if comparison is not None else None for comparison in found])
     result: dict[str, dict[str, str]] = {row.target: {} for row in rows}
     for (row, column), comparison, p_value in zip(family, found, adjusted, strict=True):
-        result[row.target][column] = verdict(layout, column, comparison, p_value)
+        scores = [judged_scores(row, name, layout.scale) for name in (column, layout.references[column])]
+        best = max((float(np.mean(some)) for some in scores if some), default=0.0)
+        result[row.target][column] = verdict(layout, column, comparison, p_value, best < layout.scale.nothing)
     return result
 
 
-def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted_p: float | None) -> str:
-    """What a comparison says, in words. ``adjusted_p``: Holm, over the table."""
+def verdict(
+    layout: Layout, column: str, comparison: Comparison | None, adjusted_p: float | None, failed: bool = False
+) -> str:
+    """What a comparison says, in words. ``adjusted_p``: Holm, over the table. ``failed``: neither model is of use."""
     if comparison is None or comparison.mean_difference is None:
         return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
@@ -227,6 +231,9 @@ def verdict(layout: Layout, column: str, comparison: Comparison | None, adjusted
         words += f", 95 % interval {100 * comparison.interval[0]:+.1f} to {100 * comparison.interval[1]:+.1f}"
     tested = f", {_test_of(layout, comparison)} p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else None
     words += tested or f"; {comparison.note})"
+    if failed:
+        least = f"{100 * layout.scale.nothing:g} % {layout.scale.judged}"
+        return f"{words}: no verdict, both find next to nothing (below {least}); train longer, or look at the data"
     significant = (
         adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0

@@ -42,8 +42,8 @@ def scores_of(dice: float | None) -> Scores:
     return score_masks(mask, truth, (1.0, 1.0))
 
 
-def finish(experiment: Experiment, job: Job, unit: str = "mm") -> None:
-    """The test scores of a finished run, and masks equal to the truth."""
+def finish(experiment: Experiment, job: Job, unit: str = "mm", scale: float = 1.0) -> None:
+    """The test scores of a finished run, ``scale`` times the usual ones, and masks equal to the truth."""
     run = RunFolder(experiment.root.results / job.folder)
     for dataset in job.datasets if job.stage == "multi_head" else (job.target,):
         cases = cases_of_part(experiment, dataset, TEST)
@@ -53,7 +53,7 @@ def finish(experiment: Experiment, job: Job, unit: str = "mm") -> None:
         for case in cases:
             label = nib.load(str(case.label))
             nib.save(label, folder / f"{case.case_id}.nii.gz")
-            scores.append(CaseScores(case_id=case.case_id, metrics={"foreground": scores_of(DICE[job.stage])}))
+            scores.append(CaseScores(case_id=case.case_id, metrics={"foreground": scores_of(scale * DICE[job.stage])}))
         write_summary(folder, summary_of(scores, cases, dataset, TEST, unit, {}))
     write_json(run.finished, FINISHED)
 
@@ -154,6 +154,28 @@ def test_verdicts() -> None:
     assert "at least 6 needed" in few
     assert verdict(LAYOUT, "student", None, None).startswith("not evaluable")
     assert verdict(LAYOUT, "student", paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
+
+
+def test_no_verdict_between_models_that_find_nothing(
+    experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]
+) -> None:
+    """However significant the difference of 1 and 4 % is."""
+    comparison = paired_comparison([0.04 + 0.001 * number for number in range(20)], [0.01] * 20)
+    said = verdict(LAYOUT, "student", comparison, comparison.p_value)
+    assert said.endswith(": the other data sets helped")
+    said = verdict(LAYOUT, "student", comparison, comparison.p_value, failed=True)
+    assert said.endswith(": no verdict, both find next to nothing (below 10 % DSC); train longer, or look at the data")
+    jobs = jobs_in(experiment)
+    first, second, _ = experiment.datasets
+    for job in jobs:
+        if job.stage in ("student", "teacher"):
+            finish(experiment, job, scale=0.1 if job.target == first else 1.0)
+    table = permutation_table([(experiment, jobs)])
+    assert table is not None
+    lines = {name: next(line for line in table.markdown.splitlines() if line.startswith(f"- {name} (test): student"))
+             for name in (first, second)}  # fmt: skip
+    assert "no verdict, both find next to nothing" in lines[first]
+    assert "no verdict" not in lines[second]
 
 
 def summary(dice: dict[str, float | None]) -> Summary:
