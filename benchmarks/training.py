@@ -1,6 +1,8 @@
 """What an update of each stage costs against a single teacher's, and what a student's prediction costs.
 
     python benchmarks/training.py [--size 256 256] [--batch 8] [--width 32] [--arch unet] [--device cpu]
+    python benchmarks/training.py --task detection --arch faster_rcnn_small
+    python benchmarks/training.py --task classification --arch medvit_small --size 224 224
 
 An update is forward, losses, backward, gradient clipping and Adam's step of the product's own objectives, in float32 or
 as ``--precision`` says; data lie in memory. All stages take turns, an update each a round, so that other work on the
@@ -11,7 +13,7 @@ CPU these are of CPU seconds.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -23,14 +25,14 @@ from torch.profiler import ProfilerActivity, profile
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.inference.cpu import quicker_on_cpu
 from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
-from mdkd_auto.records import ConfigurationPlan
+from mdkd_auto.records import ConfigurationPlan, Task
 from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.tasks.segmentation import ClassChannel, Classes
+from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.fit import find_device, uses_bf16
-from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.interfaces import Objective, Output, TrainingTask
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
@@ -38,29 +40,45 @@ LIMITS = {"joint teacher, 2 sources": 2.0, "student, 2 sources": 1.8}  # x a sin
 SMALL = 4  # the small student has this part of the width
 PROGRESS = 0.5  # past the warm-up and the ramp of distillation
 WARM_UP = 1  # rounds
+OBJECTS, LARGEST_OBJECT = 3, 48  # an image, voxels a side
+ANCHORS = ((8.0, 16.0, 32.0, 48.0), (0.5, 1.0, 2.0))
+QUERIES = 20
+USUAL: dict[Task, Architecture] = {
+    "segmentation": "unet", "classification": "unet", "detection": "faster_rcnn_small",
+}  # fmt: skip
 
 
 class Setup(NamedTuple):
     """What is measured, and where."""
 
+    task_name: Task
     plan: ConfigurationPlan
     batch: int
     architecture: Architecture
-    width: int
-    student_width: int
+    width: int | None  # None: the network's own
+    student_width: int | None
     device: torch.device
     bf16: bool
 
-    def task(self, width: int | None = None) -> SegmentationTask:
+    @property
+    def settings(self) -> Settings:
+        return Settings().for_task(self.task_name)
+
+    def task(self, width: int | None = None) -> TrainingTask:
         lesion = ClassChannel(name="lesion", values=(1,), written=1)
         classes = dict.fromkeys((TARGET, SOURCE), Classes(channels=(lesion,), regions=False, ignore=None))
-        return SegmentationTask(self.plan, classes, Settings(), "student", self.architecture, width or self.width)
+        given = Given(self.plan, classes, self.settings, "student", self.architecture, width or self.width, {})
+        return TASK_PARTS[self.task_name].training(given)
 
     def batch_of(self, size: int) -> Batch:
+        """Noise; for detection with ``OBJECTS`` boxes an image."""
         shape = self.plan.patch_size
         images = torch.randn(size, 1, *shape, device=self.device)
         labels = (images[:, 0] > 1).to(torch.int16)
-        return Batch(images, labels, ("case",) * size)
+        corners = torch.rand(size, OBJECTS, 2, device=self.device) * (shape[-1] - LARGEST_OBJECT)
+        sides = 8 + torch.rand(size, OBJECTS, 2, device=self.device) * (LARGEST_OBJECT - 8)
+        ones = torch.ones(size, OBJECTS, 1, device=self.device)
+        return Batch(images, labels, ("case",) * size, boxes=(*torch.cat([corners, corners + sides, ones], dim=2),))
 
 
 class Cost(NamedTuple):
@@ -75,12 +93,12 @@ class Cost(NamedTuple):
 
 def objectives(setup: Setup, sources: Sequence[int]) -> dict[str, Objective]:
     """The product's own, with random weights."""
-    task, student_task, settings = setup.task(), setup.task(setup.student_width), Settings()
+    task, student_task, settings = setup.task(), setup.task(setup.student_width), setup.settings
     discriminator = Discriminator(task.encoder().channels[-1])
     made: dict[str, Objective] = {
         "teacher": TeacherObjective(_model(task), task, TARGET),
         "source teacher": SourceTeacherObjective(
-            Model(task.encoder(), task.head(2)), discriminator, task, SOURCE, TARGET, settings
+            _model(task, task.shared(SOURCE, TARGET)[0]), discriminator, task, SOURCE, TARGET, settings
         ),
     }
     for count in sources:
@@ -91,12 +109,14 @@ def objectives(setup: Setup, sources: Sequence[int]) -> dict[str, Objective]:
     return made
 
 
-def joint_teacher(task: SegmentationTask, sources: int) -> Model:
-    return Model(JointEncoder([task.encoder() for _ in range(1 + sources)]), task.head(1))
+def joint_teacher(task: TrainingTask, sources: int) -> Model:
+    encoder = task.joint_encoder([task.encoder() for _ in range(1 + sources)], None)
+    return Model(encoder, task.head(1, encoder))
 
 
-def _model(task: SegmentationTask) -> Model:
-    return Model(task.encoder(), task.head(1))
+def _model(task: TrainingTask, outputs: int = 1) -> Model:
+    encoder = task.encoder()
+    return Model(encoder, task.head(outputs, encoder))
 
 
 def update(objective: Objective, setup: Setup) -> Callable[[], None]:
@@ -121,7 +141,7 @@ def update(objective: Objective, setup: Setup) -> Callable[[], None]:
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def in_turns(calls: dict[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device) -> list[
+def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device) -> list[
     dict[str, Cost]
 ]:  # fmt: skip
     """The cost of each call, a round an entry; odd rounds go backwards."""
@@ -198,15 +218,14 @@ def training_table(setup: Setup, sources: Sequence[int], rounds: int, updates: i
 
 
 def prediction_table(setup: Setup, rounds: int, repeats: int) -> str:
-    """The same for the prediction of one patch: the baseline, its student, and a small student."""
-    task, small_task = setup.task(), setup.task(max(4, setup.width // SMALL))
-    baseline = _model(task)
-    student, small = (
-        StudentObjective(_model(part), joint_teacher(task, 2), part, TARGET, Settings()).model
-        for part in (task, small_task)
-    )
+    """The same for the prediction of one patch: the baseline, its student, and a small student of networks with a
+    width."""
+    baseline, student = _model(setup.task()), taught(setup, setup.width)
     check_same_network(baseline, student, setup.batch_of(1).images)
-    networks = {"baseline": baseline, "student": student, f"student, width {max(4, setup.width // SMALL)}": small}
+    networks = {"baseline": baseline, "student": student}
+    if setup.width is not None:
+        width = max(4, setup.width // SMALL)
+        networks[f"student, width {width}"] = taught(setup, width)
     image = setup.batch_of(1).images
     calls = {name: prediction(network, image, setup) for name, network in networks.items()}
     found = in_turns(calls, rounds, repeats, setup.device)
@@ -226,6 +245,17 @@ def prediction_table(setup: Setup, rounds: int, repeats: int) -> str:
     return table(head, rows)
 
 
+def taught(setup: Setup, width: int | None) -> nn.Module:
+    """A student's network as it is after training."""
+    task = setup.task(width)
+    return StudentObjective(_model(task), joint_teacher(setup.task(), 2), task, TARGET, setup.settings).model
+
+
+def answer(output: Output) -> Tensor:
+    """Logits, or the scores of what a detector finds."""
+    return output if isinstance(output, Tensor) else torch.cat([found.scores for found in output.detected()])
+
+
 def prediction(network: nn.Module, image: Tensor, setup: Setup) -> Callable[[], Tensor]:
     """A prediction as the product makes it."""
     network = network.to(setup.device).eval()
@@ -234,7 +264,7 @@ def prediction(network: nn.Module, image: Tensor, setup: Setup) -> Callable[[], 
 
     def call() -> Tensor:
         with torch.inference_mode(), torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.bf16):
-            return network(image)
+            return answer(network(image))
 
     return call
 
@@ -246,7 +276,7 @@ def check_same_network(baseline: nn.Module, student: nn.Module, image: Tensor) -
     student.load_state_dict(baseline.state_dict())
     baseline, student = baseline.to(image.device).eval(), student.to(image.device).eval()
     with torch.inference_mode():
-        same = same and torch.equal(baseline(image), student(image))
+        same = same and torch.equal(answer(baseline(image)), answer(student(image)))
     student.load_state_dict(weights)
     if not same:
         raise RuntimeError("The student is another network than the baseline")
@@ -263,8 +293,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs="+", default=[256, 256], help="of a patch, two or three numbers")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--arch", choices=("unet", "tresunet"), default="unet")
+    parser.add_argument("--task", choices=tuple(USUAL), default="segmentation")
+    parser.add_argument("--width", type=int, help="default: 32 of a UNet, else the network's own")
+    parser.add_argument("--arch", help="any network of the task")
     parser.add_argument("--student-width", type=int, help="of the student in training; default: --width")
     parser.add_argument("--sources", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--device", default="auto")
@@ -277,7 +308,8 @@ def main() -> int:
     size = " x ".join(map(str, setup.plan.patch_size))
     precision = "bf16" if setup.bf16 else "fp32"
     print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} thread(s), {setup.device}, {precision}")
-    print(f"{options.arch}, width {options.width}, {size}, batch {options.batch}, {options.rounds} rounds\n")
+    network = f"{setup.task_name}, {setup.architecture}, width {setup.width or 'its own'}"
+    print(f"{network}, {size}, batch {options.batch}, {options.rounds} rounds\n")
     if options.only != "prediction":
         print(training_table(setup, options.sources, options.rounds, options.updates) + "\n", flush=True)
     if options.only != "training":
@@ -292,12 +324,15 @@ def setup_of(options: argparse.Namespace) -> Setup:
     plan = ConfigurationPlan(
         configuration="2d" if len(spacing) == 2 else "3d_fullres", datasets=(TARGET, SOURCE), spacing_mm=spacing,
         patch_size=pad_to_multiple(options.size, total_stride(topology)), batch_size=options.batch, topology=topology,
-        reasons=(),
+        reasons=(), whole_images=options.task != "segmentation", anchor_sizes=ANCHORS[0], anchor_ratios=ANCHORS[1],
+        queries=QUERIES,
     )  # fmt: skip
+    architecture = options.arch or USUAL[options.task]
+    width = options.width or (32 if architecture == "unet" else None)
     device = find_device(options.device)
     torch.manual_seed(0)
     return Setup(
-        plan, options.batch, options.arch, options.width, options.student_width or options.width, device,
+        options.task, plan, options.batch, architecture, width, options.student_width or width, device,
         uses_bf16(options.precision, device),
     )  # fmt: skip
 
