@@ -13,7 +13,7 @@ from mdkd_auto.records import DEFAULT_TASK, ByTask, Record, Task
 
 Architecture = str  # unet, tresunet; for classification also medvit_small and names of timm: tasks/ knows them
 
-FROM_TIMM = "timm"  # of ``pretrained``: timm's own loader, which needs the network
+ONLINE = "online"  # of ``pretrained``: what the network's library fetches (timm, transformers)
 FUSION_HEADS = 8  # of the attention of a classification group's joint teacher
 REFERENCE_EPOCHS = 300  # the paper's longest run: warm-up, ramp and temperature are given on this scale
 UPDATES_A_VALIDATION_BATCH = 4  # at least: a forward pass takes up to two thirds of an update, and validation a fifth
@@ -95,7 +95,7 @@ class Settings(Record, frozen=True, kw_only=True):
     student_architecture: Architecture | None = None  # None: the teachers'. The baselines have the student's network
     width: int | None = None  # feature maps of the first stage (TResUNet: of the second); None: the plan's, the paper's
     student_width: int | None = None  # None: as ``width``
-    pretrained: str | None = None  # safetensors file for new networks; "timm": timm fetches those of its networks
+    pretrained: str | None = None  # safetensors file for new networks; "online": what their library fetches
     fuse: Literal["both", "encoder", "bottleneck"] = "both"  # levels that the joint teacher fuses
     attention_keys: int | None = None  # of its cross-attention, an axis; None: 8 in 2-D, 4 in 3-D; 0: no attention
     discriminator: Literal["voxelwise", "pooled"] = "voxelwise"  # a layer before the pooling, or not

@@ -12,7 +12,7 @@ from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.files import content_hash, file_hash, read_record, to_json_text
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
-from mdkd_auto.settings import FROM_TIMM, TASK_SETTINGS, Architecture, Settings, settings_of_stage
+from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
 from mdkd_auto.training.fit import find_device, uses_bf16
 
@@ -264,9 +264,9 @@ def in_order(jobs: list[Job]) -> list[Job]:
 
 
 def _hash_of_weights(path: Path) -> str:
-    """Of the file of pretrained weights; the word for those of timm. Raises SettingsError where it is missing."""
-    if str(path) == FROM_TIMM:
-        return FROM_TIMM
+    """Of the file of pretrained weights, or the word for what a library fetches. Raises SettingsError without a file."""
+    if str(path) == ONLINE:
+        return ONLINE
     if not path.is_file():
         raise SettingsError(f"pretrained: {path} does not exist; give a safetensors file of the network's weights")
     return file_hash(path)

@@ -54,7 +54,7 @@ class ResNetEncoder(Encoder):
 
     def __init__(self, name: str, in_channels: int = 1) -> None:
         super().__init__()
-        size = SIZES[name]
+        self.name, size = name, SIZES[name]
         norm = None if size.batch_norm else partial(nn.GroupNorm, GROUPS)
         self.body = ResNet(size.block, size.blocks, norm_layer=norm)
         self.body.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)

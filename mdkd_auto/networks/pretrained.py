@@ -4,6 +4,7 @@ Nothing is downloaded or unpickled here.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -41,10 +42,17 @@ def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
 def load_encoder(path: Path, body: nn.Module) -> None:
     """Read an encoder's weights by their names from a safetensors file; what else it holds (a classifier) is left.
 
-    A first convolution of one input channel takes the sum over the file's three. Raises SettingsError if the file is
-    missing, unreadable or does not fit.
+    Raises SettingsError if the file is missing, unreadable or does not fit.
     """
-    tensors, expected = read_tensors(path), body.state_dict()
+    fill_encoder(read_tensors(path), body, str(path))
+
+
+def fill_encoder(weights: Mapping[str, Tensor], body: nn.Module, source: str) -> None:
+    """Weights by their names into an encoder. Raises SettingsError where they do not fit.
+
+    A first convolution of one input channel takes the sum over the three given.
+    """
+    tensors, expected = dict(weights), body.state_dict()
     for name, value in expected.items():
         found = tensors.get(name)
         if found is not None and found.ndim == value.ndim > 2 and (found.shape[1], value.shape[1]) == (3, 1):
@@ -54,7 +62,7 @@ def load_encoder(path: Path, body: nn.Module) -> None:
         found = tensors.get(wrong[0])
         shown = "nothing" if found is None else tuple(found.shape)
         raise SettingsError(
-            f"{path}: the pretrained weights do not fit: {len(wrong)} of {len(expected)} tensors are missing or "
+            f"{source}: the pretrained weights do not fit: {len(wrong)} of {len(expected)} tensors are missing or "
             f"differ, the first is {wrong[0]}: found {shown}, expected {tuple(expected[wrong[0]].shape)}; give those "
             "of the same network"
         )
