@@ -264,7 +264,7 @@ def in_order(jobs: list[Job]) -> list[Job]:
 
 
 def _hash_of_weights(path: Path) -> str:
-    """Of the file of pretrained weights, or the word for what a library fetches. Raises SettingsError without a file."""
+    """Hash of the file of pretrained weights, or the word for what a library fetches. Raises SettingsError."""
     if str(path) == ONLINE:
         return ONLINE
     if not path.is_file():
