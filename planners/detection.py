@@ -132,15 +132,25 @@ def choose_queries(fullest: int, side: int) -> tuple[int, Reason]:
     return queries, Reason(decision="queries", value=str(queries), because=because)
 
 
+def _percentiles(values: Floats) -> str:
+    """Of the 10th, 50th and 90th percentile."""
+    return ", ".join(f"{value:.3g}" for value in np.percentile(values, (10, 50, 90)))
+
+
 def box_counts(fingerprint: Fingerprint) -> Reason:
-    """How many boxes of each class there are, in how many images, and how many show none."""
+    """How many boxes of each class there are, in how many images, how many show none, and what the boxes are like."""
     counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
     per_image = [len(case.boxes) for case in fingerprint.cases]
     empty = sum(count == 0 for count in per_image)
     because = (f"{len(per_image)} images of {fingerprint.patients} patients, {empty} of them without a box, at most "
                f"{max(per_image)} in one")  # fmt: skip
-    sizes = [box for case in fingerprint.cases for box in case.boxes]
-    if sizes:
-        low, middle, high = np.percentile(np.sqrt(np.prod(sizes, axis=1)), (10, 50, 90))
-        because += f"; boxes of {low:.3g}, {middle:.3g}, {high:.3g} pixels a side (10, 50, 90 %)"
+    sizes = np.array([box for case in fingerprint.cases for box in case.boxes])  # (N, 2) height, width
+    if len(sizes):
+        because += f"; boxes of {_percentiles(np.sqrt(sizes.prod(1)))} pixels a side (10, 50, 90 %)"
+        known = [(box, case.spacing_mm[1:]) for case in fingerprint.cases if case.spacing_known for box in case.boxes]
+        if known:
+            sides_mm = np.sqrt(np.array(known).prod(1).prod(1))
+            because += f", which are {_percentiles(sides_mm)} mm"
+            because += f" of the {len(known)} whose spacing is known" if len(known) < len(sizes) else ""
+        because += f"; height / width {_percentiles(sizes[:, 0] / sizes[:, 1])}"
     return Reason(decision=f"{fingerprint.dataset}: boxes", value=counts, because=because)

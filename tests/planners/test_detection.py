@@ -9,9 +9,11 @@ from mdkd_auto.planners.detection import (
     RATIOS,
     about_as_good,
     best_overlap,
+    box_counts,
     choose_anchors,
     choose_queries,
 )
+from mdkd_auto.records import CaseFingerprint, Fingerprint
 
 
 def test_overlaps_by_hand() -> None:
@@ -56,3 +58,29 @@ def test_anchors_are_kept_while_they_place_as_many_boxes() -> None:
     far = tuple(4 * size for size in sizes)
     assert about_as_good(boxes, (near, ratios), (sizes, ratios))
     assert not about_as_good(boxes, (far, ratios), (sizes, ratios))
+
+
+def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
+    def case(name: str, boxes: tuple[tuple[float, float], ...], spacing_mm: float | None) -> CaseFingerprint:
+        return CaseFingerprint(
+            case_id=name, source_hash="", voxel_hash="", orientation="", shape=(1, 99, 99),
+            spacing_mm=(1.0, spacing_mm or 1.0, spacing_mm or 1.0), spacing_known=spacing_mm is not None,
+            cropped_shape=(1, 99, 99), nonzero_fraction=1.0, integer_valued=True, image_minimum=(0.0,),
+            image_maximum=(1.0,), labelled_voxels=1, foreground=(None,), lesions=(), boxes=boxes,
+        )  # fmt: skip
+
+    def said(*cases: CaseFingerprint) -> str:
+        return box_counts(Fingerprint(
+            dataset="Dataset001_A", channel_names=("CT",), is_2d=True, foreground=(None,), cases=cases,
+            patients=len(cases), classes={"tumour": sum(len(one.boxes) for one in cases)},
+        )).because  # fmt: skip
+
+    square, tall = ((10.0, 10.0),) * 3, ((16.0, 4.0),) * 3  # height, width; 10 and 8 pixels a side
+    assert said(case("a", square, 0.5), case("b", (), 0.5)) == (
+        "2 images of 2 patients, 1 of them without a box, at most 3 in one; boxes of 10, 10, 10 pixels a side "
+        "(10, 50, 90 %), which are 5, 5, 5 mm; height / width 1, 1, 1"
+    )
+    text = said(case("a", square, None), case("b", tall, 0.5))
+    assert "boxes of 8, 9, 10 pixels a side (10, 50, 90 %), which are 4, 4, 4 mm of the 3 whose spacing is known" in text
+    assert text.endswith("height / width 1, 2.5, 4")
+    assert " mm" not in said(case("a", square, None))
