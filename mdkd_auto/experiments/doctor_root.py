@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 
 import mdkd_auto
-from mdkd_auto.data.problems import KINDS
+from mdkd_auto.data.problems import KINDS, Problem, errors_of
 from mdkd_auto.data.raw import FOLDER_NAME, inspect_dataset
 from mdkd_auto.data.store import image_path, label_path, record_path
 from mdkd_auto.data.task_data import TASK_DATA
@@ -194,11 +194,12 @@ def _plan(look: _Look, path: Path, group: str) -> list[dict[str, Any]]:
 
 def _configuration(look: _Look, group: str, plan: ConfigurationPlan) -> dict[str, Any]:
     stored = {}
+    left_out = _left_out(look.root)
     for name in plan.datasets:
         if name not in look.datasets:
             stored[look.name(name)] = "unknown"
             continue
-        cases = [case.case_id for case in look.datasets[name].cases]
+        cases = [case.case_id for case in look.datasets[name].cases if (name, case.case_id) not in left_out]
         folder = look.root.cases(name, plan.configuration)
         files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         whole = [
@@ -211,6 +212,15 @@ def _configuration(look: _Look, group: str, plan: ConfigurationPlan) -> dict[str
             look.report.find("warning", what, PLAN_AGAIN)
     return {"configuration": f"{group} {plan.configuration}", "spacing_mm": plan.spacing_mm, "patch": plan.patch_size,
             "batch": plan.batch_size, "stored": stored}  # fmt: skip
+
+
+def _left_out(root: Root) -> set[tuple[str, str]]:
+    """Data set and case of all that the last check found wrong: what --exclude-broken leaves out."""
+    try:
+        problems = to_record(read_json(root.integrity), list[Problem], "")
+    except (MdkdError, OSError):
+        return set()
+    return {(one.dataset, one.case_id) for one in errors_of(problems)}
 
 
 def _record(path: Path, kind: type[Kind]) -> Kind:

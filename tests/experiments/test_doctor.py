@@ -18,6 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from mdkd_auto import pipeline
 from mdkd_auto.data.raw import inspect_dataset
 from mdkd_auto.experiments import doctor, doctor_root
 from mdkd_auto.experiments.doctor import Report, look_at_machine, shown_path
@@ -293,6 +294,21 @@ def test_cases_that_are_not_preprocessed(planned: Root, copied: Copied) -> None:
     assert report.facts["plans"][1]["stored"]["Dataset901"] == "2 of 4"
     assert report.facts["plans"][2]["stored"]["Dataset902"] == "0 of 4"
     assert len(said(report, "warning")) == 2
+
+
+def test_cases_that_were_left_out_are_not_missed(planned: Root, copied: Copied) -> None:
+    root = copied(planned)
+    label = sorted((root.raw / A / "labelsTr").iterdir())[0]
+    label.write_bytes(b"broken")
+    pipeline.plan_and_preprocess(root, exclude_broken=True)
+    case = label.name.removesuffix(".nii.gz")
+    for folder in (root.cases(A, name) for name in ("2d", "3d_fullres")):
+        for stored in folder.glob(f"{case}*"):
+            stored.unlink()
+    report = looked(root)
+    assert not [line for line in said(report, "warning") if "not preprocessed" in line]
+    root.integrity.write_text("{")
+    assert [line for line in said(looked(root), "warning") if "1 cases are not preprocessed" in line]
 
 
 @pytest.mark.parametrize("content", ["{", '{"group": 1}', "[]", "\x00"])
