@@ -25,6 +25,11 @@ from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import DEFAULT_TASK, Record
 
 SIGNIFICANCE = 0.05
+HELPED = "the other data sets helped"
+WHOSE_GAIN = (
+    "A student learns on top of trained teachers. How much of a gain is the other data sets', and not that longer "
+    "training's, only controls tell: `mdkd_ablate controls`."
+)
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
 Trained = tuple[Experiment, Job]
 
@@ -38,7 +43,7 @@ class Layout(NamedTuple):
     references: Mapping[str, str]  # judged column -> the column it is compared with
     question: str
     scale: Scale = TASK_SCORES[DEFAULT_TASK].scale
-    answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")
+    answers: tuple[str, str] = (HELPED, "the other data sets hurt")
     undecided: str = "no evidence that the other data sets helped or hurt"
 
 
@@ -275,7 +280,10 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
             lines += ["", *_metric_table(layout, rows, metric, per_volume=True)]
     lines += ["", f"## {layout.question}", ""]
     words = verdicts(layout, rows)
-    lines += [f"- {row.target} ({row.part}): {text}." for row in rows for text in words[row.target].values()]
+    said = [f"- {row.target} ({row.part}): {text}." for row in rows for text in words[row.target].values()]
+    lines += said
+    if any(text.endswith(f"{HELPED}.") for text in said):
+        lines += ["", WHOSE_GAIN]
     if most == 1:
         lines += ["", "One run with one seed: differences of a few points can be chance."]
     if any(row.checks for row in rows):

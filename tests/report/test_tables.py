@@ -18,6 +18,7 @@ from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
+from mdkd_auto.report import tables
 from mdkd_auto.report.tables import COLUMNS, Layout, compare, permutation_table, verdict
 from mdkd_auto.settings import Settings
 
@@ -183,6 +184,22 @@ def summary(dice: dict[str, float | None]) -> Summary:
     cases = [Case(case_id=name, images=(), patient_id=name) for name in dice]
     scores = [CaseScores(case_id=name, metrics={"foreground": scores_of(value)}) for name, value in dice.items()]
     return summary_of(scores, cases, "Dataset011_Toy", TEST, "mm", {})
+
+
+def test_a_gain_points_to_the_controls(
+    experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = jobs_in(experiment)
+    for job in jobs:
+        if job.stage in ("student", "teacher"):
+            finish(experiment, job)
+    table = permutation_table([(experiment, jobs)])
+    assert table is not None
+    assert "mdkd_ablate controls" not in table.markdown
+    monkeypatch.setattr(tables, "verdict", lambda *arguments: f"student +9 points: {tables.HELPED}")
+    table = permutation_table([(experiment, jobs)])
+    assert table is not None
+    assert "not that longer training's, only controls tell: `mdkd_ablate controls`" in table.markdown.replace("\n", " ")
 
 
 def test_only_shared_evaluable_cases_are_compared() -> None:
