@@ -271,7 +271,7 @@ class _Loop:
         row |= {"validation_loss": loss, "validation_score": score}
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
         by_score = self.settings.best_by == "score"
-        self.plateau.step(-score if by_score else loss)
+        self.plateau.step(-score if by_score and score > 0 else loss)  # before it finds anything, the loss tells
         if state.best_loss is None or (
             (score, -loss) > (state.best_score, -state.best_loss) if by_score else loss < state.best_loss
         ):

@@ -1,6 +1,7 @@
 """Commands: where the root comes from, and a user's mistakes as messages instead of tracebacks."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,19 @@ def refused(said: Any, *words: object) -> None:
     assert "Traceback" not in said.out + said.err
     for word in words:
         assert str(word) in said.err
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_give_up_their_core(given: dict[str, str], spins: str) -> None:
+    """OpenMP reads it as PyTorch is imported: it is set before, unless the user has."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    code = "import os, sys, mdkd_auto.cli; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [spins, "False"]
 
 
 @pytest.fixture(autouse=True)

@@ -393,6 +393,19 @@ def test_a_detector_is_judged_by_its_score(cases: Path, tmp_path: Path) -> None:
     assert [row["learning_rate"] for row in state.history] == pytest.approx([1e-3] * 5 + [5e-4])
 
 
+def test_a_detector_that_finds_nothing_yet_keeps_its_rate_while_its_loss_falls(cases: Path, tmp_path: Path) -> None:
+    """Only with the loss at rest, too, or a score that rests, does the rate fall."""
+    settings = changed(epochs=8, iterations_per_epoch=1, best_by="score", plateau_epochs=2, plateau_factor=0.5,
+                       learning_rate=1e-3)  # fmt: skip
+    objective, scores = judged([0.9, 0.8, 0.7, 0.6, 0.9, 0.9, 0.9, 0.9]), iter([0.0] * 4 + [0.1, 0.1, 0.0, 0.0])
+    given = objective.validate
+    objective.validate = lambda *arguments: (
+        given(*arguments)[0], Score(torch.tensor([next(scores)]), torch.tensor([1.0])),
+    )  # fmt: skip
+    rates = [row["learning_rate"] for row in run(objective, cases, tmp_path, settings).history]
+    assert rates == pytest.approx([1e-3] * 7 + [5e-4])
+
+
 def test_plateau_lowers_the_learning_rate(cases: Path, tmp_path: Path) -> None:
     """Two epochs without gain lower the rate; the rate of a row is that of its updates."""
     settings = changed(epochs=7, iterations_per_epoch=1, plateau_epochs=2, plateau_factor=0.5, learning_rate=1e-3)
