@@ -3,6 +3,6 @@
 import os
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # GNU's OpenMP lets a thread that waits spin for milliseconds, and keeps its core from other processes: two trainings
-    # on the same cores took 5 to 8 times as long as one (benchmarks/shared_cores.py).
+    # GNU OpenMP lets a thread that waits spin for milliseconds, which keeps its core from others: two trainings on the
+    # same cores took 5 to 8 times as long as one (benchmarks/shared_cores.py).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
