@@ -367,9 +367,17 @@ def test_controls_of_one_target(trained: Trained, copied: Callable[[Root], Root]
     columns = ("data-set-specific", "student", "self-distilled", "untrained sources", "fine-tuned from 902",
                "fine-tuned from 903")  # fmt: skip
     assert tuple(row.summaries) == columns
-    assert set(row.comparisons) == set(columns[1:])
+    further = [f"student against {control}" for control in columns[2:]]
+    assert list(row.comparisons) == [*columns[1:], *further]
     assert table.path.name.startswith("table_controls_2d_fold_0__")
-    assert "## Is a gain really the other data sets'?" in table.markdown
+    judged, asked = table.markdown.split("## Is a gain really the other data sets'?")[1].split("## Checks")[0].split(
+        "## Is the student ahead of its controls?"
+    )  # fmt: skip
+    assert judged.count(" against data-set-specific (n=") == len(columns[1:])
+    for control in columns[2:]:
+        assert f"- {A} (test): student " in asked
+        assert f" points DSC against {control} (n=" in asked
+    assert "Ahead of self-distilled: the gain is the other data sets'" in asked
     assert state(root.results, f"{A}/Teacher*/fold_0/finished.json").items() >= before.items()
     assert row.folders["student"][0] == trained.table.rows[0].folders["student"][0]
 

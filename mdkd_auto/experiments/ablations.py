@@ -24,19 +24,27 @@ class Variant(NamedTuple):
     changes: Mapping[str, Any] = MappingProxyType({})  # of settings
     sources: tuple[str, ...] | None = None  # None: all; (): the target's own teacher alone
     stage: StageName = "student"
-    against: str | None = None  # the column it is compared with; None: the ablation's reference
+    against: tuple[str, ...] | None = None  # the columns it is compared with; None: the ablation's reference
 
 
 class Ablation(NamedTuple):
-    """Variants, given the sources of a target, each compared with ``reference`` where it names no other column."""
+    """Variants, given the sources of a target, each compared with ``reference`` where it names no other columns."""
 
     question: str
     reference: str
     variants: Callable[[tuple[str, ...]], tuple[Variant, ...]]
     tasks: tuple[Task, ...] = ()  # for which it is; (): for all
+    further: str = ""  # what the comparisons with second and later columns ask
+    reading: str = ""  # and what their answers mean
 
     def is_for(self, task: Task) -> bool:
         return not self.tasks or task in self.tasks
+
+    def against(self, variant: Variant) -> tuple[str, ...]:
+        """The columns that a variant is compared with; the reference itself with none."""
+        if variant.against is not None:
+            return variant.against
+        return (self.reference,) if variant.column != self.reference else ()
 
 
 _SPECIFIC = Variant(SPECIFIC, stage="teacher")
@@ -44,17 +52,18 @@ _FULL = Variant("student")
 
 
 def _each_source(sources: tuple[str, ...]) -> tuple[Variant, ...]:
-    return (_SPECIFIC, *(Variant(f"from {source[7:10]}", sources=(source,)) for source in sources), Variant("from all"))
+    single = [Variant(f"from {source[7:10]}", sources=(source,)) for source in sources]
+    return (_SPECIFIC, *single, Variant("from all", against=(SPECIFIC, *(one.column for one in single))))
 
 
 def _controls(sources: tuple[str, ...]) -> tuple[Variant, ...]:
-    return (
-        _SPECIFIC,
-        _FULL,
+    controls = (
         Variant("self-distilled", sources=()),
         Variant("untrained sources", {"untrained_sources": True}),
         *(Variant(f"fine-tuned from {source[7:10]}", sources=(source,), stage="fine_tuned") for source in sources),
     )
+    student = _FULL._replace(against=(SPECIFIC, *(control.column for control in controls)))
+    return (_SPECIFIC, student, *controls)
 
 
 def _few_labels(sources: tuple[str, ...]) -> tuple[Variant, ...]:
@@ -62,8 +71,8 @@ def _few_labels(sources: tuple[str, ...]) -> tuple[Variant, ...]:
     for share in LABEL_FRACTIONS:
         specific, changes = f"{SPECIFIC}, {share:.0%} labels", {"label_fraction": share}
         pairs += [
-            Variant(specific, changes, stage="teacher"),
-            Variant(f"student, {share:.0%} labels", changes, against=specific),
+            Variant(specific, changes, stage="teacher", against=()),
+            Variant(f"student, {share:.0%} labels", changes, against=(specific,)),
         ]
     return tuple(pairs)
 
@@ -77,7 +86,11 @@ ABLATIONS: dict[str, Ablation] = {
         "Should source teachers see the target's labels (r of eq. 2)?", "r = 1",
         _always(_SPECIFIC, Variant("r = 1"), Variant("r = 0", {"target_label_weight": 0.0})),
     ),
-    "sources": Ablation("Which sources help?", SPECIFIC, _each_source),
+    "sources": Ablation(
+        "Which sources help?", SPECIFIC, _each_source,
+        further="Are all sources better than a single one?",
+        reading="Behind a single source: the other sources take something away.",
+    ),
     "fusion": Ablation(
         "Which levels should be fused?", "both",
         _always(_SPECIFIC, Variant("both"), Variant("encoder", {"fuse": "encoder"}),
@@ -99,7 +112,13 @@ ABLATIONS: dict[str, Ablation] = {
         ("detection",),
     ),
     "labels": Ablation("Do other data sets help more where labels are few?", f"{SPECIFIC}, 100% labels", _few_labels),
-    "controls": Ablation("Is a gain really the other data sets'?", SPECIFIC, _controls),
+    "controls": Ablation(
+        "Is a gain really the other data sets'?", SPECIFIC, _controls,
+        further="Is the student ahead of its controls?",
+        reading="Ahead of self-distilled: the gain is the other data sets', and not that of learning twice. Ahead of "
+        "untrained sources: it comes from what the source teachers learned. Ahead of a fine-tuned model: distillation "
+        "brings more than that source's weights to begin with.",
+    ),
     "reliability": Ablation(
         "Should worse teachers weigh less?", "off",
         _always(_SPECIFIC, Variant("off", {"reliability": False}), Variant("on", {"reliability": True})),

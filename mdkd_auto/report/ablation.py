@@ -6,7 +6,7 @@ from typing import NamedTuple
 from mdkd_auto.experiments.ablations import Ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.task_scores import TASK_SCORES
-from mdkd_auto.report.tables import Entry, Layout, Table, replicates_text, write_table
+from mdkd_auto.report.tables import Contrast, Entry, Layout, Table, replicates_text, write_table
 
 
 class Trainings(NamedTuple):
@@ -33,19 +33,21 @@ def ablation_table(
 ) -> Table | None:
     """Write it; None where nothing is finished."""
     experiment, said = replicates[0], replicates_text(replicates)
-    against = {variant.column: variant.against or ablation.reference
-               for entry in entries for variant in ablation.variants(entry.sources)}  # fmt: skip
-    references = {column: other for column, other in against.items() if column not in against.values()}
+    variants = [variant for entry in entries for variant in ablation.variants(entry.sources)]
+    further = [Contrast(variant.column, other) for variant in variants for other in ablation.against(variant)[1:]]
     columns = tuple(dict.fromkeys(column for entry in entries for column in entry.trainings))
     layout = Layout(
         title=f"{experiment.plan.group}, {experiment.configuration}, {said}: ablation {name}",
         name=f"{name}_{experiment.configuration}_{said.replace(' ', '_').replace(',', '')}",
         columns=columns,
-        references=references,
+        references={variant.column: others[0] for variant in variants if (others := ablation.against(variant))},
         question=ablation.question,
         scale=TASK_SCORES[experiment.plan.task].scale,
         answers=("better", "worse"),
         undecided="no evidence of a difference",
+        further=tuple(dict.fromkeys(further)),
+        further_question=ablation.further,
+        further_reading=ablation.reading,
     )
     lines = [
         Entry(entry.target, entry.sources, {

@@ -34,7 +34,7 @@ def _save(path: Path, figure: Figure) -> None:
 
 
 def differences(table: Table) -> Figure:
-    """A panel a target, a line a judged column: mean difference over patients and its 95 % interval.
+    """A panel a target, a line a comparison: mean difference over patients and its 95 % interval.
 
     Raises MdkdError where no column is evaluable.
     """
@@ -51,28 +51,29 @@ def differences(table: Table) -> Figure:
     return figure
 
 
-def _draw_target(axes: Axes, row: Row, columns: list[str], table: Table) -> None:
-    for place, column in enumerate(columns):
-        comparison = row.comparisons[column]
+def _draw_target(axes: Axes, row: Row, names: list[str], table: Table) -> None:
+    for place, name in enumerate(names):
+        comparison = row.comparisons[name]
         assert comparison.mean_difference is not None
         if comparison.interval is not None:
             low, high = (100 * bound for bound in comparison.interval)
             axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=2)
         axes.plot(100 * comparison.mean_difference, place, "o", color=COLOURS[0], markersize=7)
-    references = {table.layout.references[column] for column in columns}
+    contrasts = [table.layout.contrasts[name] for name in names]
+    references = {contrast.reference for contrast in contrasts}
     one = len(references) == 1
-    axes.set_yticks(range(len(columns)), columns if one else
-                    [f"{column}\nagainst {table.layout.references[column]}" for column in columns])  # fmt: skip
-    axes.set_ylim(len(columns) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), [column if one else f"{column}\nagainst {reference}"
+                                        for column, reference in contrasts])  # fmt: skip
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axvline(0, color="#000000", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
     against = f", against {next(iter(references))}" if one else ""
-    pairs = max(row.comparisons[column].pairs for column in columns)
+    pairs = max(row.comparisons[name].pairs for name in names)
     axes.set_title(f"{row.target}{against} (n={pairs})".replace("$", r"\$"), fontsize=10)
 
 
 def _judged(row: Row) -> list[str]:
-    return [column for column, comparison in row.comparisons.items() if comparison.mean_difference is not None]
+    return [name for name, comparison in row.comparisons.items() if comparison.mean_difference is not None]
 
 
 class _Point:

@@ -34,8 +34,15 @@ COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
 Trained = tuple[Experiment, Job]
 
 
+class Contrast(NamedTuple):
+    """A column and the column it is compared with."""
+
+    column: str
+    reference: str
+
+
 class Layout(NamedTuple):
-    """What a table compares: each judged column with its reference."""
+    """What a table compares: each judged column with its reference, and what else is asked."""
 
     title: str
     name: str  # in the names of its files
@@ -45,6 +52,22 @@ class Layout(NamedTuple):
     scale: Scale = TASK_SCORES[DEFAULT_TASK].scale
     answers: tuple[str, str] = (HELPED, "the other data sets hurt")
     undecided: str = "no evidence that the other data sets helped or hurt"
+    further: tuple[Contrast, ...] = ()  # comparisons beside those of ``references``, below them
+    further_question: str = ""
+    further_reading: str = ""  # what their answers mean
+
+    @property
+    def contrasts(self) -> dict[str, Contrast]:
+        """By name: that of the judged column; of a further one "student against self-distilled"."""
+        judged = {column: Contrast(column, reference) for column, reference in self.references.items()}
+        return judged | {f"{one.column} against {one.reference}": one for one in self.further}
+
+    def answers_of(self, name: str) -> tuple[str, str]:
+        """The words for a positive and a negative difference."""
+        if name in self.references:
+            return self.answers
+        column, reference = self.contrasts[name]
+        return f"{column} is ahead of {reference}", f"{column} is behind {reference}"
 
 
 class Entry(NamedTuple):
@@ -64,7 +87,7 @@ class Row(Record, frozen=True, kw_only=True):
     summaries: dict[str, tuple[AnySummary, ...]]  # by column, one a finished replicate
     folders: dict[str, tuple[str, ...]]  # by column
     checks: dict[str, dict[str, float | bool | str]]  # of the first joint teacher and student
-    comparisons: dict[str, Comparison]  # by judged column, over patients
+    comparisons: dict[str, Comparison]  # by the names of Layout.contrasts, over patients
 
     def masks(self, column: str) -> Summary:
         """The first replicate of a column, in segmentation."""
@@ -178,11 +201,11 @@ def _row(layout: Layout, entry: Entry) -> Row:
             if (run.folder / "checks.json").is_file():
                 checks.setdefault(column, read_json(run.folder / "checks.json"))
     comparisons = {}
-    for column, reference in layout.references.items():
+    for name, (column, reference) in layout.contrasts.items():
         pairs = [(a, b) for a, b in zip(found[column], found[reference], strict=False) if a and b]
         if pairs:
             binary = layout.scale.right_or_wrong
-            comparisons[column] = compare([a for a, _ in pairs], [b for _, b in pairs], binary)
+            comparisons[name] = compare([a for a, _ in pairs], [b for _, b in pairs], binary)
     return Row(
         target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
         summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
@@ -209,26 +232,32 @@ def compare(
 
 
 def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Target -> judged column -> verdict; the p-values are adjusted for all comparisons of the table (Holm)."""
-    family = [(row, column) for row in rows for column in layout.references if column in row.summaries]
-    found = [row.comparisons.get(column) for row, column in family]
+    """Target -> comparison -> verdict; the p-values are adjusted for all comparisons of the table (Holm)."""
+    family = [(row, name) for row in rows for name in _shown(layout, row)]
+    found = [row.comparisons.get(name) for row, name in family]
     adjusted = holm([comparison.p_value if comparison is not None else None for comparison in found])
     result: dict[str, dict[str, str]] = {row.target: {} for row in rows}
-    for (row, column), comparison, p_value in zip(family, found, adjusted, strict=True):
-        scores = [judged_scores(row, name, layout.scale) for name in (column, layout.references[column])]
+    for (row, name), comparison, p_value in zip(family, found, adjusted, strict=True):
+        scores = [judged_scores(row, column, layout.scale) for column in layout.contrasts[name]]
         best = max((float(np.mean(some)) for some in scores if some), default=0.0)
-        result[row.target][column] = verdict(layout, column, comparison, p_value, best < layout.scale.nothing)
+        result[row.target][name] = verdict(layout, name, comparison, p_value, best < layout.scale.nothing)
     return result
 
 
+def _shown(layout: Layout, row: Row) -> list[str]:
+    """The comparisons of a target; not every target has every column: its sources are its own."""
+    return [name for name, (column, reference) in layout.contrasts.items()
+            if column in row.summaries and (name in layout.references or reference in row.summaries)]  # fmt: skip
+
+
 def verdict(
-    layout: Layout, column: str, comparison: Comparison | None, adjusted_p: float | None, failed: bool = False
+    layout: Layout, name: str, comparison: Comparison | None, adjusted_p: float | None, failed: bool = False
 ) -> str:
     """What a comparison says, in words. ``adjusted_p``: Holm, over the table. ``failed``: neither model is of use."""
     if comparison is None or comparison.mean_difference is None:
         return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
-    reference = layout.references[column]
+    column, reference = layout.contrasts[name]
     words = f"{column} {points:+.1f} points {layout.scale.judged} against {reference} (n={comparison.pairs}"
     if comparison.replicates > 1 and comparison.spread is not None:
         words += f", {comparison.replicates} replicates that differ by {100 * comparison.spread:.1f}"
@@ -244,7 +273,7 @@ def verdict(
         and comparison.interval[0] * comparison.interval[1] > 0
     )  # fmt: skip
     if significant:
-        return f"{words}: {layout.answers[0 if points > 0 else 1]}"
+        return f"{words}: {layout.answers_of(name)[0 if points > 0 else 1]}"
     if comparison.detectable is None:
         return f"{words}: {layout.undecided}"
     words = f"{words}: {layout.undecided}; such data show differences from {100 * comparison.detectable:.1f} points on"
@@ -280,10 +309,19 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
             lines += ["", *_metric_table(layout, rows, metric, per_volume=True)]
     lines += ["", f"## {layout.question}", ""]
     words = verdicts(layout, rows)
-    said = [f"- {row.target} ({row.part}): {text}." for row in rows for text in words[row.target].values()]
+    said: list[str] = []
+    further: list[str] = []
+    for row in rows:
+        for name, text in words[row.target].items():
+            (said if name in layout.references else further).append(f"- {row.target} ({row.part}): {text}.")
     lines += said
     if any(text.endswith(f"{HELPED}.") for text in said):
         lines += ["", WHOSE_GAIN]
+    if further:
+        lines += ["", f"## {layout.further_question}", "", *further, "", layout.further_reading]
+    tested = sum(comparison.p_value is not None for row in rows for comparison in row.comparisons.values())
+    if tested > 1:
+        lines += ["", f"p after Holm: adjusted for all {tested} tests of this table."]
     if most == 1:
         lines += ["", "One run with one seed: differences of a few points can be chance."]
     if any(row.checks for row in rows):

@@ -48,8 +48,10 @@ def test_columns(name: str) -> None:
     variants = ablation.variants(SOURCES)
     columns = [variant.column for variant in variants]
     assert len(set(columns)) == len(columns)
-    assert {variant.against or ablation.reference for variant in variants} <= set(columns)
     for variant in variants:
+        against = ablation.against(variant)
+        assert set(against) <= {*columns} - {variant.column}
+        assert len(against) < 2 or (ablation.further and ablation.reading)
         assert replace(Settings(), **variant.changes)  # every change is a setting
         assert set(variant.sources or ()) <= set(SOURCES)
 
@@ -59,7 +61,24 @@ def test_a_student_of_few_labels_stands_against_a_model_of_as_few() -> None:
     students = [variant for variant in variants.values() if variant.stage == "student"]
     assert [student.changes["label_fraction"] for student in students] == [0.1, 0.25, 1.0]
     for student in students:
-        assert variants[str(student.against)].changes == student.changes
+        (specific,) = student.against or ()
+        assert variants[specific].changes == student.changes
+        assert variants[specific].against == ()
+
+
+def test_the_student_stands_against_each_control() -> None:
+    def against(name: str, column: str) -> tuple[str, ...]:
+        ablation = find_ablation(name)
+        (variant,) = [variant for variant in ablation.variants(SOURCES) if variant.column == column]
+        return ablation.against(variant)
+
+    assert against("controls", "student") == (
+        "data-set-specific", "self-distilled", "untrained sources", "fine-tuned from 902", "fine-tuned from 903",
+    )  # fmt: skip
+    assert against("controls", "self-distilled") == ("data-set-specific",)
+    assert against("controls", "data-set-specific") == ()
+    assert against("sources", "from all") == ("data-set-specific", "from 902", "from 903")
+    assert against("sources", "from 902") == ("data-set-specific",)
 
 
 def test_an_unknown_name_lists_all() -> None:

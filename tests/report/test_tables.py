@@ -19,7 +19,7 @@ from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.report import tables
-from mdkd_auto.report.tables import COLUMNS, Layout, compare, permutation_table, verdict
+from mdkd_auto.report.tables import COLUMNS, Contrast, Layout, Row, compare, permutation_table, verdict, verdicts
 from mdkd_auto.settings import Settings
 
 GOOD, POOR = 1.0, 0.5  # DSC
@@ -200,6 +200,39 @@ def test_a_gain_points_to_the_controls(
     table = permutation_table([(experiment, jobs)])
     assert table is not None
     assert "not that longer training's, only controls tell: `mdkd_ablate controls`" in table.markdown.replace("\n", " ")
+
+
+def test_further_comparisons(experiment: Experiment) -> None:
+    """Below the others, in their own words, and all of one family; without the columns that a target lacks."""
+
+    def some(shift: float) -> Summary:
+        return summary({f"case {number}": 0.25 + shift * (number % 4 != 0) for number in range(12)})
+
+    layout = Layout(
+        title="", name="", columns=("specific", "student", "self-distilled", "fine-tuned"),
+        references={"student": "specific"}, question="Does it?", answers=("better", "worse"),
+        further=(Contrast("student", "self-distilled"), Contrast("student", "fine-tuned"), Contrast("student", "none")),
+        further_question="Whose?", further_reading="The reading.",
+    )  # fmt: skip
+    columns = {"specific": some(0.25), "student": some(0.5), "self-distilled": some(0.25), "fine-tuned": some(0.75)}
+    row = Row(
+        target="A", sources=(), part=TEST, folders={}, checks={},
+        summaries={column: (one,) for column, one in columns.items()},
+        comparisons={name: compare([columns[column]], [columns[reference]])
+                     for name, (column, reference) in layout.contrasts.items() if reference in columns},
+    )  # fmt: skip
+    words = verdicts(layout, [row])["A"]
+    assert list(words) == ["student", "student against self-distilled", "student against fine-tuned"]
+    p = row.comparisons["student"].p_value
+    assert p is not None
+    for name, end in zip(words, ("better", "student is ahead of self-distilled", "student is behind fine-tuned"),
+                         strict=True):  # fmt: skip
+        assert words[name].endswith(f"Wilcoxon p={3 * p:.3f} after Holm): {end}")
+        assert "other data sets" not in words[name]
+    markdown = tables._markdown(experiment, layout, [row])
+    judged, asked = markdown.split("## Does it?")[1].split("## Whose?")
+    assert [judged.count("- A (test): "), asked.count("- A (test): student ")] == [1, 2]
+    assert "\n\nThe reading.\n\np after Holm: adjusted for all 3 tests of this table.\n" in asked
 
 
 def test_only_shared_evaluable_cases_are_compared() -> None:
