@@ -15,7 +15,7 @@ from pathlib import Path
 from mdkd_auto.data.raw import find_name, read_dataset
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import PlanError, SettingsError, TrainingError
-from mdkd_auto.experiments.ablations import find_ablation
+from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, run_jobs
@@ -109,7 +109,10 @@ def ablate(
     experiments = _experiments(root, settings, group, configuration)
     fitting = [experiment for experiment in experiments if ablation.is_for(experiment.plan.task)]
     if experiments and not fitting:
-        raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here")
+        tasks = {experiment.plan.task for experiment in experiments}
+        others = ", ".join(other for other, one in ABLATIONS.items() if any(one.is_for(task) for task in tasks))
+        raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here; for "
+                            f"{' and '.join(sorted(tasks))} there are {others}")  # fmt: skip
     for experiment in fitting:
         wanted = [find_name(target, list(experiment.datasets)) for target in targets] or list(experiment.datasets)
         replicates = replicated(experiment, seeds, folds)

@@ -15,6 +15,8 @@ DETECTOR_LOSSES = {  # eq. (24): loss -> its weight; an experiment's settings ha
     "contrastive": "beta", "feature": "gamma", "similarity": "delta", "attention": "detection.attention",
     "logits": "detection.logits", "embeddings": "detection.embeddings",
 }  # fmt: skip
+CLASSIFIER_LOSSES = {"logits": "classification.logits", "feature": "gamma", "similarity": "delta"}  # eq. (16)
+CONTRASTIVE = 0.5  # weight of the loss that is optional in eq. (16): that of segmentation
 
 
 class Variant(NamedTuple):
@@ -102,7 +104,15 @@ ABLATIONS: dict[str, Ablation] = {
         _always(Variant("all losses"), Variant("without contrastive", {"beta": 0.0}),
                 Variant("without feature", {"gamma": 0.0}), Variant("without similarity", {"delta": 0.0}),
                 Variant("without any", {"beta": 0.0, "gamma": 0.0, "delta": 0.0})),
-        ("segmentation", "classification"),
+        ("segmentation",),
+    ),
+    "classifier-losses": Ablation(
+        "What does each distillation loss bring a classifier?", "default losses",
+        _always(Variant("default losses"), *(Variant(f"without {name}", {setting: 0.0})
+                                             for name, setting in CLASSIFIER_LOSSES.items()),
+                Variant("with contrastive", {"beta": CONTRASTIVE}),
+                Variant("without any", dict.fromkeys(("beta", *CLASSIFIER_LOSSES.values()), 0.0))),
+        ("classification",),
     ),
     "detector-losses": Ablation(
         "What does each distillation loss bring a detector?", "all losses",

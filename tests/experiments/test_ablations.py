@@ -5,16 +5,18 @@ import logging
 import pytest
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.phantoms import SCENES, write_detection_datasets
+from mdkd_auto.data.phantoms import SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.experiments.ablations import ABLATIONS, DETECTOR_LOSSES, find_ablation, variant_jobs
+from mdkd_auto.experiments.ablations import ABLATIONS, CLASSIFIER_LOSSES, DETECTOR_LOSSES, find_ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.paths import Root
-from mdkd_auto.settings import DetectionSettings, Settings, replace
+from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
 DETECTOR = Settings(device="cpu", detection=DetectionSettings(architecture="faster_rcnn_small"))
+CLASSIFIER = Settings(device="cpu", classification=ClassificationSettings(architecture="unet"))
 OF_DETECTION = [name for name, ablation in ABLATIONS.items() if ablation.is_for("detection")]
+OF_CLASSIFICATION = [name for name, ablation in ABLATIONS.items() if ablation.is_for("classification")]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +29,30 @@ def detection(tmp_path_factory: pytest.TempPathFactory) -> Root:
 
 
 @pytest.fixture(scope="module")
-def experiment(detection: Root) -> Experiment:
-    groups, _ = pipeline.find_groups(detection)
+def classification(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """The same of pictures with classes."""
+    root = Root(tmp_path_factory.mktemp("classification"))
+    write_pictures(root.raw, cases=12)
+    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    return root
+
+
+def experiment_in(root: Root, settings: Settings) -> Experiment:
+    groups, _ = pipeline.find_groups(root)
     ((name, datasets),) = groups.items()
-    made = pipeline.make_experiment(detection, name, datasets, DETECTOR, "2d")
+    made = pipeline.make_experiment(root, name, datasets, settings, "2d")
     assert made is not None
     return made
+
+
+@pytest.fixture(scope="module")
+def experiment(detection: Root) -> Experiment:
+    return experiment_in(detection, DETECTOR)
+
+
+@pytest.fixture(scope="module")
+def classifiers(classification: Root) -> Experiment:
+    return experiment_in(classification, CLASSIFIER)
 
 
 def jobs_of(experiment: Experiment, name: str) -> dict[str, tuple[Experiment, list[Job]]]:
@@ -92,21 +112,36 @@ def test_what_is_within_changes() -> None:
     assert made.detection.embeddings == Settings().detection.embeddings
 
 
+def test_ablations_of_classification() -> None:
+    assert OF_CLASSIFICATION == [
+        "target-labels", "sources", "classifier-losses", "labels", "controls", "reliability", "early-late", "depth",
+    ]  # fmt: skip
+
+
 def test_ablations_of_detection() -> None:
     assert OF_DETECTION == [
         "target-labels", "sources", "detector-losses", "labels", "controls", "reliability", "turn-down",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OF_DETECTION)
-def test_each_column_of_detection_is_a_training_of_its_own(experiment: Experiment, name: str) -> None:
+def check_each_column_is_a_training_of_its_own(experiment: Experiment, name: str, architecture: str) -> None:
     columns = jobs_of(experiment, name)
     results = [jobs[-1].folder for _, jobs in columns.values()]
     assert len(set(results)) == len(results)
     for _, jobs in columns.values():
         made = [job.folder for job in jobs]
         assert all(set(job.reads) <= set(made[:place]) for place, job in enumerate(jobs))
-        assert {job.architecture for job in jobs} == {"faster_rcnn_small"}
+        assert {job.architecture for job in jobs} == {architecture}
+
+
+@pytest.mark.parametrize("name", OF_DETECTION)
+def test_each_column_of_detection_is_a_training_of_its_own(experiment: Experiment, name: str) -> None:
+    check_each_column_is_a_training_of_its_own(experiment, name, "faster_rcnn_small")
+
+
+@pytest.mark.parametrize("name", OF_CLASSIFICATION)
+def test_each_column_of_classification_is_a_training_of_its_own(classifiers: Experiment, name: str) -> None:
+    check_each_column_is_a_training_of_its_own(classifiers, name, "unet")
 
 
 def test_losses_of_a_detector_one_by_one(experiment: Experiment) -> None:
@@ -126,6 +161,30 @@ def test_losses_of_a_detector_one_by_one(experiment: Experiment) -> None:
     assert weights("without any") == [0] * 6
     for place, name in enumerate(DETECTOR_LOSSES):
         assert weights(f"without {name}") == [float(other != place) for other in range(6)]
+
+
+def test_losses_of_a_classifier_one_by_one(classifiers: Experiment) -> None:
+    columns = jobs_of(classifiers, "classifier-losses")
+    weights = {}
+    for column, (own, jobs) in columns.items():
+        used = jobs[-1].identity["settings"]
+        weights[column] = (used["logits"], used["beta"], used["gamma"], used["delta"])
+        assert own.settings.classification.logits == used["logits"]  # as the task reads it
+    assert weights == {
+        "default losses": (0.5, 0, 0.5, 1),
+        "without logits": (0, 0, 0.5, 1),
+        "without feature": (0.5, 0, 0, 1),
+        "without similarity": (0.5, 0, 0.5, 0),
+        "with contrastive": (0.5, 0.5, 0.5, 1),
+        "without any": (0, 0, 0, 0),
+    }
+    assert {f"without {name}" for name in CLASSIFIER_LOSSES} < set(columns)
+
+
+def test_losses_of_segmentation_point_to_those_of_classifiers(classification: Root) -> None:
+    with pytest.raises(SettingsError, match="'losses' is for segmentation, not for the groups here; for classification "
+                                            "there are target-labels, sources, classifier-losses, "):  # fmt: skip
+        pipeline.ablate(classification, CLASSIFIER, "losses", dry_run=True)
 
 
 def test_a_dry_run_of_detection_lists_jobs(detection: Root, caplog: pytest.LogCaptureFixture) -> None:
