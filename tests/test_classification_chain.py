@@ -190,6 +190,31 @@ def test_it_goes_on_where_it_was_stopped(trained: tuple[Root, Table], copied: Ca
     assert (run / "test" / "predictions.csv").read_bytes() == answers
 
 
+def test_ablations_of_depth_and_place(trained: tuple[Root, Table], copied: Callable[[Root], Root]) -> None:
+    """What is trained stays; the students of other depths are trained, and all stand in one table."""
+    root = copied(trained[0])
+    before = {path.parent for path in root.results.rglob("finished.json")}
+    (depth,) = pipeline.ablate(root, SETTINGS, "depth", targets=(A,))
+    students = ("student L1", "student L2", "student L3")
+    made = {path.parent for path in root.results.rglob("finished.json")} - before
+    (row,) = depth.rows
+    assert made == {root.results / row.folders[student][0] for student in students[:2]}
+    assert row.folders["student L3"] == trained[1].rows[0].folders["student"]
+    assert tuple(row.summaries) == ("multi-head", "data-set-specific", "joint teacher", *students)
+    assert tuple(row.comparisons) == ("multi-head", "joint teacher", *students)
+    assert depth.path.name.startswith("table_depth_2d_fold_0__")
+    assert "## How many levels should be distilled?" in depth.markdown
+    for column in row.comparisons:
+        assert f"- {A} (test): {column} " in depth.markdown
+    assert (figures_folder(depth.path) / "differences.png").is_file()
+
+    (place,) = pipeline.ablate(root, SETTINGS, "early-late", targets=(A,))
+    (compared,) = place.rows
+    assert list(compared.comparisons) == [f"{kind}-{count}" for kind in ("early", "late") for count in (1, 2, 3)]
+    for count in (1, 2, 3):
+        assert compared.folders[f"late-{count}"] == row.folders[f"student L{count}"]
+
+
 def test_look_alikes_that_are_trained_and_tested_on(command: Command, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
     write_pictures(root.raw, PICTURES[:2], cases=12)
