@@ -79,6 +79,18 @@ def _few_labels(sources: tuple[str, ...]) -> tuple[Variant, ...]:
     return tuple(pairs)
 
 
+def _architectures(sources: tuple[str, ...]) -> tuple[Variant, ...]:
+    unet, tresunet = ({"teacher_architecture": name, "student_architecture": None} for name in ("unet", "tresunet"))
+    return (
+        Variant("UNet alone", unet, stage="teacher", against=()),
+        Variant("TResUNet alone", tresunet, stage="teacher", against=()),
+        Variant("UNet to UNet", unet, against=("UNet alone",)),
+        Variant("TResUNet to TResUNet", tresunet, against=("TResUNet alone", "UNet to UNet")),
+        Variant("TResUNet to UNet", {**tresunet, "student_architecture": "unet"},
+                against=("UNet alone", "UNet to UNet")),
+    )  # fmt: skip
+
+
 def _always(*variants: Variant) -> Callable[[tuple[str, ...]], tuple[Variant, ...]]:
     return lambda sources: variants
 
@@ -141,13 +153,9 @@ ABLATIONS: dict[str, Ablation] = {
         ("segmentation", "detection"),
     ),
     "architecture": Ablation(
-        "Which networks should teach and learn?", "UNet to UNet",
-        _always(
-            Variant("UNet to UNet", {"teacher_architecture": "unet", "student_architecture": None}),
-            Variant("TResUNet to TResUNet", {"teacher_architecture": "tresunet", "student_architecture": None}),
-            Variant("TResUNet to UNet", {"teacher_architecture": "tresunet", "student_architecture": "unet"}),
-        ),
-        ("segmentation",),
+        "Does a student beat its own network trained alone?", "UNet alone", _architectures, ("segmentation",),
+        further="Which networks should teach and learn?",
+        reading="Ahead of UNet to UNet: these networks are the better choice. What distillation brings them is above.",
     ),
     "early-late": Ablation(
         "Should the student learn the first or the last fusion blocks?", SPECIFIC,

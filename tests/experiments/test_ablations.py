@@ -1,6 +1,7 @@
 """Ablations by name: their columns, and what each is compared with."""
 
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -37,7 +38,7 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> Root:
     return root
 
 
-def experiment_in(root: Root, settings: Settings) -> Experiment:
+def made_experiment(root: Root, settings: Settings) -> Experiment:
     groups, _ = pipeline.find_groups(root)
     ((name, datasets),) = groups.items()
     made = pipeline.make_experiment(root, name, datasets, settings, "2d")
@@ -47,12 +48,12 @@ def experiment_in(root: Root, settings: Settings) -> Experiment:
 
 @pytest.fixture(scope="module")
 def experiment(detection: Root) -> Experiment:
-    return experiment_in(detection, DETECTOR)
+    return made_experiment(detection, DETECTOR)
 
 
 @pytest.fixture(scope="module")
 def classifiers(classification: Root) -> Experiment:
-    return experiment_in(classification, CLASSIFIER)
+    return made_experiment(classification, CLASSIFIER)
 
 
 def jobs_of(experiment: Experiment, name: str) -> dict[str, tuple[Experiment, list[Job]]]:
@@ -99,6 +100,22 @@ def test_the_student_stands_against_each_control() -> None:
     assert against("controls", "data-set-specific") == ()
     assert against("sources", "from all") == ("data-set-specific", "from 902", "from 903")
     assert against("sources", "from 902") == ("data-set-specific",)
+
+
+def test_each_student_stands_against_its_own_network_alone(
+    planned: Root, experiment_in: Callable[..., Experiment]
+) -> None:
+    """Also where students are smaller than teachers."""
+    for settings in (Settings(device="cpu"), Settings(device="cpu", width=8, student_width=4)):
+        columns = jobs_of(experiment_in(planned, settings), "architecture")
+        variants = find_ablation("architecture").variants(SOURCES)
+        students = [variant for variant in variants if variant.stage == "student"]
+        assert [variant.column for variant in students] == ["UNet to UNet", "TResUNet to TResUNet", "TResUNet to UNet"]
+        for variant in students:
+            _, jobs = columns[variant.column]
+            _, (alone,) = columns[(variant.against or ())[0]]
+            assert (alone.stage, alone.architecture, alone.width) == ("teacher", jobs[-1].architecture, jobs[-1].width)
+            assert alone.folder in jobs[-1].reads  # what its reliability is judged by
 
 
 def test_an_unknown_name_lists_all() -> None:
