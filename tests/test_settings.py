@@ -123,19 +123,35 @@ def test_impossible_settings_of_classification(wrong: dict[str, object]) -> None
         load_settings(None, {"classification": wrong})
 
 
-def test_presets_are_the_papers(tmp_path: Path) -> None:
-    settings = load_settings(None, {}, "covid-qu-ex")
+PAPER = {  # network, dropout, attention dropout, rate, decay, joint_ch, joint rate and decay, student's rate and decay
+    "covidx": ("medvit_large", 0, 0, 1e-5, 1e-2, 256, 1e-4, 0, 1e-4, 1e-2),
+    "rtpcr": ("medvit_large", 0, 0, 5e-5, 1e-2, 256, 1e-4, 1e-2, 1e-4, 1e-2),
+    "covid-qu-ex": ("medvit_large", 0.3, 0.2, 5e-5, 0.5, 256, 1e-4, 1e-2, 1e-4, 0.5),
+    "oasis": ("efficientnet_b0", 0.3, 0, 1e-4, 1e-2, 1024, 1e-5, 0.5, 1e-4, 1e-2),
+    "adni": ("medvit_small", 0.3, 0.2, 1e-4, 1e-2, 1024, 5e-5, 1e-2, 1e-4, 1e-2),
+}  # the student's decay is the teacher's: it is not in the paper's tables
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_the_papers(name: str) -> None:
+    settings = load_settings(None, {}, name)
     own = settings.classification
-    assert (settings.learning_rate, settings.weight_decay) == (5e-5, 0.5)
-    assert (own.dropout, own.attention_dropout, own.joint_channels, own.fusion_blocks) == (0.3, 0.2, 256, 3)
-    joint = settings.for_stage("joint_teacher", "classification")
-    assert (joint.learning_rate, joint.weight_decay) == (1e-4, 1e-2)
-    assert settings.for_stage("teacher", "classification").learning_rate == 5e-5
+    teacher, joint, student = (
+        settings.for_stage(stage, "classification") for stage in ("teacher", "joint_teacher", "student")
+    )
+    assert PAPER[name] == (
+        own.architecture, own.dropout, own.attention_dropout, teacher.learning_rate, teacher.weight_decay,
+        own.joint_channels, joint.learning_rate, joint.weight_decay, student.learning_rate, student.weight_decay,
+    )  # fmt: skip
+    assert (own.fusion_blocks, own.logits_temperature) == (3, 1)
+    used = settings.for_task("classification")
+    assert (used.alpha, own.logits, used.gamma, used.delta, used.beta) == (1, 0.5, 0.5, 1, 0)
+
+
+def test_a_file_and_flags_change_a_preset(tmp_path: Path) -> None:
     changed = load_settings(settings_file(tmp_path, {"classification": {"dropout": 0.1}}), {"seed": 2}, "oasis")
     assert (changed.classification.dropout, changed.classification.joint_channels, changed.seed) == (0.1, 1024, 2)
     assert changed.classification.architecture == "efficientnet_b0"
-    for name in PRESETS:
-        assert load_settings(None, {}, name).classification.fusion_blocks == 3
     with pytest.raises(SettingsError, match="no preset 'covid'; there are covidx, rtpcr"):
         load_settings(None, {}, "covid")
 
