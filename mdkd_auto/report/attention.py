@@ -4,6 +4,7 @@ Eq. (19): A = sum_c F_c^2, divided by its L2 norm (20). A says where a level's f
 comes with one number: the mean of A in the lesion against its mean in the image; 1 is no preference.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -150,23 +151,38 @@ def _draw(path: Path, row: Row, view: View, maps: dict[str, list[Tensor]], liste
 
 
 def _draw_levels(figure: SubFigure, view: View, maps: dict[str, list[Tensor]]) -> None:
-    """A line for the bottleneck and one for a shallower level, a panel a model, with one colour scale a line."""
+    """A line for the bottlenecks and one for a shallower level, a panel a model, with one colour scale a line."""
     panels = figure.subplots(2, len(maps) + 1, squeeze=False)
-    depth, size = len(next(iter(maps.values()))), view.patch.image.shape
-    for number, level in enumerate((depth - 1, max(0, depth - 1 - SHALLOWER))):
-        line = panels[number]
-        slices = {name: view.shown(enlarged(levels[level], size)) for name, levels in maps.items()}
+    size = view.patch.image.shape
+    for number, (line, chosen) in enumerate(zip(panels, shown_levels(maps), strict=True)):
+        slices = {name: view.shown(enlarged(maps[name][level], size)) for name, level in chosen.items()}
         highest = max(float(np.percentile(values, 99.5)) for values in slices.values())
         show_image(line[0], view.shown(view.patch.image))
-        word = "bottleneck" if level == depth - 1 else f"level {level + 1} of {depth}"
         line[0].set_title("image and truth" if number else "image", fontsize=9)
         if number:
             outline(line[0], view.shown(view.patch.truth), TRUTH_COLOUR, 1.5)
         for axes, (column, values) in zip(line[1:], slices.items(), strict=True):
+            level, depth = chosen[column], len(maps[column])
+            word = "bottleneck" if level == depth - 1 else f"level {level + 1} of {depth}"
             ratio = preference(maps[column][level], view.patch)
             said = f"in the lesion {ratio:.1f} x the mean" if ratio is not None else "no lesion"
             axes.set_title(f"{column}, {word}\n{said}", fontsize=9)
             _draw_map(axes, view, values, highest)
+
+
+def shown_levels(maps: dict[str, list[Tensor]]) -> tuple[dict[str, int], dict[str, int]]:
+    """Each model's level of the two lines: its own bottleneck, and a shallower one of like stride in all.
+
+    The first model says which: two levels above its bottleneck. Networks of several kinds differ in depth.
+    """
+    first = next(iter(maps.values()))
+    size = first[max(0, len(first) - 1 - SHALLOWER)].numel()
+    bottlenecks = {column: len(levels) - 1 for column, levels in maps.items()}
+    shallower = {
+        column: min(range(len(levels)), key=lambda level: abs(math.log(levels[level].numel() / size)))
+        for column, levels in maps.items()
+    }
+    return bottlenecks, shallower
 
 
 def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from mdkd_auto.report.attention import View, attention_map, enlarged, listening_of, preference
+from mdkd_auto.report.attention import View, _draw_levels, attention_map, enlarged, listening_of, preference
 from mdkd_auto.report.patches import Patch
 
 
@@ -55,6 +56,28 @@ def test_the_view_is_upright_and_inside_the_image() -> None:
 def test_maps_are_enlarged_to_the_patch() -> None:
     assert enlarged(torch.ones(2, 2), (8, 6)).shape == (8, 6)
     assert enlarged(torch.ones(1, 2, 2), (4, 8, 6)).tolist() == np.ones((4, 8, 6)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("depths", "bottlenecks", "shallower"),
+    [((6, 5, 6), (32, 16, 32), (8, 8, 8)), ((5, 6, 5), (16, 32, 16), (4, 4, 4)), ((6, 3, 2), (32, 4, 2), (8, 4, 2))],
+)
+def test_networks_of_several_depths_show_their_own_bottleneck(
+    depths: tuple[int, ...], bottlenecks: tuple[int, ...], shallower: tuple[int, ...]
+) -> None:
+    """Each map holds its own stride, so that the number in the panel says which level it is of."""
+    columns = ("data-set-specific", "joint teacher", "student")
+    maps = {column: [torch.full((64 >> level, 64 >> level), float(1 << level)) for level in range(depth)]
+            for column, depth in zip(columns, depths, strict=True)}  # fmt: skip
+    figure = Figure()
+    _draw_levels(figure.subfigures(), View(patch_of(np.zeros((64, 64), dtype=bool)), 0, 1), maps)
+    panels = figure.subfigs[0].axes
+    for line, strides in ((panels[1:4], bottlenecks), (panels[5:8], shallower)):
+        for axes, column, depth, stride in zip(line, columns, depths, strides, strict=True):
+            level = stride.bit_length()
+            word = "bottleneck" if level == depth else f"level {level} of {depth}"
+            assert axes.get_title().startswith(f"{column}, {word}\n")
+            assert np.asarray(axes.images[1].get_array()).max() == stride
 
 
 def test_listening() -> None:
