@@ -40,8 +40,9 @@ DRAWINGS: ByTask[dict[str, Drawing]] = ByTask({
 def draw_figures(experiment: Experiment, table: Table) -> Path:
     """Draw every figure of a training's table; returns their folder, which holds their numbers in figures.json too.
 
-    A figure whose files are gone or damaged is left out and named in the log: the table stands without it. Raises
-    WriteError where the disk takes no more.
+    A figure whose files are gone or damaged, or in whose drawing the program is at fault, is left out and named in the
+    log, a fault with its traceback: the table and the other figures stand without it. Raises WriteError where the disk
+    takes no more.
     """
     drawings = DRAWINGS[experiment.plan.task]
     return _draw(experiment, table, drawings, {"differences": lambda path: draw_differences(path, table)})
@@ -74,6 +75,10 @@ def _draw(
                 raise
             except MdkdError as error:
                 logger.warning("%s: the figure %s is left out: %s", of, name, error)
+                continue
+            except Exception:
+                logger.exception("%s: the figure %s is left out: a fault of the program; please run mdkd_doctor and "
+                                 "report it with the file it writes", of, name)  # fmt: skip
                 continue
             if said is not None:
                 numbers.setdefault(of, {})[name] = said

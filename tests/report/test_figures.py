@@ -14,7 +14,7 @@ from PIL import Image as Picture
 from mdkd_auto import pipeline
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.files import read_json
+from mdkd_auto.files import WriteError, read_json
 from mdkd_auto.paths import Root
 from mdkd_auto.report.figures import DRAWINGS, draw_figures, figures_folder
 from mdkd_auto.report.learning import draw_learning, mean_line, read_line
@@ -110,12 +110,28 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is_there(broken: Trained, ca
     assert "checkpoint_best.safetensors: the weights file is missing" in caplog.text
 
 
-def test_a_bug_is_not_hidden(broken: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_program_costs_one_figure_and_is_not_hidden(
+    broken: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fails(*_: object) -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setitem(DRAWINGS["segmentation"], "tsne", fails)
+    draw_figures(broken.experiment, broken.table)
+    names = {path.name for path in broken.folder.iterdir()}
+    drawn = {f"{A}_{name}.png" for name in DRAWINGS["segmentation"] if name != "tsne"}
+    assert names == drawn | {"differences.png", "figures.json"}
+    assert f"{A}: the figure tsne is left out: a fault of the program; please run mdkd_doctor" in caplog.text
+    assert "Traceback" in caplog.text
+    assert "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_a_full_disk_stops_the_figures(broken: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise WriteError("the disk is full")
 
     monkeypatch.setitem(DRAWINGS["segmentation"], "overlays", fails)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(WriteError):
         draw_figures(broken.experiment, broken.table)
 
 
