@@ -49,7 +49,7 @@ class Scale(NamedTuple):
     judged: str  # the first of the metrics
     note: str
     quick: str  # the validation score of training
-    right_or_wrong: bool = False  # a case counts 1 or 0: McNemar's test for one replicate
+    right_or_wrong: bool = False  # a case counts 1 or 0: McNemar's test for one replicate whose units do too
     nothing: float = 0.0  # a judged score below it says that next to nothing was found
 
 

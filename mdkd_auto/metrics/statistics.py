@@ -25,8 +25,9 @@ class Comparison(Record, frozen=True, kw_only=True):
     left_out: int  # units not evaluable in a, in b, or in both
     mean_difference: float | None  # None without a pair
     interval: tuple[float, float] | None  # 95 %, of the mean difference; None with fewer than two pairs
-    p_value: float | None  # two-sided; None where ``note`` says why
+    p_value: float | None  # two-sided, of ``test``; None where ``note`` says why
     note: str
+    test: str = "Wilcoxon"
     replicates: int = 1  # trainings with other seeds or folds
     spread: float | None = None  # standard deviation of the replicates' mean differences; None for one replicate
     detectable: float | None = None  # the mean difference that such data show with a power of 80 %

@@ -216,7 +216,8 @@ def compare(
     ours: Sequence[AnySummary], theirs: Sequence[AnySummary], right_or_wrong: bool = False
 ) -> Comparison:
     """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged;
-    F1 of boxes; or right answers (``right_or_wrong``), whose test for one replicate is McNemar's."""
+    F1 of boxes; or right answers (``right_or_wrong``), whose test is McNemar's for one replicate of units that are
+    wholly right or wrong."""
     scores = [[summary.score_by_unit() for summary in side] for side in (ours, theirs)]
     units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
     a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)
@@ -224,7 +225,7 @@ def compare(
     if right_or_wrong and len(ours) == 1 and set(a[0] + b[0]) <= {0.0, 1.0}:
         p_value = mcnemar([bool(score) for score in a[0]], [bool(score) for score in b[0]])
         note = "" if p_value is not None else "no test: both are right and wrong on the same cases"
-        return msgspec.structs.replace(comparison, p_value=p_value, note=note)
+        return msgspec.structs.replace(comparison, p_value=p_value, note=note, test="McNemar")
     return comparison
 
 
@@ -263,7 +264,7 @@ def verdict(
         words += f", {comparison.replicates} replicates that differ by {100 * comparison.spread:.1f}"
     if comparison.interval is not None:
         words += f", 95 % interval {100 * comparison.interval[0]:+.1f} to {100 * comparison.interval[1]:+.1f}"
-    tested = f", {_test_of(layout, comparison)} p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else None
+    tested = f", {comparison.test} p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else None
     words += tested or f"; {comparison.note})"
     if failed:
         least = f"{100 * layout.scale.nothing:g} % {layout.scale.judged}"
@@ -282,10 +283,6 @@ def verdict(
     needed = comparison.replicates_needed
     takes = "more patients, whatever the number of replicates" if needed is None else f"{needed} replicates"
     return f"{words} ({100 * WANTED_GAIN:g} points would take {takes})"
-
-
-def _test_of(layout: Layout, comparison: Comparison) -> str:
-    return "McNemar" if layout.scale.right_or_wrong and comparison.replicates == 1 else "Wilcoxon"
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

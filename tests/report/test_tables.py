@@ -7,12 +7,15 @@ from collections.abc import Callable
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.stats import wilcoxon
 
+from mdkd_auto.experiments.class_scoring import Answer, ClassSummary, summary_of_answers
 from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of, write_summary
+from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import write_json
 from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
@@ -241,6 +244,27 @@ def test_only_shared_evaluable_cases_are_compared() -> None:
     compared = compare([ours], [theirs])
     assert (compared.pairs, compared.left_out) == (2, 1)
     assert compared.mean_difference == pytest.approx(0.25)
+
+
+def answers_of(right: list[bool], images: int = 1) -> ClassSummary:
+    """Of patients, each with so many images, whose first is answered as ``right`` says, and the others rightly."""
+    answers = [
+        Answer(case_id=f"{patient}_{image}", patient_id=str(patient), truth=0,
+               logits=(1.0, 0.0) if well or image else (0.0, 1.0))
+        for patient, well in enumerate(right) for image in range(images)
+    ]  # fmt: skip
+    return summary_of_answers(answers, ("normal", "pneumonia"), "Dataset021_Chests", TEST, 1.0, {})
+
+
+@pytest.mark.parametrize(("images", "replicates", "test"), [(1, 1, "McNemar"), (2, 1, "Wilcoxon"), (1, 2, "Wilcoxon")])
+def test_the_verdict_names_the_test_that_was_made(images: int, replicates: int, test: str) -> None:
+    ours, theirs = answers_of([True] * 16, images), answers_of([True] * 8 + [False] * 8, images)
+    comparison = compare([ours] * replicates, [theirs] * replicates, right_or_wrong=True)
+    layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
+    said = verdict(layout, "student", comparison, comparison.p_value)
+    p_value = 2 / 2**8 if test == "McNemar" else wilcoxon([1] * 8 + [0] * 8).pvalue  # of 8 patients all for ours
+    assert comparison.p_value == pytest.approx(p_value)
+    assert f", {test} p={p_value:.3f} after Holm)" in said
 
 
 def test_replicates_are_one_column(
