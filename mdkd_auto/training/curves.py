@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mdkd_auto.files import write_atomically, write_text
+from mdkd_auto.training.interfaces import TURNED_DOWN
 
-_NOT_TERMS = {"epoch", "validation_loss", "validation_score", "learning_rate", "seconds"}
+_NOT_TERMS = {"epoch", "validation_loss", "validation_score", "learning_rate", "seconds", TURNED_DOWN}
 _POINTS = 200  # of a schedule's line
 
 Schedules = Callable[[float], dict[str, float]]  # fraction of updates done -> name -> value
+Lines = dict[str, tuple[list[float], list[float]]]  # name -> epochs, values
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -37,6 +39,7 @@ def draw_curves(
     if not history:
         return
     lines = schedule_lines(schedules, int(history[-1]["epoch"]), of_epochs) if schedules is not None else {}
+    lines |= turned_down_line(history)
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(8, 11.5 if lines else 9), layout="constrained")
     losses, scores, rates, *last = figure.subplots(4 if lines else 3, 1, sharex=True)
@@ -54,11 +57,18 @@ def draw_curves(
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
-def schedule_lines(schedules: Schedules, last_epoch: int, of_epochs: int) -> dict[str, tuple[list[float], list[float]]]:
+def schedule_lines(schedules: Schedules, last_epoch: int, of_epochs: int) -> Lines:
     """Each schedule's line: epochs from 0 to the last that was trained, and its values there."""
     epochs = np.linspace(0, last_epoch, _POINTS).tolist()
     values = [schedules(epoch / of_epochs) for epoch in epochs]
     return {name: (epochs, [value[name] for value in values]) for name in values[0]}
+
+
+def turned_down_line(history: list[dict[str, float]]) -> Lines:
+    """The factor of w(e) in each epoch, as steps; {} where distillation could not be turned down."""
+    steps = [(epoch, row[TURNED_DOWN]) for row in history if TURNED_DOWN in row
+             for epoch in (row["epoch"] - 1, row["epoch"])]  # fmt: skip
+    return {"w(e) is turned down to": ([epoch for epoch, _ in steps], [factor for _, factor in steps])} if steps else {}
 
 
 def _draw_losses(axes: Axes, epochs: list[float], history: list[dict[str, float]]) -> None:
@@ -70,7 +80,7 @@ def _draw_losses(axes: Axes, epochs: list[float], history: list[dict[str, float]
     axes.legend(fontsize="small")
 
 
-def _draw_schedules(axes: Axes, lines: dict[str, tuple[list[float], list[float]]]) -> None:
+def _draw_schedules(axes: Axes, lines: Lines) -> None:
     for (name, (epochs, values)), style in zip(lines.items(), ("-", "--", ":", "-."), strict=False):
         axes.plot(epochs, values, style, label=name)
     axes.set_ylabel("schedules")

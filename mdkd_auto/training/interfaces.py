@@ -9,6 +9,8 @@ from torch import nn
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.networks.model import Encoder
 
+TURNED_DOWN = "turned_down"  # logged among the losses: the factor of an epoch's distillation
+
 Terms = dict[str, torch.Tensor]
 Output = Any  # of a head: logits (B, K, ...), or of a detector networks.detector.DetectorOutput
 

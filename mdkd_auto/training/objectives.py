@@ -17,7 +17,7 @@ from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.settings import Settings
-from mdkd_auto.training.interfaces import Output, Score, Terms, TrainingTask
+from mdkd_auto.training.interfaces import TURNED_DOWN, Output, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
 TURN_DOWN_EPOCHS = 3  # whose mean is compared: one epoch's score is noise
@@ -166,8 +166,9 @@ class StudentObjective:
         output = self.model.head(maps)
         task_loss = self.task.loss(output, batch, self.target)
         weight = self.reliability * self.turned_down * curriculum(progress, self.settings)
+        logged = {TURNED_DOWN: torch.tensor(self.turned_down)} if self.settings.turn_down else {}
         if weight == 0.0:  # warm-up: the teacher is not even asked
-            yield {"total": self.settings.alpha * task_loss, "task": task_loss}
+            yield {"total": self.settings.alpha * task_loss, "task": task_loss, **logged}
             return
         teacher_maps = frozen_features(self.joint_teacher, batch.images)
         contrastive = contrastive_loss(
@@ -183,7 +184,7 @@ class StudentObjective:
             beta_factor=contrastive_weight(progress, self.settings) / self.settings.beta if self.settings.beta else 0.0,
             curriculum=weight,
         )  # fmt: skip
-        terms = {"total": total, "task": task_loss, "feature": feature, "similarity": similarity}
+        terms = {"total": total, "task": task_loss, "feature": feature, "similarity": similarity, **logged}
         if self.task.distils_output:
             with torch.no_grad():
                 taught = self.joint_teacher.head(teacher_maps)
@@ -196,7 +197,10 @@ class StudentObjective:
         yield terms
 
     def schedules(self, progress: float) -> dict[str, float]:
-        """Eq. (9): w(e), with the joint teacher's reliability, and beta(e); eq. (11): tau."""
+        """Eq. (9): w(e), with the joint teacher's reliability, and beta(e); eq. (11): tau.
+
+        How far the student was turned down in an epoch is logged beside the losses: w(e) holds before it.
+        """
         return {
             "w(e): weight of distillation": self.reliability * curriculum(progress, self.settings),
             "beta(e): weight of the contrastive loss": contrastive_weight(progress, self.settings),
@@ -206,7 +210,8 @@ class StudentObjective:
     def judged(self, score: float) -> None:
         """Halve what is distilled after an epoch with the student behind its baseline, double it back after others.
 
-        Both as the mean of the last three epochs; against the same epochs of the baseline.
+        Both as the mean of the last three epochs; against the same epochs of the baseline. Where it has no more the
+        factor stays what it is.
         """
         self.scores.append(score)
         epoch = len(self.scores)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from mdkd_auto.training.curves import draw_curves, schedule_lines
+from mdkd_auto.training.curves import draw_curves, schedule_lines, turned_down_line
 
 HISTORY = [
     {"epoch": epoch, "total": loss, "validation_loss": loss, "validation_score": 0.5, "learning_rate": 1e-3}
@@ -32,3 +33,23 @@ def test_a_run_without_schedules_has_no_panel_for_them(tmp_path: Path) -> None:
         with Picture.open(tmp_path / "progress.png") as picture:
             heights.append(picture.size[1])
     assert heights[0] == heights[1] < heights[2]
+
+
+def test_how_far_a_student_was_turned_down_is_drawn_with_the_schedules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = [{**row, "turned_down": factor} for row, factor in zip(HISTORY, (1.0, 0.5), strict=True)]
+    assert list(turned_down_line(turned).values()) == [([0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 0.5, 0.5])]
+    assert list(turned_down_line([HISTORY[0], turned[1]]).values()) == [([1.0, 2.0], [0.5, 0.5])]
+    assert turned_down_line(HISTORY) == {}
+    drawn: list[list[object]] = []
+
+    def kept(figure: Figure, path: Path, **_: object) -> None:
+        drawn.extend([line.get_label() for line in axes.lines] for axes in figure.axes)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    draw_curves(tmp_path / "progress.png", turned, "a run", linear, 8)
+    losses, *_, schedules = drawn
+    assert losses == ["total", "validation"]
+    assert schedules == ["w", "tau", *turned_down_line(turned)]

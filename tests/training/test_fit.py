@@ -222,6 +222,19 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert_equal_runs(tmp_path, whole, state, expected)
 
 
+def test_each_epoch_logs_how_far_its_distillation_was_turned_down(
+    whole_runs: Callable[[str], tuple[Path, State]]
+) -> None:
+    folder, state = whole_runs("student, turned down")
+    student, factors = objective_of("student, turned down"), []
+    for row in state.history:
+        factors.append(student.turned_down)
+        student.judged(row["validation_score"])
+    with open(folder / "progress.csv", encoding="utf-8", newline="") as file:
+        assert [float(row["turned_down"]) for row in csv.DictReader(file)] == factors
+    assert min(factors) < 1
+
+
 @pytest.mark.parametrize(
     ("method", "calls", "happens"),
     [("losses", (1, 1, 2, 8), ctrl_c), ("losses", (3,), terminate), ("validate", (1, 1), ctrl_c),

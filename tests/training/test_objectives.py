@@ -346,8 +346,9 @@ def test_a_student_behind_its_baseline_turns_distillation_down() -> None:
     (whole,) = student.losses({TARGET: batch()}, 1.0)
     student.turned_down = 0.0
     (none,) = student.losses({TARGET: batch()}, 1.0)
-    assert set(none) == {"total", "task"}
+    assert set(none) == {"total", "task", "turned_down"}
     assert whole["total"] > whole["task"]
+    assert (whole["turned_down"], none["turned_down"]) == (0.5, 0.0)
 
 
 def test_without_the_setting_nothing_is_turned_down() -> None:
@@ -356,3 +357,5 @@ def test_without_the_setting_nothing_is_turned_down() -> None:
     )
     student.judged(0.1)
     assert student.turned_down == 1.0
+    (terms,) = student.losses({TARGET: batch()}, 1.0)
+    assert "turned_down" not in terms
