@@ -12,17 +12,20 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments.evaluate import read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary
+from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.experiments.scoring import Summary
 from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale
-from mdkd_auto.files import content_hash, read_json, write_json, write_text
+from mdkd_auto.files import content_hash, read_json, read_record, write_json, write_text
 from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm, replicated_comparison
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import DEFAULT_TASK, Record
+from mdkd_auto.settings import Settings
 
 SIGNIFICANCE = 0.05
 HELPED = "the other data sets helped"
@@ -88,6 +91,7 @@ class Row(Record, frozen=True, kw_only=True):
     folders: dict[str, tuple[str, ...]]  # by column
     checks: dict[str, dict[str, float | bool | str]]  # of the first joint teacher and student
     comparisons: dict[str, Comparison]  # by the names of Layout.contrasts, over patients
+    updates: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # trained, by column, one a replicate
 
     def masks(self, column: str) -> Summary:
         """The first replicate of a column, in segmentation."""
@@ -184,6 +188,7 @@ def _row(layout: Layout, entry: Entry) -> Row:
     found: dict[str, list[AnySummary | None]] = {column: [] for column in layout.columns}
     folders: dict[str, tuple[str, ...]] = {}
     checks: dict[str, dict[str, float | bool | str]] = {}
+    updates: dict[str, tuple[int, ...]] = {}
     part = VALIDATION
     for column, replicates in entry.columns.items():
         for trained in replicates:
@@ -198,6 +203,8 @@ def _row(layout: Layout, entry: Entry) -> Row:
             found[column].append(summary)
             if summary is not None:
                 folders[column] = (*folders.get(column, ()), job.folder)
+                trained_for = read_record(run.finished, Finished, TrainingError).updates
+                updates[column] = (*updates.get(column, ()), trained_for)
             if (run.folder / "checks.json").is_file():
                 checks.setdefault(column, read_json(run.folder / "checks.json"))
     comparisons = {}
@@ -209,6 +216,7 @@ def _row(layout: Layout, entry: Entry) -> Row:
     return Row(
         target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
         summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
+        updates=updates,
     )  # fmt: skip
 
 
@@ -289,14 +297,12 @@ def verdict(
 
 
 def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> str:
-    settings = experiment.settings
     most = max(len(summaries) for row in rows for summaries in row.summaries.values())
     spread = " Behind ± the standard deviation of the replicates' means." if most > 1 else ""
     lines = [
         f"# {layout.title}",
         "",
-        f"Seed {settings.seed}, {settings.epochs} epochs of {settings.iterations_per_epoch} updates for every column. "
-        f"Means over images; {layout.scale.note}{spread}",
+        f"{_budget(experiment.settings, layout, rows)} Means over images; {layout.scale.note}{spread}",
     ]
     for metric in layout.scale.metrics:
         lines += ["", *_metric_table(layout, rows, metric, per_volume=False)]
@@ -328,6 +334,21 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
     lines += [f"- {row.target}, {column}: `{folder}`"
               for row in rows for column, folders in row.folders.items() for folder in folders]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _budget(settings: Settings, layout: Layout, rows: Sequence[Row]) -> str:
+    """The updates allowed and, where not all trainings had as many, those that each column had."""
+    words = (
+        f"Seed {settings.seed}, at most {settings.epochs} epochs of {settings.iterations_per_epoch} updates for every "
+        "column."
+    )
+    had = {column: sorted({count for row in rows for count in row.updates.get(column, ())})
+           for column in layout.columns}  # fmt: skip
+    if len(set().union(*had.values())) < 2:
+        return words
+    ranges = [f"{column} {counts[0]:,}{f' to {counts[-1]:,}' if len(counts) > 1 else ''}"
+              for column, counts in had.items() if counts]  # fmt: skip
+    return f"{words} Updates trained: {', '.join(ranges)}."
 
 
 def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: bool) -> list[str]:
@@ -414,6 +435,6 @@ def _row_without_cases(row: Row, words: dict[str, str]) -> dict[str, object]:
     """The row as JSON; the cases stand in the runs' own summaries."""
     return {
         "target": row.target, "sources": row.sources, "part": row.part, "folders": row.folders, "checks": row.checks,
-        "comparisons": row.comparisons, "verdicts": words,
+        "comparisons": row.comparisons, "verdicts": words, "updates": row.updates,
         "means": {column: [summary.overall(False) for summary in some] for column, some in row.summaries.items()},
     }  # fmt: skip

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 
+import msgspec
 import nibabel as nib
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def scores_of(dice: float | None) -> Scores:
     return score_masks(mask, truth, (1.0, 1.0))
 
 
-def finish(experiment: Experiment, job: Job, unit: str = "mm", scale: float = 1.0) -> None:
+def finish(experiment: Experiment, job: Job, unit: str = "mm", scale: float = 1.0, updates: int = 6) -> None:
     """The test scores of a finished run, ``scale`` times the usual ones, and masks equal to the truth."""
     run = RunFolder(experiment.root.results / job.folder)
     for dataset in job.datasets if job.stage == "multi_head" else (job.target,):
@@ -59,7 +61,7 @@ def finish(experiment: Experiment, job: Job, unit: str = "mm", scale: float = 1.
             nib.save(label, folder / f"{case.case_id}.nii.gz")
             scores.append(CaseScores(case_id=case.case_id, metrics={"foreground": scores_of(scale * DICE[job.stage])}))
         write_summary(folder, summary_of(scores, cases, dataset, TEST, unit, {}))
-    write_json(run.finished, FINISHED)
+    write_json(run.finished, msgspec.structs.replace(FINISHED, updates=updates))
 
 
 @pytest.fixture
@@ -106,6 +108,26 @@ def test_table_of_all_targets(experiment: Experiment, jobs_in: Callable[[Experim
     stored = json.loads(table.path.with_suffix(".json").read_text())
     assert [row["target"] for row in stored] == list(experiment.datasets)
     assert all("no evidence" in row["verdicts"]["student"] for row in stored)
+
+
+def test_the_table_says_what_was_allowed_and_where_training_stopped(
+    experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]
+) -> None:
+    jobs = [job for job in jobs_in(experiment) if job.stage in ("student", "teacher")]
+    for job in jobs:
+        finish(experiment, job)
+    table = permutation_table([(experiment, jobs)])
+    assert table is not None
+    allowed = "Seed 0, at most 300 epochs of 250 updates for every column."
+    assert f"{allowed} Means over images" in table.markdown  # all trained for 6
+    for job, updates in zip((job for job in jobs if job.stage == "teacher"), (75000, 500, 1250), strict=True):
+        shutil.rmtree(experiment.root.results / job.folder)
+        finish(experiment, job, updates=updates)
+    table = permutation_table([(experiment, jobs)])
+    assert table is not None
+    assert f"{allowed} Updates trained: data-set-specific 500 to 75,000, student 6. Means" in table.markdown
+    stored = json.loads(table.path.with_suffix(".json").read_text())
+    assert stored[0]["updates"] == {"data-set-specific": [75000], "student": [6]}
 
 
 def test_a_target_whose_student_is_not_done_has_no_row(
