@@ -1,14 +1,14 @@
 """What is done, what is to do, how long it may take, and which finished runs no longer match."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.experiments.jobs import STAGES, Experiment, Job, is_finished
+from mdkd_auto.experiments.jobs import NETWORK_NAMES, STAGES, Experiment, Job, Network, is_finished
 from mdkd_auto.experiments.run import title_of
 from mdkd_auto.experiments.runs import RunRecord, read_run
 from mdkd_auto.networks.detector import Objects
@@ -20,8 +20,9 @@ from mdkd_auto.training.fit import LATEST, find_device
 from mdkd_auto.training.interfaces import Output
 
 # Cost of an update against a single teacher's, with two sources: the largest in docs/results.md, rounded up.
-COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 2.2, "student": 1.8, "fine_tuned": 1.0,
+COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 2.0, "student": 1.8, "fine_tuned": 1.0,
                  "multi_head": 1.0}  # fmt: skip
+COST_OF_SOURCE = 1 / 3  # more, for each beyond two: a frozen teacher's forward pass; backward takes twice as long
 _TIMED_UPDATES = 2
 
 
@@ -67,11 +68,26 @@ def _some_loss(output: Output) -> torch.Tensor:
     return torch.stack(list(output.losses(objects).values())).sum()
 
 
-def estimated_seconds(experiment: Experiment, job: Job, one_update: float) -> float:
-    """How long a job may take at most (no early stop)."""
+def estimated_seconds(experiment: Experiment, job: Job, times: Mapping[Network, float], teacher: Job) -> float:
+    """How long a job may take at most (no early stop). ``times``: of an update of one network of each kind.
+
+    What a job costs beyond its own network's update is the work of frozen networks of ``teacher``'s kind.
+    """
     updates = experiment.settings.epochs * experiment.settings.iterations_per_epoch
     rounds = len(job.datasets) if job.stage == "multi_head" else 1
-    return updates * rounds * COST_OF_STAGE[job.stage] * one_update
+    more = COST_OF_STAGE[job.stage] - 1
+    if job.stage in ("joint_teacher", "student"):
+        more += COST_OF_SOURCE * (len(job.sources) - 2)
+    return updates * rounds * (times[_network(job)] + more * times[_network(teacher)])
+
+
+def _network(job: Job) -> Network:
+    return Network(job.architecture, job.width)
+
+
+def _teacher_of(job: Job, jobs: Sequence[Job]) -> Job:
+    """The joint teacher that a student learns from; of other stages, and where it is not listed, the job itself."""
+    return next((one for one in jobs if one.stage == "joint_teacher" and one.folder in job.reads), job)
 
 
 def stale_runs(root: Root, jobs: list[Job]) -> list[Stale]:
@@ -134,18 +150,28 @@ def _brief(value: Any) -> str:
 
 def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
     """The jobs, what each reads, what is done, and how long the rest may take on this machine."""
-    one_update = seconds_per_update(experiment, jobs[0])
+    states = [state_of(experiment.root, job) for job in jobs]
+    needed = [one for job, state in zip(jobs, states, strict=True) if state != "done"
+              for one in (job, _teacher_of(job, jobs))]  # fmt: skip
+    of_kind = {_network(job): job for job in needed}
+    times = {network: seconds_per_update(experiment, job) for network, job in of_kind.items()}
     lines, total = [f"{experiment.plan.group}, {experiment.configuration}: {len(jobs)} jobs"], 0.0
-    for number, job in enumerate(jobs, start=1):
-        state = state_of(experiment.root, job)
-        seconds = 0.0 if state == "done" else estimated_seconds(experiment, job, one_update)
+    for number, (job, state) in enumerate(zip(jobs, states, strict=True), start=1):
+        seconds = 0.0 if state == "done" else estimated_seconds(experiment, job, times, _teacher_of(job, jobs))
         total += seconds
         lines.append(f"[{number}] {title_of(job)}: {state}{f', about {_duration(seconds)}' if seconds else ''}")
         lines.append(f"      {STAGES[job.stage].purpose}; folder {job.folder}")
         lines += [f"      reads  {folder}" for folder in job.reads]
         lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
-    lines.append(f"to do: at most about {_duration(total)}, at {1000 * one_update:.0f} ms an update of one teacher")
+    timed = [f"{1000 * seconds:.0f} ms an update of one {_named(network)}" for network, seconds in times.items()]
+    lines.append(f"to do: at most about {_duration(total)}, at {', '.join(timed)}" if timed else "to do: nothing")
     return "\n".join(lines)
+
+
+def _named(network: Network) -> str:
+    """UNet, or UNet of width 16."""
+    width = "" if network.width is None else f" of width {network.width}"
+    return f"{NETWORK_NAMES.get(network.architecture, network.architecture)}{width}"
 
 
 def _duration(seconds: float) -> str:
