@@ -1,6 +1,7 @@
 """What classifiers look at, and how well their embeddings keep the classes apart: baseline beside student."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,17 +27,20 @@ COLUMNS = ("data-set-specific", "student")
 MOST_CLASSES = 6  # drawn, a line each
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito
 FEWEST_POINTS = 10
+MOST_CASES = 2000  # embedded: neighbours take a matrix of all pairs
+SEED = 0
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
 class Scored(NamedTuple):
     """The scored cases of a target, in one order, with what the columns answered."""
 
     names: tuple[str, ...]
-    truth: NDArray[np.int64]
+    truth: Ints
     classes: tuple[str, ...]
-    patients: NDArray[np.int64]  # numbers
+    patients: Ints  # numbers
     right: dict[str, NDArray[np.bool_]]  # by column
     confidence: NDArray[np.float64]  # the student's probability of the truth
 
@@ -98,7 +102,7 @@ def grad_cam(model: Model, image: Floats, target: int) -> Floats:
 
 
 def draw_class_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str, object]:
-    """t-SNE of the embeddings before the last layer, a point a test case; returns the neighbours' scores.
+    """t-SNE of the embeddings before the last layer, a point a scored case; returns the neighbours' scores.
 
     Raises MdkdError for too few cases, or where a run or a stored case is gone.
     """
@@ -106,16 +110,18 @@ def draw_class_embedding(path: Path, experiment: Experiment, row: Row) -> dict[s
     if len(scored.names) < FEWEST_POINTS:
         raise MdkdError(f"{row.target}: {len(scored.names)} scored cases; a picture needs {FEWEST_POINTS}")
     size = experiment.plan.configuration(experiment.configuration).patch_size
-    images = [_picture(experiment, row.target, name, size) for name in scored.names]
+    shown = embedded_cases(scored.truth, len(scored.classes))
+    truth, patients = scored.truth[shown], scored.patients[shown]
     figure = Figure(figsize=(4.8 * len(COLUMNS), 5.2), layout="constrained")
     panels = figure.subplots(1, len(COLUMNS))
     scores: dict[str, float | None] = {}
     for axes, column in zip(panels, COLUMNS, strict=True):
+        images = (_picture(experiment, row.target, scored.names[place], size) for place in shown)
         points = embeddings(column_model(experiment, row, column), images)
-        scores[column] = named_accuracy(points, scored.truth, scored.patients, len(scored.classes))
+        scores[column] = named_accuracy(points, truth, patients, len(scored.classes))
         places = tsne(points)
         for number, name in enumerate(scored.classes):
-            own = scored.truth == number
+            own = truth == number
             colour = COLOURS[number % len(COLOURS)]
             axes.scatter(*places[own].T, s=14, color=colour, alpha=0.7, linewidths=0, label=name)
         said = "none, too few" if scores[column] is None else f"{scores[column]:.2f}"
@@ -124,21 +130,44 @@ def draw_class_embedding(path: Path, experiment: Experiment, row: Row) -> dict[s
         axes.set_yticks([])
         axes.set_aspect("equal", adjustable="datalim")
     panels[0].legend(fontsize=8)
-    figure.suptitle(f"{row.target}: embeddings of {len(images)} {row.part} cases by t-SNE".replace("$", r"\$"),
-                    fontsize=11)  # fmt: skip
-    explained = f"Accuracy: class by {NEIGHBOURS} nearest neighbours in other patients, by all features"
-    figure.supxlabel(f"{explained}; chance is {1 / len(scored.classes):.2f}.", fontsize=8)
+    count = f"{len(shown)} of {len(scored.names)}" if len(shown) < len(scored.names) else f"{len(shown)}"
+    figure.suptitle(f"{row.target}: embeddings of {count} {row.part} cases by t-SNE".replace("$", r"\$"), fontsize=11)
+    explained = (
+        f"Accuracy: class by {NEIGHBOURS} nearest neighbours in other patients, by all features; chance is "
+        f"{1 / len(scored.classes):.2f}."
+    )
+    if len(shown) < len(scored.names):
+        explained += f"\nCases drawn with seed {SEED}, at most {_most_of_class(len(scored.classes))} of each class."
+    figure.supxlabel(explained, fontsize=8)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
-    return {"cases": len(images), "neighbours": NEIGHBOURS, "balanced_accuracy": scores}
+    return {"cases": len(shown), "scored_cases": len(scored.names), "neighbours": NEIGHBOURS,
+            "balanced_accuracy": scores}  # fmt: skip
+
+
+def embedded_cases(truth: Ints, classes: int) -> Ints:
+    """Places of the cases that are embedded, in order: all of 2000, else as many at most of each class, by seed.
+
+    So a rare class keeps its cases; the neighbours' score takes the classes' shares into account.
+    """
+    if len(truth) <= MOST_CASES:
+        return np.arange(len(truth))
+    rng, most = np.random.default_rng(SEED), _most_of_class(classes)
+    of_class = [np.flatnonzero(truth == number) for number in range(classes)]
+    return np.sort(np.concatenate([rng.choice(own, min(most, len(own)), replace=False) for own in of_class]))
+
+
+def _most_of_class(classes: int) -> int:
+    """Where there are too many cases; never so few that neighbours could not be asked."""
+    return max(NEIGHBOURS, MOST_CASES // classes)
 
 
 @torch.no_grad()
-def embeddings(model: Model, images: Sequence[Floats], batch_size: int = 16) -> Floats:
-    """What the head's linear layer reads: the mean of the last map, (images, channels)."""
+def embeddings(model: Model, images: Iterable[Floats], batch_size: int = 16) -> Floats:
+    """What the head's linear layer reads: the mean of the last map, (images, channels), batch by batch."""
     device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.stack(images[start : start + batch_size]))[:, None].to(device)
+    waiting, parts = iter(images), []
+    while some := list(islice(waiting, batch_size)):
+        batch = torch.from_numpy(np.stack(some))[:, None].to(device)
         parts.append(model.features(batch)[-1].flatten(2).mean(2).cpu().numpy())
     result: Floats = np.concatenate(parts).astype(np.float32)
     return result

@@ -1,12 +1,24 @@
 """What classifiers look at, and their embeddings, on networks whose answers are known."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from mdkd_auto.networks.model import Encoder, Model
-from mdkd_auto.report.class_pictures import Scored, _telling_case, embeddings, grad_cam
+from mdkd_auto.report import class_pictures
+from mdkd_auto.report.class_pictures import (
+    Scored,
+    _telling_case,
+    draw_class_embedding,
+    embedded_cases,
+    embeddings,
+    grad_cam,
+)
 from mdkd_auto.report.neighbours import named_accuracy, named_by_neighbours
 
 COLUMNS = ("data-set-specific", "student")
@@ -58,6 +70,47 @@ def test_embeddings_are_what_the_head_reads(model: Model) -> None:
     images = [np.full((16, 16), value, dtype=np.float32) for value in range(5)]
     points = embeddings(model, images, batch_size=2)
     assert points.tolist() == [[value, -value] for value in range(5)]
+
+
+def test_of_many_cases_some_of_each_class_are_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_pictures, "MOST_CASES", 100)
+    truth = np.repeat([0, 1, 2], [300, 50, 20])
+    shown = embedded_cases(truth, 3)
+    assert np.bincount(truth[shown]).tolist() == [33, 33, 20]  # the rare class whole
+    assert (np.diff(shown) > 0).all()
+    assert shown.tolist() == embedded_cases(truth, 3).tolist()
+    assert embedded_cases(truth[:100], 3).tolist() == list(range(100))
+    assert len(embedded_cases(np.arange(400) % 20, 20)) == 20 * 15  # neighbours can still be asked
+
+
+def test_the_picture_of_many_cases_reads_and_names_those_it_shows(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read: list[str] = []
+
+    def picture(*arguments: object) -> np.ndarray:
+        read.append(str(arguments[2]))
+        return np.full((16, 16), float(arguments[2]) % 7, dtype=np.float32)  # type: ignore[arg-type]
+
+    said: list[str] = []
+
+    def kept(figure: Figure, path: Path, **_: object) -> None:
+        said.extend((figure.get_suptitle(), figure.get_supxlabel()))
+        path.touch()
+
+    monkeypatch.setattr(class_pictures, "MOST_CASES", 60)
+    monkeypatch.setattr(class_pictures, "_scored", lambda _: scored_cases([0, 1, 2] * 40, ([], []), []))
+    monkeypatch.setattr(class_pictures, "column_model", lambda *_: model)
+    monkeypatch.setattr(class_pictures, "_picture", picture)
+    monkeypatch.setattr(Figure, "savefig", kept)
+    plan = SimpleNamespace(configuration=lambda _: SimpleNamespace(patch_size=(16, 16)))
+    row = SimpleNamespace(target="Dataset021_Chests", part="test")
+    experiment = SimpleNamespace(plan=plan, configuration="2d")
+    numbers = draw_class_embedding(tmp_path / "tsne.png", experiment, row)  # type: ignore[arg-type]
+    assert len(read) == 2 * 60
+    assert said[0] == "Dataset021_Chests: embeddings of 60 of 120 test cases by t-SNE"
+    assert said[1].endswith("\nCases drawn with seed 0, at most 20 of each class.")
+    assert (numbers["cases"], numbers["scored_cases"]) == (60, 120)
 
 
 def scored_cases(truth: list[int], right: tuple[list[bool], list[bool]], confidence: list[float]) -> Scored:
