@@ -152,7 +152,8 @@ def test_a_run_says_what_it_found(trained: tuple[Root, Table], column: str) -> N
         assert tested[found["image_id"] - 1] == line["case_id"]
         assert ("lesion", "cyst")[found["category_id"] - 1] == line["class"]
         x, y, width, height = found["bbox"]
-        assert [float(line[name]) for name in ("x", "y", "width", "height")] == pytest.approx(found["bbox"], abs=0.006)
+        assert [float(line[name]) for name in ("x", "y", "width", "height")] == pytest.approx(found["bbox"], abs=6e-5)
+        assert float(line["score"]) == found["score"]
         assert 0 <= x < x + width <= 96.001  # in pixels of the file
         assert 0 <= y < y + height <= 64.001
         assert 0 < found["score"] <= 1

@@ -194,7 +194,10 @@ def coco_results(detections: Mapping[str, Boxes]) -> list[dict[str, object]]:
 def detections_csv(
     detections: Mapping[str, Boxes], classes: tuple[str, ...], spacings_mm: Mapping[str, Spacing | None] | None = None
 ) -> str:
-    """One row a detection, in pixels; width and height in mm too where the case's spacing (y, x) is known."""
+    """One row a detection, in pixels; width and height in mm too where the case's spacing (y, x) is known.
+
+    Scores are written whole: a threshold is one of them, and a rounded score may fall below its own.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case_id", "class", "score", "x", "y", "width", "height", "width_mm", "height_mm"])
@@ -202,13 +205,11 @@ def detections_csv(
         spacing_mm = (spacings_mm or {}).get(case_id)
         for (x1, y1, x2, y2), number, score in _rows(detections[case_id]):
             width, height = x2 - x1, y2 - y1
-            size_mm = ("", "") if spacing_mm is None else _texts(width * spacing_mm[1], height * spacing_mm[0])
-            writer.writerow([case_id, classes[number], f"{score:.4f}", *_texts(x1, y1, width, height), *size_mm])
+            box = (f"{value:.4f}" for value in (x1, y1, width, height))
+            size_mm = ("", "") if spacing_mm is None else (
+                f"{width * spacing_mm[1]:.2f}", f"{height * spacing_mm[0]:.2f}")  # fmt: skip
+            writer.writerow([case_id, classes[number], score, *box, *size_mm])
     return text.getvalue()
-
-
-def _texts(*values: float) -> tuple[str, ...]:
-    return tuple(f"{value:.2f}" for value in values)
 
 
 def _rows(found: Boxes) -> list[tuple[list[float], int, float]]:

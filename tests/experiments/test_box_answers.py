@@ -5,11 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mdkd_auto.errors import DatasetError, MdkdError
 from mdkd_auto.experiments.box_answers import score_detections
-from mdkd_auto.experiments.box_scoring import BoxSummary, write_box_summary
+from mdkd_auto.experiments.box_scoring import BoxSummary, boxes_from, detections_csv, write_box_summary
 from mdkd_auto.files import read_record, write_json
 from mdkd_auto.records import Box, Case, Dataset
 
@@ -86,6 +87,15 @@ def test_a_prediction_says_threshold_and_images(
     assert "2 of its 3 cases are scored: those that prediction.json lists, with or without" in caplog.text
     write_box_summary(folder, summary, answers=False)
     assert "at least 0.300, as prediction.json says: 2 right, 0 wrong" in (folder / "summary.md").read_text()
+
+
+def test_the_table_holds_scores_as_they_are(folder: Path, dataset: Dataset) -> None:
+    """The threshold is one of the scores, here one in 32 bits as of a network, and its detection counts."""
+    threshold = float(np.float32(0.1))
+    found = {"a": boxes_from([(0, 0, 10, 10), (20, 20, 30, 40)], [0, 1], [threshold, 0.09999])}
+    (folder / "detections.csv").write_text(detections_csv(found, tuple(dataset.labels)))
+    write_json(folder / "prediction.json", {"threshold": threshold, "images": {"1": "a"}})
+    assert counts(score_detections(folder, dataset)) == (1, {"sensitivity": 0.5, "precision": 1})
 
 
 def test_results_by_the_ids_of_the_annotations_are_the_table(folder: Path, dataset: Dataset) -> None:

@@ -143,8 +143,8 @@ def test_detections_without_truth() -> None:
     rows = list(csv.reader(io.StringIO(detections_csv(found, CLASSES, {"b": (0.5, 2.0)}))))
     assert rows == [
         ["case_id", "class", "score", "x", "y", "width", "height", "width_mm", "height_mm"],
-        ["b", "mass", "0.7500", "20.50", "20.00", "9.50", "20.00", "19.00", "10.00"],
-        ["b", "nodule", "0.2500", "0.00", "0.00", "10.00", "10.00", "20.00", "5.00"],
+        ["b", "mass", "0.75", "20.5000", "20.0000", "9.5000", "20.0000", "19.00", "10.00"],
+        ["b", "nodule", "0.25", "0.0000", "0.0000", "10.0000", "10.0000", "20.00", "5.00"],
     ]
     assert [row[-2:] for row in csv.reader(io.StringIO(detections_csv(found, CLASSES)))][1:] == [["", ""]] * 2
     with pytest.raises(ValueError, match="1 detections without scores"):
