@@ -19,7 +19,7 @@ from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, run_jobs
-from mdkd_auto.experiments.runs import find_student
+from mdkd_auto.experiments.runs import find_student, run_scored_in
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_record
 from mdkd_auto.paths import Root
@@ -210,8 +210,13 @@ def evaluate(
     """Score a folder of answers, anyone's, against a raw data set: its scores in words, and the cases that failed.
 
     Of a segmentation data set: every case that has a mask there. Of a classification data set: the folder's
-    predictions.csv. Of a detection data set: its detections.csv, or else its detections.json.
+    predictions.csv. Of a detection data set: its detections.csv, or else its detections.json. Raises SettingsError
+    where the scores would take the place of a run's own.
     """
+    run = run_scored_in(out or answers)
+    if run is not None:
+        raise SettingsError(f"{out or answers}: holds the scores of the run {run}, which tables and mdkd_predict read; "
+                            "they stay as they are. Give another folder for these (-o)")  # fmt: skip
     dataset = read_dataset(dataset_folder)
     scores = TASK_SCORES[dataset.task]
     summary = scores.score_folder(answers, dataset, keep_classes)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from mdkd_auto.cli import evaluate, plan_and_preprocess, predict, train
 from mdkd_auto.data.phantoms import SCENES, scene, write_detection_datasets
 from mdkd_auto.data.raw import read_dataset
 from mdkd_auto.data.splits import read_splits, write_splits
+from mdkd_auto.experiments.box_scoring import BoxSummary, summary_of_boxes, write_box_summary
 from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.experiments.reliability import validation_score, weight
 from mdkd_auto.experiments.run import make_objective, make_streams, run_jobs
@@ -219,13 +221,30 @@ def test_new_images_are_searched(trained: tuple[Root, Table], command: Command, 
 
 
 def test_answers_are_scored(trained: tuple[Root, Table], command: Command, tmp_path: Path) -> None:
-    run = run_of(trained)
-    said = command(evaluate.main, "-i", run / "test", "-l", trained[0].raw / B, "-o", tmp_path)
+    """The run's own answers, one image without a detection among them, give the run's own scores."""
+    root, _ = trained
+    own, out = tmp_path / "run" / "test", tmp_path / "scores"
+    shutil.copytree(run_of(trained) / "test", own)
+    ours = read_record(own / "summary.json", BoxSummary)
+    first, *others = ours.answers
+    quiet = msgspec.structs.replace(first, detected=(), detected_classes=(), scores=())
+    ours = summary_of_boxes([quiet, *others], ours.classes, ours.dataset, ours.part, ours.threshold, {})
+    write_box_summary(own, ours)
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    said = command(evaluate.main, "-i", own, "-l", root.raw / B, "-o", out)
     assert said.status == 0, said.err
-    ours, theirs = (read_json(folder / "summary.json")["scores"]["metrics"] for folder in (run / "test", tmp_path))
-    for name in ("map_50", "map", "froc"):
-        assert theirs[name]["mean"] == pytest.approx(ours[name]["mean"], abs=0.02)
-    assert not (tmp_path / "detections.csv").exists()  # the answers are another's, and stay where they are
+    theirs = read_record(out / "summary.json", BoxSummary)
+    assert theirs.threshold == ours.threshold
+    assert [answer.case_id for answer in theirs.answers] == [answer.case_id for answer in ours.answers]
+    for name, metric in ours.scores.metrics.items():
+        assert theirs.scores.metrics[name].mean == pytest.approx(metric.mean, abs=1e-6), name
+    assert not (out / "detections.csv").exists()  # the answers are another's, and stay where they are
+
+    (own.parent / "run.json").write_text("{}")
+    said = command(evaluate.main, "-i", own, "-l", root.raw / B)
+    assert said.status == 1
+    assert "holds the scores of the run" in said.err
+    assert {path: path.read_bytes() for path in own.iterdir()} == before
 
 
 def test_it_goes_on_where_it_was_stopped(trained: tuple[Root, Table], copied: Callable[[Root], Root]) -> None:

@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     made.add_argument("-i", "--masks", type=Path, help="folder of masks named as the cases, of classes or boxes")
     made.add_argument("-l", "--labels", type=Path, help="raw data set with the truth: .../Dataset011_LungTumour")
-    made.add_argument("-o", "--out", type=Path, help="folder for summary.json, .csv and .md (default: the masks')")
+    made.add_argument("-o", "--out", type=Path,
+                      help="folder for summary.json, .csv and .md, not a run's own (default: the masks')")  # fmt: skip
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_replicates(made)
     add_settings(made)

@@ -11,8 +11,8 @@ from mdkd_auto.data.annotated import base_name, finite_numbers, shown
 from mdkd_auto.data.boxed import COCO
 from mdkd_auto.data.endings import image_ending
 from mdkd_auto.errors import DatasetError
-from mdkd_auto.experiments.box_scoring import BoxSummary, box_answer_of, boxes_from, summary_of_boxes
-from mdkd_auto.files import read_json
+from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_of, boxes_from, summary_of_boxes
+from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.records import Dataset
 
@@ -22,12 +22,14 @@ COLUMNS = ("case_id", "class", "score", "x", "y", "width", "height")  # of detec
 PREDICTED, ASSUMED = "as prediction.json says", "for want of a prediction.json that says one"
 
 
-class _Predicted(NamedTuple):
-    """What a prediction.json says of the detections beside it; None where it does not."""
+class _Said(NamedTuple):
+    """What a file says of the detections beside it; None where it does not."""
 
-    threshold: float | None
-    classes: tuple[str, ...] | None  # category_id 1 is the first
-    images: dict[str, str] | None  # image_id -> case, images without detections included
+    threshold: float | None = None
+    classes: tuple[str, ...] | None = None  # category_id 1 is the first
+    images: dict[str, str] | None = None  # image_id -> case, images without detections included
+    file: str = ""  # its name
+    origin: str = ASSUMED  # of the threshold
 
 
 class _Row(NamedTuple):
@@ -43,14 +45,15 @@ class _Row(NamedTuple):
 def score_detections(folder: Path, dataset: Dataset) -> BoxSummary:
     """The detections.csv of a folder, or else its detections.json (COCO's results), anyone's, against true boxes.
 
-    Scored are the cases that the ``images`` of a prediction.json beside it lists, with or without a detection; without
-    that, those with a detection. Raises DatasetError naming the file and the row that is wrong.
+    Scored are the cases that the ``images`` of a prediction.json beside it lists, or else the summary.json that a run
+    wrote with it, with or without a detection; without either, those with a detection, and a warning says so. Raises
+    DatasetError naming the file and the row that is wrong.
     """
     table, results = folder / "detections.csv", folder / "detections.json"
     if not table.is_file() and not results.is_file():
         raise DatasetError(f"{folder}: has no {table.name} and no {results.name}; mdkd_predict writes both")
     path = table if table.is_file() else results
-    said = _read_predicted(folder / "prediction.json")
+    said = _said_of(folder)
     cases = {case.case_id: case for case in dataset.cases if case.boxes is not None}
     rows: dict[str, list[_Row]] = {case_id: [] for case_id in (said.images or {}).values() if case_id in cases}
     for row in _table_rows(table) if path == table else _result_rows(results, dataset, said):
@@ -59,22 +62,51 @@ def score_detections(folder: Path, dataset: Dataset) -> BoxSummary:
         rows.setdefault(row.case_id, []).append(row)
     if not rows:
         raise DatasetError(f"{path}: holds no detection in a case of {dataset.name}")
-    logger.info("%s: %d of its %d cases are scored: %s", dataset.name, len(rows), len(cases),
-                "those with a detection, for want of a prediction.json that lists all" if said.images is None else
-                "those that prediction.json lists, with or without a detection")  # fmt: skip
+    _say_what_is_scored(dataset.name, len(rows), len(cases), said)
     classes = tuple(dataset.labels)
     answers = []
     for case_id in sorted(rows):
         spacing = cases[case_id].spacing_mm or dataset.spacing_mm
         found = _found(rows[case_id], classes)
         answers.append(box_answer_of(cases[case_id], found, classes, None if spacing is None else spacing[1:]))
-    threshold, origin = (FALLBACK_THRESHOLD, ASSUMED) if said.threshold is None else (said.threshold, PREDICTED)
-    return summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, {}, origin)
+    threshold = FALLBACK_THRESHOLD if said.threshold is None else said.threshold
+    return summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, {}, said.origin)
 
 
-def _read_predicted(path: Path) -> _Predicted:
+def _say_what_is_scored(name: str, scored: int, cases: int, said: _Said) -> None:
+    if said.images is not None:
+        words = "%s: %d of its %d cases are scored: those that %s lists, with or without a detection"
+        logger.info(words, name, scored, cases, said.file)
+    elif scored < cases:
+        logger.warning(
+            "%s: %d of its %d cases are scored: those with a detection, for want of a prediction.json that lists all. "
+            "Images searched in vain do not count, which can make the scores too good; list them (docs/detection.md)",
+            name, scored, cases,
+        )  # fmt: skip
+
+
+def _said_of(folder: Path) -> _Said:
+    """What prediction.json says, or else the summary.json of a run."""
+    predicted, summary = folder / "prediction.json", folder / "summary.json"
+    if predicted.is_file():
+        return _read_predicted(predicted)
+    return _read_own_summary(summary) if summary.is_file() else _Said()
+
+
+def _read_own_summary(path: Path) -> _Said:
+    """Nothing of a summary that a run did not write: mdkd_evaluate leaves one beside anyone's detections."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("threshold_origin") != VALIDATED:
+        return _Said()
+    summary = to_record(content, BoxSummary, str(path), DatasetError)
+    names = sorted(answer.case_id for answer in summary.answers)
+    images = {str(number): name for number, name in enumerate(names, start=1)}  # as coco_results counts
+    return _Said(summary.threshold, summary.classes, images, path.name, VALIDATED)
+
+
+def _read_predicted(path: Path) -> _Said:
     """Raises DatasetError for fields that are not as mdkd_predict writes them."""
-    content = read_json(path) if path.is_file() else {}
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: holds {shown(content)}; expected an object")
     threshold, classes, images = (content.get(name) for name in ("threshold", "classes", "images"))
@@ -86,9 +118,10 @@ def _read_predicted(path: Path) -> _Predicted:
         isinstance(images, dict) and all(isinstance(one, str) for one in images.values())
     ):
         raise DatasetError(f"{path}: images is {shown(images)}; expected an object of numbers and their cases")
-    return _Predicted(
-        None if threshold is None else float(threshold), None if classes is None else tuple(classes), images
-    )
+    return _Said(
+        None if threshold is None else float(threshold), None if classes is None else tuple(classes), images,
+        path.name, ASSUMED if threshold is None else PREDICTED,
+    )  # fmt: skip
 
 
 def _table_rows(path: Path) -> Iterator[_Row]:
@@ -109,8 +142,8 @@ def _table_rows(path: Path) -> Iterator[_Row]:
         yield _Row(where, row["case_id"], row["class"], row["score"], [row[name] for name in COLUMNS[3:]])
 
 
-def _result_rows(path: Path, dataset: Dataset, said: _Predicted) -> Iterator[_Row]:
-    """Of COCO's results. Images and classes have the numbers of prediction.json, else those of the annotations."""
+def _result_rows(path: Path, dataset: Dataset, said: _Said) -> Iterator[_Row]:
+    """Of COCO's results. Images and classes have the numbers of what is said, else those of the annotations."""
     content = read_json(path)
     if not isinstance(content, list):
         raise DatasetError(f"{path}: holds {shown(content)}; expected COCO's results, a list of detections")

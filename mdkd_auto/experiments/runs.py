@@ -11,6 +11,7 @@ import mdkd_auto
 from mdkd_auto.data.raw import find_name
 from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.parts import TEST, VALIDATION
 from mdkd_auto.files import read_record
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
@@ -107,6 +108,15 @@ def read_run(folder: Path) -> RunRecord:
     if not RunFolder(folder).description.is_file():
         raise PredictionError(f"{folder}: not a run folder: it has no run.json. Give a folder such as .../fold_0")
     return read_record(RunFolder(folder).description, RunRecord, PredictionError)
+
+
+def run_scored_in(folder: Path) -> Path | None:
+    """The run whose own scores lie in a folder: it is the run's, or one of its validation or test; else None."""
+    whole = folder.resolve()
+    for run in (whole, *whole.parents):
+        if RunFolder(run).description.is_file():
+            return run if run == whole or whole.relative_to(run).parts[0] in (VALIDATION, TEST) else None
+    return None
 
 
 def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:

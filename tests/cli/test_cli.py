@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -287,6 +288,27 @@ def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None
     assert "1 problem; the rest is done:" in said.err
     assert "case_001" in said.err
     assert "| all classes | 100.0 (n=1) |" in said.out
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "validation/Dataset901_RoundBright", "."])
+def test_a_runs_own_scores_stay(command: Command, planned: Root, tmp_path: Path, part: str) -> None:
+    """Tables read them, and mdkd_predict reads thresholds and temperatures there."""
+    run = tmp_path / "fold_0"
+    own = run / part
+    own.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    (own / "summary.json").write_text("the run's")
+    dataset = planned.raw / "Dataset901_RoundBright"
+    shutil.copyfile(dataset / "labelsTr" / "case_000.nii.gz", own / "case_000.nii.gz")
+    before = sorted(own.iterdir())
+    said = command(evaluate.main, "-i", own, "-l", dataset)
+    refused(said, own, "holds the scores of the run", run, "another folder", "-o")
+    refused(command(evaluate.main, "-i", tmp_path, "-l", dataset, "-o", own), "holds the scores of the run")
+    assert sorted(own.iterdir()) == before
+    assert (own / "summary.json").read_text() == "the run's"
+    for out in (tmp_path / "scores", run / "new_masks"):
+        assert command(evaluate.main, "-i", own, "-l", dataset, "-o", out).status == 0
+        assert (out / "summary.json").is_file()
 
 
 def test_ablations_are_listed(command: Command, planned: Root) -> None:

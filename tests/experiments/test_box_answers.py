@@ -10,8 +10,16 @@ import pytest
 
 from mdkd_auto.errors import DatasetError, MdkdError
 from mdkd_auto.experiments.box_answers import score_detections
-from mdkd_auto.experiments.box_scoring import BoxSummary, boxes_from, detections_csv, write_box_summary
-from mdkd_auto.files import read_record, write_json
+from mdkd_auto.experiments.box_scoring import (
+    BoxAnswer,
+    BoxSummary,
+    box_answer_of,
+    boxes_from,
+    detections_csv,
+    summary_of_boxes,
+    write_box_summary,
+)
+from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.records import Box, Case, Dataset
 
 HEADER = "case_id,class,score,x,y,width,height"
@@ -68,6 +76,8 @@ def test_a_table_without_a_prediction(folder: Path, dataset: Dataset, caplog: py
     assert counts(summary) == (2, {"sensitivity": pytest.approx(1 / 3), "precision": 0.5})
     assert (summary.dataset, summary.part, summary.threshold) == ("Dataset031_Chests", "answers", 0.5)
     assert "2 of its 3 cases are scored: those with a detection, for want of a prediction.json" in caplog.text
+    assert caplog.records[0].levelname == "WARNING"
+    assert "can make the scores too good" in caplog.text
     write_box_summary(folder, summary, answers=False)
     text = (folder / "summary.md").read_text()
     assert "at least 0.500, for want of a prediction.json that says one: 1 right, 1 wrong" in text
@@ -89,6 +99,25 @@ def test_a_prediction_says_threshold_and_images(
     assert "at least 0.300, as prediction.json says: 2 right, 0 wrong" in (folder / "summary.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["detections.csv", "detections.json"])
+def test_the_summary_of_a_run_says_threshold_and_images(folder: Path, dataset: Dataset, name: str) -> None:
+    """Images b and c have no detection; scored again from the table or the results alone, nothing changes."""
+    classes = tuple(dataset.labels)
+    found = {"a": boxes_from([(20, 20, 30, 40), (50, 50, 60, 60)], [1, 0], [0.9, 0.25])}
+    answers: list[BoxAnswer] = [
+        box_answer_of(case, found.get(case.case_id, boxes_from([], [], [])), classes, None) for case in dataset.cases
+    ]
+    ours = summary_of_boxes(answers, classes, dataset.name, folder.name, 0.2, {})
+    write_box_summary(folder, ours)
+    for other in {"detections.csv", "detections.json"} - {name}:
+        (folder / other).unlink()
+    assert counts(ours) == (3, {"sensitivity": pytest.approx(1 / 3), "precision": 0.5})
+    for _ in range(2):
+        again = score_detections(folder, dataset)
+        assert again == ours
+        write_box_summary(folder, again, answers=False)
+
+
 def test_the_table_holds_scores_as_they_are(folder: Path, dataset: Dataset) -> None:
     """The threshold is one of the scores, here one in 32 bits as of a network, and its detection counts."""
     threshold = float(np.float32(0.1))
@@ -96,6 +125,17 @@ def test_the_table_holds_scores_as_they_are(folder: Path, dataset: Dataset) -> N
     (folder / "detections.csv").write_text(detections_csv(found, tuple(dataset.labels)))
     write_json(folder / "prediction.json", {"threshold": threshold, "images": {"1": "a"}})
     assert counts(score_detections(folder, dataset)) == (1, {"sensitivity": 0.5, "precision": 1})
+
+
+def test_a_summary_of_anyones_detections_says_nothing(folder: Path, dataset: Dataset) -> None:
+    write_json(folder / "detections.json", RESULTS)
+    write_box_summary(folder, score_detections(folder, dataset), answers=False)
+    write_json(folder / "detections.json", RESULTS[:2])
+    assert [answer.case_id for answer in score_detections(folder, dataset).answers] == ["a"]
+    write_json(folder / "summary.json", {**read_json(folder / "summary.json"), "threshold_origin": "my own"})
+    assert score_detections(folder, dataset).threshold == 0.5
+    write_json(folder / "summary.json", ["another program's"])
+    assert score_detections(folder, dataset).threshold == 0.5
 
 
 def test_results_by_the_ids_of_the_annotations_are_the_table(folder: Path, dataset: Dataset) -> None:
@@ -130,6 +170,14 @@ def test_nothing_found_in_listed_images_is_an_answer(folder: Path, dataset: Data
         score_detections(folder, dataset)
     write_json(folder / "prediction.json", {"images": {"1": "a", "2": "c"}})
     assert counts(score_detections(folder, dataset)) == (2, {"sensitivity": 0, "precision": None})
+
+
+def test_no_warning_where_every_case_has_a_detection(
+    folder: Path, dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_table(folder, *ROWS, "c,nodule,0.1,0,0,5,5")
+    assert score_detections(folder, dataset).scores.cases == 3
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 @pytest.mark.parametrize(
