@@ -81,12 +81,17 @@ class BoxSummary(Record, frozen=True, kw_only=True):
         return None if per_patient else self.scores
 
     def score_by_unit(self) -> dict[str, float | None]:
-        """F1 at the threshold of each patient, images pooled; None without true and detected boxes."""
+        """F1 at the threshold of each patient, images pooled. Without a true box: 1 if nothing is detected, else 0.
+
+        Such a patient has no F1 where nothing is detected. Were he left out, false alarms would cost nothing against a
+        model without any.
+        """
         counts = image_counts(matches(*_boxes(self.answers)), self.threshold)  # (images, 3)
         pooled: dict[str, np.ndarray] = {}
         for answer, image in zip(self.answers, counts, strict=True):
             pooled[answer.patient_id] = pooled.get(answer.patient_id, 0) + image
-        return {patient: threshold_scores(BoxCounts(*some.tolist()))["f1"] for patient, some in pooled.items()}
+        f1 = {patient: threshold_scores(BoxCounts(*some.tolist()))["f1"] for patient, some in pooled.items()}
+        return {patient: 1.0 if score is None else score for patient, score in f1.items()}
 
 
 def score_boxes_of_part(part: Part, carried: float | None) -> float:

@@ -94,9 +94,10 @@ TASK_SCORES = ByTask(
             Scale(
                 ("f1", *(name for name in DETECTION_METRICS if name != "f1")), BOX_TITLES, DETECTION_METRICS, (), "F1",
                 "n is the number of images. A box is found where it overlaps one of its class by half. Sensitivity, "
-                "precision and F1 hold at the score threshold with the highest F1 on the validation images; F1 is "
-                "judged, of each patient's boxes. FROC is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false "
-                "boxes an image.",
+                "precision and F1 hold at the score threshold with the highest F1 on the validation images. Verdicts "
+                "compare the F1 of each patient's boxes (without a true box: 1 if nothing is found, else 0); there n "
+                "is the number of patients. FROC is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false boxes "
+                "an image.",
                 "R-precision of boxes", nothing=LEAST_FOUND,
             ),
         ),

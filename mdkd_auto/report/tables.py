@@ -224,8 +224,8 @@ def compare(
     ours: Sequence[AnySummary], theirs: Sequence[AnySummary], right_or_wrong: bool = False
 ) -> Comparison:
     """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged;
-    F1 of boxes; or right answers (``right_or_wrong``), whose test is McNemar's for one replicate of units that are
-    wholly right or wrong."""
+    F1 of boxes (without a true box 1 or 0); or right answers (``right_or_wrong``), whose test is McNemar's for one
+    replicate of units that are wholly right or wrong."""
     scores = [[summary.score_by_unit() for summary in side] for side in (ours, theirs)]
     units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
     a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)

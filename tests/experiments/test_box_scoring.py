@@ -75,7 +75,9 @@ def test_scores_by_hand() -> None:
 
 def test_f1_of_each_patient_pools_the_images() -> None:
     # p: two right, one wrong, one missed; q: one wrong; r: its only detection is below the threshold
-    assert summary().score_by_unit() == {"p": pytest.approx(4 / 6), "q": 0, "r": None}
+    assert summary().score_by_unit() == {"p": pytest.approx(4 / 6), "q": 0, "r": 1}
+    assert summary(threshold=0.65).score_by_unit() == {"p": pytest.approx(4 / 6), "q": 1, "r": 1}
+    assert summary([answer("a", "p", [A], [])]).score_by_unit() == {"p": 0}
     assert summary([]).score_by_unit() == {}
 
 

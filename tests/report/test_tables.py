@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, Corners, summary_of_boxes
 from mdkd_auto.experiments.class_scoring import Answer, ClassSummary, summary_of_answers
 from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
@@ -160,6 +161,30 @@ def test_millimetres_and_pixels_have_no_mean(
     assert len(lines) == 2 + 3
     assert not any(line.startswith("| mean") for line in lines)
     assert section(table.markdown, "DSC (%)")[-1].startswith("| mean |")
+
+
+def test_false_alarms_on_patients_without_a_box_count() -> None:
+    """12 patients with a box that both find, 10 without: a model that fires on each of these is worse."""
+    box: Corners = (0, 0, 10, 10)
+
+    def boxes(alarms: int) -> BoxSummary:
+        some = [BoxAnswer(case_id=f"{number}", patient_id=f"{number}", truth=(box,) * (number < 12),
+                          truth_classes=(0,) * (number < 12), detected=(box,) * (number < 12 + alarms),
+                          detected_classes=(0,) * (number < 12 + alarms), scores=(0.9,) * (number < 12 + alarms))
+                for number in range(22)]  # fmt: skip
+        return summary_of_boxes(some, ("nodule",), "Dataset031_Chests", TEST, 0.5, {})
+
+    quiet, loud = boxes(0), boxes(10)
+    found = compare([loud], [quiet])
+    assert (found.pairs, found.left_out) == (22, 0)
+    assert found.mean_difference == pytest.approx(-10 / 22)
+    layout = LAYOUT._replace(scale=TASK_SCORES["detection"].scale)
+    said = verdict(layout, "student", found, found.p_value)
+    assert said.startswith("student -45.5 points F1 against data-set-specific (n=22")
+    assert said.endswith("the other data sets hurt")
+    assert compare([quiet], [loud]).mean_difference == pytest.approx(10 / 22)
+    assert compare([loud], [loud]).mean_difference == 0
+    assert [one.scores.metrics["f1"].mean for one in (quiet, loud)] == [1, pytest.approx(24 / 34)]  # pooled, as ever
 
 
 def comparison_of(differences: list[float]) -> str:
