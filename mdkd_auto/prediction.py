@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from mdkd_auto.data.cases import find_cases
 from mdkd_auto.data.images import Image
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.errors import MdkdError, PredictionError
 from mdkd_auto.experiments.box_scoring import BoxSummary, coco_results, detections_csv
 from mdkd_auto.experiments.class_scoring import UNCALIBRATED, ClassSummary, predictions_csv
 from mdkd_auto.experiments.evaluate import read_summary
@@ -44,8 +44,10 @@ def predict(
 
     Masks lie as the images do; a classifier's answers stand in predictions.csv, a detector's in detections.json and
     detections.csv, with a picture an image. ``dataset`` chooses the head of a multi-head model. Raises PredictionError
-    where there is nothing to predict; an image that fails is reported and does not stop the others.
+    where there is nothing to predict, or the answers would lie among the images; an image that fails is reported and
+    does not stop the others.
     """
+    _check_folders(images, masks)
     where = find_device(device)
     options = PredictionOptions(where, step, mirror, uses_bf16(precision, where))
     record = read_run(run)
@@ -53,6 +55,14 @@ def predict(
     plan = predictor.dataset_plan
     cases = find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)
     return TASK_ANSWERS[record.task](Asked(cases, masks, run, record, predictor, keep_existing))
+
+
+def _check_folders(images: Path, out: Path) -> None:
+    """Answers have the images' names: among them they would take an image's place, or be read as one next time."""
+    folder = images if images.is_dir() else images.parent
+    if out.is_dir() and folder.is_dir() and out.samefile(folder):
+        raise PredictionError(f"{out}: holds the images, and answers there could replace them or be taken for images; "
+                              "give another folder for the answers (-o)")  # fmt: skip
 
 
 class Asked(NamedTuple):

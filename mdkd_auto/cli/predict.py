@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Predict masks, classes or boxes with a trained student. With -m only the run folder is needed, no root folder."
     )
     made.add_argument("-i", "--images", type=Path, required=True, help="folder of images, or one image")
-    made.add_argument("-o", "--masks", type=Path, required=True, help="folder for the masks, classes or boxes")
+    made.add_argument("-o", "--masks", type=Path, required=True,
+                      help="folder for the masks, classes or boxes, another than the images'")  # fmt: skip
     made.add_argument("-t", "--target", help="use the student of this data set (name or number)")
     made.add_argument("-m", "--model", type=Path, help="use this run folder (.../fold_0), of any stage")
     made.add_argument("-c", "--configuration", choices=("2d", "3d_fullres"), help="of the student, where several fit")

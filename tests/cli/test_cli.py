@@ -262,6 +262,20 @@ def test_not_a_run_folder(command: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_answers_do_not_lie_among_the_images(command: Command, tmp_path: Path) -> None:
+    """Of every task, before the model is read: a picture of boxes would replace its image."""
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_text("an image")
+    (tmp_path / "link").symlink_to(images)
+    for given, out in ((images, images), (images / "a.png", images), (images, tmp_path / "link")):
+        said = command(predict.main, "-i", given, "-o", out, "-m", tmp_path)
+        refused(said, out, "holds the images", "another folder", "-o")
+    refused(command(predict.main, "-i", images, "-o", images / "out", "-m", tmp_path), "not a run folder")
+    assert [path.name for path in images.iterdir()] == ["a.png"]
+    assert (images / "a.png").read_text() == "an image"
+
+
 def test_a_step_of_nothing(command: Command, tmp_path: Path) -> None:
     refused(command(predict.main, "-i", tmp_path, "-o", tmp_path, "--step", 0), "--step is 0.0")
 
