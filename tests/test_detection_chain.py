@@ -215,6 +215,7 @@ def test_new_images_are_searched(trained: tuple[Root, Table], command: Command, 
         assert (x + w, y + h) <= (width + 1e-3, height + 1e-3)
     rows = list(csv.DictReader((out / "detections.csv").open()))
     assert [row["case_id"] for row in rows] == [names[found["image_id"] - 1] for found in results]
+    assert {row["width_mm"] for row in rows} == {""}  # these formats have no spacing, and none is made up
     boxes = [[found["bbox"] for found in results if found["image_id"] == number] for number in (2, 3, 4)]
     np.testing.assert_allclose(boxes[0], boxes[2], atol=0.05)  # three equal colours are grey
     np.testing.assert_allclose(boxes[1], boxes[2], atol=0.05)  # a z-score knows no scale
