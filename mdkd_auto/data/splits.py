@@ -1,8 +1,8 @@
 """Which patients are tested on, and which train and validate in each fold. Nobody's patient is split apart.
 
-In order: a splits_final.json in the raw folder, the split column of cases.csv, then a draw by seed. The draw orders
-patients by a hash of seed and name, so it depends neither on the order of files nor on the other patients; of a
-classification data set each part gets the classes in about equal shares.
+In order: a splits_final.json in the raw folder, the split column of cases.csv or DeepLesion's, then a draw by seed. The
+draw orders patients by a hash of seed and name, so it depends neither on the order of files nor on the other patients;
+of a classification data set each part gets the classes in about equal shares.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from mdkd_auto.data.boxed import DEEP_LESION
+from mdkd_auto.data.case_table import read_case_table
 from mdkd_auto.data.cases import listed
 from mdkd_auto.errors import DatasetError, MdkdError, SettingsError
 from mdkd_auto.files import read_json, read_record, to_record, write_json
@@ -62,7 +64,7 @@ def make_splits(
 
     With ``existing``, its patients stay where they are, new ones are dealt out, vanished cases are dropped.
     ``raw_splits`` (see :func:`read_raw_splits`) are taken as they are; what they leave out is the test part.
-    Raises DatasetError for fewer than three patients, or a patient whom cases.csv puts into two parts.
+    Raises DatasetError for fewer than three patients, or a patient who is stated to be in two parts.
     """
     if folds < 2 or not 0 <= test_fraction < 1:
         raise SettingsError(f"folds {folds} and test_fraction {test_fraction}: need at least 2 folds and 0 <= part < 1")
@@ -97,28 +99,38 @@ def make_splits(
 
 
 def _stated_splits(dataset: Dataset) -> dict[str, str]:
-    """Patient -> the split cases.csv gives, "" where it gives none."""
+    """Patient -> the split that is stated, "" where none is."""
     stated: dict[str, set[str]] = {}
     for case in dataset.cases:
         stated.setdefault(case.patient_id, set()).update({case.split} - {""})
     torn = [f"{patient}: {', '.join(sorted(splits))}" for patient, splits in stated.items() if len(splits) > 1]
     if torn:
         raise DatasetError(
-            f"{dataset.folder}/cases.csv: column split puts cases of one patient into several parts; "
-            f"choose one for each:{listed(sorted(torn))}"
+            f"{dataset.folder}: cases of one patient are in several parts by {_stated_by(dataset)}; "
+            f"choose one for each in cases.csv:{listed(sorted(torn))}"
         )
     return {patient: next(iter(splits), "") for patient, splits in stated.items()}
 
 
+def _stated_by(dataset: Dataset) -> str:
+    """The columns that splits of cases are from; cases.csv goes before DeepLesion's."""
+    folder = Path(dataset.folder)
+    rows, _ = read_case_table(folder / "cases.csv", {case.case_id for case in dataset.cases})
+    by_deep_lesion = (folder / DEEP_LESION).is_file()
+    columns = ["column split of cases.csv"] if any(row["split"] for row in rows.values()) or not by_deep_lesion else []
+    return " and ".join([*columns, *([f"column Train_Val_Test of {DEEP_LESION}"] if by_deep_lesion else [])])
+
+
 def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
-    """cases.csv names the validation part: one fold, and patients without a split train."""
+    """The validation part is stated: one fold, and patients without a split train."""
     codes = {"test": _TEST, "val": 0}
     splits = _splits(dataset, {patient: codes.get(split, _TRAIN) for patient, split in stated.items()}, 1)
     if not splits.folds[0].train:
-        raise DatasetError(f"{dataset.folder}/cases.csv: column split leaves no case to train on; name some 'train'")
+        raise DatasetError(f"{dataset.folder}: {_stated_by(dataset)} leaves no case to train on; name some 'train' in "
+                           "cases.csv")  # fmt: skip
     silent = sum(split == "" for split in stated.values())
     if silent:
-        log.warning("%s: %d patient(s) without a split in cases.csv go to training", dataset.name, silent)
+        log.warning("%s: %d patient(s) without a split go to training", dataset.name, silent)
     if not splits.test:
         _warn_no_test(dataset)
     return splits
@@ -127,7 +139,7 @@ def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
 def _deal_test(
     dataset: Dataset, stated: dict[str, str], places: dict[str, int], waiting: list[str], test_fraction: float
 ) -> None:
-    """Move patients from ``waiting`` to the test part until it is large enough, unless cases.csv names that part."""
+    """Move patients from ``waiting`` to the test part until it is large enough, unless that part is stated."""
     if "test" in stated.values():
         return
     wanted = max(1, round(test_fraction * len(stated))) if test_fraction > 0 else 0
@@ -198,7 +210,7 @@ def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...]) -> None:
             if case_id not in splits:
                 problems.append(f"fold {number}: case {case_id!r} is not in the data set")
             elif splits[case_id] == "test":
-                problems.append(f"fold {number}: case {case_id!r} is a test case in cases.csv")
+                problems.append(f"fold {number}: case {case_id!r} is a test case by {_stated_by(dataset)}")
         problems += [f"fold {number}: {name!r} is in train and val" for name in sorted({*fold.train} & {*fold.val})]
     if problems:
         raise DatasetError(f"{path}: the folds do not fit; correct or remove the file:{listed(problems)}")

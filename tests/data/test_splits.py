@@ -102,8 +102,29 @@ def test_val_and_train_rows_are_a_single_fold(caplog):
 
 
 def test_a_torn_patient_is_refused():
-    with pytest.raises(DatasetError, match="p: test, train"):
+    with pytest.raises(DatasetError, match=r"by column split of cases\.csv; choose one(.|\n)*p: test, train"):
         make_splits(dataset([("a", "p", "train"), ("b", "p", "test"), *plain(5)]), 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "by"),
+    [
+        (None, "column Train_Val_Test of DL_info.csv"),
+        ("case_id,patient_id\na,p\n", "column Train_Val_Test of DL_info.csv"),
+        ("case_id,split\na,train\n", "column split of cases.csv and column Train_Val_Test of DL_info.csv"),
+    ],
+)
+def test_the_table_that_states_splits_is_named(tmp_path, table, by):
+    (tmp_path / "DL_info.csv").touch()
+    if table is not None:
+        (tmp_path / "cases.csv").write_text(table)
+    torn = dataset([("a", "p", "train"), ("b", "p", "test"), *plain(5)], tmp_path)
+    with pytest.raises(DatasetError) as error:
+        make_splits(torn, 0)
+    assert f"{tmp_path}: cases of one patient are in several parts by {by}; choose one for each" in str(error.value)
+    with pytest.raises(DatasetError, match="leaves no case to train on") as error:
+        make_splits(dataset(plain(3, "val"), tmp_path), 0)
+    assert by in str(error.value)
 
 
 def test_existing_patients_stay_new_ones_are_dealt_out():
@@ -143,7 +164,7 @@ def test_raw_splits(tmp_path, caplog):
         ('[{"train": ["c000"], "val": ["zz"]}]', "fold 0: case 'zz' is not in the data set"),
         ('[{"train": ["c000"], "val": ["c000"]}]', "'c000' is in train and val"),
         ('[{"train": ["c000"], "val": []}]', "is empty"),
-        ('[{"train": ["c000"], "val": ["held"]}]', "test case in cases.csv"),
+        ('[{"train": ["c000"], "val": ["held"]}]', "test case by column split of cases.csv"),
         ("[]", "no folds"),
         ('{"train": []}', "expected a list of folds"),
         ("[", "not valid JSON"),
