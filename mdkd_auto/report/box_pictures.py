@@ -70,14 +70,18 @@ def draw_detections(path: Path, experiment: Experiment, row: Row) -> None:
 
 
 def chosen_images(summary: BoxSummary) -> dict[str, str]:
-    """The worst, median and best image by F1 among those with a true box, where there are any."""
+    """The worst, median and best image by F1 (of two: worst and best, or the only one).
+
+    Of the images with a true box, where there are any: F1 of the others is 0 wherever anything is detected.
+    """
     answers = [answer for answer in summary.answers if answer.truth] or list(summary.answers)
     scored = sorted((score, answer.case_id) for answer, score in
                     zip(answers, image_f1(answers, summary.threshold), strict=True) if score is not None)  # fmt: skip
     names = [name for _, name in scored]
-    if len(names) < 3:
-        return dict(zip(("worst", "best"), names, strict=False))
-    return {"worst": names[0], "median": names[len(names) // 2], "best": names[-1]}
+    if len(names) < 2:
+        return {"only": names[0]} if names else {}
+    middle = {"median": names[len(names) // 2]} if len(names) > 2 else {}
+    return {"worst": names[0], **middle, "best": names[-1]}
 
 
 def image_f1(answers: Sequence[BoxAnswer], threshold: float) -> list[float | None]:
