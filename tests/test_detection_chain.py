@@ -248,6 +248,27 @@ def test_answers_are_scored(trained: tuple[Root, Table], command: Command, tmp_p
     assert {path: path.read_bytes() for path in own.iterdir()} == before
 
 
+def test_predicted_and_scored_the_validation_images_give_their_scores(
+    trained: tuple[Root, Table], command: Command, tmp_path: Path
+) -> None:
+    """The threshold is the score of one of their boxes, which counts in files too."""
+    (root, _), run = trained, run_of(trained)
+    ours = read_record(run / "validation" / "summary.json", BoxSummary)
+    images = tmp_path / "images"
+    images.mkdir()
+    for answer in ours.answers:
+        shutil.copy(root.raw / B / "imagesTr" / f"{answer.case_id}_0000.png", images)
+    said = command(predict.main, "-i", images, "-o", tmp_path / "out", "-m", run, "--device", "cpu")
+    assert said.status == 0, said.err
+    said = command(evaluate.main, "-i", tmp_path / "out", "-l", root.raw / B)
+    assert said.status == 0, said.err
+    theirs = read_record(tmp_path / "out" / "summary.json", BoxSummary)
+    assert theirs.threshold == ours.threshold
+    assert [len(answer.detected) for answer in theirs.answers] == [len(answer.detected) for answer in ours.answers]
+    for name in ("sensitivity", "precision", "f1"):
+        assert theirs.scores.metrics[name].mean == ours.scores.metrics[name].mean, name
+
+
 def test_it_goes_on_where_it_was_stopped(trained: tuple[Root, Table], copied: Callable[[Root], Root]) -> None:
     """Stopped within an epoch of the student, it ends with the same weights and scores, bit by bit."""
     before = run_of(trained)
