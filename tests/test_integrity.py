@@ -406,6 +406,18 @@ def a_class_not_declared(folder: Path) -> None:
     change_rows(folder, lambda number, name: "square" if number == 3 else name)
 
 
+@class_fault("images-deeper", "")
+def a_folder_a_patient(folder: Path) -> None:
+    (folder / "imagesTr" / "round" / "patient_1").mkdir(parents=True)
+    (folder / "imagesTr" / "case_003_0000.png").rename(folder / "imagesTr" / "round" / "patient_1" / "a.png")
+
+
+@class_fault("images-beside", "")
+def a_class_folder_beside_the_images(folder: Path) -> None:
+    (folder / "round").mkdir()
+    shutil.copy(folder / "imagesTr" / "case_003_0000.png", folder / "round" / "a.png")
+
+
 @class_fault("class-empty", "")
 def a_folder_without_images(folder: Path) -> None:
     (folder / "imagesTr" / "round").mkdir()

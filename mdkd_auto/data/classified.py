@@ -1,14 +1,19 @@
 """The cases of a classification data set: one folder a class, or imagesTr with the classes in cases.csv."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.description import Description, Labels
+from mdkd_auto.data.endings import is_image
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.records import Case
+
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
+FOLDERS_SHOWN = 5  # in one message
 
 
 def read_classified(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
@@ -23,13 +28,15 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     if not images.is_dir() and not class_folders:
         found.report("folder-missing", "has neither a folder imagesTr nor one folder a class", folder)
         return (), description.labels, found.problems
+    deeper = [one for one in class_folders if _report_deeper(found, one)]
     for one in class_folders:
-        if not visible_files(one):
+        if not visible_files(one) and one not in deeper:
             found.report("class-empty", "is empty", one)
         # the class in front of the name, as names may repeat
         class_of_folder.update(dict.fromkeys(found.add_folder(one, f"{one.name}_"), one.name))
     if images.is_dir():
         found.add_folder(images)
+        _report_beside(found)
     found.check_channels()
     rows, findings = read_case_table(folder / "cases.csv", set(found.files))
     for wrong in findings:
@@ -39,7 +46,8 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     }
     labels = description.labels or {name: (value,) for value, name in enumerate(sorted({*classes.values()} - {""}))}
     _check_classes(found, classes, labels, set(class_of_folder))
-    found.check_number()
+    if found.files or not deeper:
+        found.check_number()
     return _cases(found, rows, classes), labels, found.problems + name_problems(folder.name, sorted(found.files))
 
 
@@ -50,6 +58,40 @@ def _class_folders(parent: Path) -> list[Path]:
         entry for entry in parent.iterdir()
         if entry.is_dir() and not entry.name.startswith((".", "__")) and entry.name.lower() not in own
     )  # fmt: skip
+
+
+def _images_below(folder: Path) -> dict[str, int]:
+    """Images of each folder below this one that holds any, by its path from here; hidden folders hold none."""
+    below: dict[str, int] = {}
+    for place, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith((".", "__")))
+        count = sum(is_image(name) for name in files if not name.startswith("."))
+        if count and Path(place) != folder:
+            below[Path(place).relative_to(folder).as_posix()] = count
+    return below
+
+
+def _report_deeper(found: ImageFiles, folder: Path) -> bool:
+    """Whether there are images in subfolders of a class's folder, where they are not read."""
+    below = _images_below(folder)
+    if not below:
+        return False
+    parts = {part.lower() for place in below for part in (folder.name, *place.split("/"))}
+    remedy = ""
+    if parts & set(SPLIT_FOLDERS):
+        remedy = "one folder a class, without folders for splits: give the split in column split of cases.csv"
+    shown = ", ".join([*list(below)[:FOLDERS_SHOWN], *(["..."] if len(below) > FOLDERS_SHOWN else [])])
+    words = f"has images in subfolders, which are not read: {shown} ({sum(below.values())} in all)"
+    found.report("images-deeper", words, folder, remedy=remedy)
+    return True
+
+
+def _report_beside(found: ImageFiles) -> None:
+    """Folders of images beside imagesTr, which alone is read."""
+    for folder in _class_folders(found.folder):
+        count = sum(map(is_image, visible_files(folder))) + sum(_images_below(folder).values())
+        if count:
+            found.report("images-beside", f"is not read beside imagesTr; images in it: {count}", folder)
 
 
 def _check_classes(found: ImageFiles, classes: dict[str, str], labels: Labels, in_folders: set[str]) -> None:

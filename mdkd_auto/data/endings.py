@@ -24,6 +24,11 @@ def image_ending(path: PurePath | str) -> str:
     raise ImageError(f"{path}: not an image this program reads; endings: {', '.join(ENDINGS)}")
 
 
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image that is read."""
+    return any(name.lower().endswith(ending) and len(name) > len(ending) for ending in ENDINGS)
+
+
 def output_ending(input_ending: str) -> str:
     """The ending of a mask for an image with ``input_ending``: the same, but .png for JPEG and .mha for .mhd."""
     return _MASK_ENDINGS.get(input_ending.lower(), input_ending)

@@ -44,6 +44,8 @@ KINDS: dict[str, Kind] = {
     "case-twice": Kind("error", "rename or remove one of them"),
     "class-missing": Kind("error", "give its class in column label of cases.csv, or put it into the class's folder"),
     "class-unknown": Kind("error", "correct the class, or declare it in labels of dataset.json"),
+    "images-deeper": Kind("error", "put them into the class's folder itself; patients go to cases.csv"),
+    "images-beside": Kind("warning", "move the folder into imagesTr if its images are meant, else elsewhere"),
     "class-empty": Kind("warning", "remove the folder if it is not meant to be a class"),
     "class-rare": Kind("warning", "some folds or the test part lack it, and their scores say nothing of it; add cases"),
     "class-without-cases": Kind("warning", "right where other data sets have it; else correct labels or cases.csv"),

@@ -73,6 +73,46 @@ def test_a_folder_a_class(described: Callable[..., Path]) -> None:
     assert kinds == {("file-unknown", ""), ("class-empty", "")}
 
 
+def test_images_in_subfolders_are_not_lost_without_a_word(described: Callable[..., Path]) -> None:
+    folder = described()
+    for name in ("N/a.png", "N/pat1/b.png", "N/pat1/c.png", "N/.thumbs/c.png", "P/x.png", "P/pat2/deep/y.png"):
+        save(folder / name)
+    (folder / "P" / "notes").mkdir()
+    dataset, problems, _ = read(folder)
+    assert [case.case_id for case in dataset.cases] == ["N_a", "P_x"]
+    assert [(one.kind, Path(one.file).name, one.found) for one in problems] == [
+        ("images-deeper", "N", "has images in subfolders, which are not read: pat1 (2 in all)"),
+        ("images-deeper", "P", "has images in subfolders, which are not read: pat2/deep (1 in all)"),
+    ]
+    assert all(one.remedy == "put them into the class's folder itself; patients go to cases.csv" for one in problems)
+
+
+def test_folders_of_splits_are_no_classes(described: Callable[..., Path]) -> None:
+    """As Kaggle gives them; said once for each, and nothing else."""
+    folder = described(numTraining=6)
+    for part in ("train", "val", "test"):
+        save(folder / part / "NORMAL" / "a.png")
+        save(folder / part / "PNEUMONIA" / "a.png")
+    _, problems, _ = read(folder)
+    assert {(one.kind, Path(one.file).name) for one in problems} == {
+        ("images-deeper", part) for part in ("train", "val", "test")
+    }
+    assert "which are not read: NORMAL, PNEUMONIA (2 in all)" in problems[0].found
+    assert "column split of cases.csv" in problems[0].remedy
+
+
+def test_class_folders_beside_the_images(described: Callable[..., Path]) -> None:
+    folder = described()
+    save(folder / "imagesTr" / "well" / "a.png")
+    save(folder / "imagesTr" / "sick" / "b.png")
+    save(folder / "sick" / "c.png")
+    save(folder / "imagesTs" / "d.png")
+    (folder / "notes").mkdir()
+    dataset, (one,), _ = read(folder)
+    assert len(dataset.cases) == 2
+    assert (one.kind, one.severity, Path(one.file).name) == ("images-beside", "warning", "sick")
+
+
 def test_every_fault_is_named_with_its_case(described: Callable[..., Path]) -> None:
     folder = described(labels={"well": 0, "sick": 1}, numTraining=7)
     save(folder / "imagesTr" / "well" / "a_0000.png")
