@@ -8,6 +8,8 @@ from mdkd_auto.data.endings import TIFF_ENDINGS, image_ending
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.errors import ImageError
 
+EXTRA_OF_ONE = "remove it, or name its channel in dataset.json; a case of its own needs another name, {case}_0000"
+
 
 class ImageFiles:
     """Image files by case and channel, and what is wrong."""
@@ -26,7 +28,9 @@ class ImageFiles:
     def add_folder(self, images: Path, prefix: str = "") -> set[str]:
         """The images of one folder, ``prefix`` in front of their names; the cases they belong to."""
         case_ids = set()
-        for name in visible_files(images):
+        names = visible_files(images)
+        beside = {name.rpartition("_0000.")[0] for name in names}
+        for name in names:
             path = images / name
             wanted = self.description.file_ending
             try:
@@ -37,7 +41,7 @@ class ImageFiles:
             if wanted and ending != wanted:
                 self.report("file-unknown", f"does not end in {wanted}, the file_ending of dataset.json", path)
                 continue
-            case_id, channel = split_name(name, ending) or (name[: len(name) - len(ending)], 0)
+            case_id, channel = self._case_and_channel(name, ending, beside)
             case_id = f"{prefix}{case_id}"
             case_ids.add(case_id)
             files = self.files.setdefault(case_id, {})
@@ -46,6 +50,13 @@ class ImageFiles:
             files[channel] = path
         return case_ids
 
+    def _case_and_channel(self, name: str, ending: str, beside: set[str]) -> tuple[str, int]:
+        """A number beyond the one channel is part of the name (``patient_2023.png``), as in :func:`cases.find_cases`;
+        not where channel 0 lies ``beside`` it: then a channel is not described."""
+        named = split_name(name, ending)
+        alone = named is not None and len(self.description.channel_names) == 1 <= named[1] and named[0] not in beside
+        return (name[: len(name) - len(ending)], 0) if named is None or alone else named
+
     def check_channels(self) -> None:
         channels = self.description.channel_names
         for case_id, files in sorted(self.files.items()):
@@ -53,7 +64,8 @@ class ImageFiles:
             for channel in sorted(set(files) ^ set(range(len(channels)))):
                 if channel in files:
                     found = f"one channel too many; dataset.json names {len(channels)}"
-                    self.report("image-extra", found, files[channel], case_id)
+                    remedy = EXTRA_OF_ONE if len(channels) == 1 else ""
+                    self.report("image-extra", found, files[channel], case_id, remedy)
                 else:
                     found = f"channel {channel}, {channels[channel]}, of this case is missing"
                     self.report("image-missing", found, beside, case_id)

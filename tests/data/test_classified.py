@@ -117,7 +117,8 @@ def test_every_fault_is_named_with_its_case(described: Callable[..., Path]) -> N
     folder = described(labels={"well": 0, "sick": 1}, numTraining=7)
     save(folder / "imagesTr" / "well" / "a_0000.png")
     save(folder / "imagesTr" / "well" / "a_0000.bmp")  # twice
-    save(folder / "imagesTr" / "sick" / "b_0001.png")  # a channel that is not described, and not the one that is
+    save(folder / "imagesTr" / "sick" / "b_0000.png")
+    save(folder / "imagesTr" / "sick" / "b_0001.png")  # a channel that is not described
     save(folder / "imagesTr" / "odd" / "c.png")  # no such class
     save(folder / "imagesTr" / "d.png")  # no class at all
     save(folder / "imagesTr" / "sick" / "e.png")
@@ -125,11 +126,38 @@ def test_every_fault_is_named_with_its_case(described: Callable[..., Path]) -> N
     dataset, problems, kinds = read(folder)
     assert [case.case_id for case in dataset.cases] == ["sick_e", "well_f"]
     assert kinds == {
-        ("case-twice", "well_a"), ("image-extra", "sick_b"), ("image-missing", "sick_b"), ("class-unknown", "odd_c"),
-        ("class-missing", "d"), ("number-of-cases", ""),
+        ("case-twice", "well_a"), ("image-extra", "sick_b"), ("class-unknown", "odd_c"), ("class-missing", "d"),
+        ("number-of-cases", ""),
     }  # fmt: skip
     (unknown,) = [one for one in problems if one.kind == "class-unknown"]
     assert "class 'odd' of odd_c is not in dataset.json (well, sick)" in unknown.found
+
+
+def test_numbers_of_names_are_no_channels(described: Callable[..., Path]) -> None:
+    """As cameras and patients have them; beside channel 0 such a number is a channel that is not described."""
+    folder = described()
+    for name in ("sick/IMG_0001.png", "sick/patient_2023.png", "well/IMG_0001.png", "well/b_0000.png", "well/c.png",
+                 "well/c_0002.png"):  # fmt: skip
+        save(folder / name)
+    dataset, problems, _ = read(folder)
+    assert problems == []
+    assert [case.case_id for case in dataset.cases] == [
+        "sick_IMG_0001", "sick_patient_2023", "well_IMG_0001", "well_b", "well_c", "well_c_0002"
+    ]  # fmt: skip
+    save(folder / "well" / "b_0001.png")
+    save(folder / "well" / "IMG_0001_0000.png")  # the same case by its full name
+    dataset, problems, kinds = read(folder)
+    assert kinds == {("image-extra", "well_b"), ("case-twice", "well_IMG_0001")}
+    assert "a case of its own needs another name" in str(problems)
+
+
+def test_a_channel_is_missing(described: Callable[..., Path]) -> None:
+    folder = described(channel_names={"0": "PA", "1": "lateral"})
+    for name in ("sick/a_0000.png", "sick/a_0001.png", "well/b_0001.png", "well/c_2023.png"):
+        save(folder / name)
+    dataset, _, kinds = read(folder)
+    assert [case.case_id for case in dataset.cases] == ["sick_a"]
+    assert kinds >= {("image-missing", "well_b"), ("image-missing", "well_c"), ("image-extra", "well_c")}
 
 
 def test_one_class_is_none(described: Callable[..., Path]) -> None:
