@@ -162,10 +162,12 @@ class Classifier(NamedTuple):
 
     @torch.no_grad()
     def logits(self, image: Image) -> np.ndarray:
-        """Of each class (K,); with ``options.mirror`` the mean over the image and its mirror images."""
+        """Of each class (K,); with ``options.mirror`` the mean over the image and the same left to right.
+
+        Upside down no picture is trained on (augmentation.upright).
+        """
         batch, _ = as_batch(image, self.dataset_plan, self.plan, self.options.device)
-        axes = range(2, batch.ndim)
-        flips: list[tuple[int, ...]] = [(), *((axis,) for axis in axes)] if self.options.mirror else [()]
+        flips: list[tuple[int, ...]] = [(), (-1,)] if self.options.mirror else [()]
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
             outputs = [self.model(batch.flip(flip))[0].float() for flip in flips]
         result: np.ndarray = torch.stack(outputs).mean(0).cpu().numpy().astype(np.float64)

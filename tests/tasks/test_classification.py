@@ -1,19 +1,23 @@
 """Classification's parts: outputs, shared classes, losses and scores of batches, and what learns from what."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from mdkd_auto.data.images import Header, Image
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.losses.classification import cross_entropy
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
-from mdkd_auto.records import ConfigurationPlan, Dataset
+from mdkd_auto.records import ConfigurationPlan, Dataset, DatasetPlan, Normalisation
 from mdkd_auto.settings import ClassificationSettings, Settings
-from mdkd_auto.tasks.classification import ClassificationTask, distilled_pairs, outputs_of_labels
-from mdkd_auto.tasks.segmentation import classes_of
+from mdkd_auto.tasks.classification import ClassificationTask, Classifier, distilled_pairs, outputs_of_labels
+from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of
 from mdkd_auto.tasks.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
 
@@ -145,6 +149,34 @@ def test_a_network_with_its_own_width_takes_none() -> None:
         task(architecture="medvit_small").encoder()
     assert task(architecture="medvit_small", width=None).encoder().channels[-1] == 1024
     assert task(architecture="efficientnet_b0", width=None).encoder().channels[-1] == 320
+
+
+class Corners(nn.Module):
+    """Logits: the upper left and the lower left quarter's sum."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left = x[:, 0, ..., : x.shape[-1] // 2]  # (B, y, x / 2)
+        return torch.stack([half.sum((1, 2)) for half in left.chunk(2, dim=1)], dim=1)
+
+
+def classifier(plan: ConfigurationPlan = PLAN, mirror: bool = False) -> Classifier:
+    of_a = DatasetPlan(
+        dataset="a", channel=0, channel_name="CXR", transpose=(0, 1, 2), normalisation=Normalisation(scheme="zscore")
+    )
+    return Classifier(Corners(), of_a, plan, CLASSES["a"], PredictionOptions(torch.device("cpu"), mirror=mirror))
+
+
+def image(*shape: int) -> Image:
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return Image(array, (1.0, 1.0, 1.0), False, Header(".nii.gz", array.shape))  # type: ignore[arg-type]
+
+
+def test_pictures_are_mirrored_left_to_right_alone() -> None:
+    given = image(1, 32, 32)
+    plain, mirrored = (classifier(mirror=mirror).logits(given) for mirror in (False, True))
+    turned = classifier().logits(replace(given, array=given.array[..., ::-1]))
+    np.testing.assert_allclose(mirrored, (plain + turned) / 2, atol=1e-4)
+    assert abs(plain - mirrored).min() > 1
 
 
 def test_an_image_lies_in_the_middle_of_the_patch() -> None:
