@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from mdkd_auto.data.images import Header, Image
 from mdkd_auto.data.sampling import INVALID, Batch
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.losses.classification import cross_entropy
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
@@ -134,9 +135,13 @@ def test_a_student_learns_logits_too() -> None:
     assert all(weight.grad is not None for weight in objective.projections.parameters())
 
 
+def plan_of_volumes() -> ConfigurationPlan:
+    topology = plan_topology((32,) * 3, (1.0,) * 3)
+    return msgspec.structs.replace(PLAN, configuration="3d_fullres", patch_size=(32,) * 3, topology=topology)
+
+
 def test_volumes_take_the_plans_encoder() -> None:
-    flat = {"patch_size": (32, 32, 32), "topology": plan_topology((32,) * 3, (1.0,) * 3)}
-    volumes = ConfigurationPlan(**{**{name: getattr(PLAN, name) for name in PLAN.__struct_fields__}, **flat})
+    volumes = plan_of_volumes()
     made = ClassificationTask(volumes, CLASSES, SETTINGS, width=2)
     encoder = made.encoder()
     assert made.head(2, encoder)(encoder(torch.randn(2, 1, 32, 32, 32))).shape == (2, 2)
@@ -177,6 +182,14 @@ def test_pictures_are_mirrored_left_to_right_alone() -> None:
     turned = classifier().logits(replace(given, array=given.array[..., ::-1]))
     np.testing.assert_allclose(mirrored, (plain + turned) / 2, atol=1e-4)
     assert abs(plain - mirrored).min() > 1
+
+
+def test_an_image_has_the_axes_of_the_plan() -> None:
+    with pytest.raises(PredictionError, match=r"10 slices or pages \(10 x 32 x 40 voxels\); the model takes 2-D"):
+        classifier().logits(image(10, 32, 40))
+    with pytest.raises(PredictionError, match=r"one slice \(1 x 32 x 40 voxels\); the model takes volumes"):
+        classifier(plan_of_volumes()).logits(image(1, 32, 40))
+    assert classifier().logits(image(1, 32, 40)).shape == (2,)
 
 
 def test_an_image_lies_in_the_middle_of_the_patch() -> None:
