@@ -14,6 +14,7 @@ from mdkd_auto.errors import SettingsError
 from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(weight|bias)")  # a ResNet's names of tensors
+_OURS = ("encoder.body.", "encoder.")  # before an encoder's own names in a checkpoint; a library's network is a body
 
 
 def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
@@ -42,9 +43,14 @@ def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
 def load_encoder(path: Path, body: nn.Module) -> None:
     """Read an encoder's weights by their names from a safetensors file; what else it holds (a classifier) is left.
 
-    Raises SettingsError if the file is missing, unreadable or does not fit.
+    A checkpoint of ours has the model's names, with ``encoder.`` in front. Raises SettingsError if the file is missing,
+    unreadable or does not fit.
     """
-    fill_encoder(read_tensors(path), body, str(path))
+    tensors = read_tensors(path)
+    if not set(tensors) & set(body.state_dict()):
+        prefix = next((one for one in _OURS if any(name.startswith(one) for name in tensors)), "")
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    fill_encoder(tensors, body, str(path))
 
 
 def fill_encoder(weights: Mapping[str, Tensor], body: nn.Module, source: str) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,11 +8,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
+from mdkd_auto.networks.classifier import ClassifierHead
+from mdkd_auto.networks.loading import load_pretrained
 from mdkd_auto.networks.medvit import MedViTEncoder
+from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.pretrained import load_backbone, load_encoder
 from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.tresunet import TResUNetEncoder, tresunet_topology
 from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.training.checkpoints import save_weights
 
 FULL = plan_topology((256, 256), (1.0, 1.0))
 FLAT = tresunet_topology(FULL, width=4)
@@ -108,6 +112,16 @@ def test_an_encoder_reads_its_own_names_and_sums_three_channels(tmp_path: Path) 
     ours.eval()
     for a, b in zip(ours(image), theirs(image.expand(1, 3, 64, 64)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [lambda: MedViTEncoder("small"), lambda: TimmEncoder("mobilenetv3_small_050")])
+def test_a_checkpoint_of_ours_is_read(make: Callable[[], Encoder], tmp_path: Path) -> None:
+    trained, fresh = make(), make()
+    path = tmp_path / "checkpoint_final.safetensors"
+    save_weights(path, Model(trained, ClassifierHead(trained.channels[-1], 3)))
+    load_pretrained(str(path), fresh, [])
+    ours = trained.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in fresh.state_dict().items())
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
