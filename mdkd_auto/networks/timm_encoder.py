@@ -1,6 +1,7 @@
-"""Encoders of the timm library: any of its models that gives feature maps, such as efficientnet_b0."""
+"""Encoders of the timm library: its models that give feature maps of the images' size, such as efficientnet_b0."""
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
@@ -12,6 +13,28 @@ def check_name(name: str) -> None:
     if name not in timm.list_models():
         close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:8]) or "see timm.list_models()"
         raise SettingsError(f"network {name!r}: neither ours nor timm's; close: {close}")
+
+
+def check_size(name: str, size: tuple[int, ...]) -> None:
+    """Raise SettingsError for a network that does not take images of this size, or gives other maps than it says.
+
+    Computes one empty image; random numbers drawn later are the same as without.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        encoder = TimmEncoder(name).eval()
+        made_for = encoder.body.default_cfg.get("input_size", ())[1:]  # type: ignore[operator, union-attr]
+        try:
+            found = [tuple(one.shape[:2]) for one in encoder(torch.zeros(1, 1, *size)) if one.ndim == 4]
+            why = f"its maps have channels {[shape[-1] for shape in found]}, expected {list(encoder.channels)}"
+        except Exception as error:  # timm's models raise many kinds
+            found, why = [], str(error)
+    if found == [(1, channels) for channels in encoder.channels]:
+        return
+    own, given = (" x ".join(map(str, sides)) for sides in (made_for, size))
+    remedy = "take another network"
+    if made_for and made_for != size and made_for[0] % 32 == 0:
+        remedy = f"plan with --input-size {made_for[0]}, or {remedy}"
+    raise SettingsError(f"network {name!r}: made for {own} pixels, fails for the plan's {given} ({why}); {remedy}")
 
 
 class TimmEncoder(Encoder):
@@ -43,4 +66,6 @@ class TimmEncoder(Encoder):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, y, x) -> one map a level, (B, channels[i], y / stride, x / stride)."""
         maps: list[Tensor] = self.body(x)
+        if getattr(self.body, "output_fmt", None) == "NHWC":
+            return [one.movedim(3, 1) for one in maps]  # (B, y, x, C) -> (B, C, y, x)
         return maps

@@ -19,7 +19,7 @@ from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
 from mdkd_auto.networks.medvit import SIZES, MedViTEncoder
 from mdkd_auto.networks.model import Encoder
-from mdkd_auto.networks.timm_encoder import TimmEncoder, check_name
+from mdkd_auto.networks.timm_encoder import TimmEncoder, check_name, check_size
 from mdkd_auto.networks.unet import UNetEncoder, scale_width
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import FUSION_HEADS, Architecture, ClassificationSettings, Settings
@@ -32,8 +32,13 @@ MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
 
 def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
     """Raise SettingsError for networks that classification does not have, or not for the plan's images."""
-    for name in sorted(map(str, {settings.teacher_architecture, settings.student_architecture} - {None})):
+    own = settings.classification.architecture_of
+    of_datasets = {own.get(name[7:10]) for name in plan.datasets}  # by the number of DatasetNNN_Name
+    named = {settings.teacher_architecture, settings.student_architecture, *of_datasets} - {None}
+    for name in sorted(map(str, named)):
         check_architecture(name, len(plan.patch_size))
+        if name not in ("unet", *MEDVIT):
+            check_size(name, plan.patch_size)
 
 
 def check_architecture(name: str, axes: int) -> None:

@@ -17,7 +17,13 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.records import ConfigurationPlan, Dataset, DatasetPlan, Normalisation
 from mdkd_auto.settings import ClassificationSettings, Settings
-from mdkd_auto.tasks.classification import ClassificationTask, Classifier, distilled_pairs, outputs_of_labels
+from mdkd_auto.tasks.classification import (
+    ClassificationTask,
+    Classifier,
+    check_settings,
+    distilled_pairs,
+    outputs_of_labels,
+)
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of
 from mdkd_auto.tasks.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
@@ -147,6 +153,15 @@ def test_volumes_take_the_plans_encoder() -> None:
     assert made.head(2, encoder)(encoder(torch.randn(2, 1, 32, 32, 32))).shape == (2, 2)
     with pytest.raises(SettingsError, match="takes 2-D images; for volumes use unet"):
         ClassificationTask(volumes, CLASSES, SETTINGS, architecture="medvit_small")
+
+
+def test_networks_that_do_not_take_the_plans_size_are_refused_before_anything_is_trained() -> None:
+    plan = msgspec.structs.replace(PLAN, datasets=("Dataset021_A", "Dataset022_B"))
+    own = ClassificationSettings(architecture="unet", architecture_of={"022": "vit_tiny_patch16_224"})
+    with pytest.raises(SettingsError, match="'vit_tiny_patch16_224': made for 224 x 224 pixels, fails for"):
+        check_settings(Settings(classification=own).for_task("classification"), plan)
+    check_settings(Settings(classification=own).for_task("classification"), PLAN)  # of other data sets
+    check_settings(SETTINGS, plan)
 
 
 def test_a_network_with_its_own_width_takes_none() -> None:
