@@ -4,7 +4,6 @@ import torch
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.medvit import SIZES, MedViTEncoder, exchange_moments
-from mdkd_auto.networks.timm_encoder import TimmEncoder
 
 
 @pytest.mark.parametrize(("size", "millions"), [("small", 32), ("base", 45), ("large", 59)])
@@ -76,20 +75,3 @@ def test_an_unknown_size() -> None:
     with pytest.raises(SettingsError, match="there are small, base, large"):
         MedViTEncoder("huge")
     assert set(SIZES) == {"small", "base", "large"}
-
-
-def test_efficientnet_of_timm() -> None:
-    encoder = TimmEncoder("efficientnet_b0").eval()
-    assert encoder.channels == (16, 24, 40, 112, 320)
-    assert encoder.strides == tuple((step, step) for step in (2, 4, 8, 16, 32))
-    with torch.no_grad():
-        maps = encoder(torch.randn(1, 1, 64, 96))
-    sizes = [(64 // step, 96 // step) for step, _ in encoder.strides]
-    assert [tuple(level.shape[1:]) for level in maps] == [
-        (channels, *size) for channels, size in zip(encoder.channels, sizes, strict=True)
-    ]
-
-
-def test_a_name_that_timm_does_not_know() -> None:
-    with pytest.raises(SettingsError, match=r"'efficientnet_b00': neither ours nor timm's; close: efficientnet_b0"):
-        TimmEncoder("efficientnet_b00")

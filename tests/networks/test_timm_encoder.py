@@ -48,3 +48,21 @@ def test_a_check_draws_no_random_number() -> None:
     torch.manual_seed(0)
     check_size("mobilenetv3_small_050", (64, 64))
     assert torch.equal(torch.rand(3), expected)
+
+
+
+def test_efficientnet_of_timm() -> None:
+    encoder = TimmEncoder("efficientnet_b0").eval()
+    assert encoder.channels == (16, 24, 40, 112, 320)
+    assert encoder.strides == tuple((step, step) for step in (2, 4, 8, 16, 32))
+    with torch.no_grad():
+        maps = encoder(torch.randn(1, 1, 64, 96))
+    sizes = [(64 // step, 96 // step) for step, _ in encoder.strides]
+    assert [tuple(level.shape[1:]) for level in maps] == [
+        (channels, *size) for channels, size in zip(encoder.channels, sizes, strict=True)
+    ]
+
+
+def test_a_name_that_timm_does_not_know() -> None:
+    with pytest.raises(SettingsError, match=r"'efficientnet_b00': neither ours nor timm's; close: efficientnet_b0"):
+        TimmEncoder("efficientnet_b00")
