@@ -18,23 +18,23 @@ LEAST_SIDES = 2  # of STEP: instance normalisation needs more than one voxel at 
 
 
 def plan_whole_images(
-    configuration: Configuration, members: Sequence[Member], memory_gb: float, input_size: int | None = None,
-    most: int | None = None,
-) -> ConfigurationPlan:  # fmt: skip
+    configuration: Configuration, members: Sequence[Member], wish: Wish, most: int | None = None
+) -> ConfigurationPlan:
     """One square (or cubic) input for all images of a group, and a batch. Raises PlanError for a size that fails.
 
-    ``input_size``: voxels a side, a multiple of 32; taken instead of what the rules say, which is ``most`` at most.
+    A side that is asked for (a multiple of 32) is taken, else that of the earlier plan, else what the rules say, which
+    is ``most`` at most.
     """
     axes = 2 if configuration == "2d" else 3
     taking_part = [member for member in members if member.is_2d == (axes == 2)]
     longest = {member.name: float(np.median(member.shapes[:, -axes:].max(axis=1))) for member in taking_part}
-    side, why_size = _input_size(longest, most or MOST[axes], axes, input_size)
+    side, why_size = _input_size(longest, most or MOST[axes], axes, wish.input_size, wish.kept_side(configuration))
     patch = (side,) * axes
     spacing = (1.0,) * axes  # of the resized image, in its own voxels
     topology = plan_topology(patch, spacing)
     fit = Fit(patch, topology, feature_map_elements(patch, topology))
     voxels = {member.name: float(len(member.shapes) * math.prod(patch)) for member in taking_part}
-    batch, why_batch = choose_batch(fit, voxels, memory_gb)
+    batch, why_batch = choose_batch(fit, voxels, wish.memory_gb)
     return ConfigurationPlan(
         configuration=configuration,
         datasets=tuple(member.name for member in taking_part),
@@ -51,7 +51,7 @@ def plan_classification(members: Sequence[Member], wish: Wish) -> list[Configura
     """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     return [
-        plan_whole_images(name, members, wish.memory_gb, wish.side(name))
+        plan_whole_images(name, members, wish)
         for name, flat in zip(names, (True, False), strict=True) if any(member.is_2d == flat for member in members)
     ]  # fmt: skip
 
@@ -66,7 +66,9 @@ def class_counts(fingerprint: Fingerprint) -> Reason:
     return Reason(decision=f"{fingerprint.dataset}: classes", value=counts, because=because)
 
 
-def _input_size(longest: dict[str, float], most: int, axes: int, wanted: int | None) -> tuple[int, Reason]:
+def _input_size(
+    longest: dict[str, float], most: int, axes: int, wanted: int | None, kept: int | None
+) -> tuple[int, Reason]:
     if wanted is not None:
         if wanted < LEAST_SIDES * STEP or wanted % STEP:
             below = max(LEAST_SIDES, wanted // STEP) * STEP
@@ -78,4 +80,7 @@ def _input_size(longest: dict[str, float], most: int, axes: int, wanted: int | N
     side = min(most, max(LEAST_SIDES * STEP, fitting))
     because = f"the images of {smallest} have a median longer side of {longest[smallest]:g} voxels; at most {most}"
     because += f", in steps of {STEP}; longer images are smoothed and made smaller, sides in proportion"
+    if kept is not None and kept != side:
+        because = f"kept from the earlier plan; the rules would now say {text_voxels((side,) * axes)}: {because}"
+        side, because = kept, f"{because}; --replan takes it"
     return side, Reason(decision="input", value=text_voxels((side,) * axes), because=because)

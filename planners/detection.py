@@ -40,7 +40,7 @@ def plan_detection(
     volumes = ", ".join(member.name for member in members if not member.is_2d)
     if volumes:
         raise PlanError(f"{volumes}: detection takes 2-D images; these are volumes")
-    plan = plan_whole_images("2d", members, wish.memory_gb, wish.side("2d"), most=MOST)
+    plan = plan_whole_images("2d", members, wish, most=MOST)
     side = plan.patch_size[0]
     boxes = {member.name: scaled_boxes(fingerprints[member.name], side) for member in members}
     sizes, ratios, why_anchors = choose_anchors(boxes)

@@ -19,7 +19,7 @@ class Wish(NamedTuple):
             return {}
         return {part.configuration: part for part in self.kept.configurations}
 
-    def side(self, configuration: str) -> int | None:
-        """Voxels a side that are asked for, or were before."""
-        earlier = self.earlier().get(configuration)
-        return earlier.patch_size[0] if earlier is not None and self.input_size is None else self.input_size
+    def kept_side(self, configuration: str) -> int | None:
+        """Voxels a side of whole images in the earlier plan, whatever memory that was for: it does not decide them."""
+        parts = () if self.kept is None else self.kept.configurations
+        return next((part.patch_size[0] for part in parts if part.configuration == configuration), None)

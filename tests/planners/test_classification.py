@@ -1,0 +1,86 @@
+"""The input of whole images: by the rules, asked for, or kept."""
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+
+from mdkd_auto.errors import PlanError
+from mdkd_auto.planners.classification import plan_classification, plan_whole_images
+from mdkd_auto.planners.group import plan_group
+from mdkd_auto.planners.member import Member
+from mdkd_auto.planners.wish import Wish
+from mdkd_auto.records import Dataset, Fingerprint, IntTriple, Plan
+
+
+def member(name: str, *shape: int) -> Member:
+    shapes = np.tile(np.array(shape, dtype=np.float64), (40, 1))
+    return Member(name, shape[0] == 1, np.ones((40, 3)), shapes, np.zeros(0), 0)
+
+
+def input_of(*members: Member, wish: Wish | None = None) -> tuple[int, ...]:
+    (part,) = plan_classification(members, wish or Wish(8.0))
+    return part.patch_size
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [((1, 20, 30), 64), ((1, 64, 50), 64), ((1, 65, 50), 96), ((1, 100, 130), 160), ((1, 3000, 2000), 224)],
+)
+def test_the_longer_side_in_steps_of_32(shape: IntTriple, side: int) -> None:
+    assert input_of(member("one", *shape)) == (side, side)
+
+
+def test_volumes_are_smaller_and_plans_of_their_own() -> None:
+    assert input_of(member("one", 100, 512, 512)) == (96, 96, 96)
+    parts = plan_classification([member("flat", 1, 70, 70), member("deep", 30, 70, 70)], Wish(8.0))
+    assert [(part.configuration, part.datasets) for part in parts] == [("2d", ("flat",)), ("3d_fullres", ("deep",))]
+
+
+def test_the_smallest_data_set_decides_up_to_the_most() -> None:
+    members = [member("large", 1, 600, 600), member("small", 1, 100, 90)]
+    part = plan_whole_images("2d", members, Wish(8.0))
+    assert part.patch_size == (128, 128)
+    assert "the images of small have a median longer side of 100 voxels" in part.reasons[0].because
+    assert plan_whole_images("2d", [member("large", 1, 600, 600)], Wish(8.0), most=512).patch_size == (512, 512)
+
+
+@pytest.mark.parametrize(("size", "near"), [(100, "like 96 or 128"), (32, "like 64 or 96"), (0, "like 64 or 96")])
+def test_other_sizes_are_refused(size: int, near: str) -> None:
+    with pytest.raises(PlanError, match=f"input size {size}: expected a multiple of 32 from 64 on, {near}"):
+        input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=size))
+
+
+@pytest.fixture
+def plan_of(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint]) -> Callable[..., Plan]:
+    """The plan of one data set of pictures."""
+    pictures = msgspec.structs.replace(dataset_of(1), task="classification")
+
+    def make(side: int, **changes: object) -> Plan:
+        fingerprint = fingerprint_of(pictures, (1, side, side), None, lesion_mm=None)
+        return plan_group([pictures], {pictures.name: fingerprint}, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def why(plan: Plan) -> str:
+    return next(reason.because for reason in plan.configurations[0].reasons if reason.decision == "input")
+
+
+def test_a_kept_input_is_not_said_to_be_asked_for(plan_of: Callable[..., Plan]) -> None:
+    first = plan_of(90)
+    assert why(plan_of(90, previous=first)) == why(first)  # the rules say the same
+    grown = plan_of(120, previous=first)
+    assert grown.configurations[0].patch_size == (96, 96)
+    assert why(grown).startswith("kept from the earlier plan; the rules would now say 128 x 128: the images of")
+    assert plan_of(120, previous=first, replan=True).configurations[0].patch_size == (128, 128)
+
+
+def test_an_input_that_was_asked_for_is_kept_for_another_memory(plan_of: Callable[..., Plan]) -> None:
+    asked = plan_of(90, input_size=128)
+    assert why(asked) == "asked for"
+    later = plan_of(90, previous=asked, memory_gb=16.0)
+    assert later.configurations[0].patch_size == (128, 128)
+    assert why(later).startswith("kept from the earlier plan; the rules would now say 96 x 96")
+    assert plan_of(90, previous=asked, input_size=64).configurations[0].patch_size == (64, 64)
