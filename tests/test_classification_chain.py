@@ -14,6 +14,7 @@ from mdkd_auto import pipeline
 from mdkd_auto.cli import evaluate, plan_and_preprocess, predict, train_all_permutations
 from mdkd_auto.data.phantoms import LOOKS, PICTURES, picture, volume, write_pictures
 from mdkd_auto.files import read_json, read_record
+from mdkd_auto.networks import medvit
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Plan
 from mdkd_auto.report.figures import figures_folder
@@ -73,6 +74,62 @@ def test_teachers_of_two_kinds_teach_a_third(planned: Root, copied: Callable[[Ro
     joint = read_json(root.results / row.folders["joint teacher"][0] / "run.json")["job"]
     assert joint["teachers"] == ["unet", "efficientnet_b0"]
     assert row.checks["joint teacher"]["output_change"] > 0  # type: ignore[operator]
+
+
+def stop_after_an_epoch(root: Root, run: Path, settings: Settings) -> None:
+    """Forget the run, and stop it in its middle when it is trained anew."""
+    for name in ("finished.json", "checkpoint_final.safetensors", "checkpoint_best.safetensors", "progress.csv"):
+        (run / name).unlink()
+    original = fitting._Loop._end_epoch
+    calls = []
+
+    def stops(loop: fitting._Loop) -> None:
+        original(loop)
+        calls.append(loop.state.update)
+        if len(calls) == 1:
+            loop.save()
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fitting._Loop, "_end_epoch", stops)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.train(root, settings, A)
+    assert calls == [settings.iterations_per_epoch]
+
+
+@pytest.mark.parametrize("narrow", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_medvit_and_an_efficientnet_teach(narrow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MedViT is trained, scored, stopped and gone on with, and answers from its run folder alone."""
+    if narrow:  # with a block a stage
+        monkeypatch.setitem(medvit.SIZES, "small", medvit.Size((1, 1, 1, 1), 0.1))
+        monkeypatch.setattr(medvit, "STEM", (16, 8, 16))
+        monkeypatch.setattr(medvit, "WIDTHS", ((32, 32), (128, 128), (128, 128), (128, 128)))
+    root = Root(tmp_path / "root")
+    write_pictures(root.raw, PICTURES[:2], cases=9)
+    pipeline.plan_and_preprocess(root, input_size=64)
+    own = ClassificationSettings(architecture_of={"922": "efficientnet_b0"}, joint_channels=16, dropout=0.1)
+    settings = Settings(
+        epochs=2, iterations_per_epoch=1, validation_batches=1, batch_size=2, device="cpu", classification=own
+    )
+    table = pipeline.train(root, settings, A, (B,))
+    assert table is not None
+    (row,) = table.rows
+    assert set(row.summaries) == set(COLUMNS)
+    run = root.results / row.folders["student"][0]
+    assert read_json(run / "run.json")["job"]["architecture"] == "medvit_small"
+    joint = read_json(root.results / row.folders["joint teacher"][0] / "run.json")["job"]
+    assert joint["teachers"] == ["medvit_small", "efficientnet_b0"]
+    answers = (run / "test" / "predictions.csv").read_text()
+    images = [root.raw / A / "imagesTr" / f"{case}_0000.png" for case in read_json(root.splits(A))["test"]]
+    assert pipeline.predict(images[0], tmp_path / "out", run, device="cpu").problems == ()
+    (again,) = csv.DictReader((tmp_path / "out" / "predictions.csv").open())
+    (before,) = [one for one in csv.DictReader(answers.splitlines()) if one["case_id"] == again["case_id"]]
+    assert {name: before[name] for name in again} == again
+    expected = (run / "checkpoint_final.safetensors").read_bytes()
+    stop_after_an_epoch(root, run, settings)
+    pipeline.train(root, settings, A)
+    assert (run / "checkpoint_final.safetensors").read_bytes() == expected
+    assert (run / "test" / "predictions.csv").read_text() == answers
 
 
 def test_every_target_has_its_line(trained: tuple[Root, Table]) -> None:
@@ -168,23 +225,7 @@ def test_it_goes_on_where_it_was_stopped(trained: tuple[Root, Table], copied: Ca
     run = root.results / trained[1].rows[0].folders["student"][0]
     expected = (run / "checkpoint_final.safetensors").read_bytes()
     answers = (run / "test" / "predictions.csv").read_bytes()
-    for name in ("finished.json", "checkpoint_final.safetensors", "checkpoint_best.safetensors", "progress.csv"):
-        (run / name).unlink()
-    original = fitting._Loop._end_epoch
-    calls = []
-
-    def stops(loop: fitting._Loop) -> None:
-        original(loop)
-        calls.append(loop.state.update)
-        if len(calls) == 1:
-            loop.save()
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fitting._Loop, "_end_epoch", stops)
-        with pytest.raises(KeyboardInterrupt):
-            pipeline.train(root, SETTINGS, A)
-    assert calls == [3]
+    stop_after_an_epoch(root, run, SETTINGS)
     pipeline.train(root, SETTINGS, A)
     assert (run / "checkpoint_final.safetensors").read_bytes() == expected
     assert (run / "test" / "predictions.csv").read_bytes() == answers

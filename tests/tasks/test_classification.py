@@ -13,6 +13,8 @@ from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.losses.classification import cross_entropy
 from mdkd_auto.networks.discriminator import Discriminator
+from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
+from mdkd_auto.networks.medvit import MedViTEncoder, PooledAttention
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.records import ConfigurationPlan, Dataset, DatasetPlan, Normalisation
@@ -169,6 +171,29 @@ def test_a_network_with_its_own_width_takes_none() -> None:
         task(architecture="medvit_small").encoder()
     assert task(architecture="medvit_small", width=None).encoder().channels[-1] == 1024
     assert task(architecture="efficientnet_b0", width=None).encoder().channels[-1] == 320
+
+
+def drop_rates(module: nn.Module) -> set[float]:
+    return {part.p for part in module.modules() if isinstance(part, nn.Dropout)}
+
+
+def test_dropout_and_moment_exchange_go_from_the_settings_into_the_networks() -> None:
+    own = ClassificationSettings(dropout=0.3, attention_dropout=0.2, moment_exchange=True, joint_channels=16)
+    made = task(Settings(classification=own).for_task("classification"), architecture="medvit_small", width=None)
+    encoder = made.encoder()
+    assert isinstance(encoder, MedViTEncoder)
+    assert encoder.moment_exchange
+    assert drop_rates(encoder) == drop_rates(made.head(2, encoder)) == {0.3}
+    attending = [part for part in encoder.modules() if isinstance(part, PooledAttention)]
+    assert {part.attention_dropout for part in attending} == {0.2}
+    joint = made.joint_encoder([encoder], None)
+    assert isinstance(joint, FusionAttentionEncoder)
+    assert drop_rates(joint.blocks) == {0.3}
+    assert {part.dropout for part in joint.modules() if isinstance(part, nn.MultiheadAttention)} == {0.3}
+    plain = task(architecture="medvit_small", width=None).encoder()
+    assert drop_rates(plain) == {0.0}
+    assert not plain.moment_exchange
+    assert drop_rates(made.head(2, made.encoder("efficientnet_b0"))) == {0.3}
 
 
 class Corners(nn.Module):
