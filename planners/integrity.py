@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mdkd_auto.data.description import likeness_of_name
 from mdkd_auto.data.problems import Problem, problem
 from mdkd_auto.planners.likeness import near_pairs
 from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
@@ -54,10 +55,14 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
 
 
 def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint]) -> list[Problem]:
-    """Images and patients that several data sets of a group share: sources and tests would not be independent."""
+    """Images and patients that several data sets of a group share: sources and tests would not be independent.
+
+    And classes whose names are almost one: those of one name share an output, these do not.
+    """
     problems = []
     seen_images: dict[str, tuple[str, str]] = {}
     seen_patients: dict[str, str] = {}
+    seen_classes: dict[str, tuple[str, str]] = {}
     for dataset in datasets:
         cases = {case.case_id: case for case in dataset.cases}
         for case in fingerprints[dataset.name].cases:
@@ -75,6 +80,11 @@ def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerpr
                 found = f"patient_id {patient!r} of cases.csv is also in {other}"
                 file = f"{dataset.folder}/cases.csv"
                 problems.append(problem("same-patient-other-dataset", found, dataset=dataset.name, file=file))
+        for label in dataset.labels if any(case.class_name is not None for case in dataset.cases) else ():
+            other, name = seen_classes.setdefault(likeness_of_name(label), (dataset.name, label))
+            if name != label:
+                found = f"class {label!r} and class {name!r} of {other} differ by case or spaces alone"
+                problems.append(problem("class-names-alike", found, dataset=dataset.name, file=dataset.folder))
     return problems
 
 

@@ -406,6 +406,26 @@ def a_class_not_declared(folder: Path) -> None:
     change_rows(folder, lambda number, name: "square" if number == 3 else name)
 
 
+@class_fault("class-name", "case_003")
+def a_class_that_is_a_formula(folder: Path) -> None:
+    change_json(folder, {"labels": None})
+    change_rows(folder, lambda number, name: "=cmd|' /C calc'!A0" if number == 3 else name)
+
+
+@class_fault("class-names-alike", "")
+def a_class_in_upper_case(folder: Path) -> None:
+    change_json(folder, {"labels": None})
+    change_rows(folder, lambda number, name: name.upper() if number % 4 < 2 else name)
+
+
+@class_fault("class-contradicted", "round_case_003")
+def another_class_than_the_folder(folder: Path) -> None:
+    (folder / "imagesTr" / "round").mkdir()
+    (folder / "imagesTr" / "case_003_0000.png").rename(folder / "imagesTr" / "round" / "case_003.png")
+    (folder / "cases.csv").write_text((folder / "cases.csv").read_text().replace("case_003,", "round_case_003,"))
+    change_rows(folder, lambda number, name: "long" if number == 3 else name)
+
+
 @class_fault("images-deeper", "")
 def a_folder_a_patient(folder: Path) -> None:
     (folder / "imagesTr" / "round" / "patient_1").mkdir(parents=True)

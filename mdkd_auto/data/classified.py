@@ -6,7 +6,7 @@ from typing import Any
 
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.cases import visible_files
-from mdkd_auto.data.description import Description, Labels
+from mdkd_auto.data.description import Description, Labels, is_name
 from mdkd_auto.data.endings import is_image
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
@@ -44,8 +44,9 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     classes = {
         case_id: rows.get(case_id, {}).get("label") or class_of_folder.get(case_id, "") for case_id in found.files
     }
-    labels = description.labels or {name: (value,) for value, name in enumerate(sorted({*classes.values()} - {""}))}
-    _check_classes(found, classes, labels, set(class_of_folder))
+    named = sorted(filter(is_name, {*classes.values()}))
+    labels = description.labels or {name: (value,) for value, name in enumerate(named)}
+    _check_classes(found, classes, labels, class_of_folder)
     if found.files or not deeper:
         found.check_number()
     return _cases(found, rows, classes), labels, found.problems + name_problems(folder.name, sorted(found.files))
@@ -94,16 +95,26 @@ def _report_beside(found: ImageFiles) -> None:
             found.report("images-beside", f"is not read beside imagesTr; images in it: {count}", folder)
 
 
-def _check_classes(found: ImageFiles, classes: dict[str, str], labels: Labels, in_folders: set[str]) -> None:
-    """Every case has a class that is known, and there are two classes or more."""
+def _check_classes(
+    found: ImageFiles, classes: dict[str, str], labels: Labels, class_of_folder: dict[str, str]
+) -> None:
+    """Every case has one class that is known, and there are two classes or more."""
     table = found.folder / "cases.csv"
     known = ", ".join(labels)
     for case_id, name in sorted(classes.items()):
+        image = next(iter(found.files[case_id].values()))
+        where = image if case_id in class_of_folder else table
+        folder = class_of_folder.get(case_id, name)
         if not name:
-            where = table if table.is_file() else next(iter(found.files[case_id].values()))
+            where = table if table.is_file() else image
             found.report("class-missing", f"no class is given for {case_id}", where, case_id)
+        elif name != folder:
+            wrong = f"says class {name!r} of {case_id}, its folder says {folder!r}"
+            found.report("class-contradicted", wrong, table, case_id)
+        elif not is_name(name):
+            wrong = f"class {name!r} of {case_id} has signs that tables and spreadsheets take for something else"
+            found.report("class-name", wrong, where, case_id)
         elif name not in labels:
-            where = table if case_id not in in_folders else next(iter(found.files[case_id].values()))
             wrong = f"class {name!r} of {case_id} is not in dataset.json ({known})"
             found.report("class-unknown", wrong, where, case_id)
     if found.files and len({*classes.values()} & set(labels)) < 2:

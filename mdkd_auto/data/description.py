@@ -120,7 +120,7 @@ def _channel_names(content: dict[str, Any]) -> tuple[str, ...]:
     expected = 'an object of channel numbers from 0, like {"0": "T1", "1": "FLAIR"}'
     if names is None and "modality" in content:
         _refuse("modality", content["modality"], f"the nnU-Net v2 field 'channel_names': {expected}; rename it")
-    if not isinstance(names, dict) or not names or not all(_is_name(name) for name in names.values()):
+    if not isinstance(names, dict) or not names or not all(is_name(name) for name in names.values()):
         _refuse("channel_names", names, expected)
     if set(names) != {str(number) for number in range(len(names))}:
         _refuse("channel_names", names, expected)
@@ -155,7 +155,7 @@ def mask_labels(content: dict[str, Any]) -> tuple[Labels, int | None]:
     labels: Labels = {}
     for name, value in found.items():
         values = _values(value)
-        if not _is_name(name):
+        if not is_name(name):
             _refuse("labels", found, "printable names without | that do not begin with =, +, - or @")
         if values is None:
             _refuse(f"labels.{name}", value, expected)
@@ -181,7 +181,7 @@ def class_labels(content: dict[str, Any]) -> tuple[Labels, None]:
     expected = 'an object of classes and numbers from 0, like {"normal": 0, "pneumonia": 1}; or leave it out'
     if found is None:
         return {}, None
-    if not isinstance(found, dict) or len(found) < 2 or not all(_is_name(name) for name in found):
+    if not isinstance(found, dict) or len(found) < 2 or not all(is_name(name) for name in found):
         _refuse("labels", found, expected)
     if not all(_is_count(value) for value in found.values()) or sorted(found.values()) != list(range(len(found))):
         _refuse("labels", found, expected)
@@ -257,9 +257,14 @@ def _values(value: Any) -> tuple[int, ...] | None:
     return tuple(values) if values and all(_is_count(item) for item in values) else None
 
 
-def _is_name(value: Any) -> bool:
+def is_name(value: Any) -> bool:
     """Text that is safe to show: no control characters, no bar of a table, no formula of a spreadsheet."""
     return isinstance(value, str) and value.isprintable() and "|" not in value and value[:1] not in ("", *"=+-@")
+
+
+def likeness_of_name(name: str) -> str:
+    """Equal for names that differ by case or spaces alone."""
+    return "".join(name.split()).casefold()
 
 
 def _is_count(value: Any) -> bool:

@@ -160,6 +160,20 @@ def test_a_channel_is_missing(described: Callable[..., Path]) -> None:
     assert kinds >= {("image-missing", "well_b"), ("image-missing", "well_c"), ("image-extra", "well_c")}
 
 
+def test_names_of_classes_are_as_in_dataset_json(described: Callable[..., Path]) -> None:
+    folder = described()
+    for name in ("well/a.png", "sick/a.png", "@sum/a.png", "x|y/a.png"):
+        save(folder / "imagesTr" / name)
+    save(folder / "imagesTr" / "b.png")
+    (folder / "cases.csv").write_text("case_id,label\nb,-1+1\nwell_a,sick\nsick_a,sick\n")
+    dataset, problems, kinds = read(folder)
+    assert list(dataset.labels) == ["sick"]
+    assert [case.case_id for case in dataset.cases] == ["sick_a"]
+    assert kinds >= {("class-name", "b"), ("class-name", "x|y_a"), ("class-name", "@sum_a"),
+                     ("class-contradicted", "well_a")}  # fmt: skip
+    assert "says class 'sick' of well_a, its folder says 'well'" in str(problems)
+
+
 def test_one_class_is_none(described: Callable[..., Path]) -> None:
     folder = described()
     save(folder / "well" / "a.png")
