@@ -33,6 +33,7 @@ CLASS_TITLES = {
 
 LEAST_PROBABILITY = 1e-6  # of a table that rounds
 UNCALIBRATED = 1.0  # temperature
+SUM_WITHIN = 0.02  # of 1: probabilities of one row, rounded, of many classes
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -102,13 +103,15 @@ def _arrays(answers: Sequence[Answer], classes: int = 0) -> tuple[np.ndarray, np
 def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
     """The answers of a predictions.csv, anyone's, against the classes of a data set.
 
-    Columns ``case_id`` and ``probability {class}`` for each class. Raises DatasetError naming what is wrong.
+    Columns ``case_id`` and ``probability {class}`` for each class, which sum to 1; a row a case. Raises DatasetError
+    naming what is wrong.
     """
     if not path.is_file():
         raise DatasetError(f"{path}: missing; mdkd_predict writes it")
     classes = tuple(dataset.labels)
     cases = {case.case_id: case for case in dataset.cases}
     answers = []
+    first: dict[str, int] = {}  # row of each case
     with open(path, encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             missing = [name for name in ("case_id", *(f"probability {name}" for name in classes)) if not row.get(name)]
@@ -117,12 +120,19 @@ def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
                                    f"{dataset.name} with a probability of each class")  # fmt: skip
             if row["case_id"] not in cases:
                 raise DatasetError(f"{path}: row {number}: {row['case_id']!r} is no case of {dataset.name}")
+            earlier = first.setdefault(row["case_id"], number)
+            if earlier != number:
+                raise DatasetError(f"{path}: row {number}: {row['case_id']!r} stands in row {earlier} too; keep the "
+                                   "one that is right")  # fmt: skip
             try:
                 shares = np.array([float(row[f"probability {name}"]) for name in classes])
             except ValueError as error:
                 raise DatasetError(f"{path}: row {number}: {error}; expected numbers from 0 to 1") from None
             if not ((shares >= 0) & (shares <= 1)).all():  # NaN is neither
                 raise DatasetError(f"{path}: row {number}: {shares.tolist()}; expected numbers from 0 to 1")
+            if abs(shares.sum() - 1) > SUM_WITHIN:
+                raise DatasetError(f"{path}: row {number}: the probabilities of {', '.join(classes)} sum to "
+                                   f"{shares.sum():.3g}; expected 1")  # fmt: skip
             answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
     if not answers:
         raise DatasetError(f"{path}: holds no row")
@@ -172,7 +182,10 @@ def class_summary_markdown(summary: ClassSummary) -> str:
     lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
     lines += [f"| {CLASS_TITLES[name]} | {with_interval(summary.scores, summary.intervals, name)} |"
               for name in CLASS_METRICS]  # fmt: skip
-    lines += ["", f"{summary.scores.cases} cases; temperature {summary.temperature:.2f}, of validation cases.", ""]
+    calibrated = f"temperature {summary.temperature:.2f}, of validation cases"
+    if summary.temperature == UNCALIBRATED:
+        calibrated = "probabilities as they are, without calibration"
+    lines += ["", f"{summary.scores.cases} cases; {calibrated}.", ""]
     if any(summary.intervals.values()):
         patients = len({answer.patient_id for answer in summary.answers})
         lines += [f"In brackets: 95 % interval, bootstrap over {patients} patients ({INTERVAL_DRAWS:,} draws). It "

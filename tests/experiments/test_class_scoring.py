@@ -6,9 +6,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from mdkd_auto.experiments.class_scoring import Answer, ClassSummary, class_summary_markdown, summary_of_answers
+from mdkd_auto.errors import DatasetError
+from mdkd_auto.experiments.class_scoring import (
+    UNCALIBRATED,
+    Answer,
+    ClassSummary,
+    class_summary_markdown,
+    score_predictions,
+    summary_of_answers,
+)
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.metrics.classification import CLASS_METRICS, class_intervals
+from mdkd_auto.records import Case, Dataset
 
 CLASSES = ("normal", "pneumonia")
 
@@ -38,6 +47,31 @@ def test_the_summary_shows_them() -> None:
     assert f"| accuracy (%) | {accuracy:.1f} (86.1 to 94.0) |" in text
     assert f"| AUROC (%) | {area:.1f} |" in text
     assert "95 % interval, bootstrap over 15 patients (1,000 draws)" in text
+
+
+def test_it_says_where_the_temperature_comes_from() -> None:
+    made = summary(patients=15)
+    assert "40 cases; temperature 2.00, of validation cases." in class_summary_markdown(made)
+    others = msgspec.structs.replace(made, temperature=UNCALIBRATED)
+    assert "40 cases; probabilities as they are, without calibration." in class_summary_markdown(others)
+
+
+def test_answers_of_others_are_a_row_a_case_that_sums_to_1(tmp_path: Path) -> None:
+    cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in "ab")
+    dataset = Dataset(
+        name="Dataset021_Chests", folder="", task="classification", modality="CXR", channel_names=("CXR",),
+        file_ending="", labels={name: (value,) for value, name in enumerate(CLASSES)}, cases=cases,
+    )  # fmt: skip
+    path = tmp_path / "predictions.csv"
+    head = "case_id,probability normal,probability pneumonia\n"
+    path.write_text(f"{head}a,0.8,0.199\nb,1,0\n")
+    assert score_predictions(path, dataset).scores.cases == 2
+    path.write_text(f"{head}a,0.8,0.2\nb,1,0\na,0.8,0.2\n")
+    with pytest.raises(DatasetError, match="row 4: 'a' stands in row 2 too; keep the one that is right"):
+        score_predictions(path, dataset)
+    path.write_text(f"{head}a,0.8,0.7\n")
+    with pytest.raises(DatasetError, match=r"row 2: the probabilities of normal, pneumonia sum to 1\.5; expected 1"):
+        score_predictions(path, dataset)
 
 
 @pytest.mark.parametrize("cases", [0, 8])
