@@ -113,24 +113,37 @@ def check_likeness(
 ) -> list[Problem]:  # fmt: skip
     """Pictures that look the same: an error where one is tested on and the other trained on, unless ``allowed``.
 
-    The error is the training picture's, so that leaving it out keeps the test whole.
+    Without a test part validation cases are what a table scores. The error is the training picture's, so that leaving
+    it out keeps the test whole.
     """
     pictures = [(dataset, case, seen.picture_hash) for dataset in datasets
                 for case, seen in _with_fingerprints(dataset, fingerprints[dataset.name])]  # fmt: skip
     problems = []
     for first, second, bits in near_pairs([text for _, _, text in pictures]):
         a, b = pictures[first], pictures[second]
-        tested = [case.case_id in splits[dataset.name].test for dataset, case, _ in (a, b)]
-        (dataset, case, _), (other, twin, _) = (a, b) if tested[1] and not tested[0] else (b, a)
+        of_a, of_b = ((splits[dataset.name], case.case_id) for dataset, case, _ in (a, b))
+        unfair = [_scored_and_trained(*of_a, *of_b), _scored_and_trained(*of_b, *of_a)]  # the first of a pair is scored
+        (dataset, case, _), (other, twin, _) = (a, b) if unfair == [False, True] else (b, a)
         if dataset is other and case.patient_id == twin.patient_id:
             continue
         where = "" if dataset is other else f" of {other.name}"
         found = f"looks the same as case {twin.case_id}{where} ({bits} of 256 bits differ)"
         kind = "near-duplicate"
-        if tested[0] != tested[1] and not allowed:
-            found, kind = f"{found}, which is tested on", "near-duplicate-train-test"
+        if any(unfair) and not allowed:
+            scored = "tested on" if splits[other.name].test else "validated on, as there is no test part"
+            found, kind = f"{found}, which is {scored}", "near-duplicate-train-test"
         problems.append(problem(kind, found, dataset=dataset.name, case_id=case.case_id, file=case.images[0]))
     return problems
+
+
+def _scored_and_trained(splits: Splits, case: str, others: Splits, other: str) -> bool:
+    """Whether a table scores a case while a model of it was trained on the other."""
+    if splits.test:
+        return case in splits.test and other not in others.test
+    numbers = range(max(len(splits.folds), len(others.folds)))
+    folds = ((splits.folds[min(number, len(splits.folds) - 1)], others.folds[min(number, len(others.folds) - 1)])
+             for number in numbers)  # fmt: skip
+    return any(case in own.val and other in theirs.train for own, theirs in folds)
 
 
 def _with_fingerprints(dataset: Dataset, fingerprint: Fingerprint) -> list[tuple[Case, CaseFingerprint]]:
