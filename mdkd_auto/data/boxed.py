@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from mdkd_auto.data.annotated import Annotated, Annotations
+from mdkd_auto.data.annotated import Annotated, Annotations, shown
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
-from mdkd_auto.data.description import Description, Labels
+from mdkd_auto.data.description import SAFE_NAMES, Description, Labels, is_name
 from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending
 from mdkd_auto.data.image_files import ImageFiles, planar_size
 from mdkd_auto.data.problems import Problem, errors_of
@@ -140,7 +140,8 @@ def _sound_boxes(found: ImageFiles, case_id: str, one: Annotated, size: Size | N
     """The boxes that are inside the image or cut off at its edge, each once; what is wrong with them is reported."""
     kept: dict[Box, Box] = {}  # as written -> as kept
     for box in one.boxes:
-        where = f"box of {box.class_name} at x {box.x:g}, y {box.y:g}, {box.width:g} x {box.height:g}"
+        name = box.class_name if is_name(box.class_name) else shown(box.class_name)
+        where = f"box of {name} at x {box.x:g}, y {box.y:g}, {box.width:g} x {box.height:g}"
         if box.class_name not in labels:
             words = f"{where}: the class is not in dataset.json ({', '.join(labels)})"
             found.report("class-unknown", words, Path(one.file), case_id)
@@ -173,13 +174,16 @@ def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
 
 
 def _check_classes(found: ImageFiles, images: list[Annotated], labels: Labels) -> None:
-    """There are boxes, and of every class."""
-    present = {box.class_name for one in images for box in one.boxes}
+    """There are boxes, and of every class; names of classes are safe to show."""
+    present = {box.class_name: Path(one.file) for one in images for box in one.boxes}
     if not present:
         found.report("no-boxes", "its annotations hold no boxes", found.folder)
         return
     for name in labels:
-        if name not in present:
+        if not is_name(name):  # of the annotations; dataset.json's are checked before
+            words = f"a class is named {shown(name)}; expected {SAFE_NAMES}"
+            found.report("annotations-field", words, present.get(name, found.folder), remedy="rename the class")
+        elif name not in present:
             remedy = "right where other data sets have it; else correct labels or the annotations"
             found.report("class-without-cases", f"no box is of class {name}", found.folder, remedy=remedy)
 

@@ -19,6 +19,8 @@ GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 IGNORE = "ignore"
 BACKGROUND = "background"
 LABELS_LIKE = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'
+BOX_LABELS_LIKE = 'an object of classes and whole numbers, a number of its own for each, like {"nodule": 1, "mass": 2}'
+SAFE_NAMES = "printable names without | that do not begin with =, +, - or @"
 
 
 class Description(NamedTuple):
@@ -156,7 +158,7 @@ def mask_labels(content: dict[str, Any]) -> tuple[Labels, int | None]:
     for name, value in found.items():
         values = _values(value)
         if not is_name(name):
-            _refuse("labels", found, "printable names without | that do not begin with =, +, - or @")
+            _refuse("labels", found, SAFE_NAMES)
         if values is None:
             _refuse(f"labels.{name}", value, expected)
         if name != BACKGROUND:
@@ -170,9 +172,17 @@ def box_labels(content: dict[str, Any]) -> tuple[Labels, None]:
     if found is None:
         return {}, None
     if not isinstance(found, dict) or not found:
-        _refuse("labels", found, LABELS_LIKE)
-    plain = {name: _values(value) for name, value in found.items() if name != BACKGROUND}
-    return {name: values for name, values in plain.items() if values is not None}, None
+        _refuse("labels", found, f"{BOX_LABELS_LIKE}; or leave it out")
+    if all(name.isdigit() for name in found) and not all(_is_count(value) for value in found.values()):
+        _refuse("labels", found, f"the nnU-Net v2 order, {BOX_LABELS_LIKE}; swap names and numbers")
+    for name, value in found.items():
+        if not is_name(name):
+            _refuse("labels", found, SAFE_NAMES)
+        if not _is_count(value):
+            _refuse(f"labels.{name}", value, "a whole number from 0, one for each class")
+    if len(set(found.values())) < len(found):
+        _refuse("labels", found, "a number of its own for each class")
+    return {name: (value,) for name, value in found.items() if name != BACKGROUND}, None
 
 
 def class_labels(content: dict[str, Any]) -> tuple[Labels, None]:

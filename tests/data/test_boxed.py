@@ -297,6 +297,64 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({}, "'labels' is {}"),
+        ({"nodule": 1, "mass": 1}, "expected a number of its own for each class"),
+        ({"background": 1, "nodule": 1}, "expected a number of its own"),
+        ({"nodule": 1, "mass": "2"}, "'labels.mass' is '2'; expected a whole number"),
+        ({"nodule": True}, "'labels.nodule' is True"),
+        ({"nodule": -1}, "'labels.nodule' is -1"),
+        ({"nodule": [1, 2]}, "'labels.nodule' is [1, 2]"),
+        ({"0": "background", "1": "nodule"}, "swap names and numbers"),
+        ({"a|b": 1}, "printable names without |"),
+        ({"x\ny": 1}, "printable names without |"),
+        ({"=cmd|' /C calc'!A0": 1}, "printable names without |"),
+    ],
+)
+def test_wrong_labels_are_refused(folder: Path, labels: dict[str, object], words: str) -> None:
+    (folder / "dataset.json").write_text(
+        json.dumps({"task": "detection", "channel_names": {"0": "CT"}, "labels": labels})
+    )
+    dataset, (wrong,) = inspect_dataset(folder)
+    assert (dataset, wrong.kind) == (None, "dataset-json-field")
+    assert words in f"{wrong.found}; {wrong.remedy}"
+
+
+def test_background_and_numbers_with_gaps_are_right(folder: Path) -> None:
+    labels = {"background": 0, "tumour": 4, "cyst": 2}
+    content = {"task": "detection", "channel_names": {"0": "CT"}, "labels": labels}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset, _ = inspect_dataset(folder)
+    assert dataset is not None
+    assert dataset.labels == {"tumour": (4,), "cyst": (2,)}
+
+
+@pytest.mark.parametrize("name", ["a|b", "x\ny", "=cmd|' /C calc'!A0"])
+@pytest.mark.parametrize("kind", ["coco", "voc"])
+def test_a_class_of_the_annotations_with_an_unsafe_name(folder: Path, kind: str, name: str) -> None:
+    path = folder / "annotations.json"
+    content = path.read_text()
+    if kind == "coco":
+        path.write_text(content.replace('"tumour"', json.dumps(name)))
+    else:
+        path.unlink()
+        path = folder / "Annotations" / "a.xml"
+        path.parent.mkdir()
+        corners = "".join(f"<{corner}>2</{corner}>" for corner in ("xmin", "ymin", "xmax", "ymax"))
+        lesion = f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
+        path.write_text(f"<annotation><filename>a.png</filename>{lesion}</annotation>")
+        (path.parent / "b.xml").write_text("<annotation><filename>b.jpg</filename></annotation>")
+    _, _, (wrong,) = read(folder)
+    assert (wrong.kind, wrong.case_id, wrong.file) == ("annotations-field", "", str(path))
+    assert repr(name) in wrong.found
+    assert "printable names without |" in wrong.found
+    _, _, problems = read(folder, labels={"tumour": (1,)})
+    assert ("class-unknown", "a") in {(one.kind, one.case_id) for one in problems}
+    assert all(one.found.isprintable() for one in problems)
+
+
 @pytest.mark.skipif("MDKD_REAL_DATA" not in os.environ, reason="MDKD_REAL_DATA does not name a raw folder")
 @pytest.mark.parametrize(
     ("name", "images", "boxes"),

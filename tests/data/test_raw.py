@@ -220,7 +220,7 @@ def test_find_datasets_shows_all_problems_and_reads_the_rest(tmp_path):
     make(tmp_path / "misnamed")
     (tmp_path / "Dataset004_Empty").mkdir()
     (tmp_path / "notes").mkdir()
-    boxes = make(tmp_path / "Dataset031_Boxes", task="detection", labels={"tumour": 1, "odd": "x"})
+    boxes = make(tmp_path / "Dataset031_Boxes", task="detection", labels={"tumour": 1})
     for path in (boxes / "labelsTr").iterdir():
         path.unlink()
     (boxes / "cases.csv").write_text("case_id\nunknown\n")
