@@ -579,6 +579,14 @@ def a_part_of_deep_lesion(folder: Path) -> None:
     (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes", *rows]) + "\n")
 
 
+@box_fault("annotations-other-type", "")
+def some_types_of_deep_lesion(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    change_json(folder, {"labels": {"lung": 1}})
+    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\",{4 + number % 2}" for number in range(6)]
+    (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Coarse_lesion_type", *rows]) + "\n")
+
+
 @box_fault("annotation-without-image", "")
 def a_box_of_no_image(folder: Path) -> None:
     box = {"image_id": 99, "category_id": 1, "bbox": [1, 1, 9, 9]}

@@ -71,7 +71,7 @@ def _names(found: ImageFiles) -> dict[str, str]:
 
 def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations | None:
     """Those of the one format that is there; None where there is not exactly one."""
-    folder, labels = found.folder, found.description.labels
+    folder = found.folder
     present = [name for name in (COCO, VOC, DEEP_LESION) if (folder / name).exists()]
     if not present:
         words = f"has no annotations: none of {COCO}, {VOC} and {DEEP_LESION}"
@@ -89,7 +89,7 @@ def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations |
         return read_coco(path)
     if present[0] == VOC:
         return read_voc(path)
-    return read_deep_lesion(path, names, next(iter(labels)) if len(labels) == 1 else None)
+    return read_deep_lesion(path, names, found.description.labels)
 
 
 def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) -> dict[str, Annotated]:

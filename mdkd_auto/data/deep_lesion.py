@@ -1,6 +1,7 @@
 """Boxes as NIH DeepLesion ships them: DL_info.csv, one lesion a row (Yan et al., J. Med. Imaging 2018)."""
 
 import csv
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -30,12 +31,39 @@ class _Said(NamedTuple):
     spacing_mm: Triple | None
 
 
-def read_deep_lesion(path: Path, names: Collection[str], only_class: str | None) -> Annotations:
+class _Classes:
+    """Classes of rows: the one label that is no coarse type, else the types. Counts rows of types not asked for."""
+
+    def __init__(self, labels: Collection[str]) -> None:
+        self.labels = tuple(labels)
+        spelled = {label.lower(): label for label in labels}
+        self.types = {number: spelled.get(name, name) for number, name in TYPES.items()}
+        self.some = any(name in spelled for name in TYPES.values())
+        self.others: Counter[str] = Counter()
+
+    def of(self, row: Row) -> str | None:
+        """None where nothing says the class."""
+        if len(self.labels) == 1 and not (self.some and TYPE in row):
+            return self.labels[0]
+        return self.types.get(row.get(TYPE, ""))
+
+    def leaves_out(self, row: Row) -> bool:
+        """Whether ``labels`` names some types, and not that of the row. Such a row is counted."""
+        name = self.of(row)
+        if not self.some or name is None or name in self.labels:
+            return False
+        self.others[name] += 1
+        return True
+
+
+def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str] = ()) -> Annotations:
     """The images among ``names``; rows of others are counted in one warning.
 
-    Every box is of ``only_class``, or where that is None of its coarse lesion type. Classes in alphabetical order.
+    Every box is of the one class in ``labels``, or else of its coarse lesion type. Where ``labels`` names some of the
+    types, rows of the others are counted in one warning. Classes in alphabetical order.
     """
     rows, findings = _rows(path)
+    of_row = _Classes(labels)
     of_image: dict[str, list[tuple[int, Row]]] = {}
     elsewhere = 0
     for number, row in rows:
@@ -49,7 +77,11 @@ def read_deep_lesion(path: Path, names: Collection[str], only_class: str | None)
     if elsewhere:
         found = f"{elsewhere} of {len(rows)} rows name images that are not in imagesTr; they are left out"
         findings.append(Finding("annotations-elsewhere", str(path), found))
-    images = [_annotated(path, name, members, only_class) for name, members in of_image.items()]
+    images = [_annotated(path, name, members, of_row) for name, members in of_image.items()]
+    if of_row.others:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(of_row.others.items()))
+        found = f"{of_row.others.total()} of {len(rows)} rows are of types that labels of dataset.json does not name"
+        findings.append(Finding("annotations-other-type", str(path), f"{found} ({counts}); they are left out"))
     classes = {box.class_name for one in images for box in one.boxes}
     return Annotations(images, tuple(sorted(classes)), findings)
 
@@ -77,7 +109,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, Row]], list[Finding]]:
     return rows, findings
 
 
-def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], only_class: str | None) -> Annotated:
+def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Classes) -> Annotated:
     """One image of all its rows."""
     boxes: list[Box] = []
     wrong: list[tuple[str, str]] = []
@@ -89,10 +121,12 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], only_class: s
         if said != first and not unread:
             words = f"row {number}: patient, split, spacing or size differ from those of row {rows[0][0]}"
             wrong.append(("annotations-field", words))
-        class_name = only_class or TYPES.get(row.get(TYPE, ""))
+        if of_row.leaves_out(row):
+            continue
+        class_name = of_row.of(row)
         if class_name is None:
-            words = f"row {number}: {TYPE} is {row.get(TYPE)!r}; expected 1 to 8"
-            wrong.append(("class-unknown", f"{words}, or one class in labels of dataset.json, which all boxes are of"))
+            words = f"row {number}: {TYPE} is {row.get(TYPE)!r}; expected 1 to 8, or in labels of dataset.json"
+            wrong.append(("class-unknown", f"{words} one class that is no type, which all boxes are of"))
         numbers = finite_numbers(row["Bounding_boxes"].split(","), 4)
         if numbers is None:
             words = f"row {number}: Bounding_boxes is {shown(row['Bounding_boxes'])}; expected x1, y1, x2, y2"

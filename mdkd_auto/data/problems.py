@@ -60,6 +60,7 @@ KINDS: dict[str, Kind] = {
     "annotations-field": Kind("error", "correct the field"),
     "annotations-crowd": Kind("warning", "a region of many objects is no box of one; box them one by one"),
     "annotations-elsewhere": Kind("warning", "right for a part of a data set; else add the images"),
+    "annotations-other-type": Kind("warning", "right for some of the types; else name them in labels of dataset.json"),
     "annotation-without-image": Kind("error", "name its image, or remove it"),
     "image-absent": Kind("error", "add the image to imagesTr, or remove it from the annotations"),
     "image-unlisted": Kind("error", "whether it shows nothing is unknown: list it, without boxes if so, or remove it"),

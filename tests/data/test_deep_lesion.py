@@ -17,9 +17,9 @@ def row(name: str = NAME, box: str = "3, 2, 5.5, 4", lesion: str = "5", spacing:
     return f'{name},1,"{box}",{lesion},"{spacing}","{size}",{split}'
 
 
-def read(folder: Path, *rows: str, names: set[str] | None = None, only_class: str | None = None) -> Annotations:
+def read(folder: Path, *rows: str, names: set[str] | None = None, labels: tuple[str, ...] = ()) -> Annotations:
     (folder / "DL_info.csv").write_text("\n".join((COLUMNS, *rows)) + "\n")
-    return read_deep_lesion(folder / "DL_info.csv", {NAME} if names is None else names, only_class)
+    return read_deep_lesion(folder / "DL_info.csv", {NAME} if names is None else names, labels)
 
 
 def test_several_lesions_an_image(tmp_path: Path) -> None:
@@ -37,8 +37,25 @@ def test_several_lesions_an_image(tmp_path: Path) -> None:
 
 
 def test_one_class_for_all(tmp_path: Path) -> None:
-    found = read(tmp_path, row(lesion="-1"), only_class="lesion")
+    found = read(tmp_path, row(lesion="-1"), labels=("lesion",))
     assert (found.classes, found.images[0].findings) == (("lesion",), ())
+
+
+@pytest.mark.parametrize("labels", [("lung",), ("Lung",), ("lung", "kidney")])
+def test_rows_of_types_that_are_not_asked_for_are_left_out(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    rows = (row(), row(lesion="4"), row("b.png", lesion="4"), row("c.png", lesion="1"), row("d.png", lesion="-1"))
+    found = read(tmp_path, *rows, names={NAME, "b.png", "c.png", "d.png"}, labels=labels)
+    assert found.classes == (labels[0],)
+    assert [len(one.boxes) for one in found.images] == [1, 0, 0, 0]
+    (others,) = found.findings
+    assert (others.kind, others.found[:14]) == ("annotations-other-type", "3 of 5 rows ar")
+    assert "(bone 1, liver 2)" in others.found
+    assert [[one.kind for one in image.findings] for image in found.images] == [[], [], [], ["class-unknown"]]
+
+
+def test_without_a_column_of_types_all_boxes_are_of_the_one_class(tmp_path: Path) -> None:
+    (tmp_path / "DL_info.csv").write_text('File_name,Bounding_boxes\na.png,"3, 2, 5, 4"\n')
+    assert read_deep_lesion(tmp_path / "DL_info.csv", {"a.png"}, ("lung",)).classes == ("lung",)
 
 
 @pytest.mark.parametrize(
@@ -71,5 +88,5 @@ def test_rows_of_no_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"File_name\na.png\n", b"\xff\xfe", b'File_name,Bounding_boxes\n"a"b,c\n'])
 def test_not_a_table(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "DL_info.csv").write_bytes(text)
-    found = read_deep_lesion(tmp_path / "DL_info.csv", {NAME}, None)
+    found = read_deep_lesion(tmp_path / "DL_info.csv", {NAME})
     assert [one.kind for one in found.findings] == ["annotations-syntax"]
