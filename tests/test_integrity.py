@@ -587,7 +587,7 @@ def some_types_of_deep_lesion(folder: Path) -> None:
     (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Coarse_lesion_type", *rows]) + "\n")
 
 
-@box_fault("annotation-without-image", "")
+@box_fault("annotation-without-image", "annotations[5]")
 def a_box_of_no_image(folder: Path) -> None:
     box = {"image_id": 99, "category_id": 1, "bbox": [1, 1, 9, 9]}
     change_annotations(folder, lambda content: content["annotations"].append(box))

@@ -42,7 +42,7 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
     names = _names(found)
     annotations = _read_annotations(found, names)
     for finding in [*findings, *(annotations.findings if annotations else [])]:
-        found.report_finding(finding)
+        found.report_finding(finding, names.get(finding.part, ""))
     if annotations is None:
         return (), description.labels, found.problems + name_problems(folder.name, sorted(found.files))
     labels = description.labels or {name: (value,) for value, name in enumerate(annotations.classes, start=1)}
@@ -63,10 +63,13 @@ def _check_planar(found: ImageFiles) -> None:
 def _names(found: ImageFiles) -> dict[str, str]:
     """Names by which annotations may call a case -> the case: its files, with and without channel and ending."""
     names = {case_id: case_id for case_id in found.files}
-    for case_id, files in found.files.items():
-        for path in files.values():
-            names[case_id + path.name[len(path.name) - len(image_ending(path.name)) :]] = case_id
-    return names | {path.name: case_id for case_id, files in found.files.items() for path in files.values()}
+    stems, files = {}, {}
+    for case_id, channels in found.files.items():
+        for path in channels.values():
+            stem = path.name[: len(path.name) - len(image_ending(path.name))]
+            names[case_id + path.name[len(stem) :]] = case_id
+            stems[stem], files[path.name] = case_id, case_id
+    return stems | names | files
 
 
 def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations | None:
@@ -99,9 +102,7 @@ def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) ->
         case_id = names.get(one.file_name)
         for finding in one.findings:
             found.report_finding(finding, case_id or one.file_name)
-        if not one.file_name:
-            found.report("annotation-without-image", "names no image", Path(one.file))
-        elif case_id is None:
+        if case_id is None:
             found.report("image-absent", f"lists {one.file_name}, which is not there", Path(one.file), one.file_name)
         elif case_id in listed:
             found.report("image-listed-twice", f"lists {one.file_name} more than once", Path(one.file), case_id)

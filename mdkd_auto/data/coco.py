@@ -50,9 +50,9 @@ class _Reader:
         ]  # fmt: skip
         return Annotations(annotated, tuple(dict.fromkeys(categories.values())), self.findings)
 
-    def _find(self, kind: str, found: str, image: Key | None = None) -> None:
+    def _find(self, kind: str, found: str, image: Key | None = None, part: str = "") -> None:
         findings = self.findings if image is None else self.of_image[image]
-        findings.append(Finding(kind, str(self.path), found))
+        findings.append(Finding(kind, str(self.path), found, part=part))
 
     def _objects(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """The objects of a list, and how a message calls them."""
@@ -60,7 +60,8 @@ class _Reader:
             if isinstance(one, dict):
                 yield f"{name}[{number}]", one
             else:
-                self._find("annotations-field", f"{name}[{number}] is {shown(one)}; expected an object")
+                where = f"{name}[{number}]"
+                self._find("annotations-field", f"{where}: is {shown(one)}; expected an object", part=where)
 
     def _images(self) -> Iterator[tuple[Key, str, tuple[int, int] | None]]:
         """Id, file name and size."""
@@ -95,7 +96,8 @@ class _Reader:
         """Adds the box, or what is wrong with it; True for a crowd, which is not added."""
         image, category = one.get("image_id"), one.get("category_id")
         if not _is_key(image) or image not in self.boxes:
-            self._find("annotation-without-image", f"{where}: image_id {shown(image)} is not among the images")
+            found = f"{where}: image_id {shown(image)} is not among the images"
+            self._find("annotation-without-image", found, part=where)
             return False
         if one.get("iscrowd"):
             return True

@@ -62,14 +62,15 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
     Every box is of the one class in ``labels``, or else of its coarse lesion type. Where ``labels`` names some of the
     types, rows of the others are counted in one warning. Classes in alphabetical order.
     """
-    rows, findings = _rows(path)
+    rows, findings = _rows(path, names)
     of_row = _Classes(labels)
     of_image: dict[str, list[tuple[int, Row]]] = {}
     elsewhere = 0
     for number, row in rows:
         name = base_name(row["File_name"])
         if not name:
-            findings.append(Finding("annotation-without-image", str(path), f"row {number}: has no File_name"))
+            found = f"row {number}: has no File_name"
+            findings.append(Finding("annotation-without-image", str(path), found, part=f"row {number}"))
         elif name in names:
             of_image.setdefault(name, []).append((number, row))
         else:
@@ -86,8 +87,8 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
     return Annotations(images, tuple(sorted(classes)), findings)
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, Row]], list[Finding]]:
-    """Rows with their numbers."""
+def _rows(path: Path, names: Collection[str]) -> tuple[list[tuple[int, Row]], list[Finding]]:
+    """Rows with their numbers. One of too few or too many cells is wrong of the image among ``names`` that it names."""
     try:
         reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
@@ -105,7 +106,9 @@ def _rows(path: Path) -> tuple[list[tuple[int, Row]], list[Finding]]:
             rows.append((number, dict(zip(columns, cells, strict=True))))
         else:
             found = f"row {number}: has {len(cells)} cells for {len(columns)} columns"
-            findings.append(Finding("annotations-syntax", str(path), found))
+            image = base_name(dict(zip(columns, cells, strict=False)).get("File_name", ""))
+            part = image if image in names else f"row {number}"
+            findings.append(Finding("annotations-syntax", str(path), found, part=part))
     return rows, findings
 
 

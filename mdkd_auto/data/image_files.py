@@ -23,7 +23,7 @@ class ImageFiles:
         self.problems.append(problem(kind, found, dataset=self.folder.name, case_id=case_id, file=file, remedy=remedy))
 
     def report_finding(self, finding: Finding, case_id: str = "") -> None:
-        self.report(finding.kind, finding.found, Path(finding.file), case_id, finding.remedy)
+        self.report(finding.kind, finding.found, Path(finding.file), case_id or finding.part, finding.remedy)
 
     def add_folder(self, images: Path, prefix: str = "") -> set[str]:
         """The images of one folder, ``prefix`` in front of their names; the cases they belong to."""

@@ -110,7 +110,7 @@ class Problem(Record, frozen=True, kw_only=True):
     kind: str  # of KINDS
     severity: Severity
     dataset: str
-    case_id: str = ""  # "" where the whole data set is concerned
+    case_id: str = ""  # or a part of a file that is left out alone; "" where the whole data set is concerned
     file: str = ""
     found: str
     remedy: str
@@ -127,6 +127,7 @@ class Finding(NamedTuple):
     file: str
     found: str
     remedy: str = ""  # "": that of the kind
+    part: str = ""  # of the file, that can be left out alone: a row, an annotation
 
 
 def problem(
@@ -181,7 +182,8 @@ def problems_text(problems: Sequence[Problem], full: bool = True) -> str:
 
 
 def _line(one: Problem) -> str:
-    where = f"case {one.case_id}: " if one.case_id and one.case_id not in one.file.rsplit("/", 1)[-1] else ""
+    named = one.case_id in one.file.rsplit("/", 1)[-1] or one.found.startswith(f"{one.case_id}:")
+    where = "" if named else f"case {one.case_id}: "
     return f"{where}{one.file}{': ' if one.file else ''}{one.found}"
 
 

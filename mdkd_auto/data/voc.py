@@ -57,7 +57,7 @@ def _read(path: Path) -> Annotated:
             boxes.append(box)
         else:
             findings.append(Finding(box[0], str(path), f"object {number}: {box[1]}"))
-    name = base_name(_text(root, "filename"))
+    name = base_name(_text(root, "filename")) or path.stem
     return Annotated(name, size, tuple(boxes), file=str(path), findings=tuple(findings))
 
 

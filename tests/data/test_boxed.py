@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from mdkd_auto.data.boxed import read_boxed
 from mdkd_auto.data.description import Description
-from mdkd_auto.data.problems import KINDS, Problem
+from mdkd_auto.data.problems import KINDS, Problem, problems_text, without_broken
 from mdkd_auto.data.raw import inspect_dataset
 from mdkd_auto.records import Box, Case
 
@@ -88,10 +88,16 @@ def test_pascal_voc(folder: Path) -> None:
     for name, content in (("a_0000.png", lesion), ("b.jpg", "")):
         text = f"<annotation><filename>{name}</filename>{content}</annotation>"
         (folder / "Annotations" / f"{name}.xml").write_text(text)
+    (folder / "Annotations" / "a_0000.png.xml").rename(folder / "Annotations" / "a_0000.xml")
     cases, labels, problems = read(folder)
     assert problems == []
     assert labels == {"tumour": (1,)}
     assert [case.boxes for case in cases] == [(TUMOUR,), ()]
+    text = f"<annotation>{lesion}</annotation>"  # names no image
+    (folder / "Annotations" / "a_0000.xml").write_text(text)
+    cases, _, problems = read(folder)
+    assert problems == []
+    assert cases[0].boxes == (TUMOUR,)
     (folder / "Annotations" / "b.jpg.xml").write_text("<annotation>")
     cases, _, problems = read(folder)
     assert [(one.kind, one.case_id) for one in problems] == [("annotations-syntax", "b")]
@@ -124,6 +130,34 @@ def test_boxes_are_cut_off_at_the_edge(folder: Path) -> None:
         ("box-clipped", "warning", "a"), ("box-twice", "warning", "a"),
     ]  # fmt: skip
     assert "box of tumour at x -2, y 1, 5 x 2 is 2 pixels beyond the image of 8 x 6 pixels" in problems[0].found
+
+
+COCO_BOX = {"category_id": 1, "bbox": [0, 0, 1, 1]}
+
+
+@pytest.mark.parametrize("stray", [{"image_id": 9, **COCO_BOX}, 5])
+def test_an_annotation_of_no_image_is_left_out_alone(folder: Path, stray: object) -> None:
+    write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": []}, (stray,))
+    (folder / "dataset.json").write_text(json.dumps({"task": "detection", "channel_names": {"0": "CT"}}))
+    dataset, problems = inspect_dataset(folder)
+    assert dataset is not None
+    assert [(one.case_id, one.severity) for one in problems] == [("annotations[1]", "error")]
+    (kept,) = without_broken([dataset], problems)
+    assert [case.case_id for case in kept.cases] == ["a", "b"]
+    assert f"    {folder / 'annotations.json'}: annotations[1]: i" in problems_text(problems)
+
+
+def test_a_row_of_no_image_is_left_out_alone_and_a_short_one_with_its_image(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    rows = ['a_0000.png,"2, 3, 5, 5",1', ',"2, 3, 5, 5",1', '"2, 3, 5, 5",1', 'b.jpg,"2, 3, 5, 5",1', "b.jpg,1"]
+    (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Patient_index", *rows]))
+    content = {"task": "detection", "channel_names": {"0": "CT"}, "labels": {"tumour": 1}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset, problems = inspect_dataset(folder)
+    assert dataset is not None
+    assert {one.case_id for one in problems if one.severity == "error"} == {"row 3", "row 4", "b"}
+    (kept,) = without_broken([dataset], problems)
+    assert [case.case_id for case in kept.cases] == ["a"]
 
 
 FAULTS: dict[str, tuple[str, str, Callable[[Path], None]]] = {}  # name -> kind, case, change
@@ -179,7 +213,7 @@ def rows_of_other_images(folder: Path) -> None:
     (folder / "DL_info.csv").write_text('File_name,Bounding_boxes\nz.png,"1, 1, 2, 2"\n')
 
 
-@fault("annotation-without-image", "")
+@fault("annotation-without-image", "annotations[1]")
 def a_box_of_no_image(folder: Path) -> None:
     write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": []}, ({"image_id": 9, "bbox": [0, 0, 1, 1]},))
 

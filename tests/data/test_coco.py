@@ -48,7 +48,7 @@ def test_crowds_are_left_out(tmp_path: Path) -> None:
         ({"image_id": 1, "category_id": 7, "bbox": [0, float("nan"), 1, 1]}, "box-number", "nan"),
         ({"image_id": 1, "category_id": 7, "bbox": [0, 0, 10**400, 1]}, "box-number", "1000"),
         ({"image_id": 1, "category_id": 7}, "box-number", "bbox is None"),
-        (5, "annotations-field", "annotations[0] is 5"),
+        (5, "annotations-field", "annotations[0]: is 5"),
     ],
 )
 def test_wrong_annotations(tmp_path: Path, annotation: object, kind: str, words: str) -> None:

@@ -78,10 +78,11 @@ def test_wrong_rows(tmp_path: Path, rows: tuple[str, ...], kind: str, words: str
 
 
 def test_rows_of_no_image(tmp_path: Path) -> None:
-    found = read(tmp_path, row(""), "a,b")
-    assert [(one.kind, one.found) for one in found.findings] == [
-        ("annotations-syntax", "row 3: has 2 cells for 7 columns"),
-        ("annotation-without-image", "row 2: has no File_name"),
+    found = read(tmp_path, row(""), "a,b", f"{NAME},b")
+    assert [(one.kind, one.found, one.part) for one in found.findings] == [
+        ("annotations-syntax", "row 3: has 2 cells for 7 columns", "row 3"),
+        ("annotations-syntax", "row 4: has 2 cells for 7 columns", NAME),
+        ("annotation-without-image", "row 2: has no File_name", "row 2"),
     ]  # fmt: skip
 
 

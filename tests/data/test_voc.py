@@ -41,6 +41,12 @@ def test_pixels_count_from_1_to_the_last(tmp_path: Path) -> None:
     assert [one.kind for one in read.findings] == ["file-unknown"]
 
 
+def test_a_file_that_names_no_image_is_of_the_image_of_its_own_name(tmp_path: Path) -> None:
+    write(tmp_path, "a_0000.xml", an_object("cyst", 1, 1, 2, 2), file_name="")
+    one = read_one(tmp_path)
+    assert (one.file_name, len(one.boxes), one.findings) == ("a_0000", 1, ())
+
+
 @pytest.mark.parametrize(
     ("part", "kind", "words"),
     [
