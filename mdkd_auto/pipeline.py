@@ -177,6 +177,9 @@ def make_experiment(
     if unsplit:
         raise PlanError(f"{', '.join(unsplit)}: no splits yet; run mdkd_plan_and_preprocess and mend what it names")
     splits = {name: read_splits(root.splits(name)) for name in found}
+    if ignored := settings.without_effect(plan.task):
+        words = "%s: %s set, but without effect on %s; docs/settings.md says what holds there"
+        logger.warning(words, group, f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'}", plan.task)
     experiment = Experiment(root, plan, found, splits, settings.for_task(plan.task), configuration)
     check_settings(experiment)
     return experiment

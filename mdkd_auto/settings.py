@@ -166,8 +166,18 @@ class Settings(Record, frozen=True, kw_only=True):
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
 
     def for_task(self, task: Task) -> "Settings":
-        """These settings with what the task has in their place, and a network named."""
-        return replace(self, **TASK_SETTINGS[task].replaced(self))
+        """These settings with what the task has in their place, and a network named. What it does not use is as by
+        default, so that it changes no job."""
+        unused = {name: getattr(_DEFAULTS, name) for name in TASK_SETTINGS[task].unused}
+        return replace(self, **unused, **TASK_SETTINGS[task].replaced(self))
+
+    def without_effect(self, task: Task) -> list[str]:
+        """Names of settings that are not as by default, and that the task does not use or has others in place of."""
+        own = self.for_task(task)
+        return [
+            name for name in self.__struct_fields__
+            if getattr(self, name) not in (getattr(_DEFAULTS, name), getattr(own, name))
+        ]  # fmt: skip
 
     def for_stage(self, stage: str, task: Task) -> "Settings":
         """These settings with what the task has in their place in one stage."""
@@ -178,6 +188,8 @@ class Settings(Record, frozen=True, kw_only=True):
         """At most a quarter of the updates of an epoch, and at least one."""
         return min(self.validation_batches, max(1, self.iterations_per_epoch // UPDATES_A_VALIDATION_BATCH))
 
+
+_DEFAULTS = Settings()
 
 # What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result.
 _COMMON = (
@@ -210,6 +222,7 @@ class TaskSettings(NamedTuple):
     of_stage: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # the same, in one stage
     named: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # its own, that a stage depends on
     teacher_of: Callable[[Settings, str], Architecture | None] = lambda settings, number: None  # of data set 021
+    unused: tuple[str, ...] = ()  # settings that do nothing here
 
 
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
@@ -246,6 +259,11 @@ def _classification_of_stage(settings: Settings, stage: str) -> dict[str, Any]:
     return {name: value for name, value in own.items() if value is not None}
 
 
+def _class_weights_of(settings: Settings) -> str:
+    """Of ``task_loss``, all that classification reads: whether the cross-entropy is weighted in every stage."""
+    return settings.task_loss if settings.task_loss == "paper" else "dice_bce"
+
+
 def _own(part: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[Settings, str], dict[str, Any]]:
     return lambda settings, stage: {name: getattr(getattr(settings, part), name) for name in names.get(stage, ())}
 
@@ -256,15 +274,17 @@ TASK_SETTINGS = ByTask(
             lambda settings: {"teacher_architecture": settings.teacher_architecture or "unet"}
         ),
         "classification": TaskSettings(
-            lambda settings: _replaced(settings, settings.classification),
+            lambda settings: _replaced(settings, settings.classification, task_loss=_class_weights_of(settings)),
             _classification_of_stage,
             _own("classification", CLASSIFICATION_OF_STAGE),
             lambda settings, number: settings.classification.architecture_of.get(number),
+            unused=("fuse", "attention_keys", "keep_classes"),
         ),
         "detection": TaskSettings(
             lambda settings: _replaced(settings, settings.detection, ramp="cosine", best_by="score",
                                        gradient_clip_norm=settings.detection.gradient_clip_norm),
             named=_own("detection", DETECTION_OF_STAGE),
+            unused=("fuse", "attention_keys", "keep_classes", "task_loss"),
         ),
     }
 )  # fmt: skip

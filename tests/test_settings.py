@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mdkd_auto.errors import MdkdError, SettingsError
+from mdkd_auto.records import Task
 from mdkd_auto.settings import (
     CLASSIFICATION_OF_STAGE,
     DETECTION_OF_STAGE,
@@ -154,6 +155,30 @@ def test_a_file_and_flags_change_a_preset(tmp_path: Path) -> None:
     assert changed.classification.architecture == "efficientnet_b0"
     with pytest.raises(SettingsError, match="no preset 'covid'; there are covidx, rtpcr"):
         load_settings(None, {}, "covid")
+
+
+WITHOUT_EFFECT: dict[Task, dict[str, Any]] = {
+    "segmentation": {},
+    "classification": {"fuse": "encoder", "attention_keys": 2, "keep_classes": True, "task_loss": "dice", "gamma": 3.0},
+    "detection": {"fuse": "encoder", "attention_keys": 2, "keep_classes": True, "gradient_clip_norm": 3.0,
+                  "best_by": "score", "task_loss": "paper", "beta": 3.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", WITHOUT_EFFECT)
+def test_settings_that_a_task_does_not_use_change_no_stage(task: Task) -> None:
+    changed = Settings(**WITHOUT_EFFECT[task])
+    assert changed.for_task(task) == Settings().for_task(task)
+    assert set(changed.without_effect(task)) == set(WITHOUT_EFFECT[task]) - {"best_by"}  # which is the task's own
+    for stage in SETTINGS_OF_STAGE:
+        default = settings_of_stage(Settings().for_task(task), stage, task)
+        assert settings_of_stage(changed.for_task(task), stage, task) == default
+    assert Settings(seed=1, discriminator="pooled", lesion_fraction=0.5, width=4).without_effect(task) == []
+
+
+def test_classification_reads_of_task_loss_which_stages_are_weighted() -> None:
+    assert Settings(task_loss="paper").without_effect("classification") == []
+    assert Settings(task_loss="paper").for_task("classification").task_loss == "paper"
 
 
 def test_a_stage_sees_only_its_own_settings() -> None:

@@ -9,7 +9,7 @@ from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments.ablations import ABLATIONS, CLASSIFIER_LOSSES, DETECTOR_LOSSES, find_ablation, variant_jobs
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.paths import Root
 from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
 
@@ -121,6 +121,21 @@ def test_each_student_stands_against_its_own_network_alone(
 def test_an_unknown_name_lists_all() -> None:
     with pytest.raises(SettingsError, match=r"no ablation 'labls'[\s\S]*labels: Do other data sets help more"):
         find_ablation("labls")
+
+
+def test_a_setting_that_detection_does_not_use_is_named_and_makes_no_other_job(
+    detection: Root, experiment: Experiment, caplog: pytest.LogCaptureFixture
+) -> None:
+    ((name, datasets),) = pipeline.find_groups(detection)[0].items()
+    given = replace(DETECTOR, fuse="encoder", attention_keys=0, keep_classes=True, task_loss="dice")
+    with caplog.at_level(logging.WARNING):
+        made = pipeline.make_experiment(detection, name, datasets, given, "2d")
+    assert made is not None
+    (said,) = caplog.messages
+    assert "CT_detection: fuse, attention_keys, task_loss, keep_classes are set, but without effect" in said
+    target, *sources = experiment.datasets
+    jobs = [JobMaker(one).permutation(target, tuple(sources)) for one in (made, experiment)]
+    assert jobs[0] == jobs[1]
 
 
 def test_what_is_within_changes() -> None:
