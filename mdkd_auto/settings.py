@@ -184,6 +184,12 @@ class Settings(Record, frozen=True, kw_only=True):
         return replace(self, **TASK_SETTINGS[task].of_stage(self, stage))
 
     @property
+    def weighs_sources(self) -> bool:
+        """Whether source teachers are worth what they find on the target: they have learned from it, and its labels may
+        be used."""
+        return self.reliability and not self.untrained_sources and self.target_label_weight > 0
+
+    @property
     def validation_batches_used(self) -> int:
         """At most a quarter of the updates of an epoch, and at least one."""
         return min(self.validation_batches, max(1, self.iterations_per_epoch // UPDATES_A_VALIDATION_BATCH))
@@ -294,6 +300,8 @@ def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK)
     """The settings that ``stage`` depends on."""
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
+    if stage == "joint_teacher":
+        named["reliability"] = settings.reliability and settings.target_label_weight > 0
     return named | TASK_SETTINGS[task].named(settings, stage)
 
 

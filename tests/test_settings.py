@@ -185,3 +185,10 @@ def test_a_stage_sees_only_its_own_settings() -> None:
     assert settings_of_stage(Settings(gamma=3.0), "student")["gamma"] == 3.0
     assert settings_of_stage(Settings(gamma=3.0), "teacher") == settings_of_stage(Settings(), "teacher")
     assert replace(Settings(), seed=4) == Settings(seed=4)
+
+
+def test_without_target_labels_a_joint_teacher_has_nothing_to_weigh_its_sources_by() -> None:
+    alone = Settings(target_label_weight=0.0)
+    assert not settings_of_stage(alone, "joint_teacher")["reliability"]
+    assert settings_of_stage(alone, "student")["reliability"]
+    assert settings_of_stage(Settings(target_label_weight=0.5), "joint_teacher")["reliability"]

@@ -24,7 +24,7 @@ POWER = 2.0  # half the target teacher's DSC: a quarter of its weight
 def source_weights(experiment: Experiment, job: Job) -> tuple[float, ...]:
     """One weight for each teacher of a joint teacher, the target's own first; 1 where nothing is to be weighed."""
     whole = (1.0,) * len(job.datasets)
-    if not experiment.settings.reliability or experiment.settings.untrained_sources or len(job.reads) < 2:
+    if not experiment.settings.weighs_sources or len(job.reads) < 2:
         return whole
     scores = [validation_score(experiment, folder) for folder in job.reads]
     weights = tuple(weight(score, scores[0]) for score in scores)

@@ -118,6 +118,7 @@ def test_one_data_set_alone(experiment: Experiment) -> None:
         ({"gamma": 0.7}, {"student"}),
         ({"fuse": "bottleneck"}, {"joint_teacher", "student"}),
         ({"target_label_weight": 0.5}, {"source_teacher", "joint_teacher", "student"}),
+        ({"target_label_weight": 0.0}, {"source_teacher", "joint_teacher", "student"}),
         ({"seed": 1}, {"teacher", "source_teacher", "joint_teacher", "student", "multi_head"}),
         ({"fold": 1}, {"teacher", "source_teacher", "joint_teacher", "student", "multi_head"}),
         ({"device": "auto"}, set()),

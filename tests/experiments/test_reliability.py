@@ -42,7 +42,7 @@ def test_each_source_weighs_by_its_score(
         assert distillation_weight(experiment, student) == pytest.approx(0.25)
     assert "902 0.25" in caplog.text
     assert "turned down to 0.25" in caplog.text
-    for changes in ({"reliability": False}, {"untrained_sources": True}):
+    for changes in ({"reliability": False}, {"untrained_sources": True}, {"target_label_weight": 0.0}):
         other = experiment._replace(settings=replace(Settings(), **changes))
         assert source_weights(other, joint) == (1.0, 1.0, 1.0)
     assert distillation_weight(experiment._replace(settings=Settings(reliability=False)), student) == 1.0
