@@ -137,13 +137,25 @@ def _percentiles(values: Floats) -> str:
     return ", ".join(f"{value:.3g}" for value in np.percentile(values, (10, 50, 90)))
 
 
+def _image_sizes(fingerprint: Fingerprint) -> str:
+    """Height and width of the smallest, the median and the largest image by area; once where all are alike."""
+    sizes = sorted((case.shape[1:] for case in fingerprint.cases), key=lambda size: (math.prod(size), size))
+    if sizes[0] == sizes[-1]:
+        return f"{text_voxels(sizes[0])} pixels"
+    listed = ", ".join(text_voxels(size) for size in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    return f"{listed} pixels (smallest, median, largest)"
+
+
 def box_counts(fingerprint: Fingerprint) -> Reason:
-    """How many boxes of each class there are, in how many images, how many show none, and what the boxes are like."""
+    """How many boxes of each class there are, in what images, how many show none, and what the boxes are like."""
     counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
     per_image = [len(case.boxes) for case in fingerprint.cases]
     empty = sum(count == 0 for count in per_image)
-    because = (f"{len(per_image)} images of {fingerprint.patients} patients, {empty} of them without a box, at most "
-               f"{max(per_image)} in one")  # fmt: skip
+    because = (
+        f"{len(per_image)} images of {fingerprint.patients} patients, of {_image_sizes(fingerprint)}; {empty} "
+        f"({empty / len(per_image):.0%}) without a box; boxes an image: median {np.median(per_image):g}, at most "
+        f"{max(per_image)}"
+    )
     sizes = np.array([box for case in fingerprint.cases for box in case.boxes])  # (N, 2) height, width
     if len(sizes):
         because += f"; boxes of {_percentiles(np.sqrt(sizes.prod(1)))} pixels a side (10, 50, 90 %)"

@@ -107,7 +107,7 @@ def test_the_plan_suits_the_boxes(planned: Root) -> None:
     assert (part.patch_size, part.datasets) == ((64, 64), (A, B))
     assert (len(part.anchor_sizes), part.queries) == (4, 16)  # as many queries as tokens
     text = planned.plan("CT_detection").with_suffix(".txt").read_text()
-    assert f"{A}: boxes = tumour 28: 20 images of 20 patients, 4 of them without a box, at most 3 in one" in text
+    assert f"{A}: boxes = tumour 28: 20 images of 20 patients, of 80 x 80 pixels; 4 (20%) without a box" in text
     assert f"{B}: boxes = lesion 13, cyst 15" in text
 
 

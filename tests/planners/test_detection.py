@@ -61,9 +61,11 @@ def test_anchors_are_kept_while_they_place_as_many_boxes() -> None:
 
 
 def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
-    def case(name: str, boxes: tuple[tuple[float, float], ...], spacing_mm: float | None) -> CaseFingerprint:
+    def case(
+        name: str, boxes: tuple[tuple[float, float], ...], spacing_mm: float | None, size: tuple[int, int] = (99, 99)
+    ) -> CaseFingerprint:
         return CaseFingerprint(
-            case_id=name, source_hash="", voxel_hash="", orientation="", shape=(1, 99, 99),
+            case_id=name, source_hash="", voxel_hash="", orientation="", shape=(1, *size),
             spacing_mm=(1.0, spacing_mm or 1.0, spacing_mm or 1.0), spacing_known=spacing_mm is not None,
             cropped_shape=(1, 99, 99), nonzero_fraction=1.0, integer_valued=True, image_minimum=(0.0,),
             image_maximum=(1.0,), labelled_voxels=1, foreground=(None,), lesions=(), boxes=boxes,
@@ -77,10 +79,14 @@ def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
 
     square, tall = ((10.0, 10.0),) * 3, ((16.0, 4.0),) * 3  # height, width; 10 and 8 pixels a side
     assert said(case("a", square, 0.5), case("b", (), 0.5)) == (
-        "2 images of 2 patients, 1 of them without a box, at most 3 in one; boxes of 10, 10, 10 pixels a side "
-        "(10, 50, 90 %), which are 5, 5, 5 mm; height / width 1, 1, 1"
+        "2 images of 2 patients, of 99 x 99 pixels; 1 (50%) without a box; boxes an image: median 1.5, at most 3; "
+        "boxes of 10, 10, 10 pixels a side (10, 50, 90 %), which are 5, 5, 5 mm; height / width 1, 1, 1"
     )
     text = said(case("a", square, None), case("b", tall, 0.5))
     assert "boxes of 8, 9, 10 pixels a side (10, 50, 90 %), which are 4, 4, 4 mm of the 3 whose spacing is" in text
     assert text.endswith("height / width 1, 2.5, 4")
     assert " mm" not in said(case("a", square, None))
+    sizes = [case("a", (), None, (512, 512)), case("b", square, None, (80, 60)), case("c", (), None, (96, 64))]
+    text = said(*sizes)
+    assert "of 80 x 60, 96 x 64, 512 x 512 pixels (smallest, median, largest); 2 (67%) without a box" in text
+    assert "boxes an image: median 0, at most 3" in text
