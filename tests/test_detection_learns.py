@@ -16,7 +16,7 @@ from mdkd_auto.paths import Root
 from mdkd_auto.records import Fold, Splits
 from mdkd_auto.settings import Settings
 
-LOOK = SCENES[0]._replace(size=(64, 64), radius=(7.0, 10.0))
+LOOK = SCENES[0]._replace(size=(64, 64), radius=(9.0, 12.0))
 SETTINGS: dict[str, Any] = {
     "epochs": 3, "validation_batches": 1, "device": "cpu", "augment": False,
     "early_stopping_epochs": 100, "plateau_epochs": 100,
@@ -38,7 +38,7 @@ def learned_by_heart(tmp_path_factory: pytest.TempPathFactory, one_thread: None)
     ("architecture", "batch_size", "learning_rate", "updates"),
     [
         ("faster_rcnn_small", 4, 1e-3, 25),
-        pytest.param("rfdetr_tiny", 8, 2e-3, 100, marks=pytest.mark.slow),  # networks/test_rf_detr.py has a short one
+        ("rfdetr_tiny", 8, 2e-3, 80),
     ],
 )
 def test_eight_images_are_learnt(
