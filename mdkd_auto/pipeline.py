@@ -87,7 +87,8 @@ def train(
     others = [name for name in experiment.datasets if name != target]
     chosen = tuple(find_name(source, others) for source in sources) or tuple(others)
     wanted = tuple(sorted(set(chosen)))
-    replicates = [(one, JobMaker(one).permutation(target, wanted)) for one in replicated(experiment, seeds, folds)]
+    of_target = having_fold(replicated(experiment, seeds, folds), target)
+    replicates = [(one, JobMaker(one).permutation(target, wanted)) for one in of_target]
     return _train(replicates, dry_run)
 
 
@@ -114,9 +115,11 @@ def ablate(
         raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here; for "
                             f"{' and '.join(sorted(tasks))} there are {others}")  # fmt: skip
     for experiment in fitting:
-        wanted = [find_name(target, list(experiment.datasets)) for target in targets] or list(experiment.datasets)
         replicates = replicated(experiment, seeds, folds)
-        entries = [ablation_entry(ablation, replicates, target) for target in wanted]
+        wanted = [find_name(target, list(experiment.datasets)) for target in targets] or [
+            name for name in experiment.datasets if any(one.has_fold(name) for one in replicates)
+        ]
+        entries = [ablation_entry(ablation, having_fold(replicates, target), target) for target in wanted]
         trained = [one for entry in entries for column in entry.trainings.values() for one in column]
         if dry_run:
             distinct = {job.folder: job for _, jobs in trained for job in jobs}
@@ -132,7 +135,10 @@ def ablate(
 
 
 def replicated(experiment: Experiment, seeds: int, folds: int) -> list[Experiment]:
-    """The experiment with so many seeds, counted from its own, and folds, counted from 0 (its own fold if one)."""
+    """The experiment with so many seeds, counted from its own, and folds, counted from 0 (its own fold if one).
+
+    Says which data sets have fewer folds: as targets they have no replicate of the others.
+    """
     if seeds < 1 or folds < 1:
         raise SettingsError(f"seeds is {seeds} and folds is {folds}; each must be 1 or more")
     settings = experiment.settings
@@ -144,7 +150,21 @@ def replicated(experiment: Experiment, seeds: int, folds: int) -> list[Experimen
     ]
     for one in made:
         check_settings(one)
+    fewer = {name: len(splits.folds) for name, splits in experiment.splits.items() if len(splits.folds) <= chosen[-1]}
+    if fewer:
+        said = ", ".join(f"{name} has {number} fold{'s' if number > 1 else ''}" for name, number in fewer.items())
+        logger.info("%s: no replicates of the others with it as target; as a source its last fold serves", said)
     return made
+
+
+def having_fold(replicates: list[Experiment], target: str) -> list[Experiment]:
+    """Those whose fold the target has. Raises SettingsError where there is none."""
+    having = [one for one in replicates if one.has_fold(target)]
+    if not having:
+        settings, most = replicates[0].settings, len(replicates[0].splits[target].folds)
+        raise SettingsError(f"fold is {settings.fold}; {target} has {most} fold{'s' if most > 1 else ''}, numbered "
+                            f"from 0; give --fold {most - 1} or less")  # fmt: skip
+    return having
 
 
 def _experiments(root: Root, settings: Settings, group: str | None, configuration: str) -> list[Experiment]:

@@ -11,7 +11,8 @@ from mdkd_auto.tasks.segmentation import PredictionOptions
 
 
 def evaluate_run(experiment: Experiment, job: Job, options: PredictionOptions) -> None:
-    """Predict and score the validation and test cases of the job's target (of every data set for multi-head).
+    """Predict and score the validation and test cases of the job's target (for multi-head of every data set that has
+    the fold).
 
     A source teacher is only a means: it is scored on the target's validation cases. A classifier's probabilities are
     calibrated on the validation cases, and a detector's score threshold is chosen there.
@@ -19,7 +20,7 @@ def evaluate_run(experiment: Experiment, job: Job, options: PredictionOptions) -
     folder = RunFolder(experiment.root.results / job.folder)
     several = job.stage == "multi_head"
     score_part = TASK_SCORES[experiment.plan.task].score_part
-    for dataset in job.datasets if several else (job.target,):
+    for dataset in filter(experiment.has_fold, job.datasets) if several else (job.target,):
         predictor = load_predictor(folder.folder, options, dataset)
         carried: float | None = None
         for name in (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST):
@@ -40,9 +41,5 @@ def read_summary(folder: RunFolder, part: str, dataset: str | None, task: Task) 
 
 def cases_of_part(experiment: Experiment, dataset: str, part: str) -> list[Case]:
     """The raw cases of the fold's validation part, or of the test part."""
-    splits = experiment.splits[dataset]
-    if part == TEST:
-        wanted = set(splits.test)
-    else:
-        wanted = set(splits.folds[min(experiment.settings.fold, len(splits.folds) - 1)].val)
+    wanted = set(experiment.splits[dataset].test if part == TEST else experiment.fold(dataset).val)
     return [case for case in experiment.datasets[dataset].cases if case.case_id in wanted]

@@ -11,7 +11,7 @@ import msgspec
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.files import content_hash, file_hash, read_record, to_json_text
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.records import Dataset, Plan, PreprocessedCase, Record, Splits
+from mdkd_auto.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
 from mdkd_auto.training.fit import find_device, uses_bf16
@@ -79,15 +79,26 @@ class Experiment(NamedTuple):
     def classes(self, dataset: str) -> Classes:
         return classes_of(self.datasets[dataset], self.settings.keep_classes)
 
+    def has_fold(self, dataset: str) -> bool:
+        """Whether the fold is one of the data set's; only then is a training for it a replicate of its own."""
+        return self.settings.fold < len(self.splits[dataset].folds)
+
+    def fold(self, dataset: str) -> Fold:
+        """The cases of the fold; the last there is where a source has fewer folds than the target that it serves."""
+        return self.splits[dataset].folds[self.fold_number(dataset)]
+
+    def fold_number(self, dataset: str) -> int:
+        """The fold's number in the data set."""
+        return min(self.settings.fold, len(self.splits[dataset].folds) - 1)
+
     def cases(self, dataset: str, part: Literal["train", "val"], label_fraction: float = 1.0) -> tuple[str, ...]:
         """Preprocessed cases of a part of the fold; of ``train`` those of so many of its patients, one at least.
 
         Raises TrainingError if the part is empty.
         """
-        folds = self.splits[dataset].folds
-        fold = min(self.settings.fold, len(folds) - 1)  # a small data set has fewer folds than the others
+        fold = self.fold(dataset)
         folder = self.root.cases(dataset, self.configuration)
-        wanted = folds[fold].train if part == "train" else folds[fold].val
+        wanted = fold.train if part == "train" else fold.val
         found = tuple(case for case in wanted if (folder / f"{case}.json").is_file())
         if not found:
             raise TrainingError(
@@ -190,9 +201,9 @@ class JobMaker:
         return [first, self._job("fine_tuned", target, (source,), (first,))]
 
     def all_permutations(self, targets: tuple[str, ...]) -> list[Job]:
-        """Every target against all the others; a job that several permutations share stands once."""
+        """Every target that has the fold against all the others; a job that several permutations share stands once."""
         jobs: dict[str, Job] = {}
-        for target in targets:
+        for target in filter(self.experiment.has_fold, targets):
             sources = tuple(other for other in targets if other != target)
             jobs.update({job.folder: job for job in self.permutation(target, sources)})
         return in_order(list(jobs.values()))
@@ -206,6 +217,7 @@ class JobMaker:
         if network is None:
             network = self.students if stage in ("student", "fine_tuned", "multi_head") else self.teachers
         datasets = sources if stage == "multi_head" else (target, *sources)
+        fold = experiment.settings.fold if stage == "multi_head" else experiment.fold_number(target)
         plan = experiment.plan.configuration(experiment.configuration)
         identity = {
             "version": IDENTITY_VERSION,
@@ -213,7 +225,7 @@ class JobMaker:
             "target": target,
             "sources": list(sources),
             "configuration": experiment.configuration,
-            "fold": experiment.settings.fold,
+            "fold": fold,
             "network": {**network._asdict(), "pretrained": self._pretrained},
             "settings": {
                 **settings_of_stage(experiment.settings, stage, experiment.plan.task), "precision": self._precision,
@@ -230,9 +242,9 @@ class JobMaker:
         name = f"{STAGES[stage].folder_name}{_short(sources)}__{kind}-{key}__{experiment.configuration}"
         return Job(
             stage=stage, target=target, sources=sources, group=experiment.plan.group,
-            configuration=experiment.configuration, fold=experiment.settings.fold, **network._asdict(),
+            configuration=experiment.configuration, fold=fold, **network._asdict(),
             label_fraction=share,
-            folder=f"{target}/{name}/fold_{experiment.settings.fold}", reads=tuple(read.folder for read in reads),
+            folder=f"{target}/{name}/fold_{fold}", reads=tuple(read.folder for read in reads),
             identity=identity,
         )  # fmt: skip
 

@@ -139,8 +139,8 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Tab
 def _job_of(
     column: str, target: str, sources: tuple[str, ...], experiment: Experiment, jobs: list[Job]
 ) -> Trained | None:
-    """The finished job of a column."""
-    for job in jobs:
+    """The finished job of a column; none where the target has not the fold, whatever a multi-head model is of."""
+    for job in jobs if experiment.has_fold(target) else ():
         fits = {
             "multi-head": job.stage == "multi_head" and set(job.datasets) == {target, *sources},
             "data-set-specific": job.stage == "teacher" and job.target == target and _same_network(job, jobs),

@@ -15,10 +15,11 @@ import pytest
 
 from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.experiments.runs import Finished
-from mdkd_auto.files import write_json
+from mdkd_auto.files import read_json, write_json
 from mdkd_auto.paths import Root
 
 Command = Callable[..., Any]
+Copy = Callable[[Root], Root]
 SMALL = ("--width", 4, "--batch-size", 2, "--device", "cpu")
 COMMANDS = (plan_and_preprocess, train_all_permutations, train, ablate, predict, evaluate, doctor, demo)
 
@@ -342,6 +343,27 @@ def test_seeds_and_folds(command: Command, planned: Root) -> None:
     assert "CT_segmentation, 2d: 64 jobs" in said.out
     refused(command(train_all_permutations.main, *arguments, "--folds", 9), "fold is 3", "3 folds")
     refused(command(train_all_permutations.main, *arguments, "--seeds", 0), "seeds is 0")
+
+
+def test_a_data_set_with_fewer_folds(command: Command, planned: Root, copied: Copy) -> None:
+    """It is a target in its own folds alone, and one line says so."""
+    root = copied(planned)
+    path = root.splits("Dataset902_FlatFaint")
+    splits = read_json(path)
+    write_json(path, {**splits, "folds": splits["folds"][:1]})
+    arguments = ("--root", root.folder, "--dry-run", *SMALL, "--folds", 3)
+    said = command(train_all_permutations.main, *arguments)
+    assert said.status == 0, said.err
+    assert "CT_segmentation, 2d: 38 jobs" in said.out  # of three targets in one fold, of two in the others: 16 + 2 x 11
+    line = "Dataset902_FlatFaint has 1 fold: no replicates of the others with it as target; as a source its last fold"
+    assert said.out.count(line) == 1
+    assert command(train.main, "902", *arguments).out.count("student of Dataset902_FlatFaint") == 1
+    alone = ("--root", root.folder, "--dry-run", *SMALL, "--fold", 2)
+    for refusing in (command(train.main, "902", *alone), command(ablate.main, "controls", "-t", "902", *alone)):
+        refused(refusing, "fold is 2", "Dataset902_FlatFaint has 1 fold", "--fold 0")
+    said = command(ablate.main, "controls", *alone)
+    assert "student of Dataset903_RaggedDark" in said.out
+    assert "student of Dataset902_FlatFaint" not in said.out
 
 
 def test_no_table_before_training(command: Command, planned: Root) -> None:

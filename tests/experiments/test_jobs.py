@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import Look, write_datasets
 from mdkd_auto.errors import SettingsError
+from mdkd_auto.experiments import evaluate
 from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
 from mdkd_auto.experiments.run import make_objective, make_streams, title_of
@@ -22,6 +24,7 @@ from mdkd_auto.experiments.runs import Finished, describe
 from mdkd_auto.files import read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.settings import Settings, replace
+from mdkd_auto.tasks.segmentation import PredictionOptions
 
 Make = Callable[..., Experiment]
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
@@ -110,6 +113,40 @@ def test_permutations_share_teachers(experiment: Experiment) -> None:
 def test_one_data_set_alone(experiment: Experiment) -> None:
     (job,) = JobMaker(experiment).all_permutations((A,))
     assert job.stage == "teacher"
+
+
+def b_with_one_fold(experiment: Experiment, fold: int) -> Experiment:
+    few = msgspec.structs.replace(experiment.splits[B], folds=experiment.splits[B].folds[:1])
+    return experiment._replace(splits={**experiment.splits, B: few}, settings=Settings(device="cpu", fold=fold))
+
+
+def test_a_fold_that_a_data_set_lacks(experiment: Experiment) -> None:
+    """It is no target there; as a source, or as what is fine-tuned from, it serves with its last fold."""
+    first, second = (b_with_one_fold(experiment, fold) for fold in (0, 1))
+    assert [one.has_fold(B) for one in (first, second)] == [True, False]
+    assert {job.target for job in all_jobs(first)} == {A, B, C, "CT_segmentation"}
+    jobs = all_jobs(second)
+    assert {job.target for job in jobs} == {A, C, "CT_segmentation"}
+    assert {job.fold for job in jobs} == {1}
+    assert B in {source for job in jobs for source in job.sources}
+    assert second.cases(B, "train") == first.cases(B, "train")
+    own, continued = JobMaker(second).fine_tuned(A, B)
+    assert (own.fold, continued.fold) == (0, 1)
+    assert own.folder == JobMaker(first).specific(B).folder  # trained once
+    with pytest.raises(SettingsError, match=rf"fold is 1; {B} has 1 fold, numbered from 0; give --fold 0 or less"):
+        pipeline.having_fold([second], B)
+    assert pipeline.having_fold([first, second], B) == [first]
+
+
+def test_a_multi_head_model_is_scored_where_the_fold_is(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = b_with_one_fold(experiment, 1)
+    asked: list[str | None] = []
+    monkeypatch.setattr(evaluate, "load_predictor", lambda folder, options, dataset: asked.append(dataset))
+    monkeypatch.setattr(evaluate, "cases_of_part", lambda *_: [])
+    evaluate.evaluate_run(own, JobMaker(own).multi_head((A, B, C)), PredictionOptions(torch.device("cpu")))
+    assert asked == [A, C]
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,28 @@ def test_the_table_says_what_was_allowed_and_where_training_stopped(
     assert stored[0]["updates"] == {"data-set-specific": [75000], "student": [6]}
 
 
+def test_a_multi_head_model_of_a_fold_that_the_target_lacks_is_no_replicate(
+    experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]
+) -> None:
+    """Even where it was scored on the target."""
+    lacking = "Dataset902_FlatFaint"
+    short = msgspec.structs.replace(experiment.splits[lacking], folds=experiment.splits[lacking].folds[:1])
+    replicates = []
+    for fold in (0, 1):
+        own = experiment._replace(
+            splits={**experiment.splits, lacking: short}, settings=Settings(device="cpu", fold=fold)
+        )
+        replicates.append((own, jobs_in(own)))
+        for job in replicates[-1][1]:
+            if job.stage != "source_teacher":
+                finish(own, job)
+    table = permutation_table(replicates)
+    assert table is not None
+    counts = {row.target: {len(row.summaries[column]) for column in COLUMNS} for row in table.rows}
+    assert counts == {name: {1 if name == lacking else 2} for name in experiment.datasets}
+    assert {row.target: row.comparisons["student"].replicates for row in table.rows}[lacking] == 1
+
+
 def test_a_target_whose_student_is_not_done_has_no_row(
     experiment: Experiment, jobs_in: Callable[[Experiment], list[Job]]
 ) -> None:
