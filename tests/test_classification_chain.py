@@ -61,18 +61,22 @@ def test_the_plan_says_what_there_is(planned: Root) -> None:
     assert "Dataset922_Noisy: classes = round 18, long 17, cross 17: 52 cases of 52 patients, images of 64 x 80" in text
 
 
-def test_teachers_of_two_kinds_teach_a_third(planned: Root, copied: Callable[[Root], Root]) -> None:
-    root = copied(planned)
+@pytest.mark.parametrize("target", [A, B])
+def test_teachers_of_two_kinds_teach_a_third(planned: Root, copied: Callable[[Root], Root], target: str) -> None:
+    """Whichever of them the joint teacher begins with; the UNet's width is its own."""
+    root, source = copied(planned), {A: B, B: A}[target]
     own = ClassificationSettings(architecture="unet", architecture_of={"922": "efficientnet_b0"}, joint_channels=16)
     fields = {name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}
     settings = Settings(**{**fields, "epochs": 1, "iterations_per_epoch": 2, "classification": own})
-    table = pipeline.train(root, settings, A, (B,))
+    table = pipeline.train(root, settings, target, (source,))
     assert table is not None
     (row,) = table.rows
-    assert [path.name[:30] for path in (root.results / A).glob("SourceTeacher*")] == ["SourceTeacher-922__efficientne"]
+    kinds = {A: ["unet", 4], B: ["efficientnet_b0", None]}
+    (folder,) = (root.results / target).glob("SourceTeacher*")
+    assert folder.name.startswith({A: "SourceTeacher-922__efficientnet_b0-", B: "SourceTeacher-921__UNet-"}[target])
     assert "__UNet-" in row.folders["student"][0]
     joint = read_json(root.results / row.folders["joint teacher"][0] / "run.json")["job"]
-    assert joint["teachers"] == ["unet", "efficientnet_b0"]
+    assert joint["teachers"] == joint["identity"]["teachers"] == [kinds[target], kinds[source]]
     assert row.checks["joint teacher"]["output_change"] > 0  # type: ignore[operator]
 
 
@@ -118,7 +122,7 @@ def test_a_medvit_and_an_efficientnet_teach(narrow: bool, tmp_path: Path, monkey
     run = root.results / row.folders["student"][0]
     assert read_json(run / "run.json")["job"]["architecture"] == "medvit_small"
     joint = read_json(root.results / row.folders["joint teacher"][0] / "run.json")["job"]
-    assert joint["teachers"] == ["medvit_small", "efficientnet_b0"]
+    assert joint["teachers"] == [["medvit_small", None], ["efficientnet_b0", None]]
     answers = (run / "test" / "predictions.csv").read_text()
     images = [root.raw / A / "imagesTr" / f"{case}_0000.png" for case in read_json(root.splits(A))["test"]]
     assert pipeline.predict(images[0], tmp_path / "out", run, device="cpu").problems == ()

@@ -43,6 +43,13 @@ NETWORK_NAMES = {"unet": "UNet", "tresunet": "TResUNet", "medvit_small": "MedViT
 _MOST_NAMES = 8  # sources spelled out in a folder name
 
 
+class Network(NamedTuple):
+    """The kind of network of a job."""
+
+    architecture: Architecture
+    width: int | None  # None: the plan's, or the published one
+
+
 class Job(Record, frozen=True, kw_only=True):
     """One training. ``folder`` and ``reads`` are relative to results/."""
 
@@ -53,9 +60,9 @@ class Job(Record, frozen=True, kw_only=True):
     configuration: str
     fold: int
     architecture: Architecture
-    width: int | None  # None: the plan's, or the published one
+    width: int | None
     label_fraction: float = 1.0  # of the target's training patients
-    teachers: tuple[Architecture, ...] = ()  # of a joint teacher whose teachers have other networks than its own
+    teachers: tuple[Network, ...] = ()  # of a joint teacher whose teachers have other networks than its own
     folder: str
     reads: tuple[str, ...]
     identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
@@ -130,13 +137,6 @@ class Experiment(NamedTuple):
         return {case.case_id: case.patient_id for case in self.datasets[dataset].cases if case.case_id in wanted}
 
 
-class Network(NamedTuple):
-    """The kind of network of a job."""
-
-    architecture: Architecture
-    width: int | None
-
-
 class JobMaker:
     """Makes the jobs of an experiment; hashes each data set once."""
 
@@ -165,7 +165,7 @@ class JobMaker:
 
     def distilled(self, target: str, sources: tuple[str, ...]) -> list[Job]:
         """Teachers, joint teacher, baseline, student. Without sources the control: the teacher distils itself."""
-        networks = [self._teacher_of(dataset) for dataset in (target, *sources)]
+        networks = tuple(self._teacher_of(dataset) for dataset in (target, *sources))
         teacher = self._job("teacher", target, (), network=networks[0])
         baseline = self.specific(target)  # the same job where teachers and students have one network
         trained = () if self.experiment.settings.untrained_sources else sources
@@ -173,9 +173,8 @@ class JobMaker:
             self._job("source_teacher", target, (source,), network=network)
             for source, network in zip(trained, networks[1:], strict=False)
         ]
-        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers), network=networks[0])
-        if len(set(networks)) > 1:
-            joint = msgspec.structs.replace(joint, teachers=tuple(network.architecture for network in networks))
+        mixed = networks if len(set(networks)) > 1 else ()
+        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers), networks[0], teachers=mixed)
         student = self._job("student", target, sources, (joint, baseline))
         jobs = [teacher, baseline, *source_teachers, joint, student]
         return list({job.folder: job for job in jobs}.values())
@@ -210,7 +209,7 @@ class JobMaker:
 
     def _job(
         self, stage: StageName, target: str, sources: tuple[str, ...], reads: tuple[Job, ...] = (),
-        network: Network | None = None, label_fraction: float | None = None,
+        network: Network | None = None, label_fraction: float | None = None, teachers: tuple[Network, ...] = (),
     ) -> Job:  # fmt: skip
         experiment = self.experiment
         share = experiment.settings.label_fraction if label_fraction is None else label_fraction
@@ -227,6 +226,7 @@ class JobMaker:
             "configuration": experiment.configuration,
             "fold": fold,
             "network": {**network._asdict(), "pretrained": self._pretrained},
+            **({"teachers": teachers} if teachers else {}),
             "settings": {
                 **settings_of_stage(experiment.settings, stage, experiment.plan.task), "precision": self._precision,
             },
@@ -243,7 +243,7 @@ class JobMaker:
         return Job(
             stage=stage, target=target, sources=sources, group=experiment.plan.group,
             configuration=experiment.configuration, fold=fold, **network._asdict(),
-            label_fraction=share,
+            label_fraction=share, teachers=teachers,
             folder=f"{target}/{name}/fold_{fold}", reads=tuple(read.folder for read in reads),
             identity=identity,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import nn
 import mdkd_auto
 from mdkd_auto.data.raw import find_name
 from mdkd_auto.errors import PredictionError
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment, Job, Network
 from mdkd_auto.experiments.parts import TEST, VALIDATION
 from mdkd_auto.files import read_record
 from mdkd_auto.networks.model import Model
@@ -82,8 +82,8 @@ def build_model(run: RunRecord, task: TrainingTask) -> Model | MultiHeadModel:
         encoder = task.encoder()
         return MultiHeadModel(encoder, {name: task.head(task.outputs(name), encoder) for name in job.datasets})
     if job.stage == "joint_teacher":
-        kinds = job.teachers or (job.architecture,) * len(job.datasets)
-        encoder = task.joint_encoder([task.encoder(kind) for kind in kinds], None)
+        networks = job.teachers or (Network(job.architecture, job.width),) * len(job.datasets)
+        encoder = task.joint_encoder([task.encoder(*network) for network in networks], None)
         return Model(encoder, task.head(task.outputs(job.target), encoder))
     outputs = task.outputs(job.target)
     if job.stage == "source_teacher":

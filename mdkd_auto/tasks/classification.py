@@ -80,12 +80,12 @@ class ClassificationTask:
         places = [[every.index(name) for name in part] for part in names]
         return len(every), {source: places[0], target: places[1]}
 
-    def encoder(self, architecture: Architecture | None = None) -> Encoder:
-        kind, width = architecture or self.architecture, self.width
+    def encoder(self, architecture: Architecture | None = None, width: int | None = None) -> Encoder:
+        kind, width = (self.architecture, self.width) if architecture is None else (architecture, width)
         if kind == "unet":
             topology = self.plan.topology if width is None else scale_width(self.plan.topology, width)
             return UNetEncoder(topology, 1, len(self.plan.patch_size))
-        if width is not None and kind == self.architecture:
+        if width is not None:
             raise SettingsError(f"width {width}: {kind} has a width of its own; leave --width out")
         if kind in MEDVIT:
             own = self.own

@@ -89,7 +89,7 @@ class DetectionTask:
         first, second = self.outputs(source), self.outputs(target)
         return first + second, {source: list(range(first)), target: list(range(first, first + second))}
 
-    def encoder(self, architecture: Architecture | None = None) -> Encoder:
+    def encoder(self, architecture: Architecture | None = None, width: int | None = None) -> Encoder:
         kind = architecture or self.architecture
         if kind in RFDETR_SIZES:
             return RFDETREncoder(kind, self.plan.patch_size[0], rate=self.own.encoder_rate)

@@ -145,7 +145,7 @@ class SegmentationTask:
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(output)
 
-    def encoder(self, architecture: Architecture | None = None) -> Encoder:
+    def encoder(self, architecture: Architecture | None = None, width: int | None = None) -> Encoder:
         return self.network.encoder(self.topology, 1, self.dimensions)
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:

@@ -56,8 +56,11 @@ class TrainingTask(Protocol):
     def probabilities(self, output: Output) -> torch.Tensor:
         """Of an output: (B, ...), of whatever it says is likely or not."""
 
-    def encoder(self, architecture: str | None = None) -> Encoder:
-        """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last."""
+    def encoder(self, architecture: str | None = None, width: int | None = None) -> Encoder:
+        """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last.
+
+        With ``architecture`` of that kind and ``width`` (None: as the plan or the kind has it), else of the task's own.
+        """
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
         """A new head on the maps of ``encoder``, or on those of :meth:`encoder`."""
