@@ -62,7 +62,7 @@ class Job(Record, frozen=True, kw_only=True):
     architecture: Architecture
     width: int | None
     label_fraction: float = 1.0  # of the target's training patients
-    teachers: tuple[Network, ...] = ()  # of a joint teacher whose teachers have other networks than its own
+    teachers: tuple[Network, ...] = ()  # of a joint teacher, where not all are its own, or not all are trained
     folder: str
     reads: tuple[str, ...]
     identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
@@ -168,13 +168,14 @@ class JobMaker:
         networks = tuple(self._teacher_of(dataset) for dataset in (target, *sources))
         teacher = self._job("teacher", target, (), network=networks[0])
         baseline = self.specific(target)  # the same job where teachers and students have one network
-        trained = () if self.experiment.settings.untrained_sources else sources
+        untrained = self.experiment.settings.untrained_sources and bool(sources)
+        trained = () if untrained else sources
         source_teachers = [
             self._job("source_teacher", target, (source,), network=network)
             for source, network in zip(trained, networks[1:], strict=False)
         ]
-        mixed = networks if len(set(networks)) > 1 else ()
-        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers), networks[0], teachers=mixed)
+        named = networks if untrained or len(set(networks)) > 1 else ()
+        joint = self._job("joint_teacher", target, sources, (teacher, *source_teachers), networks[0], teachers=named)
         student = self._job("student", target, sources, (joint, baseline))
         jobs = [teacher, baseline, *source_teachers, joint, student]
         return list({job.folder: job for job in jobs}.values())

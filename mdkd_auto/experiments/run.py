@@ -22,12 +22,12 @@ from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.loading import load_pretrained
-from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.tasks.segmentation import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
-from mdkd_auto.training.interfaces import Objective
+from mdkd_auto.training.interfaces import Objective, TrainingTask
 from mdkd_auto.training.objectives import (
     MultiHeadModel,
     MultiHeadObjective,
@@ -151,8 +151,9 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
         return SourceTeacherObjective(model, discriminator, task, job.sources[0], job.target, settings)
     if job.stage == "joint_teacher":
         teachers = [_trained_model(experiment, folder).encoder for folder in job.reads]
+        if len(teachers) < len(job.datasets):
+            teachers += untrained_sources(task, job, settings.seed)
         torch.manual_seed(settings.seed)
-        teachers += [task.encoder() for _ in job.datasets[len(teachers) :]]  # the control: untrained sources
         encoder = task.joint_encoder(teachers, source_weights(experiment, job))
         return TeacherObjective(Model(encoder, task.head(task.outputs(job.target), encoder)), task, job.target)
     if job.stage == "student":
@@ -162,6 +163,16 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     if job.stage == "fine_tuned":
         continue_from(model, _trained_model(experiment, job.reads[0]))
     return TeacherObjective(model, task, job.target)
+
+
+def untrained_sources(task: TrainingTask, job: Job, seed: int) -> list[Encoder]:
+    """The control: encoders of the sources' kinds, each with random weights of its own. The target's teacher began with
+    others."""
+    encoders = []
+    for source, network in zip(job.sources, job.teachers[1:], strict=True):
+        torch.manual_seed(seed_of(source, seed))
+        encoders.append(task.encoder(*network))
+    return encoders
 
 
 def continue_from(model: Model, trained: Model) -> None:
@@ -180,8 +191,7 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
         share = job.label_fraction if dataset == job.target else 1.0
         cases = experiment.cases(dataset, part, share)  # type: ignore[arg-type]
         folder = experiment.root.cases(dataset, job.configuration)
-        own_seed = int(content_hash([dataset, seed])[:12], 16)
-        return PatchSampler(folder, cases, plan.patch_size, settings.lesion_fraction, own_seed)
+        return PatchSampler(folder, cases, plan.patch_size, settings.lesion_fraction, seed_of(dataset, seed))
 
     return Streams(
         training={dataset: sampler(dataset, "train", settings.seed) for dataset in drawn},
@@ -190,6 +200,11 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
         spacing_mm=plan.spacing_mm,
         upright=plan.whole_images,
     )
+
+
+def seed_of(dataset: str, seed: int) -> int:
+    """A seed of a data set's own."""
+    return int(content_hash([dataset, seed])[:12], 16)
 
 
 def title_of(job: Job) -> str:

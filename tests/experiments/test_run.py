@@ -1,0 +1,129 @@
+"""What a stage begins with: its networks, from what it reads and what stands in the place of that."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from mdkd_auto import pipeline
+from mdkd_auto.data.phantoms import PICTURES, write_pictures
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
+from mdkd_auto.experiments.run import make_objective, make_task
+from mdkd_auto.experiments.runs import build_model, describe
+from mdkd_auto.files import write_json
+from mdkd_auto.networks.model import Encoder, Model
+from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.settings import ClassificationSettings, Settings
+from mdkd_auto.training.checkpoints import save_weights
+
+A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
+FIRST, SECOND = (look.name for look in PICTURES[:2])
+OWN = ClassificationSettings(architecture="unet", architecture_of={"922": "efficientnet_b0"}, joint_channels=16)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def root(planned: Root, copied: Callable[[Root], Root]) -> Root:
+    return copied(planned)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    root = Root(tmp_path_factory.mktemp("pictures"))
+    write_pictures(root.raw, PICTURES[:2], cases=12)
+    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    return root
+
+
+def classifiers(root: Root, **changes: Any) -> Experiment:
+    groups, _ = pipeline.find_groups(root)
+    settings = Settings(device="cpu", **{"width": 4, "classification": OWN, **changes})
+    made = pipeline.make_experiment(root, "CXR_classification", groups["CXR_classification"], settings, "2d")
+    assert made is not None
+    return made
+
+
+def train(experiment: Experiment, job: Job) -> Model:
+    """Leave what a run leaves for those that read it; its weights are random, and not those that it began with."""
+    run = describe(experiment, job)
+    model = build_model(run, make_task(run))
+    assert isinstance(model, Model)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.rand_like(parameter))
+    folder = RunFolder(experiment.root.results / job.folder)
+    write_json(folder.description, run)
+    save_weights(folder.best, model)
+    return model
+
+
+def objective_of(experiment: Experiment, job: Job) -> Any:
+    return make_objective(experiment, describe(experiment, job))
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two networks of one kind have the same weights."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+# --- untrained sources ----------------------------------------------------------------------------------------------
+
+
+def test_untrained_sources_are_random_networks_each_of_its_own(root: Root, experiment_in: Callable[..., Any]) -> None:
+    """None is what the target's teacher began with; the fusion begins as it does with trained ones."""
+
+    def encoders(seed: int) -> list[Encoder]:
+        settings = Settings(device="cpu", width=2, untrained_sources=True, seed=seed)
+        experiment = experiment_in(root, settings)
+        teacher, joint, _ = JobMaker(experiment).distilled(A, (B, C))
+        assert (teacher.stage, joint.reads) == ("teacher", (teacher.folder,))
+        trained = train(experiment, teacher)
+        run = describe(experiment, teacher)
+        fresh = build_model(run, make_task(run))
+        own, *sources = objective_of(experiment, joint).model.encoder.teachers
+        assert same(own, trained.encoder)
+        assert len(sources) == 2
+        assert not any(same(source, fresh.encoder) or same(source, own) for source in sources)
+        return sources
+
+    first, again, other = encoders(0), encoders(0), encoders(1)
+    assert not same(*first)
+    assert all(same(*pair) for pair in zip(first, again, strict=True))
+    assert not any(same(*pair) for pair in zip(first, other, strict=True))
+
+
+def test_trained_sources_are_read(root: Root, experiment_in: Callable[..., Any]) -> None:
+    experiment = experiment_in(root, Settings(device="cpu", width=2, reliability=False))
+    *readable, joint, _ = JobMaker(experiment).distilled(A, (B, C))
+    trained = [train(experiment, job).encoder for job in readable]
+    read = objective_of(experiment, joint).model.encoder.teachers
+    assert all(same(*pair) for pair in zip(read, trained, strict=True))
+
+
+@pytest.mark.parametrize(("target", "source"), [(FIRST, SECOND), (SECOND, FIRST)])
+def test_untrained_sources_of_another_kind(
+    pictures: Root, copied: Callable[[Root], Root], target: str, source: str
+) -> None:
+    """The joint teacher that is trained is the one that is built to be read."""
+    experiment = classifiers(copied(pictures), untrained_sources=True)
+    teacher, *_, joint, _ = JobMaker(experiment).distilled(target, (source,))
+    networks = {FIRST: Network("unet", 4), SECOND: Network("efficientnet_b0", None)}
+    assert joint.teachers == (networks[target], networks[source])
+    assert joint.identity["teachers"] == [list(network) for network in joint.teachers]
+    train(experiment, teacher)
+    run = describe(experiment, joint)
+    trained = make_objective(experiment, run).model
+    build_model(run, make_task(run)).load_state_dict(trained.state_dict())
+
+
+def test_only_what_has_other_networks_or_untrained_ones_names_them(pictures: Root) -> None:
+    """So that a joint teacher of one kind keeps its key."""
+    experiment = classifiers(pictures, classification=ClassificationSettings(architecture="unet", joint_channels=16))
+    for untrained, sources in ((False, (SECOND,)), (True, ())):
+        own = classifiers(pictures, classification=experiment.settings.classification, untrained_sources=untrained)
+        (joint,) = (job for job in JobMaker(own).distilled(FIRST, sources) if job.stage == "joint_teacher")
+        assert joint.teachers == ()
+        assert "teachers" not in joint.identity
