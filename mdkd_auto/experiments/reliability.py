@@ -10,6 +10,7 @@ import logging
 
 import numpy as np
 
+from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments.evaluate import read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.parts import VALIDATION
@@ -63,9 +64,18 @@ def weight(score: float, reference: float) -> float:
 
 
 def validation_score(experiment: Experiment, folder: str) -> float:
-    """The score of a run over the validation cases of its target that teachers are weighed by; 0 where it is None."""
+    """The score of a run over the validation cases of its target that teachers are weighed by; 0 where it is None.
+
+    Raises TrainingError where the run's summary is gone.
+    """
     task = experiment.plan.task
-    summary = read_summary(RunFolder(experiment.root.results / folder), VALIDATION, None, task)
-    overall = None if summary is None else summary.overall(per_patient=False)
+    run = RunFolder(experiment.root.results / folder)
+    summary = read_summary(run, VALIDATION, None, task)
+    if summary is None:
+        raise TrainingError(
+            f"{run.masks(VALIDATION) / 'summary.json'}: missing, and the run's weight with it; delete {run.folder} to "
+            'train and score it again, or weigh all runs alike with "reliability": false'
+        )
+    overall = summary.overall(per_patient=False)
     mean = None if overall is None else overall.metrics[TASK_SCORES[task].weighed_by].mean
     return 0.0 if mean is None or not np.isfinite(mean) else mean

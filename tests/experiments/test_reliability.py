@@ -3,16 +3,21 @@
 import logging
 from collections.abc import Callable
 
+import msgspec
+import numpy as np
 import pytest
 import torch
 
+from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments import reliability
 from mdkd_auto.experiments.jobs import Experiment, JobMaker
-from mdkd_auto.experiments.reliability import distillation_weight, source_weights, weight
+from mdkd_auto.experiments.reliability import distillation_weight, source_weights, validation_score, weight
+from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
+from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.unet import UNetEncoder
 from mdkd_auto.paths import Root
-from mdkd_auto.records import Topology
+from mdkd_auto.records import Case, Topology
 from mdkd_auto.settings import Settings, replace
 
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
@@ -46,6 +51,28 @@ def test_each_source_weighs_by_its_score(
         other = experiment._replace(settings=replace(Settings(), **changes))
         assert source_weights(other, joint) == (1.0, 1.0, 1.0)
     assert distillation_weight(experiment._replace(settings=Settings(reliability=False)), student) == 1.0
+
+
+def test_the_score_that_a_run_has_on_its_validation_cases(
+    planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment]
+) -> None:
+    """From validation/summary.json of its folder; without it nothing is weighed in silence."""
+    experiment = experiment_in(copied(planned))
+    teacher, _, student = JobMaker(experiment).distilled(A, ())
+    folder = experiment.root.results / teacher.folder / "validation"
+    with pytest.raises(TrainingError, match=r"validation/summary\.json: missing.*delete .*fold_0 to train.*again"):
+        validation_score(experiment, teacher.folder)
+    with pytest.raises(TrainingError, match="missing"):
+        distillation_weight(experiment, student)
+    whole = score_masks(np.ones((4, 4), dtype=bool), np.ones((4, 4), dtype=bool), (1.0, 1.0))
+    cases = [Case(case_id=name, images=(f"{name}.nii.gz",), patient_id=name) for name in ("one", "two", "three")]
+    for values, expected in (((0.5, None, 0.75), 0.625), ((None, None, None), 0.0)):
+        scores = [
+            CaseScores(case_id=case.case_id, metrics={"foreground": msgspec.structs.replace(whole, dice=value)})
+            for case, value in zip(cases, values, strict=True)
+        ]
+        write_summary(folder, summary_of(scores, cases, A, "validation", "mm", {}))
+        assert validation_score(experiment, teacher.folder) == expected
 
 
 def test_a_teacher_of_no_weight_is_not_heard() -> None:

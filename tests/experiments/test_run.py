@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +13,17 @@ from mdkd_auto.data.phantoms import PICTURES, write_pictures
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
 from mdkd_auto.experiments.run import make_objective, make_task
 from mdkd_auto.experiments.runs import build_model, describe
+from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.files import write_json
+from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.settings import ClassificationSettings, Settings
+from mdkd_auto.records import Case
+from mdkd_auto.settings import ClassificationSettings, Settings, replace
 from mdkd_auto.training.checkpoints import save_weights
 
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
+OF_ALL = score_masks(np.ones((4, 4), dtype=bool), np.ones((4, 4), dtype=bool), (1.0, 1.0))
 FIRST, SECOND = (look.name for look in PICTURES[:2])
 OWN = ClassificationSettings(architecture="unet", architecture_of={"922": "efficientnet_b0"}, joint_channels=16)
 
@@ -58,6 +64,14 @@ def train(experiment: Experiment, job: Job) -> Model:
     return model
 
 
+def leave_score(experiment: Experiment, job: Job, dice: float) -> None:
+    """The DSC of its one validation case."""
+    of_case = CaseScores(case_id="case", metrics={"foreground": msgspec.structs.replace(OF_ALL, dice=dice)})
+    case = Case(case_id="case", images=("case.nii.gz",), patient_id="case")
+    summary = summary_of([of_case], [case], job.target, "validation", "mm", {})
+    write_summary(experiment.root.results / job.folder / "validation", summary)
+
+
 def objective_of(experiment: Experiment, job: Job) -> Any:
     return make_objective(experiment, describe(experiment, job))
 
@@ -67,6 +81,41 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
     assert ours.keys() == theirs.keys()
     return all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_fine_tuned_model_begins_with_the_sources_weights(root: Root, experiment_in: Callable[..., Any]) -> None:
+    experiment = experiment_in(root, Settings(device="cpu", width=2))
+    first, second = JobMaker(experiment).fine_tuned(A, B)
+    assert (first.target, second.target, second.reads) == (B, A, (first.folder,))
+    source = train(experiment, first)
+    assert same(objective_of(experiment, second).model, source)
+
+
+def test_a_student_knows_what_it_is_judged_by(root: Root, experiment_in: Callable[..., Any]) -> None:
+    """The validation scores of its network trained alone, one an epoch, and how much the joint teacher is worth."""
+    experiment = experiment_in(root, Settings(device="cpu", width=2, turn_down=True))
+    teacher, _, joint, student = JobMaker(experiment).distilled(A, (B,))
+    train(experiment, teacher)
+    train(experiment, joint)
+    leave_score(experiment, teacher, 0.8)
+    leave_score(experiment, joint, 0.4)
+    log = experiment.root.results / teacher.folder / "progress.csv"
+    log.write_text("epoch,validation_loss,validation_score\n1,0.9,0.25\n2,0.8,0.5\n")
+    objective = objective_of(experiment, student)
+    assert objective.baseline_scores == (0.25, 0.5)
+    assert objective.reliability == pytest.approx(0.25)
+    assert objective.settings.turn_down
+    plain = experiment._replace(settings=replace(experiment.settings, turn_down=False))
+    assert objective_of(plain, student).baseline_scores == ()
+
+
+def test_a_joint_teacher_weighs_its_sources(root: Root, experiment_in: Callable[..., Any]) -> None:
+    experiment = experiment_in(root, Settings(device="cpu", width=2))
+    *readable, joint, _ = JobMaker(experiment).distilled(A, (B, C))
+    for job, score in zip(readable, (0.8, 0.4, 0.9), strict=True):
+        train(experiment, job)
+        leave_score(experiment, job, score)
+    assert objective_of(experiment, joint).model.encoder.weights.tolist() == pytest.approx([1.0, 0.25, 1.0])
 
 
 # --- untrained sources ----------------------------------------------------------------------------------------------
