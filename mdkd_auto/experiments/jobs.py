@@ -237,6 +237,8 @@ class JobMaker:
             "data": {dataset: self._dataset(dataset, share if dataset == target else 1.0) for dataset in datasets},
             "reads": [read.identity["key"] for read in reads],
         }
+        if stage == "fine_tuned" and len({self._class_names(dataset) for dataset in datasets}) > 1:
+            identity["output_layer"] = "by class name"  # came later; of the same classes it is as before
         key = content_hash(identity)[:8]
         identity = {**json.loads(to_json_text(identity)), "key": key}  # lists, as they are read back from run.json
         kind = NETWORK_NAMES.get(network.architecture, network.architecture)
@@ -248,6 +250,9 @@ class JobMaker:
             folder=f"{target}/{name}/fold_{fold}", reads=tuple(read.folder for read in reads),
             identity=identity,
         )  # fmt: skip
+
+    def _class_names(self, dataset: str) -> tuple[str, ...]:
+        return tuple(channel.name for channel in self.experiment.classes(dataset).channels)
 
     def _dataset(self, dataset: str, label_fraction: float) -> dict[str, Any]:
         """What a result depends on in one data set: its part of the plan, its classes, its stored cases and split."""

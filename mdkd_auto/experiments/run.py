@@ -161,7 +161,9 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
         weight, alone = distillation_weight(experiment, job), baseline_scores(experiment, job)
         return StudentObjective(model, teacher, task, job.target, settings, weight, alone)
     if job.stage == "fine_tuned":
-        continue_from(model, _trained_model(experiment, job.reads[0]))
+        names = [tuple(channel.name for channel in run.classes[name].channels) for name in job.datasets]
+        rows = rows_of_outputs(task, model.encoder, len(names[0]))
+        continue_from(model, _trained_model(experiment, job.reads[0]), rows, *names)
     return TeacherObjective(model, task, job.target)
 
 
@@ -175,11 +177,31 @@ def untrained_sources(task: TrainingTask, job: Job, seed: int) -> list[Encoder]:
     return encoders
 
 
-def continue_from(model: Model, trained: Model) -> None:
-    """Give ``model`` the weights of ``trained`` that fit it: all but the output layer where the classes differ."""
-    own = model.state_dict()
-    fitting = {name: value for name, value in trained.state_dict().items() if own[name].shape == value.shape}
-    model.load_state_dict({**own, **fitting})
+def rows_of_outputs(task: TrainingTask, encoder: Encoder, outputs: int) -> dict[str, int]:
+    """Of each of the head's tensors that grows with the number of outputs: its rows for one more output."""
+    with torch.random.fork_rng(devices=[]):
+        some, more = (task.head(count, encoder).state_dict() for count in (outputs, outputs + 1))
+    return {name: len(more[name]) - len(value) for name, value in some.items() if more[name].shape != value.shape}
+
+
+def continue_from(
+    model: Model, trained: Model, rows: dict[str, int], classes: Sequence[str], trained_classes: Sequence[str]
+) -> None:
+    """Give ``model`` the weights of ``trained``: of the output layer the ``rows`` of the classes that both have.
+
+    Rows before those of the first class (a detector's background) are nobody's own and come along.
+    """
+    weights = trained.state_dict()
+    for name, count in rows.items():
+        own, theirs = model.state_dict()[f"head.{name}"].clone(), weights[f"head.{name}"]
+        first = len(own) - count * len(classes)
+        own[:first] = theirs[:first]
+        for place, same in enumerate(classes):
+            if same in trained_classes:
+                start, found = (first + count * number for number in (place, trained_classes.index(same)))
+                own[start : start + count] = theirs[found : found + count]
+        weights[f"head.{name}"] = own
+    model.load_state_dict(weights)
 
 
 def make_streams(experiment: Experiment, run: RunRecord) -> Streams:

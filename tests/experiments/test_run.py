@@ -1,6 +1,7 @@
 """What a stage begins with: its networks, from what it reads and what stands in the place of that."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,11 +12,12 @@ import torch
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import PICTURES, write_pictures
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
-from mdkd_auto.experiments.run import make_objective, make_task
+from mdkd_auto.experiments.run import continue_from, make_objective, make_task, rows_of_outputs
 from mdkd_auto.experiments.runs import build_model, describe
 from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.files import write_json
 from mdkd_auto.metrics.summary import score_masks
+from mdkd_auto.networks.faster_rcnn import FasterRCNNHead, ResNetEncoder
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
@@ -89,6 +91,48 @@ def test_a_fine_tuned_model_begins_with_the_sources_weights(root: Root, experime
     assert (first.target, second.target, second.reads) == (B, A, (first.folder,))
     source = train(experiment, first)
     assert same(objective_of(experiment, second).model, source)
+
+
+def test_a_fine_tuned_classifier_takes_the_classes_by_their_names(
+    pictures: Root, copied: Callable[[Root], Root]
+) -> None:
+    """Whatever their order; a class that the source lacks stays as it was initialised."""
+    experiment = classifiers(copied(pictures))
+    names = {FIRST: ("long", "other", "round"), SECOND: ("round", "cross", "long")}
+    for dataset, some in names.items():
+        labels = {name: (value,) for value, name in enumerate(some)}
+        experiment.datasets[dataset] = msgspec.structs.replace(experiment.datasets[dataset], labels=labels)
+    first, second = JobMaker(experiment).fine_tuned(FIRST, SECOND)
+    assert second.identity["output_layer"] == "by class name"
+    run = describe(experiment, second)
+    source: Any = train(experiment, first)
+    fresh: Any = build_model(run, make_task(run))
+    continued: Any = make_objective(experiment, run).model
+    head, theirs, ours = continued.head.linear, source.head.linear, fresh.head.linear
+    for place, (layer, row) in enumerate(((theirs, 2), (ours, 1), (theirs, 0))):
+        torch.testing.assert_close(head.weight[place], layer.weight[row])
+        torch.testing.assert_close(head.bias[place], layer.bias[row])
+    assert same(continued.encoder, source.encoder)
+
+
+def test_a_fine_tuned_detector_takes_the_background_and_the_classes_by_their_names() -> None:
+    """Faster R-CNN: a row of scores and four of a box for each class, the background's first."""
+
+    def head(classes: int) -> FasterRCNNHead:
+        return FasterRCNNHead("faster_rcnn_small", encoder.channels, encoder.strides, classes, (8, 16, 32, 64), (1.0,))
+
+    encoder = ResNetEncoder("faster_rcnn_small")
+    model, trained = Model(encoder, head(2)), Model(ResNetEncoder("faster_rcnn_small"), head(3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = rows_of_outputs(SimpleNamespace(head=lambda count, _: head(count)), encoder, 2)  # type: ignore[arg-type]
+    box = "regions.box_predictor.bbox_pred"
+    assert {name: count for name, count in rows.items() if "weight" in name} == {
+        "regions.box_predictor.cls_score.weight": 1, f"{box}.weight": 4,
+    }  # fmt: skip
+    continue_from(model, trained, rows, ("new", "b"), ("a", "b", "c"))
+    own, theirs = model.state_dict()[f"head.{box}.weight"], trained.state_dict()[f"head.{box}.weight"]
+    torch.testing.assert_close(own, torch.cat([theirs[:4], before[f"head.{box}.weight"][4:8], theirs[8:12]]))
+    assert same(model.encoder, trained.encoder)
 
 
 def test_a_student_knows_what_it_is_judged_by(root: Root, experiment_in: Callable[..., Any]) -> None:
