@@ -29,7 +29,7 @@ from mdkd_auto.records import Dataset, Plan
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_ablation, draw_figures
 from mdkd_auto.report.tables import Table, permutation_table
-from mdkd_auto.settings import Settings, replace
+from mdkd_auto.settings import TASK_SETTINGS, Settings, replace
 
 __all__ = [
     "ablate", "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables",
@@ -81,6 +81,7 @@ def train(
     groups, _ = find_groups(root)
     target = find_name(target, [dataset.name for datasets in groups.values() for dataset in datasets])
     group = next(name for name, datasets in groups.items() if target in [dataset.name for dataset in datasets])
+    check_named(settings, groups[group])
     experiment = make_experiment(root, group, groups[group], settings, configuration)
     if experiment is None or target not in experiment.datasets:
         raise PlanError(f"{target}: takes no part in {configuration}; its plan is {root.plan(group)}")
@@ -121,6 +122,8 @@ def ablate(
         ]
         entries = [ablation_entry(ablation, having_fold(replicates, target), target) for target in wanted]
         trained = [one for entry in entries for column in entry.trainings.values() for one in column]
+        for own, _ in trained:
+            check_settings(own)
         if dry_run:
             distinct = {job.folder: job for _, jobs in trained for job in jobs}
             logger.info("%s", dry_run_text(experiment, in_order(list(distinct.values()))))
@@ -170,8 +173,19 @@ def having_fold(replicates: list[Experiment], target: str) -> list[Experiment]:
 def _experiments(root: Root, settings: Settings, group: str | None, configuration: str) -> list[Experiment]:
     """Those of every group asked for, made before anything is trained: a missing plan is said at once."""
     groups, _ = find_groups(root, group)
+    check_named(settings, [dataset for datasets in groups.values() for dataset in datasets])
     made = [make_experiment(root, name, datasets, settings, configuration) for name, datasets in groups.items()]
     return [experiment for experiment in made if experiment is not None]
+
+
+def check_named(settings: Settings, datasets: list[Dataset]) -> None:
+    """Raise SettingsError where a teacher's own network is for a data set that is not there."""
+    named = {dataset.short_name: set(TASK_SETTINGS[dataset.task].teachers_of(settings)) for dataset in datasets}
+    numbers = sorted(number for number, some in named.items() if some)
+    unknown = sorted(set.union(*named.values()) - set(numbers))
+    if unknown:
+        raise SettingsError(f"architecture_of names {', '.join(map(repr, unknown))}, which is no data set here; "
+                            f"expected three digits, of {', '.join(numbers)}")  # fmt: skip
 
 
 def make_experiment(

@@ -227,7 +227,7 @@ class TaskSettings(NamedTuple):
     replaced: Callable[[Settings], dict[str, Any]]  # that it has in the place of settings of the same name
     of_stage: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # the same, in one stage
     named: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # its own, that a stage depends on
-    teacher_of: Callable[[Settings, str], Architecture | None] = lambda settings, number: None  # of data set 021
+    teachers_of: Callable[[Settings], Mapping[str, Architecture]] = lambda settings: {}  # 021 -> network of its teacher
     unused: tuple[str, ...] = ()  # settings that do nothing here
 
 
@@ -283,7 +283,7 @@ TASK_SETTINGS = ByTask(
             lambda settings: _replaced(settings, settings.classification, task_loss=_class_weights_of(settings)),
             _classification_of_stage,
             _own("classification", CLASSIFICATION_OF_STAGE),
-            lambda settings, number: settings.classification.architecture_of.get(number),
+            lambda settings: settings.classification.architecture_of,
             unused=("fuse", "attention_keys", "keep_classes"),
         ),
         "detection": TaskSettings(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mdkd_auto import pipeline
-from mdkd_auto.cli import evaluate, plan_and_preprocess, predict, train_all_permutations
+from mdkd_auto.cli import ablate, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.data.phantoms import LOOKS, PICTURES, picture, volume, write_pictures
 from mdkd_auto.files import read_json, read_record
 from mdkd_auto.networks import medvit
@@ -315,6 +315,48 @@ def test_volumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert set(table.rows[0].summaries) == set(COLUMNS)
     assert pipeline.train_all_permutations(root, settings) == []
     assert "CT_classification: has no configuration 2d; its plan has 3d_fullres (-c)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"architecture_of": {"22": "unet"}}, "names '22', which is no data set here; expected three digits, of 921,"),
+        ({"architecture_of": {"922": "unet", "999": "unet"}}, "architecture_of names '999', which is no data set here"),
+        ({"architecture_of": {"922": "resnet999"}}, "network 'resnet999'"),
+        ({"fusion_blocks": 2}, "late-3"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_mistakes_are_refused_before_anything_is_trained(
+    planned: Root, command: Command, tmp_path: Path, own: dict[str, object], words: str
+) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"classification": {"architecture": "unet", "joint_channels": 16, **own}}))
+    arguments = ("--root", planned.folder, "--settings", settings, "--device", "cpu", "--dry-run")
+    for main, *more in ((train_all_permutations.main,), (train.main, "921"), (ablate.main, "controls")):
+        said = command(main, *more, *arguments)
+        assert said.status == 1  # type: ignore[attr-defined]
+        assert words in said.err  # type: ignore[attr-defined]
+
+
+def test_a_variant_of_an_ablation_that_cannot_be_trained(planned: Root, command: Command, tmp_path: Path) -> None:
+    """late-1 can, late-3 of two blocks cannot, and that is said before late-1 is trained."""
+    settings = tmp_path / "settings.json"
+    own = {"architecture": "unet", "joint_channels": 16, "fusion_blocks": 2, "distilled": "late-1"}
+    settings.write_text(json.dumps({"classification": own}))
+    arguments = ("--root", planned.folder, "--settings", settings, "--device", "cpu", "--dry-run")
+    assert command(train.main, "921", *arguments).status == 0  # type: ignore[attr-defined]
+    said = command(ablate.main, "early-late", *arguments)
+    assert said.status == 1  # type: ignore[attr-defined]
+    assert "classification.distilled is early-3" in said.err  # type: ignore[attr-defined]
+
+
+def test_a_width_is_given_to_the_networks_that_have_one(planned: Root, command: Command) -> None:
+    arguments = ("--root", planned.folder, "--device", "cpu", "--dry-run", "--teacher-arch", "unet", "--width", 8)
+    said = command(train.main, "921", "--student-arch", "efficientnet_b0", *arguments)
+    assert said.status == 0, said.err  # type: ignore[attr-defined]
+    said = command(train.main, "921", "--student-arch", "efficientnet_b0", "--student-width", 4, *arguments)
+    assert "leave --student-width out" in said.err  # type: ignore[attr-defined]
 
 
 def test_the_commands_line(planned: Root, command: Command) -> None:

@@ -14,6 +14,7 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
+from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.fit import find_device, uses_bf16
 
 StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "fine_tuned", "multi_head"]
@@ -147,8 +148,8 @@ class JobMaker:
         self._precision = "bf16" if uses_bf16(settings.precision, find_device(settings.device)) else "fp32"
         self._pretrained = None if settings.pretrained is None else _hash_of_weights(Path(settings.pretrained))
         named = settings.for_task(experiment.plan.task).teacher_architecture or ""
-        self.teachers = Network(named, settings.width)
-        self.students = Network(settings.student_architecture or named, settings.student_width or settings.width)
+        self.teachers = self._network(named, settings.width)
+        self.students = self._network(settings.student_architecture or named, settings.student_width or settings.width)
 
     def permutation(self, target: str, sources: tuple[str, ...], baseline: bool = True) -> list[Job]:
         """The jobs of one target with its sources, in an order in which each finds what it reads.
@@ -182,10 +183,13 @@ class JobMaker:
 
     def _teacher_of(self, dataset: str) -> Network:
         """The network of a data set's teacher."""
-        own = TASK_SETTINGS[self.experiment.plan.task].teacher_of(self.experiment.settings, dataset[7:10])
-        if own is None:
-            return self.teachers
-        return Network(own, self.teachers.width if own == self.teachers.architecture else None)
+        own = TASK_SETTINGS[self.experiment.plan.task].teachers_of(self.experiment.settings).get(dataset[7:10])
+        return self.teachers if own is None else self._network(own, self.experiment.settings.width)
+
+    def _network(self, architecture: Architecture, width: int | None) -> Network:
+        """Of that width where the architecture has one."""
+        has_width = TASK_PARTS[self.experiment.plan.task].has_width
+        return Network(architecture, width if has_width(architecture) else None)
 
     def multi_head(self, datasets: tuple[str, ...]) -> Job:
         """One model of several data sets."""

@@ -1,5 +1,7 @@
 """Encoders of the timm library: its models that give feature maps of the images' size, such as efficientnet_b0."""
 
+from functools import cache
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ def check_name(name: str) -> None:
         raise SettingsError(f"network {name!r}: neither ours nor timm's; close: {close}")
 
 
+@cache
 def check_size(name: str, size: tuple[int, ...]) -> None:
     """Raise SettingsError for a network that does not take images of this size, or gives other maps than it says.
 

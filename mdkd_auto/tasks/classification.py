@@ -5,6 +5,7 @@ segmentation; here it becomes the number of an output again.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,14 +32,48 @@ MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
 
 
 def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
-    """Raise SettingsError for networks that classification does not have, or not for the plan's images."""
-    own = settings.classification.architecture_of
-    of_datasets = {own.get(name[7:10]) for name in plan.datasets}  # by the number of DatasetNNN_Name
-    named = {settings.teacher_architecture, settings.student_architecture, *of_datasets} - {None}
-    for name in sorted(map(str, named)):
+    """Raise SettingsError for networks that classification does not have, or not for the plan's images; for a width
+    that none of them has, and for more distilled levels than there are."""
+    own = settings.classification
+    of_datasets = {own.architecture_of.get(name[7:10]) for name in plan.datasets}  # by the number of DatasetNNN_Name
+    teachers = set(map(str, {settings.teacher_architecture, *of_datasets} - {None}))
+    student = settings.student_architecture or str(settings.teacher_architecture)
+    for name in sorted({*teachers, student}):
         check_architecture(name, len(plan.patch_size))
         if name not in ("unet", *MEDVIT):
             check_size(name, plan.patch_size)
+    widened = teachers if settings.student_width is not None else {*teachers, student}
+    check_width("--width", settings.width, widened)
+    check_width("--student-width", settings.student_width, {student})
+    levels = len(plan.topology.features) if student == "unet" else levels_of(student)
+    distilled_pairs(own, levels, own.fusion_blocks)
+
+
+def has_width(name: Architecture) -> bool:
+    """Whether a network may be made wider or narrower."""
+    return name == "unet"
+
+
+def check_width(flag: str, width: int | None, names: set[Architecture]) -> None:
+    """Raise SettingsError for a width that none of the networks has."""
+    if width is not None and not any(map(has_width, names)):
+        have = "has a width of its own" if len(names) == 1 else "have widths of their own"
+        raise SettingsError(f"width {width}: {', '.join(sorted(names))} {have}; leave {flag} out")
+
+
+@cache
+def levels_of(name: Architecture) -> int:
+    """Maps of a network that is not the plan's."""
+    if name not in MEDVIT:
+        with torch.random.fork_rng(devices=[]):
+            return len(TimmEncoder(name).channels)
+    with torch.device("meta"):  # without weights, whose first values take seconds
+        return len(_medvit(name, ClassificationSettings()).channels)
+
+
+def _medvit(name: Architecture, settings: ClassificationSettings) -> MedViTEncoder:
+    size = name.removeprefix("medvit_")
+    return MedViTEncoder(size, 1, settings.dropout, settings.attention_dropout, settings.moment_exchange)
 
 
 def check_architecture(name: str, axes: int) -> None:
@@ -88,9 +123,7 @@ class ClassificationTask:
         if width is not None:
             raise SettingsError(f"width {width}: {kind} has a width of its own; leave --width out")
         if kind in MEDVIT:
-            own = self.own
-            size = kind.removeprefix("medvit_")
-            return MedViTEncoder(size, 1, own.dropout, own.attention_dropout, own.moment_exchange)
+            return _medvit(kind, self.own)
         return TimmEncoder(kind, 1, self.own.dropout)
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:

@@ -24,12 +24,12 @@ from mdkd_auto.losses.overlap import dice_bce_loss
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Encoder, paired_levels
-from mdkd_auto.networks.tresunet import TResUNetEncoder, TResUNetHead, tresunet_topology
+from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder, TResUNetHead, tresunet_topology
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
 from mdkd_auto.preprocessing.case import preprocess_case, restore
 from mdkd_auto.preprocessing.normalise import air_value
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record, Topology
-from mdkd_auto.settings import Architecture, Settings
+from mdkd_auto.settings import ONLINE, Architecture, Settings
 from mdkd_auto.training.interfaces import Score
 
 FOREGROUND = "foreground"
@@ -91,9 +91,28 @@ NETWORKS: dict[Architecture, Network] = {
 
 
 def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
-    """Raise SettingsError for networks that segmentation does not have."""
-    for name in sorted(map(str, {settings.teacher_architecture, settings.student_architecture} - {None})):
+    """Raise SettingsError for networks that segmentation does not have, and for widths or pretrained weights that they
+    cannot have."""
+    teacher = str(settings.teacher_architecture)
+    student = settings.student_architecture or teacher
+    for name, width in ((teacher, settings.width), (student, settings.student_width or settings.width)):
         check_architecture(name)
+        NETWORKS[name].topology(plan.topology, width)
+        if settings.pretrained is not None and name == "tresunet":
+            check_pretrained(settings.pretrained, len(plan.patch_size), width)
+
+
+def check_pretrained(source: str, axes: int, width: int | None) -> None:
+    """Raise SettingsError where a TResUNet cannot begin with the weights of a ResNet-50."""
+    if source == ONLINE:
+        raise SettingsError('pretrained is "online": no library has weights for a TResUNet; give those of a ResNet-50 '
+                            "with group normalisation as a safetensors file")  # fmt: skip
+    if axes == 3:
+        raise SettingsError(f"pretrained: {source} holds a 2-D network's weights, and the TResUNet of this plan is "
+                            "3-D; leave pretrained out, or train -c 2d")  # fmt: skip
+    if width not in (None, FULL_WIDTH):
+        raise SettingsError(f"pretrained: a ResNet-50 fits a TResUNet of width {FULL_WIDTH}, and this one has {width}; "
+                            "leave the width or pretrained out")  # fmt: skip
 
 
 def check_architecture(name: str) -> None:

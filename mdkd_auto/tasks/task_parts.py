@@ -30,6 +30,7 @@ class TaskParts(NamedTuple):
     training: Callable[[Given], TrainingTask]
     predictor: Callable[[nn.Module, DatasetPlan, ConfigurationPlan, Classes, PredictionOptions], Any]
     check: Callable[[Settings, ConfigurationPlan], None]  # raises SettingsError for networks that it does not have
+    has_width: Callable[[Architecture], bool] = lambda name: True  # whether a network may be made wider or narrower
     counts_memory: bool = True  # whether what an update keeps can be counted without computing it
 
 
@@ -40,13 +41,13 @@ TASK_PARTS = ByTask(
         ),
         "classification": TaskParts(
             lambda given: classification.ClassificationTask(*given), classification.Classifier,
-            classification.check_settings,
+            classification.check_settings, classification.has_width,
         ),
         "detection": TaskParts(
             lambda given: detection.DetectionTask(
                 given.plan, given.classes, given.settings, given.architecture, given.width
             ),
-            detection.Detector, detection.check_settings,
+            detection.Detector, detection.check_settings, lambda name: False,
             counts_memory=False,  # a detector's losses pick regions by their values
         ),
     }

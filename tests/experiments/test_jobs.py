@@ -17,6 +17,7 @@ from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import Look, write_datasets
 from mdkd_auto.errors import SettingsError
 from mdkd_auto.experiments import evaluate
+from mdkd_auto.experiments import jobs as jobs_module
 from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
 from mdkd_auto.experiments.run import make_objective, make_streams, title_of
@@ -25,6 +26,7 @@ from mdkd_auto.files import read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import PredictionOptions
+from mdkd_auto.tasks.task_parts import TASK_PARTS
 
 Make = Callable[..., Experiment]
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
@@ -91,6 +93,14 @@ def test_a_student_of_another_network_is_judged_against_that_network(experiment:
     assert (teacher.architecture, baseline.architecture, baseline.width) == ("tresunet", "unet", 2)
     assert joint.reads == (teacher.folder, from_b.folder)
     assert student.reads == (joint.folder, baseline.folder)
+
+
+def test_a_width_goes_to_the_networks_that_have_one(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(device="cpu", width=8, student_width=4, student_architecture="tresunet")
+    narrow = TASK_PARTS["segmentation"]._replace(has_width=lambda name: name == "unet")
+    monkeypatch.setattr(jobs_module, "TASK_PARTS", {"segmentation": narrow})
+    maker = JobMaker(experiment._replace(settings=settings))
+    assert (maker.teachers, maker.students) == (("unet", 8), ("tresunet", None))
 
 
 def test_a_job_there_and_back(experiment: Experiment, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Classification's parts: outputs, shared classes, losses and scores of batches, and what learns from what."""
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ from mdkd_auto.tasks.classification import (
     Classifier,
     check_settings,
     distilled_pairs,
+    has_width,
     outputs_of_labels,
 )
 from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of
@@ -235,3 +237,38 @@ def test_an_image_has_the_axes_of_the_plan() -> None:
 def test_an_image_lies_in_the_middle_of_the_patch() -> None:
     patch = into_patch(np.arange(1, 7, dtype=np.float32).reshape(1, 2, 3), (4, 5))
     assert patch.tolist() == [[1, 1, 1, 1, 1], [1, 1, 2, 3, 1], [1, 4, 5, 6, 1], [1, 1, 1, 1, 1]]
+
+
+def checked(**changes: Any) -> None:
+    own = {name: changes.pop(name) for name in ("distilled", "fusion_blocks", "architecture_of") if name in changes}
+    settings = Settings(device="cpu", classification=ClassificationSettings(joint_channels=16, **own), **changes)
+    plan = msgspec.structs.replace(PLAN, datasets=("Dataset021_A", "Dataset022_B"))
+    check_settings(settings.for_task("classification"), plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture_of": {"022": "resnet999"}}, "network 'resnet999': neither ours nor timm's"),
+        ({"distilled": "late-9"}, "late-9: the student has 4 levels and the joint teacher 3 fusion blocks"),
+        ({"fusion_blocks": 2}, "late-3: .* 2 fusion blocks; take K of at most 2"),
+        ({"distilled": "early-5", "fusion_blocks": 9, "student_architecture": "unet"}, "the student has 4 levels"),
+        ({"width": 8}, "width 8: medvit_small has a width of its own; leave --width out"),
+        ({"width": 8, "student_architecture": "efficientnet_b0"}, "efficientnet_b0, medvit_small have widths of their"),
+        ({"width": 8, "student_architecture": "unet", "student_width": 4}, "width 8: medvit_small has a width of its"),
+        ({"teacher_architecture": "unet", "student_architecture": "efficientnet_b0", "student_width": 8},
+         "width 8: efficientnet_b0 has a width of its own; leave --student-width out"),
+    ],
+)  # fmt: skip
+def test_what_classification_cannot_train(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        checked(**changes)
+
+
+def test_a_width_is_of_those_that_have_one() -> None:
+    checked()
+    checked(teacher_architecture="unet", student_architecture="efficientnet_b0", width=8)
+    checked(student_architecture="unet", width=8)
+    checked(architecture_of={"022": "unet"}, width=8)
+    checked(distilled="early-5", fusion_blocks=5, student_architecture="efficientnet_b0")
+    assert [has_width(name) for name in ("unet", "efficientnet_b0", "medvit_small")] == [True, False, False]

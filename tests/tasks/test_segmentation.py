@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from mdkd_auto.tasks.segmentation import (
     SegmentationTask,
     channels_of,
     check_architecture,
+    check_settings,
     classes_of,
     decode,
     predict_file,
@@ -389,3 +391,30 @@ def test_an_image_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 def test_a_network_that_segmentation_does_not_have() -> None:
     with pytest.raises(SettingsError, match="'medvit_small': segmentation has unet, tresunet"):
         check_architecture("medvit_small")
+
+
+@pytest.mark.parametrize(
+    ("changes", "patch", "words"),
+    [
+        ({"teacher_architecture": "medvit_small"}, (16, 16), "'medvit_small': segmentation has unet, tresunet"),
+        ({"student_architecture": "tresunet", "student_width": 2}, (16, 16), "Width 2 is too narrow for a TResUNet"),
+        ({"teacher_architecture": "tresunet", "student_width": 2}, (16, 16), "Width 2 is too narrow for a TResUNet"),
+        ({"student_architecture": "tresunet", "width": 2}, (16, 16), "Width 2 is too narrow for a TResUNet"),
+        ({"student_architecture": "tresunet", "pretrained": "online"}, (16, 16), "no library has weights"),
+        ({"student_architecture": "tresunet", "pretrained": "a.safetensors"}, (8, 16, 16), "this plan is 3-D"),
+        ({"teacher_architecture": "tresunet", "pretrained": "a.safetensors", "student_width": 16}, (16, 16),
+         "a TResUNet of width 64, and this one has 16"),
+    ],
+)  # fmt: skip
+def test_what_segmentation_cannot_train(changes: dict[str, Any], patch: tuple[int, ...], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        check_settings(Settings(**changes).for_task("segmentation"), plan(patch))
+
+
+def test_what_segmentation_can_train() -> None:
+    for changes in (
+        {"student_width": 2}, {"teacher_architecture": "tresunet", "student_architecture": "unet", "student_width": 2},
+        {"teacher_architecture": "tresunet", "pretrained": "a.safetensors"},
+        {"student_architecture": "tresunet", "student_width": 64, "width": 8, "pretrained": "a.safetensors"},
+    ):  # fmt: skip
+        check_settings(Settings(**changes).for_task("segmentation"), plan())  # type: ignore[arg-type]
