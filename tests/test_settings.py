@@ -192,3 +192,15 @@ def test_without_target_labels_a_joint_teacher_has_nothing_to_weigh_its_sources_
     assert not settings_of_stage(alone, "joint_teacher")["reliability"]
     assert settings_of_stage(alone, "student")["reliability"]
     assert settings_of_stage(Settings(target_label_weight=0.5), "joint_teacher")["reliability"]
+
+
+def test_that_classifiers_are_weighed_above_chance_is_part_of_what_is_weighed() -> None:
+    """It came later: a run that is not weighed is as it was."""
+
+    def named(stage: str, task: Task = "classification", **changes: Any) -> Any:
+        return settings_of_stage(Settings(**changes), stage, task).get("reliability")
+
+    assert [named(stage) for stage in ("teacher", "joint_teacher", "student")] == [None, "above chance", "above chance"]
+    assert [named(stage, reliability=False) for stage in ("joint_teacher", "student")] == [False, False]
+    assert [named(stage, target_label_weight=0.0) for stage in ("joint_teacher", "student")] == [False, "above chance"]
+    assert [named("student", task) for task in ("segmentation", "detection")] == [True, True]

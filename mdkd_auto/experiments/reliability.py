@@ -41,7 +41,7 @@ def distillation_weight(experiment: Experiment, job: Job) -> float:
     joint, alone = (validation_score(experiment, folder) for folder in job.reads)
     factor = weight(joint, alone)
     if factor < 1:
-        words = "distillation turned down to %.2f: validation score of the joint teacher %.3f, of the model alone %.3f"
+        words = "distillation turned down to %.2f: validation score above chance of the joint teacher %.3f, alone %.3f"
         logger.info(words, factor, joint, alone)
     return factor
 
@@ -59,12 +59,13 @@ def baseline_scores(experiment: Experiment, job: Job) -> tuple[float, ...]:
 
 
 def weight(score: float, reference: float) -> float:
-    """1 for a teacher at least as good as the reference, else the square of their ratio."""
+    """1 for a teacher at least as good as the reference, else the square of the ratio of their scores above chance."""
     return 1.0 if score >= reference else float((score / reference) ** POWER)
 
 
 def validation_score(experiment: Experiment, folder: str) -> float:
-    """The score of a run over the validation cases of its target that teachers are weighed by; 0 where it is None.
+    """The score of a run over the validation cases of its target that teachers are weighed by: what it is above chance,
+    0 where it is not or is None.
 
     Raises TrainingError where the run's summary is gone.
     """
@@ -77,5 +78,6 @@ def validation_score(experiment: Experiment, folder: str) -> float:
             'train and score it again, or weigh all runs alike with "reliability": false'
         )
     overall = summary.overall(per_patient=False)
-    mean = None if overall is None else overall.metrics[TASK_SCORES[task].weighed_by].mean
-    return 0.0 if mean is None or not np.isfinite(mean) else mean
+    scores = TASK_SCORES[task]
+    mean = None if overall is None else overall.metrics[scores.weighed_by].mean
+    return 0.0 if mean is None or not np.isfinite(mean) else max(0.0, mean - scores.scale.chance(summary))

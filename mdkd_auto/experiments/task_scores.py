@@ -36,6 +36,7 @@ from mdkd_auto.metrics.detection import DETECTION_METRICS
 from mdkd_auto.metrics.summary import METRICS
 from mdkd_auto.records import ByTask, Dataset
 
+LEAST_ABOVE_CHANCE = 0.05  # of balanced accuracy: the same of two classifiers
 LEAST_FOUND = 0.1  # of DSC or F1: two models below it differ, but neither is of use
 
 
@@ -50,7 +51,9 @@ class Scale(NamedTuple):
     note: str
     quick: str  # the validation score of training
     right_or_wrong: bool = False  # a case counts 1 or 0: McNemar's test for one replicate whose units do too
-    nothing: float = 0.0  # a judged score below it says that next to nothing was found
+    nothing: float = 0.0  # less than this above chance says that next to nothing was found
+    found_by: str = ""  # the score that says so; "": the judged one
+    chance: Callable[[Any], float] = lambda summary: 0.0  # of it, and of what teachers are weighed by, in a summary
 
 
 class TaskScores(NamedTuple):
@@ -85,7 +88,8 @@ TASK_SCORES = ByTask(
                 CLASS_METRICS, CLASS_TITLES, CLASS_METRICS, (), "accuracy",
                 "n is the number of images. Balanced accuracy and F1 are means over the classes that occur, AUROC of "
                 "one class against the rest.",
-                "balanced accuracy", right_or_wrong=True,
+                "balanced accuracy", right_or_wrong=True, nothing=LEAST_ABOVE_CHANCE, found_by="balanced_accuracy",
+                chance=lambda summary: 1 / len(summary.classes),
             ),
         ),
         "detection": TaskScores(

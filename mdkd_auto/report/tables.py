@@ -247,7 +247,7 @@ def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     adjusted = holm([comparison.p_value if comparison is not None else None for comparison in found])
     result: dict[str, dict[str, str]] = {row.target: {} for row in rows}
     for (row, name), comparison, p_value in zip(family, found, adjusted, strict=True):
-        scores = [judged_scores(row, column, layout.scale) for column in layout.contrasts[name]]
+        scores = [_found_scores(row, column, layout.scale) for column in layout.contrasts[name]]
         best = max((float(np.mean(some)) for some in scores if some), default=0.0)
         result[row.target][name] = verdict(layout, name, comparison, p_value, best < layout.scale.nothing)
     return result
@@ -275,8 +275,7 @@ def verdict(
     tested = f", {comparison.test} p={adjusted_p:.3f} after Holm)" if adjusted_p is not None else None
     words += tested or f"; {comparison.note})"
     if failed:
-        least = f"{100 * layout.scale.nothing:g} % {layout.scale.judged}"
-        return f"{words}: no verdict, both find next to nothing (below {least}); train longer, or look at the data"
+        return f"{words}: no verdict, {_failure(layout.scale)}; train longer, or look at the data"
     significant = (
         adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0
@@ -291,6 +290,12 @@ def verdict(
     needed = comparison.replicates_needed
     takes = "more patients, whatever the number of replicates" if needed is None else f"{needed} replicates"
     return f"{words} ({100 * WANTED_GAIN:g} points would take {takes})"
+
+
+def _failure(scale: Scale) -> str:
+    if not scale.found_by:
+        return f"both find next to nothing (below {100 * scale.nothing:g} % {scale.judged})"
+    return f"both hardly do better than chance ({100 * scale.nothing:g} points {scale.quick})"
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -383,6 +388,13 @@ def _means_of(row: Row, column: str, per_volume: bool) -> list[Mean]:
 def judged_scores(row: Row, column: str, scale: Scale) -> list[float]:
     """The judged score of a column, mean over images, one a replicate in which it is evaluable."""
     return _values(_means_of(row, column, per_volume=False), scale.metrics[0])
+
+
+def _found_scores(row: Row, column: str, scale: Scale) -> list[float]:
+    """What a column found, above chance, one a replicate in which it is evaluable."""
+    chance = max((scale.chance(summary) for summary in row.summaries.get(column, ())), default=0.0)
+    metric = scale.found_by or scale.metrics[0]
+    return [value - chance for value in _values(_means_of(row, column, per_volume=False), metric)]
 
 
 def _values(means: Sequence[Mean], metric: str) -> list[float]:

@@ -2,6 +2,9 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,9 +13,11 @@ import torch
 
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments import reliability
+from mdkd_auto.experiments.class_scoring import Answer, summary_of_answers
 from mdkd_auto.experiments.jobs import Experiment, JobMaker
 from mdkd_auto.experiments.reliability import distillation_weight, source_weights, validation_score, weight
 from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
+from mdkd_auto.files import write_json
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.unet import UNetEncoder
@@ -28,6 +33,23 @@ def test_hand_worked_weights() -> None:
     assert weight(0.8, 0.4) == weight(0.4, 0.4) == weight(0.0, 0.0) == 1.0
     assert weight(0.2, 0.4) == pytest.approx(0.25)
     assert weight(0.0, 0.4) == 0.0
+
+
+@pytest.mark.parametrize(("right", "expected"), [((8, 8), 1), ((9, 8), 1), ((7, 6), 0.25), ((5, 5), 0), ((3, 3), 0)])
+def test_a_classifier_weighs_by_what_is_above_chance(tmp_path: Path, right: tuple[int, int], expected: float) -> None:
+    """Two classes of ten cases, so many of them right; the reference has a balanced accuracy of 0.8."""
+    experiment: Any = SimpleNamespace(root=Root(tmp_path), plan=SimpleNamespace(task="classification"))
+    for folder, numbers in (("reference", (8, 8)), ("teacher", right)):
+        answers = [
+            Answer(case_id=f"{truth}_{number}", patient_id=f"{truth}_{number}", truth=truth,
+                   logits=(0.0, 1.0) if (number < numbers[truth]) == bool(truth) else (1.0, 0.0))
+            for truth in (0, 1) for number in range(10)
+        ]  # fmt: skip
+        summary = summary_of_answers(answers, ("well", "sick"), "Dataset021_Toy", "validation", 1.0, {})
+        write_json(tmp_path / "results" / folder / "validation" / "summary.json", summary)
+    reference, teacher = (validation_score(experiment, folder) for folder in ("reference", "teacher"))
+    assert reference == pytest.approx(0.3)
+    assert weight(teacher, reference) == pytest.approx(expected)
 
 
 @pytest.fixture

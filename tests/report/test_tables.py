@@ -251,6 +251,30 @@ def test_no_verdict_between_models_that_find_nothing(
     assert "no verdict" not in lines[second]
 
 
+@pytest.mark.parametrize(("right", "failed"), [((10, 0), True), ((5, 5), True), ((6, 6), False), ((10, 8), False)])
+def test_no_verdict_between_classifiers_that_guess(right: tuple[int, int], failed: bool) -> None:
+    """Ten cases of one class and ten of another, so many right; the other model always says the second class."""
+
+    def answered(*numbers: int) -> ClassSummary:
+        answers = [
+            Answer(case_id=f"{truth}_{number}", patient_id=f"{truth}_{number}", truth=truth,
+                   logits=(0.0, 1.0) if (number < numbers[truth]) == bool(truth) else (1.0, 0.0))
+            for truth in (0, 1) for number in range(10)
+        ]  # fmt: skip
+        return summary_of_answers(answers, ("well", "sick"), "Dataset021_Toy", TEST, 1.0, {})
+
+    ours, theirs = answered(*right), answered(0, 10)
+    row = Row(
+        target="Dataset021_Toy", sources=(), part=TEST, folders={}, checks={},
+        summaries={"student": (ours,), "data-set-specific": (theirs,)},
+        comparisons={"student": compare([ours], [theirs], right_or_wrong=True)},
+    )  # fmt: skip
+    layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
+    said = tables.verdicts(layout, [row])["Dataset021_Toy"]["student"]
+    words = "no verdict, both hardly do better than chance (5 points balanced accuracy); train longer"
+    assert (words in said) == failed
+
+
 def summary(dice: dict[str, float | None]) -> Summary:
     """Of cases that are patients of their own."""
     cases = [Case(case_id=name, images=(), patient_id=name) for name in dice]
