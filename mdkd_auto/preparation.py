@@ -206,8 +206,8 @@ def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     write_text(root.integrity.with_suffix(".txt"), problems_text(problems))
     if not errors or exclude_broken:
         logger.info("integrity: %s-> %s", problems_text(problems, full=False), root.integrity)
-        for one in errors:
-            logger.warning("left out: %s", f"case {one.case_id} of {one.dataset}" if one.case_id else one.dataset)
+        for dataset, case in dict.fromkeys((one.dataset, one.case_id) for one in errors):
+            logger.warning("left out: %s", f"case {case} of {dataset}" if case else dataset)
         return
     raise DatasetError(
         f"the data have errors; nothing was planned.\n{problems_text(problems, full=False)}"

@@ -749,6 +749,14 @@ def test_only_what_is_broken_is_left_out(root: Root) -> None:
     assert CASE not in json.dumps(splits)
 
 
+def test_a_case_left_out_is_named_once(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    for channel in (1, 2):
+        shutil.copy(image_file(root.raw / NAME, CASE), image_file(root.raw / NAME, CASE, channel))
+    with caplog.at_level("INFO"):
+        plan(root, exclude_broken=True, preprocess=False)
+    assert [line for line in caplog.messages if line.startswith("left out: ")] == [f"left out: case {CASE} of {NAME}"]
+
+
 def test_all_problems_are_listed_at_once(root: Root) -> None:
     for change in (truncated_image, one_patient, wrong_number, thumbnail):
         change(root.raw / NAME)
