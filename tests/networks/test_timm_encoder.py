@@ -8,6 +8,12 @@ from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.timm_encoder import TimmEncoder, check_size
 
 
+@pytest.fixture(autouse=True)
+def _looked_at_anew() -> None:
+    """A size that was found to be good is not looked at again."""
+    check_size.cache_clear()
+
+
 @pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv3_small_050", "resnet18", "convnext_atto", "pvt_v2_b0"])
 def test_networks_for_any_size(name: str) -> None:
     check_size(name, (64, 64))
