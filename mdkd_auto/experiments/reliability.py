@@ -41,7 +41,7 @@ def distillation_weight(experiment: Experiment, job: Job) -> float:
     joint, alone = (validation_score(experiment, folder) for folder in job.reads)
     factor = weight(joint, alone)
     if factor < 1:
-        words = "distillation turned down to %.2f: validation score above chance of the joint teacher %.3f, alone %.3f"
+        words = "distillation turned down to %.2f: validation score of the joint teacher %.3f, of the model alone %.3f"
         logger.info(words, factor, joint, alone)
     return factor
 

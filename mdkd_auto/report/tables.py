@@ -414,15 +414,18 @@ def _cell(means: Sequence[Mean], metric: str, in_percent: bool) -> str:
 
 
 def _checks(row: Row) -> str:
+    """Of every joint teacher and student of a target."""
     words = []
-    if joint := row.checks.get("joint teacher"):
-        does = "uses" if joint["uses_sources"] else "IGNORES"
-        words.append(f"the joint teacher {does} its sources (silencing them changes its output by "
-                     f"{100 * float(joint['output_change']):.1f} %)")  # fmt: skip
-    if student := row.checks.get("student"):
-        is_ = "is" if student["distilled"] else "is NOT"
-        share = 100 * float(student["explained"])
-        words.append(f"the student {is_} distilled (it explains {share:.0f} % of the joint teacher's feature maps)")
+    for column, check in row.checks.items():
+        name = f"the {column}" if column in COLUMNS else column
+        if "uses_sources" in check:
+            does = "uses" if check["uses_sources"] else "IGNORES"
+            words.append(f"{name} {does} its sources (silencing them changes its output by "
+                         f"{100 * float(check['output_change']):.1f} %)")  # fmt: skip
+        if "distilled" in check:
+            is_ = "is" if check["distilled"] else "is NOT"
+            share = 100 * float(check["explained"])
+            words.append(f"{name} {is_} distilled (it explains {share:.0f} % of the joint teacher's feature maps)")
     return "; ".join(words) or "none"
 
 

@@ -331,6 +331,21 @@ def test_further_comparisons(experiment: Experiment) -> None:
     assert "\n\nThe reading.\n\np after Holm: adjusted for all 3 tests of this table.\n" in asked
 
 
+def test_every_students_check_is_said() -> None:
+    """Under its column's name, in ablations too: a column that is not distilled says nothing of distillation."""
+    checks: dict[str, dict[str, float | bool | str]] = {
+        "joint teacher": {"output_change": 0.25, "uses_sources": True},
+        "student": {"explained": 0.5, "distilled": True},
+        "late-1": {"explained": 0.02, "distilled": False},
+    }
+    row = Row(target="A", sources=(), part=TEST, folders={}, checks=checks, comparisons={}, summaries={})
+    assert tables._checks(row) == (
+        "the joint teacher uses its sources (silencing them changes its output by 25.0 %); "
+        "the student is distilled (it explains 50 % of the joint teacher's feature maps); "
+        "late-1 is NOT distilled (it explains 2 % of the joint teacher's feature maps)"
+    )
+
+
 def test_only_shared_evaluable_cases_are_compared() -> None:
     ours = summary({"a": 1.0, "b": 0.5, "c": None, "only ours": 1.0})
     theirs = summary({"a": 0.5, "b": 0.5, "c": None})
