@@ -282,7 +282,7 @@ def verdict(
     )  # fmt: skip
     if significant:
         return f"{words}: {layout.answers_of(name)[0 if points > 0 else 1]}"
-    if comparison.detectable is None:
+    if not comparison.detectable:  # None, or differences that are all alike and say nothing of what could be shown
         return f"{words}: {layout.undecided}"
     words = f"{words}: {layout.undecided}; such data show differences from {100 * comparison.detectable:.1f} points on"
     if comparison.replicates == 1 or comparison.detectable <= WANTED_GAIN:

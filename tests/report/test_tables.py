@@ -225,6 +225,8 @@ def test_verdicts() -> None:
     few = comparison_of([0.3, 0.3])  # the difference is large, two cases prove nothing
     assert ": no evidence that the other data sets helped or hurt" in few
     assert "at least 6 needed" in few
+    same = comparison_of([0.0] * 10)
+    assert same.endswith("no test: all differences are zero): no evidence that the other data sets helped or hurt")
     assert verdict(LAYOUT, "student", None, None).startswith("not evaluable")
     assert verdict(LAYOUT, "student", paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
 
