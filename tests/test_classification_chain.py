@@ -17,8 +17,9 @@ from mdkd_auto.files import read_json, read_record
 from mdkd_auto.networks import medvit
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Plan
+from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import figures_folder
-from mdkd_auto.report.tables import COLUMNS, Table
+from mdkd_auto.report.tables import Table
 from mdkd_auto.settings import ClassificationSettings, Settings
 from mdkd_auto.training import fit as fitting
 

@@ -27,8 +27,9 @@ from mdkd_auto.files import read_json, read_record
 from mdkd_auto.networks import faster_rcnn
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Fold, Plan, Splits
+from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
-from mdkd_auto.report.tables import COLUMNS, Table
+from mdkd_auto.report.tables import Table
 from mdkd_auto.settings import DetectionSettings, Settings
 from mdkd_auto.training import fit as fitting
 from mdkd_auto.training.objectives import StudentObjective

@@ -21,8 +21,9 @@ from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
+from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
-from mdkd_auto.report.tables import COLUMNS, Table
+from mdkd_auto.report.tables import Table
 from mdkd_auto.settings import Settings
 
 BUDGET = {"epochs": 2, "iterations_per_epoch": 3, "validation_batches": 1, "width": 4, "batch_size": 4, "device": "cpu"}

@@ -21,10 +21,10 @@ from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.fusion import LINEAR, JointEncoder
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import batch_of_one, column_model
 from mdkd_auto.report.overlays import PLANAR, TRUTH_COLOUR, median_case, outline, show_image
 from mdkd_auto.report.patches import Patch, lesion_patch, read_stored
-from mdkd_auto.report.tables import Row
 
 MODELS = ("data-set-specific", "joint teacher", "student")
 SHALLOWER = 2  # levels above the bottleneck

@@ -26,10 +26,10 @@ from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.detector import Described
 from mdkd_auto.networks.model import Model
 from mdkd_auto.report.class_pictures import COLOURS, COLUMNS, FEWEST_POINTS
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.embedding import tsne
 from mdkd_auto.report.models import column_model
 from mdkd_auto.report.neighbours import NEIGHBOURS, named_accuracy
-from mdkd_auto.report.tables import Row
 from mdkd_auto.report.voxels import MOST_POINTS, evenly
 from mdkd_auto.tasks.detection import HIT, numbers_of
 from mdkd_auto.tasks.whole_images import into_patch, patch_starts

@@ -16,8 +16,8 @@ from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, detected_bo
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import write_atomically
 from mdkd_auto.metrics.detection import BoxCounts, Boxes, image_counts, matches, threshold_scores
+from mdkd_auto.report.comparison import COLUMNS, Row
 from mdkd_auto.report.overlays import PREDICTION_COLOUR, TRUTH_COLOUR
-from mdkd_auto.report.tables import COLUMNS, Row
 from mdkd_auto.tasks.segmentation import read_channel
 
 WIDTH_INCHES, PANEL_INCHES = 5.0, 2.8

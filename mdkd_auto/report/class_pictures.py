@@ -16,11 +16,11 @@ from mdkd_auto.experiments.class_scoring import ClassSummary
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.model import Model
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.embedding import tsne
 from mdkd_auto.report.models import column_model
 from mdkd_auto.report.neighbours import NEIGHBOURS, named_accuracy
 from mdkd_auto.report.patches import read_stored
-from mdkd_auto.report.tables import Row
 from mdkd_auto.tasks.whole_images import into_patch
 
 COLUMNS = ("data-set-specific", "student")

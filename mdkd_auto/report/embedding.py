@@ -17,6 +17,7 @@ from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.files import write_atomically
 from mdkd_auto.networks.model import Model
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import column_model
 from mdkd_auto.report.neighbours import (
     NEIGHBOURS,
@@ -26,7 +27,6 @@ from mdkd_auto.report.neighbours import (
     neighbour_votes,
     scaled,
 )
-from mdkd_auto.report.tables import Row
 from mdkd_auto.report.voxels import MOST_POINTS, Features, Name, Voxels, patches_with_truth, sample_voxels
 
 BASELINE, STUDENT = "data-set-specific", "student"

@@ -18,11 +18,12 @@ from mdkd_auto.report.attention import draw_attention
 from mdkd_auto.report.box_embedding import draw_box_embedding
 from mdkd_auto.report.box_pictures import draw_detections
 from mdkd_auto.report.class_pictures import draw_class_attention, draw_class_embedding
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.differences import draw_differences, draw_gain_by_labels
 from mdkd_auto.report.embedding import draw_embedding
 from mdkd_auto.report.learning import draw_learning
 from mdkd_auto.report.overlays import draw_overlays
-from mdkd_auto.report.tables import Row, Table
+from mdkd_auto.report.tables import Table
 
 logger = logging.getLogger(__name__)
 

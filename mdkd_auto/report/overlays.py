@@ -17,8 +17,8 @@ from mdkd_auto.experiments.scoring import CaseScores, Summary, read_truth
 from mdkd_auto.files import write_atomically
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Case
+from mdkd_auto.report.comparison import COLUMNS, Row
 from mdkd_auto.report.patches import Bools, busiest_slice
-from mdkd_auto.report.tables import COLUMNS, Row
 from mdkd_auto.tasks.segmentation import mask_ending, read_channel
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#00d98b", "#ff1744"  # green and red of different brightness and hue for all eyes

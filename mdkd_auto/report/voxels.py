@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.networks.model import Model
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import batch_of_one
 from mdkd_auto.report.patches import Patch, read_stored, tiles
-from mdkd_auto.report.tables import Row
 
 MOST_POINTS = 1000  # of each class
 FEWEST_PATCHES = 4

@@ -29,9 +29,9 @@ from mdkd_auto.report.box_embedding import (
     shared_points,
     stored_image,
 )
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.figures import DRAWINGS
 from mdkd_auto.report.neighbours import named_accuracy
-from mdkd_auto.report.tables import Row
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.detection import DetectionTask
 

@@ -19,8 +19,8 @@ from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, Corners, bo
 from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.records import Case
 from mdkd_auto.report.box_pictures import chosen_images, draw_boxes, draw_detections, image_f1
+from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.overlays import PREDICTION_COLOUR, TRUTH_COLOUR
-from mdkd_auto.report.tables import Row
 
 TARGET = "Dataset031_Chests"
 CLASSES = ("nodule", "mass")

@@ -18,9 +18,10 @@ from mdkd_auto.metrics.statistics import Comparison
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
+from mdkd_auto.report.comparison import Layout, Row
 from mdkd_auto.report.differences import differences, draw_differences, gain_by_labels
 from mdkd_auto.report.figures import draw_ablation
-from mdkd_auto.report.tables import Layout, Row, Table
+from mdkd_auto.report.tables import Table
 
 A = "Dataset901_RoundBright"
 FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)

@@ -25,7 +25,9 @@ from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.report import tables
-from mdkd_auto.report.tables import COLUMNS, Contrast, Layout, Row, compare, permutation_table, verdict, verdicts
+from mdkd_auto.report.comparison import COLUMNS, HELPED, Contrast, Layout, Row, compare
+from mdkd_auto.report.tables import permutation_table
+from mdkd_auto.report.verdicts import verdict, verdicts
 from mdkd_auto.settings import Settings
 
 GOOD, POOR = 1.0, 0.5  # DSC
@@ -272,7 +274,7 @@ def test_no_verdict_between_classifiers_that_guess(right: tuple[int, int], faile
         comparisons={"student": compare([ours], [theirs], right_or_wrong=True)},
     )  # fmt: skip
     layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
-    said = tables.verdicts(layout, [row])["Dataset021_Toy"]["student"]
+    said = verdicts(layout, [row])["Dataset021_Toy"]["student"]
     words = "no verdict, both hardly do better than chance (5 points balanced accuracy); train longer"
     assert (words in said) == failed
 
@@ -294,7 +296,7 @@ def test_a_gain_points_to_the_controls(
     table = permutation_table([(experiment, jobs)])
     assert table is not None
     assert "mdkd_ablate controls" not in table.markdown
-    monkeypatch.setattr(tables, "verdict", lambda *arguments: f"student +9 points: {tables.HELPED}")
+    monkeypatch.setattr("mdkd_auto.report.verdicts.verdict", lambda *arguments: f"student +9 points: {HELPED}")
     table = permutation_table([(experiment, jobs)])
     assert table is not None
     assert "not that longer training's, only controls tell: `mdkd_ablate controls`" in table.markdown.replace("\n", " ")
