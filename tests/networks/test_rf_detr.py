@@ -352,6 +352,17 @@ def test_weights_of_dinov2(detector: Detector, tmp_path: Path) -> None:
         load_rf_detr(tmp_path / "resnet.safetensors", encoder)
 
 
+def test_proposals_begin_as_published() -> None:
+    """Probability 0.01 and no correction, whatever the release of transformers; every group of queries."""
+    head = RFDETRHead(TINY, (8, 8), 1, QUERIES)
+    proposing = list(zip(head.detector.model.enc_out_class_embed, head.detector.model.enc_out_bbox_embed, strict=True))
+    assert len(proposing) > 1
+    for score, box in proposing:
+        torch.testing.assert_close(score.bias.sigmoid(), torch.full_like(score.bias, 0.01))
+        assert not box.layers[-1].weight.any()
+        assert not box.layers[-1].bias.any()
+
+
 def test_four_images_are_learnt() -> None:
     """Bright squares on noise: the best box of each image is found."""
     draws = torch.Generator().manual_seed(0)
