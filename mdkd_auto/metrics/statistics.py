@@ -1,21 +1,23 @@
 """Whether one model is better than another on the same cases."""
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
-from scipy.stats import wilcoxon
+from scipy.stats import PermutationMethod, bootstrap, rankdata, wilcoxon
 
+from mdkd_auto.metrics.noise import CONFIDENCE, Array, Noise, noise_of
 from mdkd_auto.records import Record
 
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: a 95 % interval
-FEWEST_DIFFERENCES = 6  # with five, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
 BLOCK = 1_000_000  # resampled differences in memory at once
+FEWEST_DIFFERENCES = 6  # with five, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
+MOST_PERMUTED = 50  # differences; of more the normal approximation is good, ties or not
+PERMUTATIONS = 20_000
+DECIMALS = 12  # means of several trainings that are equal but for rounding are ties
 WANTED_GAIN = 0.02  # 2 points of DSC
-STANDARD_ERRORS = 2.80  # 1.96 for 5 % two-sided and 0.84 for a power of 80 %
+RANKS_DISAGREE = "most of the differences point the other way, a few large ones make the mean"
 
 
 class Comparison(Record, frozen=True, kw_only=True):
@@ -26,25 +28,29 @@ class Comparison(Record, frozen=True, kw_only=True):
     mean_difference: float | None  # None without a pair
     interval: tuple[float, float] | None  # 95 %, of the mean difference; None with fewer than two pairs
     p_value: float | None  # two-sided, of ``test``; None where ``note`` says why
-    note: str
+    note: str  # why there is no test, or RANKS_DISAGREE
     test: str = "Wilcoxon"
     replicates: int = 1  # trainings with other seeds or folds
-    spread: float | None = None  # standard deviation of the replicates' mean differences; None for one replicate
+    spread: float | None = None  # standard deviation of their mean differences; None for one, or if they share no unit
     detectable: float | None = None  # the mean difference that such data show with a power of 80 %
     replicates_needed: int | None = None  # for WANTED_GAIN to be shown on these units; None: no number would do
 
 
 def replicated_comparison(
-    a: Sequence[Sequence[float | None]], b: Sequence[Sequence[float | None]], seed: int = 0
+    a: Sequence[Sequence[float | None]],
+    b: Sequence[Sequence[float | None]],
+    seed: int = 0,
+    folds: Sequence[int] | None = None,
 ) -> Comparison:
     """Compare two kinds of models, each trained several times, on the same units: scores (replicate, unit).
 
-    Replicate i of a is paired with replicate i of b (the same seed and fold). A unit counts with the mean of its
-    differences. Interval: percentile bootstrap of the mean difference (Efron and Tibshirani, 1993), 10,000 resamples
-    drawn from ``seed``, of units and, where there are several, of replicates, so that it holds the noise of training.
-    Test: Wilcoxon signed-rank (Wilcoxon, 1945) over units, differences of zero left out. Pass one score a patient:
-    images of one patient are not independent. Raises ValueError for shapes that differ and for scores that are not
-    finite.
+    Replicate i of a is paired with replicate i of b (the same seed and fold). ``folds``: the fold of each; where there
+    are several, the seeds of one fold, which share their training cases, count as one training: their mean.
+    A unit counts with the mean of its differences. Interval: percentile bootstrap of their mean (Efron and Tibshirani,
+    1993), 10,000 resamples of units drawn from ``seed``; with several trainings their noise is added as Student's t
+    (:class:`Noise`). Test: Wilcoxon signed-rank (Wilcoxon, 1945) over units, differences of zero left out, by
+    permutation where there are ties. Pass one score a patient: images of one patient are not independent. Raises
+    ValueError for shapes that differ and for scores that are not finite.
     """
     if [len(row) for row in a] != [len(row) for row in b] or len({len(row) for row in a}) > 1 or not a:
         raise ValueError(
@@ -54,22 +60,30 @@ def replicated_comparison(
         [[_difference(x, y) for x, y in zip(ours, theirs, strict=True)] for ours, theirs in zip(a, b, strict=True)],
         dtype=np.float64,
     ).reshape(len(a), -1)  # (replicate, unit), NaN where not evaluable
-    evaluable = ~np.isnan(differences).all(0)
+    known = ~np.isnan(differences)
+    evaluable, useful = known.any(0), known.any(1)
     left_out = int(np.count_nonzero(~evaluable))
-    differences = differences[:, evaluable]
-    units = np.nanmean(differences, axis=0) if differences.size else np.empty(0)
+    differences = differences[np.ix_(useful, evaluable)]
+    if not differences.size:
+        _, note = _signed_rank(np.empty(0))
+        return Comparison(
+            pairs=0, left_out=left_out, mean_difference=None, interval=None, p_value=None, note=note, replicates=len(a)
+        )
+    trainings = _independent(differences, np.asarray(folds)[useful] if folds is not None else None)
+    units = np.nanmean(trainings, axis=0)
+    noise = noise_of(trainings)
     p_value, note = _signed_rank(units)
     return Comparison(
         pairs=len(units),
         left_out=left_out,
-        mean_difference=float(units.mean()) if len(units) else None,
-        interval=_bootstrap_interval(differences, seed) if len(units) > 1 else None,
+        mean_difference=float(units.mean()),
+        interval=_interval(units, noise, seed) if noise is not None else None,
         p_value=p_value,
         note=note,
-        replicates=len(a),
+        replicates=len(differences),
         spread=_spread(differences),
-        detectable=_detectable(differences, units),
-        replicates_needed=replicates_needed(differences, WANTED_GAIN),
+        detectable=noise.shown_by(noise.trainings) if noise is not None else None,
+        replicates_needed=noise.trainings_to_show(WANTED_GAIN) if noise is not None else None,
     )
 
 
@@ -81,39 +95,22 @@ def _difference(x: float | None, y: float | None) -> float:
     return x - y
 
 
-def _spread(differences: npt.NDArray[np.float64]) -> float | None:
-    means = [float(np.nanmean(row)) for row in differences if not np.isnan(row).all()]
-    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+def _independent(differences: Array, folds: np.ndarray | None) -> Array:
+    """One row a fold, the mean of its seeds, where there are several folds; else as they are, a row a seed."""
+    if folds is None or len(set(folds)) < 2:
+        return differences
+    rows = []
+    for fold in sorted(set(folds)):
+        seeds = differences[folds == fold]
+        counts = (~np.isnan(seeds)).sum(0)
+        rows.append(np.where(counts > 0, np.nansum(seeds, axis=0) / np.maximum(counts, 1), np.nan))
+    return np.array(rows)
 
 
-def _detectable(differences: npt.NDArray[np.float64], units: npt.NDArray[np.float64]) -> float | None:
-    """2.8 standard errors, those of a two-sided test at 5 % with a power of 80 %; the noise of training included."""
-    if len(units) < 2:
+def _spread(differences: Array) -> float | None:
+    if len(differences) < 2 or np.isnan(differences).any(0).all():
         return None
-    variance = float(units.var(ddof=1)) / len(units)
-    variance += (_spread(differences) or 0.0) ** 2 / len(differences)
-    return STANDARD_ERRORS * math.sqrt(variance)
-
-
-def replicates_needed(differences: npt.NDArray[np.float64], gain: float) -> int | None:
-    """How many trainings show a mean difference of ``gain`` on these units with a power of 80 %; (replicate, unit).
-
-    A difference is taken as mean + unit + replicate + rest, each with its own variance (two-way random effects, by the
-    usual mean squares). The mean of R replicates over n units then has variance
-    unit / n + replicate / R + rest / (n R), and the first term no number of replicates removes: None. None also with
-    fewer than two replicates or units.
-    """
-    replicates, units = differences.shape
-    if min(replicates, units) < 2:
-        return None
-    filled = np.where(np.isnan(differences), np.nanmean(differences, axis=0), differences)
-    by_unit, by_replicate = filled.mean(0), filled.mean(1)
-    rest = float((filled - by_unit - by_replicate[:, None] + filled.mean()).var()) * replicates * units
-    rest /= (replicates - 1) * (units - 1)
-    of_units = max(0.0, float(by_unit.var(ddof=1)) - rest / replicates)
-    of_replicates = max(0.0, float(by_replicate.var(ddof=1)) - rest / units)
-    left = (gain / STANDARD_ERRORS) ** 2 - of_units / units
-    return max(1, math.ceil((of_replicates + rest / units) / left)) if left > 0 else None
+    return float(np.std(np.nanmean(differences, axis=1), ddof=1))
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -133,32 +130,31 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(adjusted)
 
 
-def _signed_rank(differences: npt.NDArray[np.float64]) -> tuple[float | None, str]:
+def _signed_rank(differences: Array) -> tuple[float | None, str]:
     """The p-value, or None and the reason."""
-    unequal = int(np.count_nonzero(differences))
-    if len(differences) and unequal == 0:
+    unequal = np.round(differences, DECIMALS)
+    unequal = unequal[unequal != 0]
+    if len(differences) and not len(unequal):
         return None, "no test: all differences are zero"
-    if unequal < FEWEST_DIFFERENCES:
-        return None, f"no test: {unequal} differences other than zero, at least {FEWEST_DIFFERENCES} needed"
-    return float(wilcoxon(differences, alternative="two-sided").pvalue), ""
+    if len(unequal) < FEWEST_DIFFERENCES:
+        return None, f"no test: {len(unequal)} differences other than zero, at least {FEWEST_DIFFERENCES} needed"
+    ties = len(set(np.abs(unequal))) < len(unequal)
+    permuted = ties and len(unequal) <= MOST_PERMUTED
+    method = PermutationMethod(n_resamples=PERMUTATIONS, rng=0) if permuted else "auto"
+    p_value = float(wilcoxon(unequal, alternative="two-sided", method=method).pvalue)
+    rank_sum = float((np.sign(unequal) * rankdata(np.abs(unequal))).sum())
+    return p_value, RANKS_DISAGREE if rank_sum * differences.mean() < 0 else ""
 
 
-def _bootstrap_interval(differences: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Of the mean over units of the mean over replicates; (replicate, unit), NaN where not evaluable."""
-    generator = np.random.default_rng(seed)
-    replicates, units = differences.shape
-    rows = max(1, BLOCK // differences.size)  # resamples a block
-    means = []
-    for done in range(0, RESAMPLES, rows):
-        count = min(rows, RESAMPLES - done)
-        drawn = generator.integers(units, size=(count, units))
-        if replicates == 1:
-            means.append(differences[0][drawn].mean(1))
-            continue
-        chosen = generator.integers(replicates, size=(count, replicates))
-        sample = differences[chosen[:, :, None], drawn[:, None, :]]  # (resample, replicate, unit)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a unit that none of the drawn replicates could evaluate
-            means.append(np.nanmean(np.nanmean(sample, axis=1), axis=1))
-    lower, upper = np.nanpercentile(np.concatenate(means), INTERVAL)
-    return float(lower), float(upper)
+def _interval(units: Array, noise: Noise, seed: int) -> tuple[float, float]:
+    """Of the mean: the bootstrap's distances over units, and in each direction what the trainings add."""
+    mean = float(units.mean())
+    found = bootstrap(
+        (units,), np.mean, n_resamples=RESAMPLES, batch=max(1, BLOCK // len(units)), confidence_level=CONFIDENCE,
+        method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    variance = float(units.var(ddof=1))
+    share = min(1.0, noise.of_units / variance) if variance > 0 else 0.0  # the rest is in the trainings' part
+    added = noise.from_trainings(noise.trainings)
+    below, above = (math.sqrt(share * (mean - float(end)) ** 2 + added) for end in (found.low, found.high))
+    return mean - below, mean + above

@@ -115,10 +115,11 @@ def row_of(layout: Layout, entry: Entry) -> Row:
                 checks.setdefault(column, read_json(run.folder / "checks.json"))
     comparisons = {}
     for name, (column, reference) in layout.contrasts.items():
-        pairs = [(a, b) for a, b in zip(found[column], found[reference], strict=False) if a and b]
+        both = zip(found[column], found[reference], entry.columns.get(column, ()), strict=False)
+        pairs = [(a, b, trained[0].settings.fold) for a, b, trained in both if a and b and trained]
         if pairs:
-            binary = layout.scale.right_or_wrong
-            comparisons[name] = compare([a for a, _ in pairs], [b for _, b in pairs], binary)
+            ours, theirs, folds = zip(*pairs, strict=True)
+            comparisons[name] = compare(ours, theirs, layout.scale.right_or_wrong, folds)
     return Row(
         target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
         summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
@@ -127,15 +128,16 @@ def row_of(layout: Layout, entry: Entry) -> Row:
 
 
 def compare(
-    ours: Sequence[AnySummary], theirs: Sequence[AnySummary], right_or_wrong: bool = False
-) -> Comparison:
+    ours: Sequence[AnySummary], theirs: Sequence[AnySummary], right_or_wrong: bool = False,
+    folds: Sequence[int] | None = None,
+) -> Comparison:  # fmt: skip
     """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged;
     F1 of boxes (without a true box 1 or 0); or right answers (``right_or_wrong``), whose test is McNemar's for one
     replicate of units that are wholly right or wrong."""
     scores = [[summary.score_by_unit() for summary in side] for side in (ours, theirs)]
-    units = sorted(set.union(*(set(a) & set(b) for a, b in zip(*scores, strict=True))))
+    units = sorted(set().union(*scores[0], *scores[1]))  # with what one side lacks: it is counted as left out
     a, b = ([[replicate.get(unit) for unit in units] for replicate in side] for side in scores)
-    comparison = replicated_comparison(a, b)
+    comparison = replicated_comparison(a, b, folds=folds)
     if right_or_wrong and len(ours) == 1 and set(a[0] + b[0]) <= {0.0, 1.0}:
         p_value = mcnemar([bool(score) for score in a[0]], [bool(score) for score in b[0]])
         note = "" if p_value is not None else "no test: both are right and wrong on the same cases"

@@ -131,7 +131,7 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
         for name, text in words[row.target].items():
             (said if name in layout.references else further).append(f"- {row.target} ({row.part}): {text}.")
     lines += said
-    if any(text.endswith(f"{HELPED}.") for text in said):
+    if any(f": {HELPED}{end}" in text for text in said for end in (".", ",")):
         lines += ["", WHOSE_GAIN]
     if further:
         lines += ["", f"## {layout.further_question}", "", *further, "", layout.further_reading]
@@ -172,7 +172,10 @@ def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: 
     lines = [f"**{title}{' per patient' if per_volume else ''}**", "", "| target | " + " | ".join(columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for row in rows:
-        cells = [_cell(means_of(row, column, per_volume), metric, metric in scale.in_percent) for column in columns]
+        most = max(len(some) for some in row.summaries.values())
+        cells = [
+            _cell(means_of(row, column, per_volume), metric, metric in scale.in_percent, most) for column in columns
+        ]
         unit = next((some[0].unit for some in row.summaries.values() if metric == "hd95" and len(units) > 1), "")
         lines.append(f"| {row.target}{f' ({unit})' if unit else ''} | " + " | ".join(cells) + " |")
     if metric == "hd95" and len(units) > 1:
@@ -186,8 +189,8 @@ def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: 
     return lines
 
 
-def _cell(means: Sequence[Mean], metric: str, in_percent: bool) -> str:
-    """71.2 ± 0.8 (n=20), or a dash where nothing is evaluable; no ± for one replicate."""
+def _cell(means: Sequence[Mean], metric: str, in_percent: bool, most: int) -> str:
+    """71.2 ± 0.8 (n=20), or a dash without an evaluable image; no ± for one replicate, a word where others have more."""
     values = values_of(means, metric)
     if not values:
         return "-"
@@ -195,7 +198,8 @@ def _cell(means: Sequence[Mean], metric: str, in_percent: bool) -> str:
     spread = f" ± {factor * float(np.std(values, ddof=1)):.{digits}f}" if len(values) > 1 else ""
     counts = sorted({mean.metrics[metric].evaluable for mean in means if mean.metrics[metric].mean is not None})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{factor * float(np.mean(values)):.{digits}f}{spread} (n={shown})"
+    part = f", {len(values)} of {most} replicates" if len(values) < most else ""
+    return f"{factor * float(np.mean(values)):.{digits}f}{spread} (n={shown}{part})"
 
 
 def _checks(row: Row) -> str:

@@ -9,6 +9,7 @@ from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm
 from mdkd_auto.report.comparison import Layout, Row, means_of, values_of
 
 SIGNIFICANCE = 0.05
+ONE_TRAINING = "in one training of each: other seeds may say otherwise"
 
 
 def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
@@ -34,11 +35,15 @@ def verdict(
     layout: Layout, name: str, comparison: Comparison | None, adjusted_p: float | None, failed: bool = False
 ) -> str:
     """What a comparison says, in words. ``adjusted_p``: Holm, over the table. ``failed``: neither model is of use."""
-    if comparison is None or comparison.mean_difference is None:
+    column, reference = layout.contrasts[name]
+    if comparison is None:
+        return f"not evaluable: {column} and {reference} have no finished replicate in common"
+    if comparison.mean_difference is None:
         return "not evaluable: no case is evaluable in both columns"
     points = 100 * comparison.mean_difference
-    column, reference = layout.contrasts[name]
     words = f"{column} {points:+.1f} points {layout.scale.judged} against {reference} (n={comparison.pairs}"
+    if comparison.left_out:
+        words += f", {comparison.left_out} not evaluable"
     if comparison.replicates > 1 and comparison.spread is not None:
         words += f", {comparison.replicates} replicates that differ by {100 * comparison.spread:.1f}"
     if comparison.interval is not None:
@@ -51,15 +56,18 @@ def verdict(
         adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0
     )  # fmt: skip
+    if significant and comparison.note:
+        return f"{words}: {layout.undecided}: {comparison.note}"
     if significant:
-        return f"{words}: {layout.answers_of(name)[0 if points > 0 else 1]}"
+        answer = f"{words}: {layout.answers_of(name)[0 if points > 0 else 1]}"
+        return answer if comparison.replicates > 1 else f"{answer}, {ONE_TRAINING}"
     if not comparison.detectable:  # None, or differences that are all alike and say nothing of what could be shown
         return f"{words}: {layout.undecided}"
     words = f"{words}: {layout.undecided}; such data show differences from {100 * comparison.detectable:.1f} points on"
-    if comparison.replicates == 1 or comparison.detectable <= WANTED_GAIN:
+    if comparison.spread is None or comparison.detectable <= WANTED_GAIN:
         return words
     needed = comparison.replicates_needed
-    takes = "more patients, whatever the number of replicates" if needed is None else f"{needed} replicates"
+    takes = "more patients, whatever the number of replicates" if needed is None else f"about {needed} replicates"
     return f"{words} ({100 * WANTED_GAIN:g} points would take {takes})"
 
 
@@ -70,7 +78,8 @@ def _failure(scale: Scale) -> str:
 
 
 def _found_scores(row: Row, column: str, scale: Scale) -> list[float]:
-    """What a column found, above chance, one a replicate in which it is evaluable."""
+    """What a column found, above chance, one a replicate in which it is evaluable; over patients, as the verdict."""
     chance = max((scale.chance(summary) for summary in row.summaries.get(column, ())), default=0.0)
     metric = scale.found_by or scale.metrics[0]
-    return [value - chance for value in values_of(means_of(row, column, per_volume=False), metric)]
+    means = means_of(row, column, per_volume=True) or means_of(row, column, per_volume=False)
+    return [value - chance for value in values_of(means, metric)]

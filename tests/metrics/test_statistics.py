@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
-from mdkd_auto.metrics.statistics import Comparison, holm, replicated_comparison, replicates_needed
+from mdkd_auto.metrics.statistics import RANKS_DISAGREE, Comparison, holm, replicated_comparison
 
 
 def paired_comparison(a: list[float | None], b: list[float | None], seed: int = 0) -> Comparison:
@@ -103,35 +103,77 @@ def test_the_noise_of_training_widens_the_interval():
 def test_detectable_difference_is_found_four_times_in_five():
     """Drawn data whose true difference is the detectable one: about 80 % of the tests are significant."""
     rng = np.random.default_rng(1)
-    wanted = 2.8 * 0.1 / np.sqrt(30)
+    wanted = (t.ppf(0.975, 29) + 0.84) * 0.1 / np.sqrt(30)
     found = [paired_comparison(list(rng.normal(wanted, 0.1, 30)), [0.0] * 30) for _ in range(60)]
     share = np.mean([one.p_value is not None and one.p_value < 0.05 for one in found])
     assert 0.65 < share < 0.95
     assert np.median([one.detectable for one in found]) == pytest.approx(wanted, rel=0.1)
 
 
-def test_replicates_needed_by_hand() -> None:
-    # Two units that do not differ, two replicates with means +1 and -1: unit variance 0, replicate variance 2, no rest.
-    # A gain of 2.8 needs a variance of the mean of 1, so 2 / R = 1.
-    differences = np.array([[1.0, 1.0], [-1.0, -1.0]])
-    assert replicates_needed(differences, 2.8) == 2
-    assert replicates_needed(differences, 1.4) == 8
-    # Units at +1 and -1 in every replicate: their variance 2 / 2 = 1 stays, however often one trains.
-    assert replicates_needed(differences.T, 2.8) is None
-    assert replicates_needed(differences.T, 3.0) == 1
-    assert replicates_needed(differences[:1], 2.8) is None
+def test_ties_are_tested_by_permutation() -> None:
+    """Six differences of one sign and size: p = 2 / 2**6, however many are zero beside them."""
+    for zeros in (0, 3, 8, 30):
+        assert paired_comparison([1.0] * 6 + [0.0] * zeros, [0.0] * (6 + zeros)).p_value == pytest.approx(2 / 64)
+    # means of three trainings that are equal but for rounding
+    thirds = replicated_comparison([[0.1] * 7, [0.2] * 7, [0.3] * 7], [[0.2] * 7, [0.1] * 7, [0.3] * 7])
+    assert thirds.note == "no test: all differences are zero"
 
 
-def test_replicates_needed_keep_their_promise() -> None:
-    """Simulated experiments of so many replicates find the gain in about 80 % (normal test of the mean)."""
-    rng = np.random.default_rng(0)
+def test_ranks_against_the_mean_are_told() -> None:
+    """Most patients are a little worse, a few much better: the test is significant for the opposite of the mean."""
+    found = paired_comparison([-0.005 - 0.0001 * unit for unit in range(80)] + [0.4] * 20, [0.0] * 100)
+    assert found.mean_difference is not None
+    assert found.mean_difference > 0
+    assert found.note == RANKS_DISAGREE
+    assert paired_comparison([0.1] * 10, [0.0] * 10).note == ""
 
-    def drawn(replicates: int) -> np.ndarray:
-        noise = rng.normal(0, 0.02, (1, 40)) + rng.normal(0, 0.03, (replicates, 1))
-        return 0.02 + noise + rng.normal(0, 0.05, (replicates, 40))
 
-    needed = replicates_needed(drawn(400), 0.02)
-    assert needed is not None
-    error = 0.02 / 2.8
-    found = [drawn(needed).mean() > 1.96 * error for _ in range(1000)]
-    assert 0.76 < np.mean(found) < 0.84
+def test_seeds_of_a_fold_are_one_training() -> None:
+    rng = np.random.default_rng(7)
+    folds = [0, 1, 0, 1, 0, 1]
+    scores = rng.normal(np.array(folds)[:, None] * 0.05, 0.02, (6, 20))
+    zero = [[0.0] * 20] * 6
+    found = replicated_comparison(scores.tolist(), zero, folds=folds)
+    by_fold = [scores[::2].mean(0).tolist(), scores[1::2].mean(0).tolist()]
+    wanted = replicated_comparison(by_fold, zero[:2])
+    assert found.interval == pytest.approx(wanted.interval)
+    assert found.detectable == pytest.approx(wanted.detectable)
+    assert found.replicates == 6
+    assert found.spread == pytest.approx(np.std(scores.mean(1), ddof=1))
+    assert found.interval[0] < replicated_comparison(scores.tolist(), zero).interval[0] - 0.05
+    assert replicated_comparison(scores.tolist(), zero, folds=[3] * 6) == replicated_comparison(scores.tolist(), zero)
+
+
+def test_folds_that_share_no_unit() -> None:
+    """Cross-validation: the folds' means hold the patients' noise, and no number of trainings can be told."""
+    scores = np.random.default_rng(5).normal(0, 0.045, 50)
+    a = [[score if unit % 5 == fold else None for unit, score in enumerate(scores)] for fold in range(5)]
+    b = [[0.0 if unit % 5 == fold else None for unit in range(50)] for fold in range(5)]
+    found = replicated_comparison(a, b, folds=range(5))
+    means = scores.reshape(10, 5).mean(0)
+    half = t.ppf(0.975, 4) * means.std(ddof=1) / np.sqrt(5)
+    assert found.interval == pytest.approx((scores.mean() - half, scores.mean() + half))
+    assert (found.pairs, found.replicates) == (50, 5)
+    assert (found.spread, found.replicates_needed) == (None, None)
+
+
+def test_a_replicate_without_a_pair_does_not_count() -> None:
+    found = replicated_comparison([[0.5, 0.6], [None, None]], [[0.4, 0.4], [0.1, 0.1]])
+    assert (found.replicates, found.spread) == (1, None)
+    assert found.mean_difference == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("trainings", [1, 2, 3, 8])
+def test_intervals_hold_what_they_promise(trainings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No true difference: about 95 in 100 intervals hold 0, however few the trainings."""
+    monkeypatch.setattr("mdkd_auto.metrics.statistics.RESAMPLES", 500)
+    rng = np.random.default_rng(trainings)
+
+    def holds() -> bool:
+        differences = 0.02 * (rng.normal(size=(1, 40)) + rng.normal(size=(trainings, 40)))
+        if trainings > 1:
+            differences += 0.02 * rng.normal(size=(trainings, 1))
+        lower, upper = replicated_comparison(differences.tolist(), [[0.0] * 40] * trainings).interval
+        return lower <= 0 <= upper
+
+    assert 0.90 <= np.mean([holds() for _ in range(200)]) <= 0.99

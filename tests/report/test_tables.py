@@ -9,7 +9,6 @@ import msgspec
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy.stats import wilcoxon
 
 from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, Corners, summary_of_boxes
 from mdkd_auto.experiments.class_scoring import Answer, ClassSummary, summary_of_answers
@@ -20,14 +19,14 @@ from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of, write_summary
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import write_json
-from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
+from mdkd_auto.metrics.statistics import RANKS_DISAGREE, Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.report import tables
 from mdkd_auto.report.comparison import COLUMNS, HELPED, Contrast, Layout, Row, compare
 from mdkd_auto.report.tables import permutation_table
-from mdkd_auto.report.verdicts import verdict, verdicts
+from mdkd_auto.report.verdicts import ONE_TRAINING, verdict, verdicts
 from mdkd_auto.settings import Settings
 
 GOOD, POOR = 1.0, 0.5  # DSC
@@ -205,14 +204,16 @@ def test_false_alarms_on_patients_without_a_box_count() -> None:
     layout = LAYOUT._replace(scale=TASK_SCORES["detection"].scale)
     said = verdict(layout, "student", found, found.p_value)
     assert said.startswith("student -45.5 points F1 against data-set-specific (n=22")
-    assert said.endswith("the other data sets hurt")
+    assert said.endswith(f": the other data sets hurt, {ONE_TRAINING}")
     assert compare([quiet], [loud]).mean_difference == pytest.approx(10 / 22)
     assert compare([loud], [loud]).mean_difference == 0
     assert [one.scores.metrics["f1"].mean for one in (quiet, loud)] == [1, pytest.approx(24 / 34)]  # pooled, as ever
 
 
-def comparison_of(differences: list[float]) -> str:
-    comparison = paired_comparison([0.5 + difference for difference in differences], [0.5] * len(differences))
+def comparison_of(*replicates: list[float]) -> str:
+    """The verdict on these differences."""
+    scores = [[0.5 + difference for difference in differences] for differences in replicates]
+    comparison = replicated_comparison(scores, [[0.5] * len(some) for some in scores])
     return verdict(LAYOUT, "student", comparison, comparison.p_value)
 
 
@@ -220,8 +221,14 @@ def test_verdicts() -> None:
     gains = [0.1 + 0.01 * number for number in range(10)]
     helped = comparison_of(gains)
     assert helped.startswith("student +14.5 points DSC against data-set-specific (n=10, 95 % interval +")
-    assert helped.endswith("): the other data sets helped")
-    assert comparison_of([-gain for gain in gains]).endswith(": the other data sets hurt")
+    assert helped.endswith(f"): the other data sets helped, {ONE_TRAINING}")
+    assert comparison_of([-gain for gain in gains]).endswith(f": the other data sets hurt, {ONE_TRAINING}")
+    both = comparison_of(gains, gains)
+    assert "(n=10, 2 replicates that differ by 0.0, 95 % interval " in both
+    assert both.endswith("): the other data sets helped")
+    few_large = comparison_of([-0.005 - 0.0001 * number for number in range(80)] + [0.4] * 20)
+    assert few_large.startswith("student +7.3 points")
+    assert few_large.endswith(f": no evidence that the other data sets helped or hurt: {RANKS_DISAGREE}")
     undecided = comparison_of([gain * (-1) ** number for number, gain in enumerate(gains)])
     assert ": no evidence that the other data sets helped or hurt; such data show differences from " in undecided
     few = comparison_of([0.3, 0.3])  # the difference is large, two cases prove nothing
@@ -229,7 +236,9 @@ def test_verdicts() -> None:
     assert "at least 6 needed" in few
     same = comparison_of([0.0] * 10)
     assert same.endswith("no test: all differences are zero): no evidence that the other data sets helped or hurt")
-    assert verdict(LAYOUT, "student", None, None).startswith("not evaluable")
+    assert verdict(LAYOUT, "student", None, None) == (
+        "not evaluable: student and data-set-specific have no finished replicate in common"
+    )
     assert verdict(LAYOUT, "student", paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
 
 
@@ -239,7 +248,7 @@ def test_no_verdict_between_models_that_find_nothing(
     """However significant the difference of 1 and 4 % is."""
     comparison = paired_comparison([0.04 + 0.001 * number for number in range(20)], [0.01] * 20)
     said = verdict(LAYOUT, "student", comparison, comparison.p_value)
-    assert said.endswith(": the other data sets helped")
+    assert said.endswith(f": the other data sets helped, {ONE_TRAINING}")
     said = verdict(LAYOUT, "student", comparison, comparison.p_value, failed=True)
     assert said.endswith(": no verdict, both find next to nothing (below 10 % DSC); train longer, or look at the data")
     jobs = jobs_in(experiment)
@@ -327,7 +336,7 @@ def test_further_comparisons(experiment: Experiment) -> None:
     assert p is not None
     for name, end in zip(words, ("better", "student is ahead of self-distilled", "student is behind fine-tuned"),
                          strict=True):  # fmt: skip
-        assert words[name].endswith(f"Wilcoxon p={3 * p:.3f} after Holm): {end}")
+        assert words[name].endswith(f"Wilcoxon p={3 * p:.3f} after Holm): {end}, {ONE_TRAINING}")
         assert "other data sets" not in words[name]
     markdown = tables._markdown(experiment, layout, [row])
     judged, asked = markdown.split("## Does it?")[1].split("## Whose?")
@@ -354,7 +363,7 @@ def test_only_shared_evaluable_cases_are_compared() -> None:
     ours = summary({"a": 1.0, "b": 0.5, "c": None, "only ours": 1.0})
     theirs = summary({"a": 0.5, "b": 0.5, "c": None})
     compared = compare([ours], [theirs])
-    assert (compared.pairs, compared.left_out) == (2, 1)
+    assert (compared.pairs, compared.left_out) == (2, 2)
     assert compared.mean_difference == pytest.approx(0.25)
 
 
@@ -374,7 +383,7 @@ def test_the_verdict_names_the_test_that_was_made(images: int, replicates: int, 
     comparison = compare([ours] * replicates, [theirs] * replicates, right_or_wrong=True)
     layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
     said = verdict(layout, "student", comparison, comparison.p_value)
-    p_value = 2 / 2**8 if test == "McNemar" else wilcoxon([1] * 8 + [0] * 8).pvalue  # of 8 patients all for ours
+    p_value = 2 / 2**8  # of 8 patients all for ours, exact in either test
     assert comparison.p_value == pytest.approx(p_value)
     assert f", {test} p={p_value:.3f} after Holm)" in said
 
@@ -388,13 +397,14 @@ def test_replicates_are_one_column(
     replicates = [(experiment, jobs_in(experiment)) for experiment in experiments]
     for experiment, jobs in replicates[:2]:  # the third is not done yet
         for job in jobs:
-            if job.stage in ("teacher", "student"):
+            if job.stage in ("teacher", "student") or (job.stage == "joint_teacher" and experiment is experiments[0]):
                 finish(experiment, job)
     table = permutation_table(replicates)
     assert table is not None
     assert table.path.name.startswith("table_2d_fold_0_3_seeds__")
     first = next(iter(experiments[0].datasets))
-    assert f"| {first} | - | 50.0 ± 0.0 (n=1) | - | 100.0 ± 0.0 (n=1) |" in table.markdown
+    joint = "100.0 (n=1, 1 of 2 replicates)"
+    assert f"| {first} | - | 50.0 ± 0.0 (n=1) | {joint} | 100.0 ± 0.0 (n=1) |" in table.markdown
     assert f"- {first} (test): student +50.0 points DSC" in table.markdown
     assert "2 replicates that differ by 0.0" in table.markdown
     assert [len(row.folders["student"]) for row in table.rows] == [2, 2, 2]
