@@ -166,7 +166,7 @@ class RFDETRHead(nn.Module):
         )
 
 
-def _begin_as_published(model: nn.Module) -> None:
+def _begin_as_published(model: Any) -> None:
     """The heads of the proposals: probability 0.01, no correction. The library does so itself from 5.21 on, which is
     not for Python 3.10."""
     for score, box in zip(model.enc_out_class_embed, model.enc_out_bbox_embed, strict=True):

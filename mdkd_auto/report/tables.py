@@ -190,7 +190,7 @@ def _metric_table(layout: Layout, rows: Sequence[Row], metric: str, per_volume: 
 
 
 def _cell(means: Sequence[Mean], metric: str, in_percent: bool, most: int) -> str:
-    """71.2 ± 0.8 (n=20), or a dash without an evaluable image; no ± for one replicate, a word where others have more."""
+    """71.2 ± 0.8 (n=20), or a dash without an evaluable image; no ± for one replicate, a word if others have more."""
     values = values_of(means, metric)
     if not values:
         return "-"
