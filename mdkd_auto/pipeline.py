@@ -18,7 +18,7 @@ from mdkd_auto.errors import PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
-from mdkd_auto.experiments.run import check_settings, run_jobs
+from mdkd_auto.experiments.run import check_settings, run_jobs, warn_of_pretrained
 from mdkd_auto.experiments.runs import find_student, run_scored_in
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_record
@@ -124,11 +124,13 @@ def ablate(
         trained = [one for entry in entries for column in entry.trainings.values() for one in column]
         for own, _ in trained:
             check_settings(own)
+        needed = [(own, job) for own, jobs in trained for job in jobs]
+        warn_of_pretrained(needed)
         if dry_run:
-            distinct = {job.folder: job for _, jobs in trained for job in jobs}
+            distinct = {job.folder: job for _, job in needed}
             logger.info("%s", dry_run_text(experiment, in_order(list(distinct.values()))))
             continue
-        run_jobs([(own, job) for own, jobs in trained for job in jobs])
+        run_jobs(needed)
         table = ablation_table(name, ablation, replicates, entries)
         if table is not None:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
@@ -227,10 +229,12 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
     if len(experiment.datasets) < 2:
         group = experiment.plan.group
         logger.warning("%s: one data set has nothing to learn from; only its own model is trained", group)
+    needed = [(one, job) for one, jobs in replicates for job in jobs]
+    warn_of_pretrained(needed)
     if dry_run:
-        logger.info("%s", dry_run_text(experiment, [job for _, jobs in replicates for job in jobs]))
+        logger.info("%s", dry_run_text(experiment, [job for _, job in needed]))
         return None
-    run_jobs([(one, job) for one, jobs in replicates for job in jobs])
+    run_jobs(needed)
     table = permutation_table(replicates)
     if table is not None:
         logger.info("%s\ntable -> %s", table.markdown, table.path)

@@ -21,7 +21,7 @@ from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describ
 from mdkd_auto.files import content_hash, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.loading import load_pretrained
+from mdkd_auto.networks.loading import load_pretrained, takes_pretrained
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.tasks.segmentation import PredictionOptions
@@ -248,6 +248,14 @@ def _trained_model(experiment: Experiment, folder: str) -> Model:
     model = load_model(path, read_run(path))
     assert isinstance(model, Model)
     return model
+
+
+def warn_of_pretrained(jobs: Sequence[tuple[Experiment, Job]]) -> None:
+    """Say where pretrained weights are given that no network of the jobs begins with."""
+    given = any(experiment.settings.pretrained is not None for experiment, _ in jobs)
+    if given and not any(takes_pretrained(job.architecture) for _, job in jobs):
+        logger.warning("%s: pretrained is set, but without effect: every network here is the plan's UNet, which begins "
+                       "with random weights", jobs[0][1].group)  # fmt: skip
 
 
 def check_settings(experiment: Experiment) -> None:

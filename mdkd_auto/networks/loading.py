@@ -15,11 +15,16 @@ from mdkd_auto.networks.rf_detr import RFDETREncoder, RFDETRHead
 from mdkd_auto.networks.rf_detr_weights import load_rf_detr
 from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.tresunet import TResUNetEncoder
-from mdkd_auto.settings import ONLINE
+from mdkd_auto.settings import ONLINE, Architecture
 
 TIMMS = {"faster_rcnn_resnet50": "resnet50", "faster_rcnn_resnet18": "resnet18"}  # the same tensors by the same names
 REPOSITORIES = {size: f"Roboflow/rf-detr-{size.removeprefix('rfdetr_')}" for size in
                 ("rfdetr_nano", "rfdetr_small", "rfdetr_base")}  # fmt: skip
+
+
+def takes_pretrained(architecture: Architecture) -> bool:
+    """Whether a kind of network can begin with weights from elsewhere; the plan's UNet has a shape of its own."""
+    return architecture != "unet"
 
 
 def load_pretrained(source: str, encoder: Encoder, heads: Sequence[nn.Module]) -> None:

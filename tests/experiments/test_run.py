@@ -1,6 +1,7 @@
 """What a stage begins with: its networks, from what it reads and what stands in the place of that."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import PICTURES, write_pictures
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
-from mdkd_auto.experiments.run import continue_from, make_objective, make_task, rows_of_outputs
+from mdkd_auto.experiments.run import continue_from, make_objective, make_task, rows_of_outputs, warn_of_pretrained
 from mdkd_auto.experiments.runs import build_model, describe
 from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.files import write_json
@@ -160,6 +161,24 @@ def test_a_joint_teacher_weighs_its_sources(root: Root, experiment_in: Callable[
         train(experiment, job)
         leave_score(experiment, job, score)
     assert objective_of(experiment, joint).model.encoder.weights.tolist() == pytest.approx([1.0, 0.25, 1.0])
+
+
+# --- pretrained weights ---------------------------------------------------------------------------------------------
+
+
+def test_pretrained_weights_that_no_network_takes_are_named(
+    root: Root, experiment_in: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"weights")
+    settings = Settings(device="cpu", width=2, pretrained=str(path))
+    pipeline.train(root, settings, A, (B,), dry_run=True)
+    assert caplog.text.count("CT_segmentation: pretrained is set, but without effect: every network here is") == 1
+    caplog.clear()
+    some = replace(settings, width=None, teacher_architecture="tresunet", student_architecture="unet")
+    for one in (experiment_in(root, some), experiment_in(root, replace(settings, pretrained=None))):
+        warn_of_pretrained([(one, job) for job in JobMaker(one).permutation(A, (B,))])
+    assert "pretrained" not in caplog.text
 
 
 # --- untrained sources ----------------------------------------------------------------------------------------------
