@@ -197,7 +197,8 @@ class Settings(Record, frozen=True, kw_only=True):
 
 _DEFAULTS = Settings()
 
-# What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result.
+# What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result,
+# but for those that a job holds by itself: its network, width and pretrained weights, label_fraction, fold.
 _COMMON = (
     "epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "learning_rate",
     "weight_decay", "gradient_clip_norm", "best_by", "plateau_factor", "plateau_epochs", "batch_size", "task_loss",
