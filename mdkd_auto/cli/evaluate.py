@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
         "With -i and -l: score a folder of predictions, masks, classes or boxes, against a raw data set.\n"
-        "Without: write the tables of the finished runs with these settings; nothing is trained."
+        "Without: write the tables of all permutations finished with these settings; nothing is trained."
     )
     made.add_argument("-i", "--masks", type=Path, help="folder of masks named as the cases, of classes or boxes")
     made.add_argument("-l", "--labels", type=Path, help="raw data set with the truth: .../Dataset011_LungTumour")
