@@ -23,7 +23,7 @@ def plan_whole_images(
     """One square (or cubic) input for all images of a group, and a batch. Raises PlanError for a size that fails.
 
     A side that is asked for (a multiple of 32) is taken, else that of the earlier plan, else what the rules say, which
-    is ``most`` at most.
+    is ``most`` at most. The earlier plan's batch stays with its side and memory.
     """
     axes = 2 if configuration == "2d" else 3
     taking_part = [member for member in members if member.is_2d == (axes == 2)]
@@ -35,6 +35,11 @@ def plan_whole_images(
     fit = Fit(patch, topology, feature_map_elements(patch, topology))
     voxels = {member.name: float(len(member.shapes) * math.prod(patch)) for member in taking_part}
     batch, why_batch = choose_batch(fit, voxels, wish.memory_gb)
+    earlier = wish.earlier().get(configuration)
+    if earlier is not None and earlier.patch_size == patch and earlier.batch_size != batch:
+        because = f"the rules would now say {batch} ({why_batch.because}); --replan takes it"
+        batch = earlier.batch_size
+        why_batch = Reason(decision="batch kept", value=str(batch), because=because)
     return ConfigurationPlan(
         configuration=configuration,
         datasets=tuple(member.name for member in taking_part),

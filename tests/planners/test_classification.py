@@ -57,8 +57,8 @@ def plan_of(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fi
     """The plan of one data set of pictures."""
     pictures = msgspec.structs.replace(dataset_of(1), task="classification")
 
-    def make(side: int, **changes: object) -> Plan:
-        fingerprint = fingerprint_of(pictures, (1, side, side), None, lesion_mm=None)
+    def make(side: int, count: int = 40, **changes: object) -> Plan:
+        fingerprint = fingerprint_of(pictures, (1, side, side), None, lesion_mm=None, count=count)
         return plan_group([pictures], {pictures.name: fingerprint}, **changes)  # type: ignore[arg-type]
 
     return make
@@ -84,3 +84,15 @@ def test_an_input_that_was_asked_for_is_kept_for_another_memory(plan_of: Callabl
     assert later.configurations[0].patch_size == (128, 128)
     assert why(later).startswith("kept from the earlier plan; the rules would now say 96 x 96")
     assert plan_of(90, previous=asked, input_size=64).configurations[0].patch_size == (64, 64)
+
+
+def test_a_batch_stays_with_its_input_and_memory(plan_of: Callable[..., Plan]) -> None:
+    """More cases alone change no run that is finished."""
+    first = plan_of(90, count=200)
+    assert first.configurations[0].batch_size == 10  # 5 % of the cases
+    grown = plan_of(90, count=260, previous=first)
+    assert grown.configurations[0].batch_size == 10
+    (reason,) = [reason for reason in grown.configurations[0].reasons if reason.decision == "batch kept"]
+    assert reason.because.startswith("the rules would now say 13 (5 % of the voxels")
+    for changes in ({"replan": True}, {"memory_gb": 16.0}, {"input_size": 64}):
+        assert plan_of(90, count=260, previous=first, **changes).configurations[0].batch_size == 13
