@@ -1,4 +1,4 @@
-"""From the raw folder to preprocessed cases: verify, plan, split, preprocess. Nothing here needs torch.
+"""From the raw folder to preprocessed cases: verify, split, plan, preprocess. Nothing here needs torch.
 
 Every step is done for all groups before the next begins, so that what is wrong is said before hours are spent.
 """
@@ -54,7 +54,7 @@ class Verified(NamedTuple):
     """Data sets by group, without what was left out, and all that is known of them before planning."""
 
     groups: dict[str, list[Dataset]]
-    fingerprints: dict[str, Fingerprint]
+    fingerprints: dict[str, Fingerprint]  # without test cases
     splits: dict[str, Splits]
     problems: tuple[Problem, ...]
 
@@ -152,7 +152,8 @@ def verify(
         raise DatasetError(f"{root.raw}: every data set has errors; see {root.integrity}")
     for datasets in sound.values():
         for dataset in datasets:
-            fingerprints[dataset.name] = _only(fingerprints[dataset.name], dataset, root)
+            test = frozenset(splits[dataset.name].test)
+            fingerprints[dataset.name] = _to_plan_from(fingerprints[dataset.name], dataset, test, root)
             write_json(root.fingerprint(dataset.name), fingerprints[dataset.name])
     return Verified(sound, fingerprints, splits, tuple(problems))
 
@@ -248,13 +249,13 @@ def _only_those_of(splits: Splits, dataset: Dataset) -> Splits:
     )
 
 
-def _only(fingerprint: Fingerprint, dataset: Dataset, root: Root) -> Fingerprint:
-    """The fingerprint of the cases that the data set still has."""
+def _to_plan_from(fingerprint: Fingerprint, dataset: Dataset, test: frozenset[str], root: Root) -> Fingerprint:
+    """The fingerprint of the cases that the data set still has, without those that are tested on."""
     kept = {case.case_id for case in dataset.cases}
     cases = [case for case in fingerprint.cases if case.case_id in kept]
-    if len(cases) == len(fingerprint.cases):
+    if not test and len(cases) == len(fingerprint.cases):
         return fingerprint
-    return pooled_fingerprint(dataset, cases, root.fingerprint_cache(dataset.name))
+    return pooled_fingerprint(dataset, cases, root.fingerprint_cache(dataset.name), test)
 
 
 # --- planning and preprocessing -------------------------------------------------------------------------------------

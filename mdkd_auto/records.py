@@ -133,14 +133,15 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
 
 
 class Fingerprint(Record, frozen=True, kw_only=True):
-    """Everything the planner knows of one data set."""
+    """Everything the planner knows of one data set; the test part enters no statistic."""
 
     dataset: str
     channel_names: tuple[str, ...]
-    is_2d: bool
-    foreground: tuple[Intensities | None, ...]  # pooled exactly over all cases, one a channel
-    cases: tuple[CaseFingerprint, ...]
-    patients: int = 0
+    is_2d: bool  # every image, those of the test part too
+    spacing_known: bool  # of every image, those of the test part too
+    foreground: tuple[Intensities | None, ...]  # pooled exactly over the cases, one a channel
+    cases: tuple[CaseFingerprint, ...]  # without the test part
+    patients: int = 0  # of the cases
     classes: dict[str, int] = msgspec.field(default_factory=dict)  # of classification: cases of each; else boxes
 
 

@@ -62,12 +62,13 @@ def plan_classification(members: Sequence[Member], wish: Wish) -> list[Configura
 
 
 def class_counts(fingerprint: Fingerprint) -> Reason:
-    """How many cases of each class there are, of how many patients, and how large the images are."""
+    """How many cases of each class are planned from, of how many patients, and how large the images are."""
     counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
     sides = np.array([case.shape[-2:] for case in fingerprint.cases])
     low, high = (text_voxels(limit.tolist()) for limit in (sides.min(0), sides.max(0)))
     size = low if low == high else f"{low} to {high}"
-    because = f"{len(fingerprint.cases)} cases of {fingerprint.patients} patients, images of {size} voxels"
+    because = f"{len(fingerprint.cases)} cases of {fingerprint.patients} patients outside the test part, "
+    because += f"images of {size} voxels"
     return Reason(decision=f"{fingerprint.dataset}: classes", value=counts, because=because)
 
 

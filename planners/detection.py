@@ -77,7 +77,7 @@ def choose_anchors(boxes: Mapping[str, Floats]) -> tuple[tuple[float, ...], tupl
     """
     given = {name: values for name, values in boxes.items() if len(values)}
     if not given:
-        raise PlanError("no data set of the group has a box, so there is nothing to detect")
+        raise PlanError("no data set of the group has a box outside its test part, so there is nothing to detect")
     sides = {name: np.sqrt(values.prod(axis=1)) for name, values in given.items()}
     small = min(float(np.percentile(values, SMALL_BOX_PERCENTILE)) for values in sides.values())
     large = max(float(np.percentile(values, LARGE_BOX_PERCENTILE)) for values in sides.values())
@@ -147,14 +147,14 @@ def _image_sizes(fingerprint: Fingerprint) -> str:
 
 
 def box_counts(fingerprint: Fingerprint) -> Reason:
-    """How many boxes of each class there are, in what images, how many show none, and what the boxes are like."""
+    """How many boxes of each class are planned from, in what images, how many show none, and what boxes are like."""
     counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
     per_image = [len(case.boxes) for case in fingerprint.cases]
     empty = sum(count == 0 for count in per_image)
     because = (
-        f"{len(per_image)} images of {fingerprint.patients} patients, of {_image_sizes(fingerprint)}; {empty} "
-        f"({empty / len(per_image):.0%}) without a box; boxes an image: median {np.median(per_image):g}, at most "
-        f"{max(per_image)}"
+        f"{len(per_image)} images of {fingerprint.patients} patients outside the test part, of "
+        f"{_image_sizes(fingerprint)}; {empty} ({empty / len(per_image):.0%}) without a box; boxes an image: median "
+        f"{np.median(per_image):g}, at most {max(per_image)}"
     )
     sizes = np.array([box for case in fingerprint.cases for box in case.boxes])  # (N, 2) height, width
     if len(sizes):

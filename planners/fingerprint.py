@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,10 @@ FINGERPRINT_VERSION = 2  # raise it when a case's fingerprint is computed differ
 def fingerprint_dataset(
     dataset: Dataset, cache_folder: Path, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Fingerprint, list[Problem]]:
-    """Read, check and fingerprint every case; returns also all that is wrong with those that had to be left out."""
+    """Read, check and fingerprint every case; returns also all that is wrong with those that had to be left out.
+
+    A plan is made from what :func:`pooled_fingerprint` leaves of it once the test part is known.
+    """
     cache_folder.mkdir(parents=True, exist_ok=True)
     without_cases = msgspec.structs.replace(dataset, cases=())
     work = partial(fingerprint_case, dataset=without_cases, cache_folder=cache_folder)
@@ -51,9 +54,15 @@ def fingerprint_dataset(
     return pooled_fingerprint(dataset, cases, cache_folder), problems
 
 
-def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache_folder: Path) -> Fingerprint:
-    """The fingerprint of a data set from those of its cases."""
-    seen = {case.case_id for case in cases}
+def pooled_fingerprint(
+    dataset: Dataset, cases: Sequence[CaseFingerprint], cache_folder: Path, test: Set[str] = frozenset()
+) -> Fingerprint:
+    """The fingerprint of a data set from those of its cases.
+
+    Cases of the ``test`` part enter no statistic. How images are read must suit them too.
+    """
+    used = [case for case in cases if case.case_id not in test]
+    seen = {case.case_id for case in used}
     counted = [case for case in dataset.cases if case.case_id in seen]
     classes = Counter(case.class_name for case in counted)
     classes.update(box.class_name for case in counted for box in case.boxes or ())
@@ -61,8 +70,9 @@ def pooled_fingerprint(dataset: Dataset, cases: Sequence[CaseFingerprint], cache
         dataset=dataset.name,
         channel_names=dataset.channel_names,
         is_2d=bool(cases) and all(case.shape[0] == 1 for case in cases),
-        foreground=_pooled(cases, len(dataset.channel_names), cache_folder),
-        cases=tuple(cases),
+        spacing_known=all(case.spacing_known for case in cases),
+        foreground=_pooled(used, len(dataset.channel_names), cache_folder),
+        cases=tuple(used),
         patients=len({case.patient_id for case in counted}),
         classes={} if TASK_DATA[dataset.task].masks else {name: classes[name] for name in dataset.labels},
     )

@@ -104,6 +104,6 @@ def _require_plannable(datasets: Sequence[Dataset], fingerprints: Mapping[str, F
         dataset.name for dataset in datasets if dataset.name not in fingerprints or not fingerprints[dataset.name].cases
     ]
     if empty:
-        raise PlanError(f"{', '.join(empty)}: no usable case was fingerprinted, so nothing can be planned")
+        raise PlanError(f"{', '.join(empty)}: no usable case outside the test part, so nothing can be planned")
     if memory_gb <= 0:
         raise PlanError(f"memory_gb is {memory_gb:g}; it must be above 0")

@@ -20,17 +20,18 @@ FINEST_FACTOR = 2.0  # lesions lower the spacing by this factor at most: cost gr
 
 
 def assume_spacing(fingerprint: Fingerprint, modality: str) -> tuple[Triple | None, Reason | None]:
-    """A nominal spacing (canonical axes) for a data set with images that have none."""
-    unknown = [case for case in fingerprint.cases if not case.spacing_known]
-    if not unknown:
+    """A nominal spacing (canonical axes) for a data set with images that have none, if only in its test part."""
+    if fingerprint.spacing_known:
         return None, None
+    unknown = [case for case in fingerprint.cases if not case.spacing_known]
     field_of_view = FIELD_OF_VIEW_MM.get(modality.upper(), OTHER_FIELD_OF_VIEW_MM)
-    pixels = float(np.median([max(case.shape[1:]) for case in unknown]))
+    pixels = float(np.median([max(case.shape[1:]) for case in unknown or fingerprint.cases]))
     size = round(field_of_view / pixels, 4)
     z = 1.0 if fingerprint.is_2d else size
+    without = f"{len(unknown)} of {len(fingerprint.cases)} images outside the test part" if unknown else "test images"
     because = (
-        f"no physical spacing in {len(unknown)} of {len(fingerprint.cases)} images; {pixels:g} pixels (median longer "
-        f"side) taken as {field_of_view:g} mm, so {size:.4g} mm a pixel; state spacing_mm in dataset.json to correct it"
+        f"no physical spacing in {without}; {pixels:g} pixels (median longer side) taken as {field_of_view:g} mm, so "
+        f"{size:.4g} mm a pixel; state spacing_mm in dataset.json to correct it"
     )
     return (z, size, size), Reason(
         decision=f"{fingerprint.dataset}: assumed spacing", value=f"{size:.4g} mm", because=because

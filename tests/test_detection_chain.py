@@ -108,8 +108,8 @@ def test_the_plan_suits_the_boxes(planned: Root) -> None:
     assert (part.patch_size, part.datasets) == ((64, 64), (A, B))
     assert (len(part.anchor_sizes), part.queries) == (4, 16)  # as many queries as tokens
     text = planned.plan("CT_detection").with_suffix(".txt").read_text()
-    assert f"{A}: boxes = tumour 28: 20 images of 20 patients, of 80 x 80 pixels; 4 (20%) without a box" in text
-    assert f"{B}: boxes = lesion 13, cyst 15" in text
+    assert f"{A}: boxes = tumour 23: 16 images of 16 patients outside the test part, of 80 x 80 pixels; 3 (19%)" in text
+    assert f"{B}: boxes = lesion 11, cyst 12" in text
 
 
 # --- Faster R-CNN ---------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ def make_fingerprint(
         dataset=dataset.name,
         channel_names=dataset.channel_names,
         is_2d=shape[0] == 1,
+        spacing_known=spacing is not None,
         foreground=(foreground,) * channels,
         cases=cases,
     )

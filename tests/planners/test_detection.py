@@ -73,14 +73,15 @@ def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
 
     def said(*cases: CaseFingerprint) -> str:
         return box_counts(Fingerprint(
-            dataset="Dataset001_A", channel_names=("CT",), is_2d=True, foreground=(None,), cases=cases,
-            patients=len(cases), classes={"tumour": sum(len(one.boxes) for one in cases)},
+            dataset="Dataset001_A", channel_names=("CT",), is_2d=True, spacing_known=False, foreground=(None,),
+            cases=cases, patients=len(cases), classes={"tumour": sum(len(one.boxes) for one in cases)},
         )).because  # fmt: skip
 
     square, tall = ((10.0, 10.0),) * 3, ((16.0, 4.0),) * 3  # height, width; 10 and 8 pixels a side
     assert said(case("a", square, 0.5), case("b", (), 0.5)) == (
-        "2 images of 2 patients, of 99 x 99 pixels; 1 (50%) without a box; boxes an image: median 1.5, at most 3; "
-        "boxes of 10, 10, 10 pixels a side (10, 50, 90 %), which are 5, 5, 5 mm; height / width 1, 1, 1"
+        "2 images of 2 patients outside the test part, of 99 x 99 pixels; 1 (50%) without a box; boxes an image: "
+        "median 1.5, at most 3; boxes of 10, 10, 10 pixels a side (10, 50, 90 %), which are 5, 5, 5 mm; "
+        "height / width 1, 1, 1"
     )
     text = said(case("a", square, None), case("b", tall, 0.5))
     assert "boxes of 8, 9, 10 pixels a side (10, 50, 90 %), which are 4, 4, 4 mm of the 3 whose spacing is" in text

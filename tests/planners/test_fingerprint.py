@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mdkd_auto.planners import fingerprint as module
-from mdkd_auto.planners.fingerprint import fingerprint_dataset
+from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
 from mdkd_auto.records import Case, Dataset
 
 
@@ -80,6 +80,20 @@ def test_pooled_intensities_are_those_of_all_foreground_voxels(tmp_path: Path) -
     assert pooled.mean == pytest.approx(voxels.mean())
     assert pooled.percentile_00_5 == pytest.approx(np.percentile(voxels, 0.5))
     assert pooled.percentile_99_5 == pytest.approx(np.percentile(voxels, 99.5))
+
+
+def test_a_test_case_enters_no_statistic_but_its_kind_of_file_counts(tmp_path: Path) -> None:
+    cases = [volume_case(tmp_path, name, seed) for seed, name in enumerate("abc")]
+    dataset, cache = volumes(tmp_path, *cases), tmp_path / "cache"
+    whole, _ = fingerprint_dataset(dataset, cache)
+    two, _ = fingerprint_dataset(volumes(tmp_path, *cases[:2]), cache)
+    assert pooled_fingerprint(dataset, whole.cases, cache, test={"c"}) == two
+
+    flat = [msgspec.structs.replace(case, shape=(1, 14, 12)) for case in two.cases]
+    unlike = msgspec.structs.replace(whole.cases[2], spacing_known=False)
+    for seen, is_2d, spacing_known in ((flat, True, True), ([*flat, unlike], False, False)):
+        made = pooled_fingerprint(dataset, seen, cache, test={"c"})
+        assert (made.is_2d, made.spacing_known, made.cases) == (is_2d, spacing_known, tuple(flat))
 
 
 def test_only_new_and_changed_cases_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -98,7 +99,12 @@ def test_an_assumed_field_of_view(dataset_of: Callable[..., Any], fingerprint_of
     assert spacing == (1.0, 1.5625, 1.5625)
     assert reason is not None
     assert "256 pixels" in reason.because
-    assert assume_spacing(fingerprint_of(dataset_of(11), (1, 200, 256), (1.0, 0.7, 0.7)), "CT") == (None, None)
+    known = fingerprint_of(dataset_of(11), (1, 200, 256), (1.0, 0.7, 0.7))
+    assert assume_spacing(known, "CT") == (None, None)
+    spacing, reason = assume_spacing(msgspec.structs.replace(known, spacing_known=False), "CT")
+    assert spacing == (1.0, 1.5625, 1.5625)
+    assert reason is not None
+    assert reason.because.startswith("no physical spacing in test images; 256 pixels")
 
 
 @pytest.mark.parametrize(
