@@ -56,10 +56,14 @@ class Summary(Record, frozen=True, kw_only=True):
         return self.per_volume_foreground_mean if per_patient else self.foreground_mean
 
     def score_by_unit(self) -> dict[str, float | None]:
-        """DSC of each patient or case, classes averaged; None where it is not evaluable."""
+        """DSC of each patient or case, all classes averaged. Without truth: 1 if nothing is predicted, else 0.
+
+        Such a class has no DSC where nothing is predicted. Were it left out, false alarms would cost nothing against a
+        model without any. None where no voxel counts: all are under the ignore label.
+        """
         result: dict[str, float | None] = {}
         for unit in self.units_of_test:
-            values = [scores.dice for scores in unit.metrics.values() if scores.dice is not None]
+            values = [1.0 if scores.dice is None else scores.dice for scores in unit.metrics.values() if scores.voxels]
             result[unit.case_id] = float(np.mean(values)) if values else None
         return result
 

@@ -76,7 +76,7 @@ TASK_SCORES = ByTask(
             Scale(
                 METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
                 "n is the number of images in which the metric is evaluable (where truth and prediction are both empty "
-                "there is no DSC).",
+                "there is no DSC). In verdicts a patient without the lesion counts 1 if nothing is found, else 0.",
                 "DSC of patches", nothing=LEAST_FOUND,
             ),
         ),

@@ -39,6 +39,11 @@ class Scores(Record, frozen=True, kw_only=True):
         """Whether the truth is empty."""
         return self.true_positive + self.false_negative == 0
 
+    @property
+    def voxels(self) -> int:
+        """All that count; none where the ignore label covers all."""
+        return self.true_positive + self.false_positive + self.false_negative + self.true_negative
+
 
 class MetricMean(Record, frozen=True, kw_only=True):
     """One metric over the cases in which it is evaluable."""

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -10,6 +11,7 @@ from PIL import Image as Picture
 from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
 from mdkd_auto.files import read_record
 from mdkd_auto.records import Case, Dataset, Triple
+from mdkd_auto.report.comparison import compare
 from mdkd_auto.tasks.segmentation import classes_of
 
 SIZE = 24
@@ -117,6 +119,26 @@ def test_empty_truth_and_empty_mask(tmp_path: Path) -> None:
     pairs = [(case_of(tmp_path, "a", nothing), nothing), (case_of(tmp_path, "b", nothing), square(8))]
     mean = scored(tmp_path, pairs).foreground_mean
     assert (mean.cases, mean.negative_cases, mean.negative_cases_with_false_positives) == (2, 2, 1)
+
+
+def test_false_alarms_on_patients_without_a_lesion_count(tmp_path: Path) -> None:
+    nothing = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    cases = [case_of(tmp_path, f"n{number}", nothing) for number in range(20)] + [case_of(tmp_path, "p", square(8))]
+    silent = scored(tmp_path, [(case, nothing) for case in cases[:-1]] + [(cases[-1], square(8))])
+    firing = scored(tmp_path, [(case, square(8)) for case in cases])
+    assert silent.score_by_unit() == dict.fromkeys((case.case_id for case in cases), 1.0)
+    comparison = compare([firing], [silent])
+    assert (comparison.pairs, comparison.mean_difference) == (21, pytest.approx(-20 / 21))
+
+
+def test_a_unit_is_the_mean_over_all_classes_unless_no_voxel_counts(tmp_path: Path) -> None:
+    unknown = np.full((SIZE, SIZE), 9, dtype=np.uint8)
+    both, tumour = square(2) + square(12, value=2), square(2)
+    cases = [case_of(tmp_path, name, truth) for name, truth in zip("abc", (both, tumour, unknown), strict=True)]
+    dataset = msgspec.structs.replace(dataset_of(*cases), ignore_label=9)
+    masks = [(case, save(tmp_path / "masks" / f"{case.case_id}.png", tumour)) for case in cases]
+    summary = score_files(masks, dataset, classes_of(dataset, True), "test")
+    assert summary.score_by_unit() == {"a": 0.5, "b": 1.0, "c": None}
 
 
 def test_three_files(tmp_path: Path) -> None:
