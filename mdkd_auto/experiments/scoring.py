@@ -129,7 +129,7 @@ def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, classes: C
 def summary_of(
     scores: list[CaseScores], cases: Sequence[Case], dataset: str, part: str, unit: str, failed: dict[str, str]
 ) -> Summary:
-    """Means over cases and classes, and over patients where a patient has several images."""
+    """Means over cases and classes, and over patients where one has several of the ``cases``, scored or not."""
     volumes = _per_volume(scores, {case.case_id: case.patient_id for case in cases})
     names = list(scores[0].metrics) if scores else []
     return Summary(
@@ -190,12 +190,15 @@ def cell(mean: Mean | None, metric: str) -> str:
 
 
 def _per_volume(scores: list[CaseScores], patients: dict[str, str]) -> tuple[CaseScores, ...] | None:
-    """The images of each patient pooled; None where every patient has one image."""
+    """The images of each patient pooled; None where every patient has one image.
+
+    ``patients``: of all cases, those that failed too, so that the units of two models are the same.
+    """
+    if len(set(patients.values())) == len(patients):
+        return None
     groups: dict[str, list[CaseScores]] = {}
     for case in scores:
         groups.setdefault(patients[case.case_id], []).append(case)
-    if all(len(group) == 1 for group in groups.values()):
-        return None
     return tuple(
         CaseScores(
             case_id=patient,

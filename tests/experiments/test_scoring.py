@@ -88,6 +88,16 @@ def test_images_of_a_patient_are_pooled(tmp_path: Path) -> None:
     assert summary.units_of_test == summary.metric_per_volume
 
 
+def test_a_case_that_fails_leaves_the_units_as_they_are(tmp_path: Path) -> None:
+    cases = [case_of(tmp_path, name, square(8), patient) for name, patient in (("a", "p1"), ("b", "p1"), ("c", "p2"))]
+    dataset = dataset_of(*cases)
+    masks = [(case, save(tmp_path / "masks" / f"{case.case_id}.png", square(8))) for case in cases]
+    masks[1] = (cases[1], tmp_path / "masks" / "missing.png")
+    summary = score_files(masks, dataset, classes_of(dataset, False), "test")
+    assert set(summary.failed) == {"b"}
+    assert summary.score_by_unit() == {"p1": 1.0, "p2": 1.0}
+
+
 def test_classes_apart_or_together(tmp_path: Path) -> None:
     truth = square(2) + square(12, value=2)
     mask = square(2) + square(12, value=1)  # the second class taken for the first
