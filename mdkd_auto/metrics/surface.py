@@ -6,8 +6,8 @@ the corners between voxels, each weighs as much as the surface through it (``sur
 nearest surface element of the other mask. The tests hold this module to that library.
 
 The library is not used at run time: its one release needs names that numpy 2 has dropped. A tree of
-surface elements takes the place of its distance transform: same distances, but only where there is surface. Where two
-elements are equally near, rounding may choose another one, which matters only at a tolerance of exactly that distance.
+surface elements takes the place of its distance transform: same distances, but only where there is surface. A distance
+of exactly the tolerance is within it, whatever rounding makes of it.
 """
 
 from itertools import product
@@ -22,6 +22,7 @@ from mdkd_auto.records import Record
 
 HAUSDORFF_FRACTION = 0.95  # of the surface, for HD95
 TOLERANCE_MM = 2.0  # default of the surface Dice; two pixels where the spacing is unknown
+ROUNDING = 1e-6  # of the tolerance: a NIfTI holds spacings in float32, 0.4 mm as 0.4000000059604645
 
 
 class SurfaceScores(Record, frozen=True, kw_only=True):
@@ -62,7 +63,8 @@ def surface_scores(
     points_b, sizes_b = _surface(truth[box], spacing_mm)
     distances_a = _distances_mm(points_a, points_b, spacing_mm)
     distances_b = _distances_mm(points_b, points_a, spacing_mm)
-    near = sizes_a[distances_a <= tolerance_mm].sum() + sizes_b[distances_b <= tolerance_mm].sum()
+    within_mm = tolerance_mm * (1 + ROUNDING)
+    near = sizes_a[distances_a <= within_mm].sum() + sizes_b[distances_b <= within_mm].sum()
     return SurfaceScores(
         hd95=max(_weighted_quantile(distances_a, sizes_a), _weighted_quantile(distances_b, sizes_b)),
         surface_dice=float(near / (sizes_a.sum() + sizes_b.sum())),

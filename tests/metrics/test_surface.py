@@ -117,10 +117,12 @@ def test_empty_masks():
     assert surface_scores(empty[:1], full[:1], (9.0, 3.0, 1.0)).hd95 == pytest.approx(np.sqrt(12**2 + 12**2))
 
 
-def test_distance_of_exactly_the_tolerance_is_near():
+@pytest.mark.parametrize("spacing_mm", [0.4, float(np.float32(0.4))])  # as stated, and as a NIfTI holds it
+def test_distance_of_exactly_the_tolerance_is_near(spacing_mm):
     prediction, truth = np.zeros((2, 4, 12), bool)
     prediction[:, :3] = truth[:, :8] = True
-    assert surface_scores(prediction, truth, (0.4, 0.4), 2.0).surface_dice == pytest.approx(1)
+    assert surface_scores(prediction, truth, (spacing_mm,) * 2, 2.0).surface_dice == pytest.approx(1)
+    assert surface_scores(prediction, truth, (spacing_mm,) * 2, 1.999).surface_dice < 0.9
 
 
 @settings(max_examples=30, deadline=None)
