@@ -12,6 +12,7 @@ from mdkd_auto.experiments.class_scoring import (
     Answer,
     ClassSummary,
     class_summary_markdown,
+    predictions_csv,
     score_predictions,
     summary_of_answers,
 )
@@ -30,6 +31,13 @@ def summary(patients: int, cases: int = 40) -> ClassSummary:
         for number in range(cases)
     ]  # fmt: skip
     return summary_of_answers(answers, CLASSES, "Dataset021_Chests", "test", 2.0, {})
+
+
+def dataset_of(cases: tuple[Case, ...], classes: tuple[str, ...] = CLASSES) -> Dataset:
+    return Dataset(
+        name="Dataset021_Chests", folder="", task="classification", modality="CXR", channel_names=("CXR",),
+        file_ending="", labels={name: (value,) for value, name in enumerate(classes)}, cases=cases,
+    )  # fmt: skip
 
 
 def test_intervals_are_over_the_patients_of_the_answers() -> None:
@@ -58,10 +66,7 @@ def test_it_says_where_the_temperature_comes_from() -> None:
 
 def test_answers_of_others_are_a_row_a_case_that_sums_to_1(tmp_path: Path) -> None:
     cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in "ab")
-    dataset = Dataset(
-        name="Dataset021_Chests", folder="", task="classification", modality="CXR", channel_names=("CXR",),
-        file_ending="", labels={name: (value,) for value, name in enumerate(CLASSES)}, cases=cases,
-    )  # fmt: skip
+    dataset = dataset_of(cases)
     path = tmp_path / "predictions.csv"
     head = "case_id,probability normal,probability pneumonia\n"
     path.write_text(f"{head}a,0.8,0.199\nb,1,0\n")
@@ -72,6 +77,26 @@ def test_answers_of_others_are_a_row_a_case_that_sums_to_1(tmp_path: Path) -> No
     path.write_text(f"{head}a,0.8,0.7\n")
     with pytest.raises(DatasetError, match=r"row 2: the probabilities of normal, pneumonia sum to 1\.5; expected 1"):
         score_predictions(path, dataset)
+
+
+@pytest.mark.parametrize("spread", [1e-5, 20.0])  # of logits: cases all but alike, and probabilities all but 0 and 1
+def test_scores_of_our_own_table_are_the_runs(tmp_path: Path, spread: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = {f"case{number}": tuple((spread * rng.normal(size=3)).tolist()) for number in range(40)}
+    classes = (*CLASSES, "covid")
+    answers = [Answer(case_id=name, patient_id=name, truth=number % 3, logits=values)
+               for number, (name, values) in enumerate(logits.items())]  # fmt: skip
+    cases = tuple(
+        Case(case_id=one.case_id, images=(), class_name=classes[one.truth], patient_id=one.patient_id)
+        for one in answers
+    )
+    path = tmp_path / "predictions.csv"
+    path.write_text(predictions_csv(logits, classes, 2.0))
+    ours = summary_of_answers(answers, classes, "Dataset021_Chests", "test", 1.0, {}).scores.metrics
+    again = score_predictions(path, dataset_of(cases, classes)).scores.metrics
+    assert {name: one.mean for name, one in again.items()} == pytest.approx(
+        {name: one.mean for name, one in ours.items()}, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("cases", [0, 8])
