@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from mdkd_auto.metrics.classification import (
 )
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.records import Case, Dataset, Record
+
+logger = logging.getLogger(__name__)
 
 CLASS_TITLES = {
     "accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)", "macro_f1": "macro F1 (%)",
@@ -136,6 +139,7 @@ def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
             answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
     if not answers:
         raise DatasetError(f"{path}: holds no row")
+    logger.info("%s: %d of its %d cases have a row in %s", dataset.name, len(answers), len(cases), path)
     return summary_of_answers(answers, classes, dataset.name, path.parent.name, UNCALIBRATED, {})
 
 

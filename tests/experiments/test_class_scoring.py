@@ -1,5 +1,6 @@
 """What a classifier's summary holds and shows."""
 
+import logging
 from pathlib import Path
 
 import msgspec
@@ -77,6 +78,15 @@ def test_answers_of_others_are_a_row_a_case_that_sums_to_1(tmp_path: Path) -> No
     path.write_text(f"{head}a,0.8,0.7\n")
     with pytest.raises(DatasetError, match=r"row 2: the probabilities of normal, pneumonia sum to 1\.5; expected 1"):
         score_predictions(path, dataset)
+
+
+def test_how_many_cases_have_a_row_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in "abc")
+    path = tmp_path / "predictions.csv"
+    path.write_text("case_id,probability normal,probability pneumonia\na,0.8,0.2\nc,1,0\n")
+    with caplog.at_level(logging.INFO):
+        assert score_predictions(path, dataset_of(cases)).scores.cases == 2
+    assert f"Dataset021_Chests: 2 of its 3 cases have a row in {path}" in caplog.text
 
 
 @pytest.mark.parametrize("spread", [1e-5, 20.0])  # of logits: cases all but alike, and probabilities all but 0 and 1
