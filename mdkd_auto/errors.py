@@ -30,4 +30,4 @@ class TrainingError(MdkdError):
 
 
 class PredictionError(MdkdError):
-    """A model cannot be found, or an image does not fit it."""
+    """A model cannot be found, an image does not fit it, or its answer is none: NaN."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from mdkd_auto.data.images import Image
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.losses.classification import class_weights, cross_entropy, logit_loss
 from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
@@ -24,7 +24,7 @@ from mdkd_auto.networks.timm_encoder import TimmEncoder, check_name, check_size
 from mdkd_auto.networks.unet import UNetEncoder, scale_width
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import FUSION_HEADS, Architecture, ClassificationSettings, Settings
-from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.segmentation import NOT_FINITE, Classes, PredictionOptions
 from mdkd_auto.tasks.whole_images import as_batch
 from mdkd_auto.training.interfaces import Score
 
@@ -202,11 +202,13 @@ class Classifier(NamedTuple):
     def logits(self, image: Image) -> np.ndarray:
         """Of each class (K,); with ``options.mirror`` the mean over the image and the same left to right.
 
-        Upside down no picture is trained on (augmentation.upright).
+        Upside down no picture is trained on (augmentation.upright). Raises PredictionError where one is not finite.
         """
         batch, _ = as_batch(image, self.dataset_plan, self.plan, self.options.device)
         flips: list[tuple[int, ...]] = [(), (-1,)] if self.options.mirror else [()]
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
             outputs = [self.model(batch.flip(flip))[0].float() for flip in flips]
         result: np.ndarray = torch.stack(outputs).mean(0).cpu().numpy().astype(np.float64)
+        if not np.isfinite(result).all():
+            raise PredictionError(NOT_FINITE)
         return result

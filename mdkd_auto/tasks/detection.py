@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 from mdkd_auto.data.boxes import file_boxes
 from mdkd_auto.data.images import Image
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.losses.attention_transfer import attention_transfer_loss
 from mdkd_auto.networks import faster_rcnn
 from mdkd_auto.networks.detector import DetectorOutput, Objects
@@ -24,7 +24,7 @@ from mdkd_auto.networks.rf_detr import RFDETR_SIZES, RFDETREncoder, RFDETRHead, 
 from mdkd_auto.planners.detection import STEP
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.segmentation import NOT_FINITE, Classes, PredictionOptions
 from mdkd_auto.tasks.whole_images import as_batch, patch_starts
 from mdkd_auto.training.interfaces import Score
 
@@ -202,10 +202,16 @@ class Detector(NamedTuple):
 
     @torch.no_grad()
     def found(self, image: Image) -> FoundBoxes:
-        """The boxes of one image. ``options.mirror`` is not used: boxes of mirror images do not average."""
+        """The boxes of one image. ``options.mirror`` is not used: boxes of mirror images do not average.
+
+        Raises PredictionError where a likelihood is NaN, which would else find nothing.
+        """
         batch, geometry = as_batch(image, self.dataset_plan, self.plan, self.options.device)
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
-            detected = self.model(batch).detected()[0]
+            output = self.model(batch)
+            if not output.likelihoods().isfinite().all():
+                raise PredictionError(NOT_FINITE)
+            detected = output.detected()[0]
         size = geometry.resampled_shape[:0:-1]  # x, y
         starts = patch_starts(size, self.plan.patch_size[::-1])
         corners = detected.boxes.cpu().numpy().astype(np.float64) - np.array(starts * 2)

@@ -34,6 +34,10 @@ from mdkd_auto.training.interfaces import Score
 
 FOREGROUND = "foreground"
 TOLERANCE_MM = 2.0  # of surface Dice; pixels where the spacing is unknown
+NOT_FINITE = (
+    "the model's answer is NaN or infinite; expected finite numbers. Look at the image for absurd values; if it is "
+    "sound, the weights are not: train again with a lower --lr"
+)
 
 
 class ClassChannel(Record, frozen=True, kw_only=True):
@@ -222,6 +226,8 @@ class Predictor(NamedTuple):
         Memory is bounded. With V voxels of the image, N after resampling and P in the planes that a patch is deep:
         about 0.4 GB, the network's own maps, and the larger of 6 V + 12 max(V, N) bytes (while the image is resampled)
         and 3 V + 4 N + 14 P K bytes for K classes (while it is predicted). 2 V of these are an int16 image.
+
+        Raises PredictionError where a probability is NaN, which would else become background.
         """
         spacing = image.spacing_mm if image.spacing_known else None  # the plan says what to take instead
         prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
@@ -234,6 +240,8 @@ class Predictor(NamedTuple):
         inside = cropped(labels, geometry)  # a view
         first = 0
         for probabilities in restore(slabs, geometry):
+            if np.isnan(probabilities.sum()):
+                raise PredictionError(NOT_FINITE)
             stop = first + probabilities.shape[1]
             inside[first:stop] = decode(probabilities, self.classes)
             first = stop

@@ -1,24 +1,29 @@
 """Classification's parts: outputs, shared classes, losses and scores of batches, and what learns from what."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Picture
 from torch import nn
 
 from mdkd_auto.data.images import Header, Image
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError, SettingsError
+from mdkd_auto.experiments.class_scoring import ClassSummary, score_classes_of_part
+from mdkd_auto.experiments.parts import Part
+from mdkd_auto.files import read_record
 from mdkd_auto.losses.classification import cross_entropy
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
 from mdkd_auto.networks.medvit import MedViTEncoder, PooledAttention
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
-from mdkd_auto.records import ConfigurationPlan, Dataset, DatasetPlan, Normalisation
+from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Normalisation
 from mdkd_auto.settings import ClassificationSettings, Settings
 from mdkd_auto.tasks.classification import (
     ClassificationTask,
@@ -232,6 +237,32 @@ def test_an_image_has_the_axes_of_the_plan() -> None:
     with pytest.raises(PredictionError, match=r"one slice \(1 x 32 x 40 voxels\); the model takes volumes"):
         classifier(plan_of_volumes()).logits(image(1, 32, 40))
     assert classifier().logits(image(1, 32, 40)).shape == (2,)
+
+
+class Given(nn.Module):
+    """Image by image the logits that it is given."""
+
+    def __init__(self, *logits: tuple[float, float]) -> None:
+        super().__init__()
+        self.logits = iter(logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([next(self.logits)])
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_case_whose_answer_is_not_finite_is_listed(tmp_path: Path, wrong: float) -> None:
+    cases = []
+    for name in "abc":
+        Picture.fromarray(np.arange(1, 65, dtype=np.uint8).reshape(8, 8)).save(tmp_path / f"{name}.png")
+        path = str(tmp_path / f"{name}.png")
+        cases.append(Case(case_id=name, images=(path,), class_name="sick", patient_id=name))
+    made = classifier()._replace(model=Given((0.0, 1.0), (0.0, wrong), (1.0, 0.0)))
+    score_classes_of_part(Part("validation", dataset("a", "well", "sick"), cases, made, tmp_path / "out"), None)
+    summary = read_record(tmp_path / "out" / "summary.json", ClassSummary)
+    assert [answer.case_id for answer in summary.answers] == ["a", "c"]
+    assert list(summary.failed) == ["b"]
+    assert "NaN or infinite" in summary.failed["b"]
 
 
 def test_an_image_lies_in_the_middle_of_the_patch() -> None:

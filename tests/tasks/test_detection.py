@@ -10,7 +10,7 @@ from torch import nn
 from mdkd_auto.data.images import Image
 from mdkd_auto.data.patch_boxes import NO_BOXES
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.networks.detector import Detected, Objects
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
@@ -86,6 +86,9 @@ class Answer:
 
     def detected(self) -> list[Detected]:
         return self.found
+
+    def likelihoods(self) -> torch.Tensor:
+        return torch.stack([one.scores for one in self.found])
 
 
 def found(*boxes: tuple[float, float, float, float], kinds: Sequence[int] | None = None) -> Detected:
@@ -364,3 +367,13 @@ def test_what_is_bright_is_where_the_box_is() -> None:
 def test_nothing_found() -> None:
     boxes, kinds, scores = detector(Fake()).found(image_of(1 + np.arange(64).reshape(8, 8)))
     assert (boxes.shape, kinds.shape, scores.shape) == ((0, 4), (0,), (0,))
+
+
+@pytest.mark.parametrize("architecture", [FASTER, RFDETR])
+def test_an_answer_of_nan_is_not_an_image_without_a_box(architecture: str) -> None:
+    model = model_of(task(architecture), 1).eval()
+    image = image_of(1 + np.arange(64 * 64).reshape(64, 64))
+    detector(model).found(image)
+    next(model.encoder.parameters()).data.fill_(float("nan"))
+    with pytest.raises(PredictionError, match="NaN or infinite; expected finite numbers"):
+        detector(model).found(image)

@@ -211,6 +211,13 @@ class TwoThresholds(nn.Module):
         return 20 * (torch.cat([x, x - 0.25], dim=1) - 0.5)
 
 
+class BrightIsNan(nn.Module):
+    """NaN where the normalised image is above 0.75."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (0.75 - x).sqrt()
+
+
 def blob() -> np.ndarray:
     """A smooth, lopsided bump (x, y, z in RAS) from 0 to 100; no voxel is zero."""
     x, y, z = np.meshgrid(*[np.arange(count) * step for count, step in zip(SHAPE, SPACING, strict=True)], indexing="ij")
@@ -336,6 +343,14 @@ def test_an_empty_and_a_black_image_have_empty_masks(tmp_path: Path) -> None:
         nib.save(nib.Nifti1Image(np.full(SHAPE, value, np.float32), AFFINE), tmp_path / f"{name}.nii.gz")
         made = predict_file(predictor(), case_of(tmp_path / f"{name}.nii.gz"), tmp_path / "masks")
         assert not np.asarray(nib.load(made).dataobj).any()
+
+
+def test_an_answer_of_nan_is_not_background(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(blob(), AFFINE), tmp_path / "a.nii.gz")
+    broken = predictor()._replace(model=BrightIsNan())
+    with pytest.raises(PredictionError, match="NaN or infinite; expected finite numbers"):
+        predict_file(broken, case_of(tmp_path / "a.nii.gz"), tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
 
 
 def test_voxels_cropped_away_are_background(tmp_path: Path) -> None:
