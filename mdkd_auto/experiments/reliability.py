@@ -80,4 +80,4 @@ def validation_score(experiment: Experiment, folder: str) -> float:
     overall = summary.overall(per_patient=False)
     scores = TASK_SCORES[task]
     mean = None if overall is None else overall.metrics[scores.weighed_by].mean
-    return 0.0 if mean is None or not np.isfinite(mean) else max(0.0, mean - scores.scale.chance(summary))
+    return 0.0 if mean is None or not np.isfinite(mean) else max(0.0, mean - scores.weighed_above(summary))

@@ -53,7 +53,7 @@ class Scale(NamedTuple):
     right_or_wrong: bool = False  # a case counts 1 or 0: McNemar's test for one replicate whose units do too
     nothing: float = 0.0  # less than this above chance says that next to nothing was found
     found_by: str = ""  # the score that says so; "": the judged one
-    chance: Callable[[Any], float] = lambda summary: 0.0  # of it, and of what teachers are weighed by, in a summary
+    chance: Callable[[Any], float] = lambda summary: 0.0  # of it, in a summary
 
 
 class TaskScores(NamedTuple):
@@ -67,6 +67,12 @@ class TaskScores(NamedTuple):
     markdown: Callable[[Any], str]
     weighed_by: str  # the score that teachers are weighed by
     scale: Scale
+    weighed_above: Callable[[Any], float] = lambda summary: 0.0  # what of that score is chance, in a summary
+
+
+def _chance_of_balanced_accuracy(summary: ClassSummary) -> float:
+    """It is a mean over the classes that occur: of K classes of which two do, guessing one of the two gives 1 / 2."""
+    return 1 / max(1, sum(any(row) for row in summary.confusion))
 
 
 TASK_SCORES = ByTask(
@@ -89,8 +95,10 @@ TASK_SCORES = ByTask(
                 "n is the number of images. Balanced accuracy and F1 are means over the classes that occur, AUROC of "
                 "one class against the rest.",
                 "balanced accuracy", right_or_wrong=True, nothing=LEAST_ABOVE_CHANCE, found_by="balanced_accuracy",
-                chance=lambda summary: 1 / len(summary.classes),
+                chance=_chance_of_balanced_accuracy,
             ),
+            # of all classes, occurring or not: finished joint teachers and students were weighed so
+            lambda summary: 1 / len(summary.classes),
         ),
         "detection": TaskScores(
             score_boxes_of_part, BoxSummary, lambda folder, dataset, keep_classes: score_detections(folder, dataset),

@@ -17,6 +17,7 @@ from mdkd_auto.experiments.class_scoring import (
     score_predictions,
     summary_of_answers,
 )
+from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.metrics.classification import CLASS_METRICS, class_intervals
 from mdkd_auto.records import Case, Dataset
@@ -127,3 +128,14 @@ def test_files_with_and_without_intervals_are_read(tmp_path: Path) -> None:
     old = read_record(path, ClassSummary)
     assert old == msgspec.structs.replace(made, intervals={})
     assert "interval" not in class_summary_markdown(old)
+
+
+def test_chance_is_among_the_classes_that_occur() -> None:
+    """Four classes of which two do. Teachers are weighed above that of all four, as those of finished runs were."""
+    answers = [Answer(case_id=str(number), patient_id=str(number), truth=1 + number % 2, logits=(0.0, 1.0, 0.0, 0.0))
+               for number in range(10)]  # fmt: skip
+    made = summary_of_answers(answers, ("a", "b", "c", "d"), "Dataset021_Chests", "test", 1.0, {})
+    scores = TASK_SCORES["classification"]
+    assert made.scores.metrics["balanced_accuracy"].mean == scores.scale.chance(made) == 0.5
+    assert scores.weighed_above(made) == 0.25
+    assert scores.scale.chance(summary_of_answers([], CLASSES, "Dataset021_Chests", "test", 1.0, {})) == 1
