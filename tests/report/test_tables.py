@@ -359,12 +359,12 @@ def test_every_students_check_is_said() -> None:
     )
 
 
-def test_only_shared_evaluable_cases_are_compared() -> None:
+def test_only_shared_cases_are_compared() -> None:
     ours = summary({"a": 1.0, "b": 0.5, "c": None, "only ours": 1.0})
     theirs = summary({"a": 0.5, "b": 0.5, "c": None})
     compared = compare([ours], [theirs])
-    assert (compared.pairs, compared.left_out) == (2, 2)
-    assert compared.mean_difference == pytest.approx(0.25)
+    assert (compared.pairs, compared.left_out) == (3, 1)  # nothing found where nothing is, by both: no difference
+    assert compared.mean_difference == pytest.approx(0.5 / 3)
 
 
 def answers_of(right: list[bool], images: int = 1) -> ClassSummary:
