@@ -38,6 +38,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_NAMED = 10  # cases spelled out in a message
+
 # --- training -------------------------------------------------------------------------------------------------------
 
 
@@ -55,15 +57,12 @@ def train_all_permutations(
 
     With several ``seeds`` (counted from ``settings.seed``) and ``folds`` (from 0) all of it is trained for each.
     """
-    tables = []
-    for experiment in _experiments(root, settings, group, configuration):
-        replicates = [
-            (one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicated(experiment, seeds, folds)
-        ]
-        table = _train(replicates, dry_run)
-        if table is not None:
-            tables.append(table)
-    return tables
+    made = [
+        [(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicated(experiment, seeds, folds)]
+        for experiment in _experiments(root, settings, group, configuration)
+    ]
+    tables = [_train(replicates, dry_run) for replicates in made]
+    return [table for table in tables if table is not None]
 
 
 def train(
@@ -218,6 +217,12 @@ def make_experiment(
         logger.warning(words, group, f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'}", plan.task)
     experiment = Experiment(root, plan, found, splits, settings.for_task(plan.task), configuration)
     check_settings(experiment)
+    for name in found:
+        missing = experiment.not_preprocessed(name)
+        if missing:
+            listed = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            words = "%s %s: %d cases are not preprocessed and left out: %s. mdkd_plan_and_preprocess makes what it can"
+            logger.warning(words, name, configuration, len(missing), listed)
     return experiment
 
 

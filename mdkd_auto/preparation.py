@@ -279,7 +279,7 @@ def _plan(
     write_json(path, plan)
     write_text(path.with_suffix(".txt"), text)
     logger.info("%s\n-> %s", text, path)
-    return plan
+    return read_record(path, Plan, PlanError)  # as training reads it: a spacing of 4 is 4.0 there
 
 
 def _store_splits(root: Root, dataset: str, splits: Splits) -> None:

@@ -270,6 +270,7 @@ class PreprocessedCase(Record, frozen=True, kw_only=True):
     shape: IntTriple  # of the stored arrays, without channel
     lesions: tuple[LesionSample, ...]
     boxes: tuple[StoredBox, ...] | None = None  # of a detection case
+    plan_key: str = ""  # of the decisions alone; "" in stores of earlier versions
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -73,6 +74,7 @@ def store_case(
         shape=geometry.resampled_shape,
         lesions=() if label is None or case.label is None else sample_lesions(label, dataset.ignore_label),
         boxes=None if case.boxes is None else stored_boxes(case.boxes, dataset.labels, geometry),
+        plan_key=plan_key(dataset, dataset_plan, configuration_plan),
     )
     save_case(folder, record, image, label, flat=configuration_plan.configuration == "2d")
     return True
@@ -80,18 +82,26 @@ def store_case(
 
 def case_key(case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> str:
     """Hash of the case's files and of every decision that changes its arrays."""
+    source = source_hash(case, [dataset_plan.channel])
+    return content_hash({**_decisions(dataset, dataset_plan, configuration_plan), "source": source})
+
+
+def plan_key(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> str:
+    """Hash of the same decisions, alike for all cases of a data set: no file is read for it."""
+    return content_hash(_decisions(dataset, dataset_plan, configuration_plan))
+
+
+def _decisions(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> dict[str, Any]:
+    """Every decision that changes the arrays of a case."""
     whole = {"patch_size": configuration_plan.patch_size} if configuration_plan.whole_images else {}
-    return content_hash(
-        {
-            **whole,
-            "source": source_hash(case, [dataset_plan.channel]),
-            "dataset": {"spacing_mm": dataset.spacing_mm, "labels": dataset.labels, "ignore": dataset.ignore_label},
-            "dataset_plan": dataset_plan,
-            "configuration": configuration_plan.configuration,
-            "spacing_mm": configuration_plan.spacing_mm,
-            "version": PREPROCESSING_VERSION,
-        }
-    )
+    return {
+        **whole,
+        "dataset": {"spacing_mm": dataset.spacing_mm, "labels": dataset.labels, "ignore": dataset.ignore_label},
+        "dataset_plan": dataset_plan,
+        "configuration": configuration_plan.configuration,
+        "spacing_mm": configuration_plan.spacing_mm,
+        "version": PREPROCESSING_VERSION,
+    }
 
 
 def is_stored(folder: Path, case: Case, dataset: Dataset, key: str) -> bool:

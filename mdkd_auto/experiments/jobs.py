@@ -3,14 +3,17 @@ a job that is done is found again, whatever changes later, and a teacher that se
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mdkd_auto.data.store import read_case_record, record_path
 from mdkd_auto.errors import SettingsError, TrainingError
-from mdkd_auto.files import content_hash, file_hash, read_record, to_json_text
+from mdkd_auto.files import content_hash, file_hash, to_json_text
 from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.preprocessing.dataset import plan_key
 from mdkd_auto.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
@@ -107,12 +110,18 @@ class Experiment(NamedTuple):
         fold = self.fold(dataset)
         folder = self.root.cases(dataset, self.configuration)
         wanted = fold.train if part == "train" else fold.val
-        found = tuple(case for case in wanted if (folder / f"{case}.json").is_file())
+        found = tuple(case for case in wanted if record_path(folder, case).is_file())
         if not found:
             raise TrainingError(
                 f"{folder}: none of the {len(wanted)} cases for {part} is preprocessed; run mdkd_plan_and_preprocess"
             )
         return self._of_some_patients(dataset, found, label_fraction) if part == "train" else found
+
+    def not_preprocessed(self, dataset: str) -> list[str]:
+        """Cases of any fold that have no stored case."""
+        folder = self.root.cases(dataset, self.configuration)
+        wanted = {case for fold in self.splits[dataset].folds for case in (*fold.train, *fold.val)}
+        return sorted(case for case in wanted if not record_path(folder, case).is_file())
 
     def _of_some_patients(self, dataset: str, cases: tuple[str, ...], share: float) -> tuple[str, ...]:
         """The cases of a share of their patients, drawn by seed; a smaller share is a part of a larger one."""
@@ -259,24 +268,46 @@ class JobMaker:
         return tuple(channel.name for channel in self.experiment.classes(dataset).channels)
 
     def _dataset(self, dataset: str, label_fraction: float) -> dict[str, Any]:
-        """What a result depends on in one data set: its part of the plan, its classes, its stored cases and split."""
+        """:func:`data_identity`. Raises TrainingError where a case was preprocessed for another plan."""
         if (dataset, label_fraction) not in self._data:
-            experiment = self.experiment
-            folder = experiment.root.cases(dataset, experiment.configuration)
-            parts: tuple[Literal["train", "val"], ...] = ("train", "val")
-            keys = {
-                part: {
-                    case: read_record(folder / f"{case}.json", PreprocessedCase).key
-                    for case in experiment.cases(dataset, part, label_fraction)
-                }
-                for part in parts
-            }
-            self._data[dataset, label_fraction] = {
-                "plan": msgspec.to_builtins(experiment.plan.dataset(dataset)),
-                "classes": msgspec.to_builtins(experiment.classes(dataset)),
-                **{f"{part} ({len(cases)} cases)": content_hash(cases)[:16] for part, cases in keys.items()},
-            }
+            cases = _stored_cases(self.experiment, dataset, label_fraction)
+            _check_plan(self.experiment, dataset, [record for part in cases.values() for record in part])
+            self._data[dataset, label_fraction] = data_identity(self.experiment, dataset, cases)
         return self._data[dataset, label_fraction]
+
+
+def _stored_cases(experiment: Experiment, dataset: str, label_fraction: float) -> dict[str, list[PreprocessedCase]]:
+    """The records of the fold's cases, part by part."""
+    folder = experiment.root.cases(dataset, experiment.configuration)
+    parts: tuple[Literal["train", "val"], ...] = ("train", "val")
+    return {
+        part: [read_case_record(folder, case) for case in experiment.cases(dataset, part, label_fraction)]
+        for part in parts
+    }
+
+
+def data_identity(experiment: Experiment, dataset: str, cases: Mapping[str, list[PreprocessedCase]]) -> dict[str, Any]:
+    """What a result depends on in one data set: its part of the plan, its classes, its stored cases and split."""
+    keys = {part: {record.case_id: record.key for record in records} for part, records in cases.items()}
+    return {
+        "plan": msgspec.to_builtins(experiment.plan.dataset(dataset)),
+        "classes": msgspec.to_builtins(experiment.classes(dataset)),
+        **{f"{part} ({len(some)} cases)": content_hash(some)[:16] for part, some in keys.items()},
+    }
+
+
+def _check_plan(experiment: Experiment, dataset: str, cases: Sequence[PreprocessedCase]) -> None:
+    """Raise TrainingError where a case was preprocessed for another plan; earlier versions did not note for which."""
+    plan = experiment.plan
+    part = plan.configuration(experiment.configuration)
+    key = plan_key(experiment.datasets[dataset], plan.dataset(dataset), part)
+    others = [case.case_id for case in cases if case.plan_key not in ("", key)]
+    if others:
+        folder = experiment.root.cases(dataset, experiment.configuration)
+        raise TrainingError(
+            f"{folder}: {len(others)} of {len(cases)} cases of {dataset}, such as {others[0]}, were not preprocessed "
+            "as plan.json and dataset.json say now; run mdkd_plan_and_preprocess"
+        )
 
 
 def in_order(jobs: list[Job]) -> list[Job]:

@@ -15,14 +15,15 @@ from safetensors.torch import save_file
 
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import Look, write_datasets
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.data.store import record_path
+from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.experiments import evaluate
 from mdkd_auto.experiments import jobs as jobs_module
 from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
 from mdkd_auto.experiments.run import make_objective, make_streams, title_of
 from mdkd_auto.experiments.runs import Finished, describe
-from mdkd_auto.files import read_record, write_json
+from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.settings import Settings, replace
 from mdkd_auto.tasks.segmentation import PredictionOptions
@@ -238,6 +239,54 @@ def test_other_settings_configuration_or_fold_are_not_stale(
     jobs = all_jobs(experiment_in(root))
     assert stale_runs(root, jobs) == []
     assert {state_of(root, job) for job in jobs} == {"to do"}
+
+
+# --- stored cases of another plan, or none --------------------------------------------------------------------------
+
+
+def test_cases_preprocessed_for_another_plan_are_refused(
+    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root]
+) -> None:
+    root = copied(planned)
+    pipeline.plan_and_preprocess(root, spacing_mm=(8, 9, 9), replan=True, preprocess=False)
+    with pytest.raises(TrainingError, match=rf"3 of 3 cases of {A}, such as \w+, .*; run mdkd_plan_and_preprocess"):
+        all_jobs(experiment_in(root))
+    pipeline.plan_and_preprocess(root, spacing_mm=(8, 9, 9), configurations=("2d",))
+    assert not set(folders(experiment).values()) & set(folders(experiment_in(root)).values())
+
+
+def test_classes_changed_since_preprocessing_are_refused(experiment: Experiment) -> None:
+    other = msgspec.structs.replace(experiment.datasets[B], labels={"lesion": (2,)})
+    changed = experiment._replace(datasets={**experiment.datasets, B: other})
+    JobMaker(changed).specific(A)
+    with pytest.raises(TrainingError, match=rf"cases of {B}"):
+        JobMaker(changed).permutation(A, (B,))
+
+
+def test_stores_of_earlier_versions_stay_valid(
+    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root]
+) -> None:
+    """They do not say for which plan they were made."""
+    root = copied(planned)
+    for path in root.preprocessed.glob("Dataset*/2d/*.json"):
+        content = read_json(path)
+        del content["plan_key"]
+        write_json(path, content)
+    assert pipeline.plan_and_preprocess(root).done == 0
+    assert folders(experiment_in(root)) == folders(experiment)
+
+
+def test_cases_that_are_not_preprocessed_are_said(
+    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    root = copied(planned)
+    first, *_ = experiment.cases(A, "train")
+    experiment_in(root)
+    assert not caplog.records
+    record_path(root.cases(A, "2d"), first).unlink()
+    assert first not in experiment_in(root).cases(A, "train")
+    assert f"{A} 2d: 1 cases are not preprocessed and left out: {first}." in caplog.text
 
 
 # --- pretrained weights ---------------------------------------------------------------------------------------------
