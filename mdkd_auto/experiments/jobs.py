@@ -296,6 +296,16 @@ def data_identity(experiment: Experiment, dataset: str, cases: Mapping[str, list
     }
 
 
+def check_unchanged(experiment: Experiment, job: Job) -> None:
+    """Raise TrainingError where the stored cases are no longer those that the job was made for."""
+    for dataset, known in job.identity["data"].items():
+        share = job.label_fraction if dataset == job.target else 1.0
+        found = data_identity(experiment, dataset, _stored_cases(experiment, dataset, share))
+        if json.loads(to_json_text(found)) != known:
+            folder = experiment.root.cases(dataset, experiment.configuration)
+            raise TrainingError(f"{folder}: the stored cases changed since the command started; run it again")
+
+
 def _check_plan(experiment: Experiment, dataset: str, cases: Sequence[PreprocessedCase]) -> None:
     """Raise TrainingError where a case was preprocessed for another plan; earlier versions did not note for which."""
     plan = experiment.plan

@@ -11,10 +11,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from mdkd_auto.data.sampling import PatchSampler
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.experiments.checks import write_checks
 from mdkd_auto.experiments.evaluate import evaluate_run
-from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.jobs import Experiment, Job, check_unchanged, is_finished
 from mdkd_auto.experiments.memory import memory_note
 from mdkd_auto.experiments.reliability import baseline_scores, distillation_weight, source_weights
 from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
@@ -99,6 +99,7 @@ def _holder(folder: Path) -> str:
 
 
 def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
+    check_unchanged(experiment, job)
     run = describe(experiment, job)
     write_json(RunFolder(folder).description, run)
     write_json(folder / "plan.json", experiment.plan)
@@ -127,6 +128,11 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
         validation_share=validation_share,
         parts=state.parts,
     )
+    try:
+        check_unchanged(experiment, job)
+    except TrainingError:
+        (folder / LATEST).unlink(missing_ok=True)  # learned from both the old cases and the new: nothing to go on from
+        raise
     write_json(RunFolder(folder).finished, finished)
     (folder / LATEST).unlink(missing_ok=True)
     logger.info(

@@ -12,8 +12,19 @@ import torch
 
 from mdkd_auto import pipeline
 from mdkd_auto.data.phantoms import PICTURES, write_pictures
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
-from mdkd_auto.experiments.run import continue_from, make_objective, make_task, rows_of_outputs, warn_of_pretrained
+from mdkd_auto.data.store import read_case_record, record_path
+from mdkd_auto.errors import TrainingError
+from mdkd_auto.experiments import jobs as jobs_module
+from mdkd_auto.experiments import run as run_module
+from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network, check_unchanged
+from mdkd_auto.experiments.run import (
+    continue_from,
+    make_objective,
+    make_task,
+    rows_of_outputs,
+    run_jobs,
+    warn_of_pretrained,
+)
 from mdkd_auto.experiments.runs import build_model, describe
 from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.files import write_json
@@ -24,6 +35,7 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.settings import ClassificationSettings, Settings, replace
 from mdkd_auto.training.checkpoints import save_weights
+from mdkd_auto.training.fit import LATEST
 
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
 OF_ALL = score_masks(np.ones((4, 4), dtype=bool), np.ones((4, 4), dtype=bool), (1.0, 1.0))
@@ -95,9 +107,10 @@ def test_a_fine_tuned_model_begins_with_the_sources_weights(root: Root, experime
 
 
 def test_a_fine_tuned_classifier_takes_the_classes_by_their_names(
-    pictures: Root, copied: Callable[[Root], Root]
+    pictures: Root, copied: Callable[[Root], Root], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever their order; a class that the source lacks stays as it was initialised."""
+    monkeypatch.setattr(jobs_module, "_check_plan", lambda *_: None)  # the classes get other names below
     experiment = classifiers(copied(pictures))
     names = {FIRST: ("long", "other", "round"), SECOND: ("round", "cross", "long")}
     for dataset, some in names.items():
@@ -179,6 +192,47 @@ def test_pretrained_weights_that_no_network_takes_are_named(
     for one in (experiment_in(root, some), experiment_in(root, replace(settings, pretrained=None))):
         warn_of_pretrained([(one, job) for job in JobMaker(one).permutation(A, (B,))])
     assert "pretrained" not in caplog.text
+
+
+# --- cases that change while a queue runs ---------------------------------------------------------------------------
+
+
+def replace_case(experiment: Experiment) -> None:
+    """As preprocessing does after a change of the raw files."""
+    folder = experiment.root.cases(A, "2d")
+    record = read_case_record(folder, experiment.cases(A, "train")[0])
+    write_json(record_path(folder, record.case_id), msgspec.structs.replace(record, key="another"))
+
+
+def test_a_job_does_not_begin_with_cases_not_its_own(root: Root, experiment_in: Callable[..., Any]) -> None:
+    experiment = experiment_in(root, Settings(device="cpu", width=2))
+    first = JobMaker(experiment).specific(A)
+    replace_case(experiment)
+    with pytest.raises(TrainingError, match=rf"{A}.*: the stored cases changed .*; run it again"):
+        run_jobs([(experiment, first)])
+    assert not RunFolder(root.results / first.folder).description.exists()
+    check_unchanged(experiment, JobMaker(experiment).specific(A))
+    check_unchanged(experiment, JobMaker(experiment).specific(B))
+
+
+def test_a_job_does_not_end_with_other_cases_than_it_began_with(
+    root: Root, experiment_in: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves no checkpoint that a later call would go on from."""
+    settings = Settings(device="cpu", width=2, epochs=1, iterations_per_epoch=1, batch_size=2)
+    experiment = experiment_in(root, settings)
+    job = JobMaker(experiment).specific(A)
+    folder = root.results / job.folder
+
+    def scored(*_: Any) -> None:
+        assert (folder / LATEST).is_file()
+        replace_case(experiment)
+
+    monkeypatch.setattr(run_module, "evaluate_run", scored)
+    with pytest.raises(TrainingError, match="the stored cases changed"):
+        run_jobs([(experiment, job)])
+    assert not RunFolder(folder).finished.exists()
+    assert not (folder / LATEST).exists()
 
 
 # --- untrained sources ----------------------------------------------------------------------------------------------
