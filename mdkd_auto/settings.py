@@ -310,6 +310,8 @@ def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK)
     """The settings that ``stage`` depends on."""
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
+    if named.get("turn_down"):
+        named["turn_down"] = "after the warm-up"  # came later: the epochs of the warm-up were judged too
     if stage == "joint_teacher":
         named["reliability"] = settings.reliability and settings.target_label_weight > 0
     return named | TASK_SETTINGS[task].named(settings, stage)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from mdkd_auto.files import write_atomically, write_text
 from mdkd_auto.training.interfaces import TURNED_DOWN
 
-_NOT_TERMS = {"epoch", "validation_loss", "validation_score", "learning_rate", "seconds", TURNED_DOWN}
+_SCORE = "validation_score"
+_NOT_TERMS = {"epoch", "validation_loss", _SCORE, "learning_rate", "seconds", TURNED_DOWN}
 _POINTS = 200  # of a schedule's line
 
 Schedules = Callable[[float], dict[str, float]]  # fraction of updates done -> name -> value
@@ -20,12 +21,13 @@ Lines = dict[str, tuple[list[float], list[float]]]  # name -> epochs, values
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    """One row an epoch, every loss term a column."""
+    """One row an epoch, every loss term a column. Scores read back as they are: students are judged by them."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in history)
+    for row in history:
+        writer.writerow({name: repr(value) if name == _SCORE else f"{value:.6g}" for name, value in row.items()})
     write_text(path, text.getvalue())
 
 

@@ -210,15 +210,20 @@ class StudentObjective:
     def judged(self, score: float) -> None:
         """Halve what is distilled after an epoch with the student behind its baseline, double it back after others.
 
-        Both as the mean of the last three epochs; against the same epochs of the baseline. Where it has no more the
-        factor stays what it is.
+        Both as the mean of the last three epochs; against the same epochs of the baseline. The factor stays what it is
+        where the baseline has no more, and in the warm-up: the two are one there, and what differs is rounding.
         """
         self.scores.append(score)
         epoch = len(self.scores)
-        if self.settings.turn_down and epoch <= len(self.baseline_scores):
+        if self.settings.turn_down and epoch <= len(self.baseline_scores) and self._distilled_in(epoch):
             first = max(0, epoch - TURN_DOWN_EPOCHS)
             ours, theirs = sum(self.scores[first:]), sum(self.baseline_scores[first:epoch])
             self.turned_down = self.turned_down / 2 if ours < theirs else min(1.0, 2 * self.turned_down)
+
+    def _distilled_in(self, epoch: int) -> bool:
+        """Whether w(e) was above 0 at the last update of an epoch, counted from 1."""
+        updates = self.settings.iterations_per_epoch
+        return curriculum((epoch * updates - 1) / (self.settings.epochs * updates), self.settings) > 0
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         output = self.model(batch.images)

@@ -1,12 +1,13 @@
 """Schedules on the epoch axis, and the picture of a run."""
 
+import csv
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
-from mdkd_auto.training.curves import draw_curves, schedule_lines, turned_down_line
+from mdkd_auto.training.curves import draw_curves, schedule_lines, turned_down_line, write_history
 
 HISTORY = [
     {"epoch": epoch, "total": loss, "validation_loss": loss, "validation_score": 0.5, "learning_rate": 1e-3}
@@ -16,6 +17,13 @@ HISTORY = [
 
 def linear(progress: float) -> dict[str, float]:
     return {"w": progress, "tau": 1 - progress}
+
+
+def test_a_score_in_the_log_reads_back_as_it_was(tmp_path: Path) -> None:
+    scores = [1 / 3, 0.1 + 0.2, 0.0]
+    write_history(tmp_path / "progress.csv", [{**HISTORY[0], "validation_score": score} for score in scores])
+    with open(tmp_path / "progress.csv", encoding="utf-8", newline="") as file:
+        assert [float(row["validation_score"]) for row in csv.DictReader(file)] == scores
 
 
 def test_schedules_end_where_the_run_did() -> None:

@@ -334,7 +334,7 @@ def test_schedules_are_those_of_the_losses() -> None:
 
 def test_a_student_behind_its_baseline_turns_distillation_down() -> None:
     """Means of three epochs; halved while behind, doubled back while not, never above one."""
-    settings = Settings(turn_down=True)
+    settings = Settings(turn_down=True, warmup_epochs=0.0)
     model = Model(TASK.encoder(), TASK.head(1))
     student = StudentObjective(model, joint_teacher(), TASK, TARGET, settings, 1.0, (0.2, 0.4, 0.6, 0.6, 0.6, 0.6))
     factors = []
@@ -349,6 +349,18 @@ def test_a_student_behind_its_baseline_turns_distillation_down() -> None:
     assert set(none) == {"total", "task", "turned_down"}
     assert whole["total"] > whole["task"]
     assert (whole["turned_down"], none["turned_down"]) == (0.5, 0.0)
+
+
+def test_a_student_is_not_judged_in_the_warm_up() -> None:
+    """Nothing is distilled there, so the factor stays 1 however little the student lags."""
+    settings = Settings(turn_down=True, epochs=6, iterations_per_epoch=4, warmup_epochs=150.0)
+    model = Model(TASK.encoder(), TASK.head(1))
+    student = StudentObjective(model, joint_teacher(), TASK, TARGET, settings, 1.0, (0.5,) * 6)
+    factors = []
+    for _ in range(6):
+        student.judged(0.4999999)
+        factors.append(student.turned_down)
+    assert factors == [1.0, 1.0, 1.0, 0.5, 0.25, 0.125]
 
 
 def test_without_the_setting_nothing_is_turned_down() -> None:
