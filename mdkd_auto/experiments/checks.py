@@ -1,8 +1,8 @@
 """Does the joint teacher use its sources, and is the student really distilled? Measured on validation patches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,9 +24,12 @@ USED = 0.01  # mean change of probability from which on sources count as used
 
 
 def write_checks(
-    experiment: Experiment, job: Job, objective: Objective, streams: Streams, device: torch.device
+    experiment: Experiment, job: Job, objective: Objective, streams: Streams, device: torch.device, parts: int = 1
 ) -> None:
-    """Write checks.json into the folder of a joint teacher or a student; other stages have nothing to check."""
+    """Write checks.json into the folder of a joint teacher or a student; other stages have nothing to check.
+
+    ``parts``: into which a batch must be split for the memory to hold it.
+    """
     if job.stage not in ("joint_teacher", "student"):
         return
     folder = experiment.root.results / job.folder
@@ -34,10 +37,11 @@ def write_checks(
     size = max(2, streams.batch_size)
     batches = [_on(sampler.batch(index, size), device) for index in range(CHECKED_BATCHES)]
     if job.stage == "joint_teacher":
-        result = source_use(_load(folder, device), batches, make_task(read_run(folder)).probabilities)
+        some = [part for batch in batches for part in _in_parts(batch, parts, least=2)]  # silencing takes means of them
+        result = source_use(_load(folder, device), some, make_task(read_run(folder)).probabilities)
     else:
         assert isinstance(objective, StudentObjective)
-        result = distillation(objective, batches)
+        result = distillation(objective, batches, parts)
     write_json(folder / "checks.json", result)
 
 
@@ -63,27 +67,60 @@ def source_use(
 
 
 @torch.no_grad()
-def distillation(objective: StudentObjective, batches: list[Batch]) -> dict[str, Any]:
+def distillation(objective: StudentObjective, batches: list[Batch], parts: int = 1) -> dict[str, Any]:
     """How much of the joint teacher's maps the student's maps, through their projections, explain (R squared).
 
     0 is what a constant for each channel would reach. A student that was not distilled never trained its projections
     and stays below. The projections end with training, so this is the student's last state, not its best.
+    Each batch is taken in so many ``parts``; what it explains is that of the whole.
     """
     explained = [0.0] * len(objective.projections)
     objective.trained().eval()
     for batch in batches:
-        ours, theirs = objective.pair(
-            objective.model.features(batch.images), objective.joint_teacher.features(batch.images)
-        )
-        theirs = unit_scale(theirs)
-        for index, (project, a, b) in enumerate(zip(objective.projections, ours, theirs, strict=True)):
-            axes = [axis for axis in range(b.ndim) if axis != 1]
-            projected = resized(project(a).float(), b)
-            spread = (b - b.mean(axes, keepdim=True)).square().sum()
-            missed = (projected - b).square().sum()
-            explained[index] += float(1 - missed / spread.clamp_min(1e-12)) / len(batches)
+        sums = [_level_sums(objective, part) for part in _in_parts(batch, parts)]
+        for index, level in enumerate(zip(*sums, strict=True)):
+            explained[index] += _explained(level) / len(batches)
     mean = sum(explained) / len(explained)
     return {"check": "distillation", "explained": mean, "explained_by_level": explained, "distilled": mean > EXPLAINED}
+
+
+class _Sums(NamedTuple):
+    """Of the joint teacher's map at one level, over a part of a batch."""
+
+    missed: float  # squares of what the student's map does not say
+    spread: float  # squares around the means
+    means: torch.Tensor  # of the channels
+    voxels: int
+
+
+def _level_sums(objective: StudentObjective, batch: Batch) -> list[_Sums]:
+    """Level by level."""
+    ours, theirs = objective.pair(
+        objective.model.features(batch.images), objective.joint_teacher.features(batch.images)
+    )
+    sums = []
+    for project, a, b in zip(objective.projections, ours, unit_scale(theirs), strict=True):
+        axes = [axis for axis in range(b.ndim) if axis != 1]
+        missed = (resized(project(a).float(), b) - b).square().sum()
+        spread = (b - b.mean(axes, keepdim=True)).square().sum()
+        sums.append(_Sums(missed.item(), spread.item(), b.mean(axes).cpu().double(), b.numel() // b.shape[1]))
+    return sums
+
+
+def _explained(parts: Sequence[_Sums]) -> float:
+    """R squared of a level over all parts: the spread is that around the means of the whole."""
+    voxels = torch.tensor([[part.voxels] for part in parts], dtype=torch.float64)
+    means = torch.stack([part.means for part in parts])
+    whole = (voxels * means).sum(0) / voxels.sum()
+    spread = sum(part.spread for part in parts) + (voxels * (means - whole).square()).sum().item()
+    return 1 - sum(part.missed for part in parts) / max(spread, 1e-12)
+
+
+def _in_parts(batch: Batch, parts: int, least: int = 1) -> list[Batch]:
+    """The batch in so many parts, or in fewer of at least so many images each."""
+    images = len(batch.images)
+    parts = max(1, min(parts, images // least))
+    return [batch.part(images * number // parts, images * (number + 1) // parts) for number in range(parts)]
 
 
 def _load(folder: Path, device: torch.device) -> Model:

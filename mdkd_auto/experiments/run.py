@@ -117,7 +117,7 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     state = fit(objective, streams, run.settings.for_stage(job.stage, run.task), folder, device, title)
     options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
     evaluate_run(experiment, job, options)
-    write_checks(experiment, job, objective, streams, device)
+    write_checks(experiment, job, objective, streams, device, state.parts)
     validation_share = state.validation_seconds / state.seconds
     finished = Finished(
         updates=state.update,

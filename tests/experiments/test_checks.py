@@ -1,8 +1,13 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from mdkd_auto.data.sampling import Batch
+from mdkd_auto.experiments import checks
 from mdkd_auto.experiments.checks import distillation, source_use
 from mdkd_auto.losses.features import unit_scale
 from mdkd_auto.networks.fusion import JointEncoder
@@ -123,6 +128,39 @@ def test_a_distilled_student_and_one_that_is_not(topology: Topology, size: tuple
     alone = distillation(trained_student(topology, drawn, weight=0.0), drawn)
     assert not alone["distilled"]
     assert alone["explained"] < 0
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_a_batch_in_parts_explains_what_the_whole_does(parts: int) -> None:
+    drawn = batches(16, 16)
+    drawn = [batch._replace(images=batch.images * torch.arange(1, 5).view(4, 1, 1, 1)) for batch in drawn]
+    objective = trained_student(FLAT, drawn, weight=5.0)
+    whole, split = distillation(objective, drawn), distillation(objective, drawn, parts)
+    assert split["explained_by_level"] == pytest.approx(whole["explained_by_level"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "parts", "most"), [
+    ("joint_teacher", 1, 4), ("joint_teacher", 2, 2), ("joint_teacher", 4, 2), ("student", 1, 4), ("student", 4, 1),
+])  # fmt: skip
+def test_batches_are_no_larger_than_the_memory_holds(
+    stage: str, parts: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources are silenced by means over two images at least."""
+    drawn, joint = batches(16, 16), joint_teacher()
+    monkeypatch.setattr(checks, "_load", lambda *_: joint)
+    monkeypatch.setattr(checks, "read_run", lambda _: None)
+    monkeypatch.setattr(checks, "make_task", lambda _: SimpleNamespace(probabilities=torch.sigmoid))
+    objective = trained_student(FLAT, drawn, weight=0.0)
+    sizes = set()
+    for model in (joint, objective.model, objective.joint_teacher):
+        model.encoder.register_forward_hook(lambda _, images, __: sizes.add(len(images[0])))
+    sampler = SimpleNamespace(batch=lambda index, size: drawn[index % 2])
+    experiment: Any = SimpleNamespace(root=SimpleNamespace(results=tmp_path))
+    streams: Any = SimpleNamespace(validation={"target": sampler}, batch_size=4)
+    job: Any = SimpleNamespace(stage=stage, target="target", folder="run")
+    checks.write_checks(experiment, job, objective, streams, torch.device("cpu"), parts)
+    assert sizes == {most}
+    assert (tmp_path / "run" / "checks.json").is_file()
 
 
 def test_a_perfect_copy_explains_everything() -> None:
