@@ -1,5 +1,6 @@
 """What is done, what is to do, how long it may take, and which finished runs no longer match."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.detection import LEAST_ANCHOR
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
-from mdkd_auto.training.fit import LATEST, find_device
+from mdkd_auto.training.fit import LATEST, find_device, is_out_of_memory
 from mdkd_auto.training.interfaces import Output
 
 # Cost of an update against a single teacher's, with two sources: the largest in docs/results.md, rounded up.
@@ -41,14 +42,31 @@ def state_of(root: Root, job: Job) -> str:
 
 
 def seconds_per_update(experiment: Experiment, job: Job) -> float:
-    """One update of a single network such as that of ``job`` on this machine, timed on noise."""
+    """One update of a single network such as that of ``job`` on this machine, timed on noise.
+
+    As in training a batch that the memory does not hold is split.
+    """
     plan = experiment.plan.configuration(experiment.configuration)
     device = find_device(experiment.settings.device)
     given = Given(plan, {}, experiment.settings, job.stage, job.architecture, job.width, {})
     task = TASK_PARTS[experiment.plan.task].training(given)
     encoder = task.encoder()
     model = Model(encoder, task.head(1, encoder)).to(device)
-    batch = torch.randn(experiment.settings.batch_size or plan.batch_size, 1, *plan.patch_size, device=device)
+    size, parts = experiment.settings.batch_size or plan.batch_size, 1
+    while True:
+        try:
+            return parts * _seconds(model, (math.ceil(size / parts), 1, *plan.patch_size), device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or parts >= size:
+                raise
+        model.zero_grad(set_to_none=True)
+        torch.accelerator.empty_cache()
+        parts = min(2 * parts, size)
+
+
+def _seconds(model: Model, shape: tuple[int, ...], device: torch.device) -> float:
+    """One update on noise of that shape."""
+    batch = torch.randn(shape, device=device)
     times = []
     for _ in range(_TIMED_UPDATES):
         started = time.monotonic()

@@ -79,7 +79,7 @@ def fit(
     try:
         return _fit(objective, streams, settings, folder, device, title)
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"{folder}: the memory of {device} does not hold the training, even one patch at a time. Leave more of it "
@@ -223,7 +223,7 @@ class _Loop:
             try:
                 return attempt()
             except RuntimeError as error:
-                if not _is_out_of_memory(error) or self.state.parts >= most:
+                if not is_out_of_memory(error) or self.state.parts >= most:
                     raise
             self.optimiser.zero_grad(set_to_none=True)  # here, where the error no longer holds on to its tensors
             torch.accelerator.empty_cache()
@@ -339,7 +339,7 @@ def _parts(batches: dict[str, Batch], parts: int) -> Iterator[tuple[float, dict[
         yield sum(len(batch.images) for batch in part.values()) / samples, part
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 

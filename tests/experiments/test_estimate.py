@@ -3,14 +3,16 @@
 from collections.abc import Callable
 
 import pytest
+import torch
+from torch import nn
 
 from mdkd_auto.experiments import estimate
-from mdkd_auto.experiments.estimate import dry_run_text, estimated_seconds
+from mdkd_auto.experiments.estimate import dry_run_text, estimated_seconds, seconds_per_update
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.files import write_json
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.settings import Settings
+from mdkd_auto.settings import Settings, replace
 
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
 UNET, TRESUNET = Network("unet", 8), Network("tresunet", 8)
@@ -73,3 +75,25 @@ def test_more_sources_cost_more(planned: Root, experiment_in: Callable[..., Expe
         for sources, cost in zip(((), (B,), (B, C)), costs, strict=True):
             (job,) = (one for one in maker.distilled(A, sources) if one.stage == stage)
             assert estimated_seconds(experiment, job, {UNET: 1.0, TRESUNET: 1.0}, job) == pytest.approx(10 * cost)
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_timed_in_parts(
+    planned: Root, experiment_in: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, tried = 0, []
+
+    def seconds(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> float:
+        tried.append(shape[0])
+        if shape[0] > held:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return 0.5
+
+    monkeypatch.setattr(estimate, "_seconds", seconds)
+    experiment = experiment_in(planned, replace(MIXED, batch_size=6))
+    job = JobMaker(experiment).specific(A)
+    with pytest.raises(torch.OutOfMemoryError):
+        seconds_per_update(experiment, job)
+    for memory, sizes, expected in ((6, [6], 0.5), (2, [6, 3, 2], 2.0), (1, [6, 3, 2, 1], 3.0)):
+        held, tried = memory, []
+        assert seconds_per_update(experiment, job) == expected
+        assert tried == sizes
