@@ -159,7 +159,8 @@ class ClassificationTask:
         truth = outputs_of_labels(batch.labels, self.classes[dataset])
         right = truth[output.argmax(1) == truth]
         count = self.outputs(dataset)
-        return Score(torch.bincount(right, minlength=count).double(), torch.bincount(truth, minlength=count).double())
+        counts = (torch.bincount(some, minlength=count).cpu() for some in (right, truth))
+        return Score(*(some.double() for some in counts))  # on the CPU: MPS has no float64
 
 
 def outputs_of_labels(labels: torch.Tensor, classes: Classes) -> torch.Tensor:

@@ -185,8 +185,9 @@ class SegmentationTask:
         predicted = (output > 0) & (valid > 0)
         truth = (target > 0) & (valid > 0)
         axes = [axis for axis in range(output.ndim) if axis != 1]
-        shared = (predicted & truth).sum(axes).double()
-        return Score(2 * shared, predicted.sum(axes).double() + truth.sum(axes).double())
+        counts = (voxels.sum(axes).cpu() for voxels in (predicted & truth, predicted, truth))
+        shared, found, there = (some.double() for some in counts)  # on the CPU: MPS has no float64
+        return Score(2 * shared, found + there)
 
 
 def channels_of(labels: torch.Tensor, classes: Classes) -> tuple[torch.Tensor, torch.Tensor]:
