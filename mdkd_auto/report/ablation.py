@@ -1,5 +1,6 @@
 """The table of an ablation: its variants side by side for every target."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.report.comparison import Contrast, Entry, Layout
 from mdkd_auto.report.tables import Table, replicates_text, write_table
+
+logger = logging.getLogger(__name__)
 
 
 class Trainings(NamedTuple):
@@ -19,14 +22,22 @@ class Trainings(NamedTuple):
 
 
 def ablation_entry(ablation: Ablation, replicates: Sequence[Experiment], target: str) -> Trainings:
-    """The jobs of every variant."""
+    """The jobs of every variant; a share of the labels that is no more patients than a smaller one is left out."""
     sources = tuple(name for name in replicates[0].datasets if name != target)
-    variants = ablation.variants(sources)
-    return Trainings(
-        target,
-        sources,
-        {variant.column: [variant_jobs(one, variant, target) for one in replicates] for variant in variants},
-    )
+    trainings: dict[str, list[tuple[Experiment, list[Job]]]] = {}
+    for variant in ablation.variants(sources):
+        made = [variant_jobs(one, variant, target) for one in replicates]
+        same = [column for column, some in trainings.items() if _results(some) == _results(made)]
+        if same and "label_fraction" in variant.changes:
+            logger.info("%s: %s is left out: of so few patients it is %s", target, variant.column, same[0])
+            continue
+        trainings[variant.column] = made
+    return Trainings(target, sources, trainings)
+
+
+def _results(trainings: Sequence[tuple[Experiment, list[Job]]]) -> list[str]:
+    """Where the results of a column lie."""
+    return [jobs[-1].folder for _, jobs in trainings]
 
 
 def ablation_table(
@@ -34,9 +45,11 @@ def ablation_table(
 ) -> Table | None:
     """Write it; None where nothing is finished."""
     experiment, said = replicates[0], replicates_text(replicates)
-    variants = [variant for entry in entries for variant in ablation.variants(entry.sources)]
+    whole_first = sorted(entries, key=lambda entry: -len(entry.trainings))  # it has the columns in order
+    variants = [variant for entry in whole_first for variant in ablation.variants(entry.sources)
+                if variant.column in entry.trainings]  # fmt: skip
     further = [Contrast(variant.column, other) for variant in variants for other in ablation.against(variant)[1:]]
-    columns = tuple(dict.fromkeys(column for entry in entries for column in entry.trainings))
+    columns = tuple(dict.fromkeys(column for entry in whole_first for column in entry.trainings))
     layout = Layout(
         title=f"{experiment.plan.group}, {experiment.configuration}, {said}: ablation {name}",
         name=f"{name}_{experiment.configuration}_{said.replace(' ', '_').replace(',', '')}",

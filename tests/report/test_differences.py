@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from mdkd_auto.files import write_json
 from mdkd_auto.metrics.statistics import Comparison
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.report.ablation import ablation_entry, ablation_table
+from mdkd_auto.report import ablation as ablation_module
+from mdkd_auto.report.ablation import Trainings, ablation_entry, ablation_table
 from mdkd_auto.report.comparison import Layout, Row
 from mdkd_auto.report.differences import differences, draw_differences, gain_by_labels
 from mdkd_auto.report.figures import draw_ablation
@@ -80,19 +82,38 @@ def test_gain_over_the_number_of_labelled_patients(
     experiment = experiment_in(copied(planned))
     ablation = ABLATIONS["labels"]
     entry = ablation_entry(ablation, [experiment], A)
-    for dice, ((own, jobs),) in zip((0.25, 0.75, 0.25, 0.75, 0.75, 0.5), entry.trainings.values(), strict=True):
+    shares = [f"{model}, {share} labels" for share in ("10%", "100%") for model in ("data-set-specific", "student")]
+    assert list(entry.trainings) == shares  # a tenth and a quarter are one patient
+    for dice, ((own, jobs),) in zip((0.25, 0.75, 0.75, 0.5), entry.trainings.values(), strict=True):
         finish(own, jobs[-1], dice)
     table = ablation_table("labels", ablation, [experiment], [entry])
     assert table is not None
+    assert "25%" not in table.markdown
     scores, gains = gain_by_labels(experiment, table).axes
     every = len(experiment.cases(A, "train"))
     assert every > 1
-    assert list(gains.lines[0].get_xdata()) == [1, 1, every]  # a tenth and a quarter are one patient
-    assert list(gains.lines[0].get_ydata()) == [pytest.approx(50), pytest.approx(50), pytest.approx(-25)]
+    assert list(gains.lines[0].get_xdata()) == [1, every]
+    assert list(gains.lines[0].get_ydata()) == [pytest.approx(50), pytest.approx(-25)]
     (alone,) = [line for line in scores.lines if line.get_linestyle() == "--"]
-    assert list(alone.get_ydata()) == [pytest.approx(25), pytest.approx(25), pytest.approx(75)]
+    assert list(alone.get_ydata()) == [pytest.approx(25), pytest.approx(75)]
 
     folder = draw_ablation("labels", experiment, table)
     assert folder.name.startswith("figures_labels_2d_fold_0__")
     assert {path.name for path in folder.iterdir()} == {"differences.png", "gain_by_labels.png", "figures.json"}
     assert f"{A}: the figure learning is left out: " in caplog.text
+
+
+def test_shares_stand_in_order_where_the_first_target_lacks_one(
+    planned: Root, experiment_in: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, ablation = experiment_in(planned), ABLATIONS["labels"]
+    every: dict[str, Any] = {variant.column: [] for variant in ablation.variants(("another",))}
+    few = {column: some for column, some in every.items() if "25%" not in column}
+    layouts: list[Layout] = []
+    monkeypatch.setattr(ablation_module, "write_table", lambda _, layout, __: layouts.append(layout))
+    for entries in ([few, every], [few]):
+        ablation_table("labels", ablation, [experiment], [Trainings(A, ("another",), one) for one in entries])
+    assert layouts[0].columns == tuple(every)
+    assert list(layouts[0].references) == [column for column in every if column.startswith("student")]
+    assert layouts[1].columns == tuple(few)
+    assert list(layouts[1].references) == [column for column in few if column.startswith("student")]
