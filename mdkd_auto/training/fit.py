@@ -36,6 +36,8 @@ Result = TypeVar("Result")
 LATEST = "checkpoint_latest.safetensors"
 BEST = "checkpoint_best.safetensors"
 FINAL = "checkpoint_final.safetensors"
+MOST_SKIPPED = 0.01  # of a run's updates: a single batch may overflow, more of them are a fault
+MOST_SKIPPED_IN_A_ROW = 5
 _VALIDATION_SEED = 10_000_019  # added to the sampler's: validation batches are never training batches
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA and MPS, CPU, cuDNN and cuBLAS
 
@@ -55,6 +57,8 @@ class State(msgspec.Struct):
 
     update: int = 0
     parts: int = 1  # of a batch, one after the other; more than one where the memory does not hold the whole
+    skipped: int = 0  # updates that were not finite
+    skipped_in_a_row: int = 0  # of them the last
     learning_rates: list[float] = []  # one a group of the optimiser
     best_loss: float | None = None
     best_score: float = 0.0
@@ -73,8 +77,8 @@ def fit(
 
     Leaves the latest, best and final checkpoint, progress.csv and progress.png in ``folder``; the latest serves only
     to resume, and may go once the run is scored.
-    Raises TrainingError at the first loss that is not finite, naming the cases of the batch; and where the memory does
-    not hold a single patch.
+    Updates whose loss is not finite are skipped. Raises TrainingError at more than a few of them, naming the cases of
+    the batch; and where the memory does not hold a single patch.
     """
     try:
         return _fit(objective, streams, settings, folder, device, title)
@@ -182,18 +186,27 @@ class _Loop:
         self.saved_at = time.monotonic()
 
     def _update(self, batches: dict[str, Batch]) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
+        """One optimiser step; returns the loss terms. Where one is not finite nothing is learned: no step, no terms."""
         values = self._with_room(lambda: self._gradients(batches))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm).item()
         if not all(math.isfinite(value) for value in (*values.values(), norm)):
-            cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
-            listed = ", ".join(f"{name} {value}" for name, value in {**values, "gradient norm": norm}.items())
-            raise TrainingError(
-                f"{self.folder}: the loss is not finite at update {self.state.update} ({listed}). Cases of the batch: "
-                f"{cases}. Look at these images for NaN or absurd values; if they are sound, lower --lr"
-            )
+            self._skip(batches, {**values, "gradient norm": norm})
+            return {}
+        self.state.skipped_in_a_row = 0
         self.optimiser.step()
         return values
+
+    def _skip(self, batches: dict[str, Batch], values: dict[str, float]) -> None:
+        """Count an update that is not finite. Raises TrainingError at one too many."""
+        state = self.state
+        state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
+        cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
+        listed = ", ".join(f"{name} {value}" for name, value in values.items())
+        where = f"{self.folder}: the loss is not finite at update {state.update}"
+        found = f"{where} ({listed}). Cases of the batch: {cases}."
+        if state.skipped_in_a_row > MOST_SKIPPED_IN_A_ROW or state.skipped > MOST_SKIPPED * self.total:
+            raise TrainingError(f"{found} Look at these images for NaN or absurd values; if they are sound, lower --lr")
+        logger.warning("%s Nothing is learned from it; %d such updates so far", found, state.skipped)
 
     def _gradients(self, batches: dict[str, Batch]) -> dict[str, float]:
         """Back-propagate the losses of an update, part by part of its batches; returns the loss terms."""

@@ -466,6 +466,48 @@ def test_a_loss_that_is_not_finite_names_the_cases(tmp_path: Path) -> None:
     assert before.keys() == objective.model.state_dict().keys()
 
 
+def not_finite_at(*updates: int) -> Any:
+    """A teacher whose loss is not finite at these updates."""
+    objective = objective_of("teacher")
+    losses = objective.losses
+
+    def some(batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
+        factor = float("nan") if round(progress * UPDATES) in updates else 1.0
+        for terms in losses(batches, progress):
+            yield {name: factor * value for name, value in terms.items()}
+
+    objective.losses = some
+    return objective
+
+
+def test_few_updates_that_are_not_finite_are_skipped(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is learned from them, the log stays finite, and a resumed run ends as a whole one."""
+    monkeypatch.setattr(fit_module, "MOST_SKIPPED", 0.25)  # of 12 updates
+    whole = run(not_finite_at(0, 5, 9), cases, tmp_path / "whole")
+    assert (whole.update, whole.skipped, whole.skipped_in_a_row) == (UPDATES, 3, 0)
+    assert all(math.isfinite(value) for row in whole.history for value in row.values())
+    assert [text for text in caplog.messages if "not finite" in text][-1].endswith("; 3 such updates so far")
+    for stopped in (1, 6, 8):
+        part = tmp_path / str(stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(at_call(not_finite_at(0, 5, 9), "losses", stopped, ctrl_c), cases, part)
+        state = run(not_finite_at(0, 5, 9), cases, part)
+        assert state.skipped == 3
+        assert_equal_runs(part, tmp_path / "whole", state, whole)
+
+
+@pytest.mark.parametrize(("share", "updates"), [(0.25, (0, 5, 9, 11)), (1.0, (2, 3, 4, 5, 6, 7))])
+def test_many_updates_that_are_not_finite_end_a_run(
+    share: float, updates: tuple[int, ...], cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than so many of all, or more than five in a row."""
+    monkeypatch.setattr(fit_module, "MOST_SKIPPED", share)
+    with pytest.raises(TrainingError, match=rf"not finite at update {updates[-1]} .*lower --lr"):
+        run(not_finite_at(*updates), cases, tmp_path)
+
+
 def test_a_validation_loss_that_is_not_finite_names_the_cases(tmp_path: Path) -> None:
     folder = write_cases(tmp_path / "cases", bad="case_3")
     with pytest.raises(TrainingError, match=rf"validation loss is not finite.*{TARGET}: case_3"):
