@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mdkd_auto.metrics.noise import Noise
+
 NEIGHBOURS = 15
 SAMPLES = 2000  # of the bootstrap
 PERCENTILES = (2.5, 97.5)
@@ -81,7 +83,8 @@ def balanced_accuracy(votes: Votes, foreground: Labels) -> float | None:
 def difference_interval(
     ours: list[Votes], theirs: list[Votes], foreground: Labels, patients: Patients
 ) -> tuple[float, float] | None:
-    """95 % interval of our balanced accuracy minus theirs: patients drawn with replacement, and replicates too.
+    """95 % interval of our balanced accuracy minus theirs: patients drawn with replacement; with several runs of both
+    their noise is added by Student's t (:class:`Noise`), run by run.
 
     None with fewer than two patients. A drawn set of patients that lacks a class is drawn anew.
     """
@@ -90,12 +93,23 @@ def difference_interval(
     if len(people) < 2 or any(balanced_accuracy(votes, foreground) is None for votes in (*ours, *theirs)):
         return None
     rng = np.random.default_rng(SEED)
+    mean_ours, mean_theirs = np.mean(ours, axis=0), np.mean(theirs, axis=0)
+    mean = _difference(mean_ours, mean_theirs, foreground)
+    assert mean is not None
     differences: list[float] = []
     while len(differences) < SAMPLES:
         drawn = np.concatenate([members[index] for index in rng.integers(len(people), size=len(people))])
-        sides = [np.mean([side[i] for i in rng.integers(len(side), size=len(side))], axis=0) for side in (ours, theirs)]
-        a, b = (balanced_accuracy(side[drawn], foreground[drawn]) for side in sides)
-        if a is not None and b is not None:
-            differences.append(a - b)
+        difference = _difference(mean_ours[drawn], mean_theirs[drawn], foreground[drawn])
+        if difference is not None:
+            differences.append(difference)
     low, high = np.percentile(differences, PERCENTILES)
-    return float(low), float(high)
+    runs = [_difference(a, b, foreground) for a, b in zip(ours, theirs, strict=False)]
+    of_runs = float(np.var(np.array(runs, dtype=float), ddof=1)) if len(runs) > 1 else 0.0
+    added = Noise(0.0, of_runs, len(people), len(runs)).from_trainings(len(runs))
+    return mean - float(np.hypot(mean - low, added**0.5)), mean + float(np.hypot(high - mean, added**0.5))
+
+
+def _difference(ours: Votes, theirs: Votes, foreground: Labels) -> float | None:
+    """Of the balanced accuracies."""
+    a, b = balanced_accuracy(ours, foreground), balanced_accuracy(theirs, foreground)
+    return a - b if a is not None and b is not None else None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from mdkd_auto.report.neighbours import balanced_accuracy, difference_interval, neighbour_votes, scaled
 
@@ -67,6 +68,13 @@ def test_interval_of_a_difference() -> None:
     rng = np.random.default_rng(0)
     good, poor = np.ones(len(foreground)), (rng.random(len(foreground)) < 0.5).astype(float)
     assert difference_interval([good], [good], foreground, patients) == (0.0, 0.0)
+    # Two runs, of which one finds nothing: their noise is more than that of the patients.
+    half = balanced_accuracy(poor, foreground)
+    assert half is not None
+    of_runs = t.ppf(0.975, 1) * (1 - half) / 2  # standard error of two runs that differ by 1 - half
+    low, high = difference_interval([good, poor], [poor, poor], foreground, patients) or (0, 0)
+    assert (high - low) / 2 == pytest.approx(of_runs, rel=0.02)
+    assert (low + high) / 2 == pytest.approx((1 - half) / 2, abs=0.02)
     interval = difference_interval([good, good], [poor], foreground, patients)
     assert interval is not None
     score = balanced_accuracy(poor, foreground)
