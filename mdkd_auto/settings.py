@@ -311,7 +311,7 @@ def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK)
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
     if named.get("turn_down"):
-        named["turn_down"] = "after the warm-up"  # came later: the epochs of the warm-up were judged too
+        named["turn_down"] = "by the budget"  # earlier it halved once an epoch, however few, in the warm-up too
     if stage == "joint_teacher":
         named["reliability"] = settings.reliability and settings.target_label_weight > 0
     return named | TASK_SETTINGS[task].named(settings, stage)
