@@ -257,8 +257,11 @@ def evaluate(
 
     Of a segmentation data set: every case that has a mask there. Of a classification data set: the folder's
     predictions.csv. Of a detection data set: its detections.csv, or else its detections.json. Raises SettingsError
-    where the scores would take the place of a run's own.
+    without that folder, or where the scores would take the place of a run's own.
     """
+    if not answers.is_dir():
+        raise SettingsError(f"{answers}: is {'a file' if answers.exists() else 'not there'}; a folder of masks, or one "
+                            "with predictions.csv or detections.csv, is wanted (-i)")  # fmt: skip
     run = run_scored_in(out or answers)
     if run is not None:
         raise SettingsError(f"{out or answers}: holds the scores of the run {run}, which tables and mdkd_predict read; "
