@@ -287,7 +287,7 @@ def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None
     masks.mkdir()
     refused(command(evaluate.main, "-i", masks), "-i and -l go together")
     refused(command(evaluate.main, "-i", masks, "-l", dataset), masks, "case_000", ".nii.gz")
-    refused(command(evaluate.main, "-i", tmp_path / "nowhere", "-l", dataset), "nowhere: is not there; a folder of masks")
+    refused(command(evaluate.main, "-i", tmp_path / "nowhere", "-l", dataset), "nowhere: is not there; a folder")
     refused(command(evaluate.main, "-i", dataset / "dataset.json", "-l", dataset), "dataset.json: is a file; a folder")
     for name in ("case_000", "case_001"):
         (masks / f"{name}.nii.gz").write_bytes((dataset / "labelsTr" / f"{name}.nii.gz").read_bytes())
