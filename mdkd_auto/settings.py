@@ -100,7 +100,7 @@ class Settings(Record, frozen=True, kw_only=True):
     attention_keys: int | None = None  # of its cross-attention, an axis; None: 8 in 2-D, 4 in 3-D; 0: no attention
     discriminator: Literal["voxelwise", "pooled"] = "voxelwise"  # a layer before the pooling, or not
     reliability: bool = True  # a teacher that is worse on the target's validation cases than its own weighs less
-    turn_down: bool = False  # distillation is halved while the student is behind its baseline on validation
+    turn_down: bool = False  # nothing is distilled while the student is behind its baseline on validation
     untrained_sources: bool = False  # a control: networks that learned nothing in the place of the source teachers
     # optimiser
     learning_rate: float = 1e-4  # Adam
@@ -311,7 +311,7 @@ def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK)
     named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
     named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
     if named.get("turn_down"):
-        named["turn_down"] = "by the budget"  # earlier it halved once an epoch, however few, in the warm-up too
+        named["turn_down"] = "off at once"  # earlier it was halved, in the warm-up too
     if stage == "joint_teacher":
         named["reliability"] = settings.reliability and settings.target_label_weight > 0
     return named | TASK_SETTINGS[task].named(settings, stage)

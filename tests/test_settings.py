@@ -209,4 +209,4 @@ def test_that_classifiers_are_weighed_above_chance_is_part_of_what_is_weighed() 
 def test_that_a_student_is_turned_down_after_the_warm_up_is_part_of_what_it_is() -> None:
     """It came later: a run that is not turned down is as it was."""
     named = [settings_of_stage(Settings(turn_down=on), "student").get("turn_down") for on in (True, False)]
-    assert named == ["by the budget", None]
+    assert named == ["off at once", None]

@@ -4,7 +4,6 @@ Stage 1: :class:`TeacherObjective` and :class:`SourceTeacherObjective`. Stage 2:
 encoder. Stage 3: :class:`StudentObjective`. Baseline: :class:`MultiHeadObjective`.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -21,8 +20,8 @@ from mdkd_auto.settings import Settings
 from mdkd_auto.training.interfaces import TURNED_DOWN, Output, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
-TURN_DOWN_EPOCHS = 3  # whose mean is compared, as one epoch's score is noise; of a short training a tenth
-TURN_DOWN_HALVINGS = 30  # in a training at least: where epochs are few, each does more
+TURN_DOWN_EPOCHS = 3  # whose mean is compared: one epoch's score is noise
+FIRST_TURNED_BACK = 1 / 16  # of what is distilled, after it was nothing
 VOXELS_AT_ONCE = 1 << 17  # 16 maps of them are 8 MiB
 
 
@@ -210,20 +209,18 @@ class StudentObjective:
         }
 
     def judged(self, score: float) -> None:
-        """Halve what is distilled after an epoch with the student behind its baseline, double it back after others.
+        """Distil nothing after an epoch with the student behind its baseline; after others a sixteenth, doubled to all.
 
-        Both as the mean of the last three epochs; against the same epochs of the baseline. A training of fewer than 30
-        epochs compares fewer, and an epoch halves more than once, so that what hurts can be ended in time. The factor
-        stays what it is where the baseline has no more, and in the warm-up: the two are one there, and what differs is
-        rounding.
+        Both as the mean of the last three epochs; against the same epochs of the baseline. The factor stays what it is
+        where the baseline has no more, and in the warm-up: the two are one there, and what differs is rounding.
         """
         self.scores.append(score)
         epoch = len(self.scores)
         if self.settings.turn_down and epoch <= len(self.baseline_scores) and self._distilled_in(epoch):
-            first = max(0, epoch - min(TURN_DOWN_EPOCHS, math.ceil(self.settings.epochs / 10)))
+            first = max(0, epoch - TURN_DOWN_EPOCHS)
             ours, theirs = sum(self.scores[first:]), sum(self.baseline_scores[first:epoch])
-            step = 2.0 ** max(1.0, TURN_DOWN_HALVINGS / self.settings.epochs)
-            self.turned_down = self.turned_down / step if ours < theirs else min(1.0, step * self.turned_down)
+            back = min(1.0, max(FIRST_TURNED_BACK, 2 * self.turned_down))
+            self.turned_down = 0.0 if ours < theirs else back
 
     def _distilled_in(self, epoch: int) -> bool:
         """Whether w(e) was above 0 at the last update of an epoch, counted from 1."""
