@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from mdkd_auto.metrics.noise import Noise
+from mdkd_auto.metrics.statistics import INTERVAL
 
 NEIGHBOURS = 15
 SAMPLES = 2000  # of the bootstrap
-PERCENTILES = (2.5, 97.5)
 SEED = 0
 SMALLEST = 1e-6  # deviation of a channel that says nothing
 
@@ -102,7 +102,7 @@ def difference_interval(
         difference = _difference(mean_ours[drawn], mean_theirs[drawn], foreground[drawn])
         if difference is not None:
             differences.append(difference)
-    low, high = np.percentile(differences, PERCENTILES)
+    low, high = np.percentile(differences, INTERVAL)
     runs = [_difference(a, b, foreground) for a, b in zip(ours, theirs, strict=False)]
     of_runs = float(np.var(np.array(runs, dtype=float), ddof=1)) if len(runs) > 1 else 0.0
     added = Noise(0.0, of_runs, len(people), len(runs)).from_trainings(len(runs))
