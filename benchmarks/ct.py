@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mdkd_auto import pipeline
+from mdkd_auto.data.parallel import default_workers
 from mdkd_auto.experiments.ablations import ABLATIONS
 from mdkd_auto.paths import Root
 from mdkd_auto.settings import Settings, replace
@@ -26,7 +27,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
               "precision": "bf16"},
     "paper": {"width": 64, "batch_size": 16},  # the rest is the default: 300 epochs at most, Adam 1e-4
 }  # fmt: skip
-SPACING_MM = {"small": 3.125, "paper": 1.5625}  # 128 x 128 and 256 x 256 for a slice of 400 mm
+SPACING_MM = {"small": 3.125, "paper": 1.5625}
+SIDE = {"small": 128, "paper": 256}  # voxels of a patch: slices are 400 mm wide
 SMALL_STUDENT = 4  # a student of this part of the width
 
 
@@ -50,8 +52,11 @@ def main() -> None:
     for name in DATASETS:
         if not (root.raw / name).exists():
             shutil.copytree(Path(arguments.raw) / name, root.raw / name)
-    spacing = SPACING_MM[arguments.budget]
-    pipeline.plan_and_preprocess(root, "CT", spacing_mm=(spacing,) * 3, test_fraction=TEST_FRACTION)
+    spacing, side = SPACING_MM[arguments.budget], SIDE[arguments.budget]
+    pipeline.plan_and_preprocess(
+        root, "CT", spacing_mm=(spacing,) * 3, patch_size=(side,) * 3, test_fraction=TEST_FRACTION,
+        workers=default_workers(),
+    )  # fmt: skip
     settings = Settings(device=arguments.device, seed=arguments.first_seed, **BUDGETS[arguments.budget])
     if arguments.updates:
         epochs = -(-arguments.updates // settings.iterations_per_epoch)

@@ -24,7 +24,7 @@ from mdkd_auto.planners.integrity import check_dataset, check_group, check_liken
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Dataset, Fingerprint, Fold, Plan, Splits, Triple
+from mdkd_auto.records import Dataset, Fingerprint, Fold, IntTriple, Plan, Splits, Triple
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Asked(NamedTuple):
 
     memory_gb: float
     spacing_mm: Triple | None
+    patch_size: IntTriple | None
     input_size: int | None
     channels: Mapping[str, str]
     replan: bool
@@ -66,6 +67,7 @@ def plan_and_preprocess(
     configurations: tuple[str, ...] = (),
     memory_gb: float = 8.0,
     spacing_mm: Triple | None = None,
+    patch_size: IntTriple | None = None,
     input_size: int | None = None,
     test_fraction: float | None = None,
     channels: Mapping[str, str] | None = None,
@@ -77,8 +79,9 @@ def plan_and_preprocess(
 ) -> Outcome:
     """Verify, plan and preprocess every group (or one) of the raw folder; what is done is not done again.
 
-    ``spacing_mm`` (z, y, x) replaces the planned spacing; a 2-D configuration takes its last two numbers.
-    ``input_size`` (voxels a side) replaces that of classification groups.
+    ``spacing_mm`` (z, y, x) replaces the planned spacing, ``patch_size`` (voxels z, y, x) the planned patch of
+    segmentation groups; a 2-D configuration takes their last two numbers. ``input_size`` (voxels a side) replaces that
+    of classification and detection groups.
     Raises DatasetError listing everything where the data have errors, unless the broken cases are to be left out.
     """
     with _alone(root):
@@ -86,7 +89,7 @@ def plan_and_preprocess(
             root, group, test_fraction=test_fraction, exclude_broken=exclude_broken, allow_duplicates=allow_duplicates,
             workers=workers,
         )  # fmt: skip
-        asked = Asked(memory_gb, spacing_mm, input_size, channels or {}, replan)
+        asked = Asked(memory_gb, spacing_mm, patch_size, input_size, channels or {}, replan)
         plans = {
             name: _plan(root, name, datasets, verified.fingerprints, asked)
             for name, datasets in verified.groups.items()
@@ -270,8 +273,9 @@ def _plan(
     names = {dataset.name for dataset in datasets}
     own = {key: value for key, value in asked.channels.items() if key in names}
     plan = plan_group(
-        datasets, fingerprints, asked.memory_gb, own, previous, asked.replan, asked.spacing_mm, asked.input_size
-    )
+        datasets, fingerprints, asked.memory_gb, own, previous, asked.replan, asked.spacing_mm, asked.input_size,
+        asked.patch_size,
+    )  # fmt: skip
     text = plan_text(plan)
     if previous is not None:
         changes = describe_changes(previous, plan)

@@ -11,7 +11,7 @@ from mdkd_auto.planners.normalisation import choose_normalisation
 from mdkd_auto.planners.spacing import assume_spacing, choose_transpose
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import Dataset, DatasetPlan, Fingerprint, Plan, Reason, Triple
+from mdkd_auto.records import Dataset, DatasetPlan, Fingerprint, IntTriple, Plan, Reason, Triple
 
 
 def plan_group(
@@ -23,13 +23,14 @@ def plan_group(
     replan: bool = False,
     spacing_mm: Triple | None = None,
     input_size: int | None = None,
+    patch_size: IntTriple | None = None,
 ) -> Plan:
     """Decide everything the data sets of one group share, and what is each one's own.
 
     ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
     where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. ``spacing_mm`` (z, y, x of
     the transposed axes) is taken instead of what the rules say, ``input_size`` (voxels a side) of a classification
-    or detection group likewise. Raises PlanError.
+    or detection group likewise, ``patch_size`` (voxels z, y, x) of a segmentation group. Raises PlanError.
     """
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
@@ -43,7 +44,8 @@ def plan_group(
         reasons.extend(why)
     members = [make_member(fingerprints[part.dataset], part) for part in parts]
     first = datasets[0]
-    configurations = TASK_RULES[first.task].plan(members, fingerprints, Wish(memory_gb, spacing_mm, input_size, kept))
+    wish = Wish(memory_gb, spacing_mm, patch_size, input_size, kept)
+    configurations = TASK_RULES[first.task].plan(members, fingerprints, wish)
     return Plan(
         group=first.group,
         modality=first.modality,

@@ -7,24 +7,24 @@ import msgspec
 
 from mdkd_auto.planners.memory import text_voxels
 from mdkd_auto.planners.spacing import text_mm
+from mdkd_auto.planners.wish import Wish
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Normalisation, Plan, Reason, Triple
 
 KEEP_SPACING_WITHIN = 0.25  # of the spacing the rules would now choose, on every axis
 KEEP_NORMALISATION_WITHIN = 0.10  # of the earlier standard deviation
 
 
-def keep_configuration(
-    fresh: ConfigurationPlan, previous: Plan | None, memory_gb: float, exactly: bool = False
-) -> ConfigurationPlan:
+def keep_configuration(fresh: ConfigurationPlan, wish: Wish) -> ConfigurationPlan:
     """The earlier spacing, patch, batch and topology if its spacing is within 25 % of the fresh one on every axis.
 
-    A changed memory_gb asks for a fresh plan, and so does another spacing where the user asked for it (``exactly``).
+    A changed memory_gb asks for a fresh plan, and so does another spacing or patch where the user asked for it.
     """
-    old = _old_configuration(previous, fresh.configuration)
-    if old is None or previous is None or previous.memory_gb != memory_gb:
+    old = wish.earlier().get(fresh.configuration)
+    if old is None or _decisions(old) == _decisions(fresh):
         return fresh
-    within = 0.0 if exactly else KEEP_SPACING_WITHIN
-    if _decisions(old) == _decisions(fresh) or not _all_within(fresh.spacing_mm, old.spacing_mm, within):
+    within = 0.0 if wish.spacing_mm is not None else KEEP_SPACING_WITHIN
+    another_patch = wish.patch_size is not None and old.patch_size != fresh.patch_size
+    if another_patch or not _all_within(fresh.spacing_mm, old.spacing_mm, within):
         return fresh
     reason = Reason(
         decision="kept from the earlier plan",
@@ -76,11 +76,6 @@ def keep_assumed_spacing(
         return fresh, None
     because = f"the images would now suggest {fresh[2]:.4g} mm; --replan takes it"
     return old, Reason(decision=f"{dataset}: assumed spacing kept", value=f"{old[2]:.4g} mm", because=because)
-
-
-def _old_configuration(previous: Plan | None, name: str) -> ConfigurationPlan | None:
-    parts = () if previous is None else previous.configurations
-    return next((part for part in parts if part.configuration == name), None)
 
 
 def _decisions(plan: ConfigurationPlan) -> tuple[object, ...]:

@@ -69,6 +69,23 @@ def fit_patch(spacing_mm: Sequence[float], median_shape: Sequence[float], memory
     return Fit(padded, topology, elements), Reason(decision="patch", value=text_voxels(padded), because=because)
 
 
+def asked_patch(patch_size: Sequence[int], spacing_mm: Sequence[float], memory_gb: float) -> tuple[Fit, Reason]:
+    """The patch that the user wants, padded to what pooling divides. Raises PlanError if it does not fit."""
+    axes = len(spacing_mm)
+    topology = plan_topology(patch_size, spacing_mm)
+    steps = total_stride(topology)
+    padded = pad_to_multiple(patch_size, steps)
+    elements = feature_map_elements(padded, topology)
+    needed_gb = memory_needed_gb(MIN_BATCH[axes] * elements, axes)
+    if needed_gb > memory_gb:
+        raise PlanError(
+            f"a patch of {text_voxels(padded)} voxels needs about {needed_gb:.1f} GB in batches of {MIN_BATCH[axes]}, "
+            f"the least; the plan is for {memory_gb:g} GB. Ask for a smaller --patch-size, or a larger --memory-gb"
+        )
+    because = f"{text_voxels(patch_size)} asked for; padded to multiples of {text_voxels(steps)}"
+    return Fit(padded, topology, elements), Reason(decision="patch", value=text_voxels(padded), because=because)
+
+
 def choose_batch(fit: Fit, voxels: dict[str, float], memory_gb: float) -> tuple[int, Reason]:
     """As many samples as the memory left allows, within the limits. ``voxels``: in all, of each data set."""
     axes = len(fit.patch_size)

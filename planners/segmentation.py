@@ -7,10 +7,10 @@ import numpy as np
 from mdkd_auto.errors import PlanError
 from mdkd_auto.planners.keep import keep_configuration
 from mdkd_auto.planners.member import Floats, Member
-from mdkd_auto.planners.memory import choose_batch, fit_patch, text_voxels
+from mdkd_auto.planners.memory import asked_patch, choose_batch, fit_patch, text_voxels
 from mdkd_auto.planners.spacing import in_plane_spacing, text_mm, volume_spacing
 from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import Configuration, ConfigurationPlan, Reason, Triple
+from mdkd_auto.records import Configuration, ConfigurationPlan, Reason
 
 LARGE_LESION_PERCENTILE = 90.0
 
@@ -18,15 +18,12 @@ LARGE_LESION_PERCENTILE = 90.0
 def plan_segmentation(members: Sequence[Member], wish: Wish) -> list[ConfigurationPlan]:
     """2d, and 3d_fullres where there are volumes; what was planned before stays where it is about right."""
     names: tuple[Configuration, ...] = ("2d",) if all(member.is_2d for member in members) else ("2d", "3d_fullres")
-    fresh = [plan_patches(name, members, wish.memory_gb, wish.spacing_mm) for name in names]
-    exactly = wish.spacing_mm is not None
-    return [keep_configuration(part, wish.kept, wish.memory_gb, exactly=exactly) for part in fresh]
+    return [keep_configuration(plan_patches(name, members, wish), wish) for name in names]
 
 
-def plan_patches(
-    configuration: Configuration, members: Sequence[Member], memory_gb: float, wanted_mm: Triple | None
-) -> ConfigurationPlan:
-    """What the rules say of one configuration, at the spacing wanted if there is one."""
+def plan_patches(configuration: Configuration, members: Sequence[Member], wish: Wish) -> ConfigurationPlan:
+    """What the rules say of one configuration, at the spacing and with the patch wanted if there is one."""
+    wanted_mm, memory_gb = wish.spacing_mm, wish.memory_gb
     if configuration == "2d":
         taking_part = list(members)
         spacing, reasons = in_plane_spacing(taking_part)
@@ -45,11 +42,19 @@ def plan_patches(
     shapes = {member.name: member.resampled_shapes(at) for member in taking_part}
     median = np.median([np.median(shape, axis=0) for shape in shapes.values()], axis=0)[-len(spacing) :]
     spacing_mm = tuple(float(value) for value in spacing)
-    fit, why_patch = fit_patch(spacing_mm, tuple(float(value) for value in median), memory_gb)
+    if wish.patch_size is None:
+        fit, why_patch = fit_patch(spacing_mm, tuple(float(value) for value in median), memory_gb)
+    else:
+        fit, why_patch = asked_patch(wish.patch_size[-len(spacing) :], spacing_mm, memory_gb)
     voxels = {name: float(shape.prod(axis=1).sum()) for name, shape in shapes.items()}
     batch, why_batch = choose_batch(fit, voxels, memory_gb)
     stages = len(fit.topology.features)
-    if wanted_mm is not None and stages < 2:
+    if stages < 2 and wish.patch_size is not None:
+        raise PlanError(
+            f"{configuration}: a patch of {text_voxels(fit.patch_size)} voxels is too small for a network; ask with "
+            "--patch-size for 8 or more along an axis"
+        )
+    if stages < 2 and wanted_mm is not None:
         raise PlanError(
             f"{configuration}: a spacing of {text_mm(spacing)} leaves images of {text_voxels(median.tolist())} voxels, "
             f"too few for a network; ask for a finer one (the rules say {text_mm(ruled)})"

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mdkd_auto.records import ConfigurationPlan, Plan, Triple
+from mdkd_auto.records import ConfigurationPlan, IntTriple, Plan, Triple
 
 
 class Wish(NamedTuple):
@@ -10,6 +10,7 @@ class Wish(NamedTuple):
 
     memory_gb: float
     spacing_mm: Triple | None = None  # z, y, x of the transposed axes
+    patch_size: IntTriple | None = None  # voxels z, y, x of the transposed axes, of segmentation
     input_size: int | None = None  # voxels a side, of whole images
     kept: Plan | None = None
 

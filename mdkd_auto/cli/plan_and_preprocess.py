@@ -3,9 +3,12 @@
 import argparse
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from mdkd_auto.cli.common import parser, report_problems, root_from, run
 from mdkd_auto.errors import SettingsError
+
+Number = TypeVar("Number", int, float)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
     made.add_argument("--spacing-mm", type=float, nargs="+", metavar="MM",
                       help="target spacing instead of the planned one: one number, or z y x")  # fmt: skip
+    made.add_argument("--patch-size", type=int, nargs="+", metavar="VOXELS",
+                      help="patch of a segmentation group: one number, or z y x")  # fmt: skip
     made.add_argument("--input-size", type=int, metavar="VOXELS",
                       help="side of the input of a classification or detection group")  # fmt: skip
     made.add_argument("--test-fraction", type=float,
@@ -61,9 +66,9 @@ def _work(arguments: argparse.Namespace) -> int:
         channels[find_name(dataset, names)] = channel
     outcome = preparation.plan_and_preprocess(
         root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
-        spacing_mm=_spacing(arguments.spacing_mm), input_size=arguments.input_size,
-        test_fraction=arguments.test_fraction, channels=channels, replan=arguments.replan,
-        exclude_broken=arguments.exclude_broken, allow_duplicates=arguments.allow_duplicates,
+        spacing_mm=_spacing(arguments.spacing_mm), patch_size=_patch(arguments.patch_size),
+        input_size=arguments.input_size, test_fraction=arguments.test_fraction, channels=channels,
+        replan=arguments.replan, exclude_broken=arguments.exclude_broken, allow_duplicates=arguments.allow_duplicates,
         preprocess=not arguments.plan_only, workers=workers,
     )  # fmt: skip
     return report_problems(outcome.problems)
@@ -75,5 +80,18 @@ def _spacing(given: list[float] | None) -> tuple[float, float, float] | None:
         return None
     if len(given) not in (1, 3) or not all(0 < value < math.inf for value in given):
         raise SettingsError(f"--spacing-mm {' '.join(map(str, given))}: expected one number above 0, or three: z y x")
+    return _z_y_x(given)
+
+
+def _patch(given: list[int] | None) -> tuple[int, int, int] | None:
+    """The same of voxels."""
+    if given is None:
+        return None
+    if len(given) not in (1, 3) or min(given) < 1:
+        raise SettingsError(f"--patch-size {' '.join(map(str, given))}: expected one number above 0, or three: z y x")
+    return _z_y_x(given)
+
+
+def _z_y_x(given: list[Number]) -> tuple[Number, Number, Number]:
     z, y, x = given if len(given) == 3 else given * 3
     return z, y, x

@@ -149,3 +149,31 @@ def test_a_spacing_that_leaves_no_image_is_refused(dataset_of: Builder, fingerpr
     fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (3.0, 0.8, 0.8))}
     with pytest.raises(PlanError, match=r"a spacing of 200 x 200 mm leaves images of 2 x 2 voxels.*0\.8 mm"):
         plan_group([thick], fingerprints, spacing_mm=(200.0, 200.0, 200.0))
+
+
+def test_a_patch_asked_for_wins(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    """100 voxels are pooled to 50, 25, 13, 7 and so padded to a multiple of 16; 24 of z to 12, 6 or a multiple of 4."""
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (0.8, 0.8, 0.8))}
+    rules = plan_group([thick], fingerprints)
+    plan = plan_group([thick], fingerprints, patch_size=(24, 100, 128))
+    flat, deep = plan.configuration("2d"), plan.configuration("3d_fullres")
+    assert (flat.patch_size, flat.topology.strides) == ((112, 128), ((1, 1), *((2, 2),) * 4, (1, 2)))
+    assert deep.patch_size == (24, 112, 128)
+    assert flat.batch_size > rules.configuration("2d").batch_size
+    assert flat.spacing_mm == rules.configuration("2d").spacing_mm
+    assert "100 x 128 asked for; padded to multiples of 16 x 32" in plan_text(plan)
+    # kept by a plan that asks for none, but not against one that asks for another
+    assert plan_group([thick], fingerprints, previous=plan).configuration("2d").patch_size == (112, 128)
+    again = plan_group([thick], fingerprints, previous=plan, patch_size=(24, 64, 64))
+    assert again.configuration("2d").patch_size == (64, 64)
+
+
+def test_a_patch_that_does_not_fit_is_refused(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (0.8, 0.8, 0.8))}
+    with pytest.raises(PlanError, match=r"a patch of 256 x 256 x 256 voxels needs about [\d.]+ GB in batches of 2"):
+        plan_group([thick], fingerprints, patch_size=(256, 256, 256))
+    assert plan_group([thick], fingerprints, memory_gb=80.0, patch_size=(256, 256, 256))
+    with pytest.raises(PlanError, match=r"2d: a patch of 4 x 4 voxels is too small for a network"):
+        plan_group([thick], fingerprints, patch_size=(4, 4, 4))
