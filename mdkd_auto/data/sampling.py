@@ -80,8 +80,8 @@ class PatchSampler:
         if size == 1:
             lesions = int(rng.random() < self.lesion_fraction)
         draws = [self._draw(rng, on_lesion=index >= size - lesions) for index in range(size)]
-        images = torch.zeros(size, 1, *self.patch)
-        labels = torch.full((size, *self.patch), INVALID, dtype=torch.int16)
+        images = np.zeros((size, 1, *self.patch), dtype=np.float32)  # torch would wake all its threads for a patch
+        labels = np.full((size, *self.patch), INVALID, dtype=np.int16)
         sources = []
         for index, (case, start) in enumerate(draws):
             matrix = None if maps is None else maps[index]
@@ -93,7 +93,8 @@ class PatchSampler:
             images, labels = images[:, :, 0], labels[:, 0]  # (B, 1, y, x), (B, y, x)
         boxes = tuple(boxes_in_patch(case.boxes, start[1:], self.patch_size) for case, start in draws
                       if case.boxes is not None)  # fmt: skip
-        return Batch(images, labels, tuple(case.case_id for case, _ in draws), tuple(sources), boxes)
+        case_ids = tuple(case.case_id for case, _ in draws)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), case_ids, tuple(sources), boxes)
 
     def batches(
         self, start: int, stop: int, size: int, maps: Callable[[int], Maps | None] = lambda iteration: None
@@ -125,7 +126,9 @@ class PatchSampler:
         )
         return case, start  # type: ignore[return-value]
 
-    def _read(self, case: PreprocessedCase, start: IntTriple, image: torch.Tensor, label: torch.Tensor) -> None:
+    def _read(
+        self, case: PreprocessedCase, start: IntTriple, image: NDArray[np.float32], label: NDArray[np.int16]
+    ) -> None:
         """Fill image and label (z, y, x) of a patch; outside the case they are its minimum and INVALID."""
         stop = [first + size for first, size in zip(start, self.patch, strict=True)]
         low = [max(0, first) for first in start]
@@ -134,10 +137,10 @@ class PatchSampler:
         inside = tuple(
             slice(lower - first, upper - first) for lower, upper, first in zip(low, high, start, strict=True)
         )
-        if values.size < image.numel():
-            image.fill_(float(values.min()))
-        image[inside] = torch.from_numpy(values)
-        label[inside] = torch.from_numpy(classes)
+        if values.size < image.size:
+            image.fill(values.min())
+        image[inside] = values
+        label[inside] = classes
 
     def _read_source(
         self, case: PreprocessedCase, start: IntTriple, matrix: NDArray[np.float64], sample: int

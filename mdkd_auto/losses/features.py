@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdkd_auto.losses.precision import at_least_float32
+from mdkd_auto.losses.precision import at_least_float32, summed_in
 
 SMALLEST_SQUARE = 1e-12  # a map of zeros stays one
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation mode for a number of spatial axes
@@ -36,9 +36,10 @@ def unit_scale(features: Sequence[Tensor]) -> list[Tensor]:
     """
     scaled = []
     for level in features:
-        values = at_least_float32(level)
-        axes = tuple(range(1, values.ndim))
-        scaled.append(values * torch.rsqrt(values.square().mean(axes, keepdim=True) + SMALLEST_SQUARE))
+        axes = tuple(range(1, level.ndim))
+        norm = torch.linalg.vector_norm(level, dim=axes, keepdim=True, dtype=summed_in(level))
+        mean_square = norm.square() / level[0].numel()
+        scaled.append(level * torch.rsqrt(mean_square + SMALLEST_SQUARE))
     return scaled
 
 
@@ -53,7 +54,7 @@ def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Ten
 
 def pooled(features: Tensor) -> Tensor:
     """The mean of each channel, (B, C, *S) -> (B, C)."""
-    return at_least_float32(features).flatten(2).mean(2)
+    return features.flatten(2).mean(2, dtype=summed_in(features))
 
 
 def resized(features: Tensor, like: Tensor) -> Tensor:

@@ -12,14 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTION, INSTANCE_NORM, NORM_SETTINGS
+from mdkd_auto.networks.layers import (
+    ACTIVATION,
+    ACTIVATION_SETTINGS,
+    CONVOLUTION,
+    INSTANCE_NORM,
+    NORM_SETTINGS,
+    resized_linearly,
+)
 from mdkd_auto.networks.model import Encoder
 
 Fuse = Literal["both", "encoder", "bottleneck"]
 
 KEY_GRID = {2: 8, 3: 4}  # key tokens an axis at most, by number of spatial axes: 64 keys a teacher, so linear cost
+NORM_EPS = 1e-5  # as of F.group_norm
 QUERY_GRID = {2: 16, 3: 8}  # query tokens an axis at most: twice the keys, as what is attended is no finer than these
-LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 class CrossAttentionFusion(nn.Module):
@@ -117,7 +124,7 @@ class CrossAttentionFusion(nn.Module):
         convolve = F.conv2d if len(size) == 2 else F.conv3d
         found = convolve(attended, self.reduce.weight[:, : self.channels], self.reduce.bias)
         if found.shape[2:] != size:
-            found = F.interpolate(found, size=size, mode=LINEAR[len(size)], align_corners=False)
+            found = resized_linearly(found, size)
         return convolve(joined, self.reduce.weight[:, self.channels :]).add_(found)
 
     def _split(self, tokens: Tensor) -> Tensor:
@@ -276,9 +283,21 @@ def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
     Each has mean 0 and, over channels and voxels of an image, its weight (or 1) as deviation.
     """
     joined = torch.cat(list(maps), dim=1)
+    if joined.device.type != "cpu":
+        return normalised_by_moments(joined, len(maps), weights)
     if weights is not None:
         weights = weights.to(joined.dtype).repeat_interleave(maps[0].shape[1])  # (teachers * C,)
     return F.group_norm(joined, len(maps), weights).to(joined.dtype)
+
+
+def normalised_by_moments(joined: Tensor, teachers: int, weights: Tensor | None) -> Tensor:
+    """The same on a GPU, whose group normalisation has one block of threads sum up a group, in single precision."""
+    groups = joined.unflatten(1, (teachers, -1)).flatten(2)  # (B, teachers, C * voxels)
+    variance, mean = torch.var_mean(groups, dim=2, correction=0, keepdim=True)
+    scale = torch.rsqrt(variance + NORM_EPS)
+    if weights is not None:
+        scale = scale * weights.to(scale.dtype)[:, None]
+    return torch.addcmul(-mean * scale, groups, scale).view_as(joined)
 
 
 def _silenced(features: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Layers by number of spatial axes, and the normalisation and activation all our networks share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,27 @@ def _normalised_on_cpu(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -
     PyTorch's instance normalisation returns a view: behind an activation that works in place, gradients are copied.
     """
     return F.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
+
+
+def resized_linearly(features: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, *S) -> (B, C, *size), as ``F.interpolate`` linear in each axis, corners not aligned; no antialiasing.
+
+    A product with a small matrix an axis: several times as quick as ``F.interpolate`` from a coarse map to a fine one,
+    whose gradient on a GPU is a sum by atomic additions, in bfloat16 and in any order.
+    """
+    *others, last = size
+    for axis, length in enumerate(others, start=2):
+        rows = _linear_weights(length, features.shape[axis], features)
+        features = (rows @ features.flatten(axis + 1)).unflatten(-1, features.shape[axis + 1 :])
+    return features @ _linear_weights(last, features.shape[-1], features).T
+
+
+def _linear_weights(length: int, from_length: int, like: Tensor) -> Tensor:
+    """Of each voxel before in each voxel after, (length, from_length); a row sums to 1."""
+    before = torch.arange(from_length, device=like.device)
+    places = (torch.arange(length, device=like.device) + 0.5) * (from_length / length) - 0.5
+    distances = (places.clamp(0, from_length - 1)[:, None] - before).abs()
+    return F.relu(1 - distances).to(like.dtype)
 
 
 CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}

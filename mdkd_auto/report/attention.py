@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
@@ -20,7 +19,8 @@ from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
 from mdkd_auto.files import write_atomically
-from mdkd_auto.networks.fusion import LINEAR, JointEncoder
+from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.layers import resized_linearly
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import batch_of_one, column_model
 from mdkd_auto.report.overlays import PLANAR, TRUTH_COLOUR, median_case, outline, show_image
@@ -80,7 +80,7 @@ def preference(attention: Tensor, patch: Patch) -> float | None:
 
 def enlarged(values: Tensor, size: tuple[int, ...]) -> Values:
     """A map at the size of the patch, linearly."""
-    made = F.interpolate(values.float().cpu()[None, None], size=size, mode=LINEAR[len(size)], align_corners=False)
+    made = resized_linearly(values.float().cpu()[None, None], size)
     result: Values = made[0, 0].numpy()
     return result
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.fusion import CrossAttentionFusion, Fuse, JointEncoder, ResidualBlock
+from mdkd_auto.networks.fusion import CrossAttentionFusion, Fuse, JointEncoder, ResidualBlock, normalised_by_moments
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
 from mdkd_auto.records import Topology
@@ -238,3 +238,17 @@ def test_a_joint_encoder_says_its_shares_by_level() -> None:
     assert list(joint_of(FLAT, FLAT, fuse="bottleneck").attention_shares(x)) == [2]
     for alone in joint_of(FLAT).attention_shares(x).values():
         torch.testing.assert_close(alone, torch.ones_like(alone))
+
+
+@pytest.mark.parametrize("size", [(6, 5), (3, 4, 5)])
+@pytest.mark.parametrize("weights", [None, (1.0, 0.5, 0.0)])
+def test_a_gpu_normalises_as_a_cpu(size: tuple[int, ...], weights: tuple[float, ...] | None) -> None:
+    """Group normalisation, one group a teacher, each scaled by its weight; in bfloat16 to its precision."""
+    torch.manual_seed(0)
+    joined = 3 * torch.randn(2, 3 * 4, *size) + 2
+    scales = None if weights is None else torch.tensor(weights)
+    expected = F.group_norm(joined, 3, None if scales is None else scales.repeat_interleave(4))
+    torch.testing.assert_close(normalised_by_moments(joined, 3, scales), expected)
+    half = normalised_by_moments(joined.bfloat16(), 3, scales)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0)
