@@ -1,6 +1,5 @@
 """Contrastive distillation, eq. (11): the student keeps the teacher's similarities between images of a batch."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,10 +26,13 @@ def contrastive_loss(student: Tensor, teacher: Tensor, tau: float, centre: bool 
 
 
 def _log_similarities(embeddings: Tensor, tau: float, centre: bool) -> Tensor:
-    """log Q, (B, C) -> (B, B - 1): the diagonal is left out, not filled, so that KL never meets -inf."""
+    """log Q, (B, C) -> (B, B - 1): the diagonal is left out, not filled, so that KL never meets -inf.
+
+    It is every (B + 1)-th of the flattened entries; to choose the others by a mask would wait for the device.
+    """
     z = at_least_float32(embeddings)
     if centre:
         z = z - z.mean(0)
     cosine = F.cosine_similarity(z[:, None], z[None], dim=-1)  # (B, B); elementwise, so that autocast leaves it alone
-    others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return F.log_softmax(cosine[others].view(len(z), len(z) - 1) / tau, dim=1)
+    others = cosine.flatten()[1:].view(len(z) - 1, len(z) + 1)[:, :-1].reshape(len(z), len(z) - 1)
+    return F.log_softmax(others / tau, dim=1)

@@ -315,9 +315,18 @@ def pooled_to(features: Tensor, size: tuple[int, ...]) -> Tensor:
     """Average-pooled to ``size``, (B, C, *S) -> (B, C, *size); repeated where ``size`` is larger."""
     if tuple(features.shape[2:]) == size:
         return features
+    if features.device.type != "cpu" and not any(n % k for n, k in zip(features.shape[2:], size, strict=True)):
+        return pooled_by_means(features, size)
     if len(size) == 2:
         return F.adaptive_avg_pool2d(features, (size[0], size[1]))
     return F.adaptive_avg_pool3d(features, (size[0], size[1], size[2]))
+
+
+def pooled_by_means(features: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The same where it divides evenly, quicker on a GPU."""
+    for axis in range(len(size), 0, -1):
+        features = features.unflatten(axis + 1, (size[axis - 1], -1))
+    return features.mean(tuple(range(3, 3 + 2 * len(size), 2)))
 
 
 def _query_size(size: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ their stated order.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,9 +192,11 @@ class SegmentationTask:
 
 
 def channels_of(labels: torch.Tensor, classes: Classes) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (B, *S) as one binary map a class (B, K, *S) float, and the voxels that count (B, 1, *S) float."""
-    values = [torch.tensor(channel.values, device=labels.device, dtype=labels.dtype) for channel in classes.channels]
-    maps = [torch.isin(labels, these) for these in values]
+    """Labels (B, *S) as one binary map a class (B, K, *S) float, and the voxels that count (B, 1, *S) float.
+
+    Values are compared one by one: to put them into a tensor would wait for the device.
+    """
+    maps = [reduce(torch.logical_or, (labels == value for value in channel.values)) for channel in classes.channels]
     valid = labels != INVALID
     if classes.ignore is not None:
         valid &= labels != classes.ignore

@@ -107,7 +107,9 @@ def _fit(
 ) -> State:
     objective.to(device)
     groups = parameter_groups(objective.trained(), settings.learning_rate)
-    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda" or None
+    )  # None: as torch does without being asked
     plateau = ReduceLROnPlateau(  # torch lowers the rate one epoch after its patience
         optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs - 1, threshold=0.0
     )

@@ -98,3 +98,11 @@ def test_without_centring_a_shared_offset_hides_the_differences() -> None:
     assert seen is not None
     assert hidden < 1e-4
     assert seen > 0.1
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """Tensors of the meta device hold no values: whoever asked for one would fail."""
+    student, teacher = torch.zeros(5, 4, device="meta"), torch.zeros(5, 6, device="meta")
+    loss = contrastive_loss(student, teacher, tau=0.5)
+    assert loss is not None
+    assert loss.device.type == "meta"

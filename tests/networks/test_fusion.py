@@ -4,7 +4,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.fusion import CrossAttentionFusion, Fuse, JointEncoder, ResidualBlock, normalised_by_moments
+from mdkd_auto.networks.fusion import (
+    CrossAttentionFusion,
+    Fuse,
+    JointEncoder,
+    ResidualBlock,
+    normalised_by_moments,
+    pooled_by_means,
+)
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
 from mdkd_auto.records import Topology
@@ -252,3 +259,11 @@ def test_a_gpu_normalises_as_a_cpu(size: tuple[int, ...], weights: tuple[float, 
     half = normalised_by_moments(joined.bfloat16(), 3, scales)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "grid"), [((8, 12), (4, 3)), ((6, 6), (6, 2)), ((4, 6, 8), (2, 3, 2))])
+def test_a_gpu_pools_as_a_cpu(size: tuple[int, ...], grid: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 3, *size)
+    pool = F.adaptive_avg_pool2d if len(size) == 2 else F.adaptive_avg_pool3d
+    torch.testing.assert_close(pooled_by_means(features, grid), pool(features, grid))
