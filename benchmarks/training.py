@@ -307,7 +307,8 @@ def main() -> int:
     setup = setup_of(options)
     size = " x ".join(map(str, setup.plan.patch_size))
     precision = "bf16" if setup.bf16 else "fp32"
-    print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} thread(s), {setup.device}, {precision}")
+    device = torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else str(setup.device)
+    print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} thread(s), {device}, {precision}")
     network = f"{setup.task_name}, {setup.architecture}, width {setup.width or 'its own'}"
     print(f"{network}, {size}, batch {options.batch}, {options.rounds} rounds\n")
     if options.only != "prediction":
