@@ -124,7 +124,7 @@ def update(objective: Objective, setup: Setup) -> Callable[[], None]:
     objective.to(setup.device)
     objective.trained().train()
     parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters)
+    optimiser = torch.optim.AdamW(parameters, fused=setup.device.type == "cuda" or None)  # as training has it
     batches = {name: setup.batch_of(round(setup.batch * share)) for name, share in objective.shares.items()}
 
     def call() -> None:

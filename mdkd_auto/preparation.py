@@ -24,7 +24,7 @@ from mdkd_auto.planners.integrity import check_dataset, check_group, check_liken
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Dataset, Fingerprint, Fold, IntTriple, Plan, Splits, Triple
+from mdkd_auto.records import Dataset, Fingerprint, Fold, IntTriple, Plan, Splits, Task, Triple
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def plan_and_preprocess(
             workers=workers,
         )  # fmt: skip
         asked = Asked(memory_gb, spacing_mm, patch_size, input_size, channels or {}, replan)
+        _check_used(asked, {datasets[0].task for datasets in verified.groups.values()})
         plans = {
             name: _plan(root, name, datasets, verified.fingerprints, asked)
             for name, datasets in verified.groups.items()
@@ -262,6 +263,17 @@ def _to_plan_from(fingerprint: Fingerprint, dataset: Dataset, test: frozenset[st
 
 
 # --- planning and preprocessing -------------------------------------------------------------------------------------
+
+
+def _check_used(asked: Asked, tasks: set[Task]) -> None:
+    """Raise SettingsError for a size that no group here has a use for."""
+    patches = {TASK_DATA[task].masks for task in tasks}  # of the others whole images
+    if asked.patch_size is not None and patches == {False}:
+        raise SettingsError("--patch-size is for segmentation, and there is no such group here; --input-size is the "
+                            "side of whole images")  # fmt: skip
+    if asked.input_size is not None and patches == {True}:
+        raise SettingsError("--input-size is for classification and detection, and there is no such group here; "
+                            "--patch-size is the patch of a segmentation group")  # fmt: skip
 
 
 def _plan(

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from mdkd_auto.planners.memory import text_voxels
 from mdkd_auto.planners.spacing import text_mm
@@ -40,6 +42,11 @@ def keep_configuration(fresh: ConfigurationPlan, wish: Wish) -> ConfigurationPla
         topology=old.topology,
         reasons=(reason, *(_would_be(part) for part in fresh.reasons)),
     )
+
+
+def keeps_spacing(fresh: Sequence[float] | NDArray[np.float64], old: Sequence[float]) -> bool:
+    """Whether an earlier spacing is about what the rules say now."""
+    return _all_within(fresh, old, KEEP_SPACING_WITHIN)
 
 
 def keep_dataset(fresh: DatasetPlan, old: DatasetPlan | None) -> tuple[DatasetPlan, list[Reason]]:
@@ -82,7 +89,7 @@ def _decisions(plan: ConfigurationPlan) -> tuple[object, ...]:
     return (plan.spacing_mm, plan.patch_size, plan.batch_size, plan.topology)
 
 
-def _all_within(fresh: Sequence[float], old: Sequence[float], share: float) -> bool:
+def _all_within(fresh: Sequence[float] | NDArray[np.float64], old: Sequence[float], share: float) -> bool:
     return len(fresh) == len(old) and all(abs(a - b) <= share * a for a, b in zip(fresh, old, strict=True))
 
 

@@ -14,6 +14,7 @@ REFERENCE_ELEMENTS = {2: 85e6, 3: 560e6}  # feature-map elements of one sample t
 REFERENCE_BATCH = {2: 12, 3: 2}
 MIN_BATCH = {2: 4, 3: 2}  # 2-D: the contrastive loss (equation 11) needs 3 samples
 MAX_BATCH = {2: 16, 3: None}  # 2-D: the paper's batch
+MOST_PADDING = 2.0  # a patch asked for that is more times as long as the images is said to be padding
 MAX_SHARE_OF_DATASET = 0.05  # of the voxels of the median data set of the group, in one batch
 
 
@@ -69,20 +70,36 @@ def fit_patch(spacing_mm: Sequence[float], median_shape: Sequence[float], memory
     return Fit(padded, topology, elements), Reason(decision="patch", value=text_voxels(padded), because=because)
 
 
-def asked_patch(patch_size: Sequence[int], spacing_mm: Sequence[float], memory_gb: float) -> tuple[Fit, Reason]:
-    """The patch that the user wants, padded to what pooling divides. Raises PlanError if it does not fit."""
+def asked_patch(
+    configuration: str, patch_size: Sequence[int], spacing_mm: Sequence[float], median_shape: Sequence[float],
+    memory_gb: float,
+) -> tuple[Fit, Reason]:  # fmt: skip
+    """The patch that the user wants, padded to what pooling divides.
+
+    Raises PlanError where it is too small for a network, or batches of the least size do not fit.
+    """
     axes = len(spacing_mm)
     topology = plan_topology(patch_size, spacing_mm)
+    if len(topology.strides) < 2:
+        raise PlanError(
+            f"{configuration}: a patch of {text_voxels(patch_size)} voxels is too small for a network; ask with "
+            "--patch-size for 8 or more along an axis"
+        )
     steps = total_stride(topology)
     padded = pad_to_multiple(patch_size, steps)
     elements = feature_map_elements(padded, topology)
     needed_gb = memory_needed_gb(MIN_BATCH[axes] * elements, axes)
     if needed_gb > memory_gb:
         raise PlanError(
-            f"a patch of {text_voxels(padded)} voxels needs about {needed_gb:.1f} GB in batches of {MIN_BATCH[axes]}, "
-            f"the least; the plan is for {memory_gb:g} GB. Ask for a smaller --patch-size, or a larger --memory-gb"
+            f"{configuration}: a patch of {text_voxels(padded)} voxels needs about {needed_gb:.1f} GB in batches of "
+            f"{MIN_BATCH[axes]}, the least; the plan is for {memory_gb:g} GB. Ask for a smaller --patch-size (one "
+            "number, or three: z y x; 2-D takes the last two), or a larger --memory-gb"
         )
+    shown = text_voxels(median_shape)
     because = f"{text_voxels(patch_size)} asked for; padded to multiples of {text_voxels(steps)}"
+    because += f"; median shape at this spacing {shown}"
+    if any(edge > MOST_PADDING * limit for edge, limit in zip(padded, median_shape, strict=True)):
+        because += ": most of a patch will be padding; three numbers (z y x) ask for less along an axis"
     return Fit(padded, topology, elements), Reason(decision="patch", value=text_voxels(padded), because=because)
 
 

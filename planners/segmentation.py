@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdkd_auto.errors import PlanError
-from mdkd_auto.planners.keep import keep_configuration
+from mdkd_auto.planners.keep import keep_configuration, keeps_spacing
 from mdkd_auto.planners.member import Floats, Member
 from mdkd_auto.planners.memory import asked_patch, choose_batch, fit_patch, text_voxels
 from mdkd_auto.planners.spacing import in_plane_spacing, text_mm, volume_spacing
+from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.planners.wish import Wish
 from mdkd_auto.records import Configuration, ConfigurationPlan, Reason
 
@@ -34,31 +35,32 @@ def plan_patches(configuration: Configuration, members: Sequence[Member], wish: 
         if flat:
             because = f"{flat}: 2-D images have no volumes"
             reasons.insert(0, Reason(decision="data sets", value=str(len(taking_part)), because=because))
+    ruled, old = spacing, wish.earlier().get(configuration)
     if wanted_mm is not None:
-        ruled, spacing = spacing, np.array(wanted_mm[-len(spacing) :])
+        spacing = np.array(wanted_mm[-len(spacing) :])
         because = f"asked for; the rules would say {text_mm(ruled)}"
         reasons.append(Reason(decision="spacing asked for", value=text_mm(spacing), because=because))
+    elif wish.patch_size is not None and old is not None and keeps_spacing(ruled, old.spacing_mm):
+        spacing = np.array(old.spacing_mm)
+        because = f"only another patch is asked for; the rules would say {text_mm(ruled)}"
+        reasons.append(Reason(decision="spacing kept", value=text_mm(spacing), because=because))
     at = spacing if len(spacing) == 3 else np.array([np.nan, *spacing])  # 2-D: each slice keeps its own z
     shapes = {member.name: member.resampled_shapes(at) for member in taking_part}
     median = np.median([np.median(shape, axis=0) for shape in shapes.values()], axis=0)[-len(spacing) :]
     spacing_mm = tuple(float(value) for value in spacing)
+    shape = tuple(float(value) for value in median)
+    if wanted_mm is not None and len(plan_topology([round(voxels) for voxels in shape], spacing_mm).strides) < 2:
+        raise PlanError(
+            f"{configuration}: a spacing of {text_mm(spacing)} leaves images of {text_voxels(shape)} voxels, "
+            f"too few for a network; ask for a finer one (the rules say {text_mm(ruled)})"
+        )
     if wish.patch_size is None:
-        fit, why_patch = fit_patch(spacing_mm, tuple(float(value) for value in median), memory_gb)
+        fit, why_patch = fit_patch(spacing_mm, shape, memory_gb)
     else:
-        fit, why_patch = asked_patch(wish.patch_size[-len(spacing) :], spacing_mm, memory_gb)
+        fit, why_patch = asked_patch(configuration, wish.patch_size[-len(spacing) :], spacing_mm, shape, memory_gb)
     voxels = {name: float(shape.prod(axis=1).sum()) for name, shape in shapes.items()}
     batch, why_batch = choose_batch(fit, voxels, memory_gb)
     stages = len(fit.topology.features)
-    if stages < 2 and wish.patch_size is not None:
-        raise PlanError(
-            f"{configuration}: a patch of {text_voxels(fit.patch_size)} voxels is too small for a network; ask with "
-            "--patch-size for 8 or more along an axis"
-        )
-    if stages < 2 and wanted_mm is not None:
-        raise PlanError(
-            f"{configuration}: a spacing of {text_mm(spacing)} leaves images of {text_voxels(median.tolist())} voxels, "
-            f"too few for a network; ask for a finer one (the rules say {text_mm(ruled)})"
-        )
     why_topology = Reason(
         decision="topology",
         value=f"{stages} stages",

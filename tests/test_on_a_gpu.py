@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import predict
@@ -22,6 +23,7 @@ from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
 from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
 from mdkd_auto.training import fit as fitting
+from mdkd_auto.training.fit import BEST, FINAL
 
 DEVICE = "cuda"
 SETTINGS = Settings(
@@ -43,7 +45,7 @@ CHAINS = [
 ]
 Chain = tuple[str, str, dict[str, Any]]
 
-pytestmark = pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,11 @@ def test_the_whole_chain(root: Root, chain: Chain) -> None:
 
 
 def test_a_cpu_predicts_the_same(root: Root, command: Callable[..., Any], tmp_path: Path) -> None:
-    folder = run(root, CHAINS[0])
+    """Without the head's bias, so that foreground is found by a network that was hardly trained."""
+    folder = Path(shutil.copytree(run(root, CHAINS[0]), tmp_path / "run"))
+    weights = load_file(folder / BEST)
+    (bias,) = (name for name in weights if name.startswith("head") and name.endswith("seg_layers.0.bias"))
+    save_file({**weights, bias: torch.zeros_like(weights[bias])}, folder / BEST)
     for device in (DEVICE, "cpu"):
         said = command(predict.main, "-i", root.raw / VOLUMES / "imagesTr", "-o", tmp_path / device, "-m", folder,
                        "--device", device)  # fmt: skip
@@ -97,8 +103,9 @@ def test_a_cpu_predicts_the_same(root: Root, command: Callable[..., Any], tmp_pa
     masks = sorted(path.name for path in (tmp_path / "cpu").glob("*.nii.gz"))
     assert masks
     for name in masks:
-        ours, theirs = (np.asarray(nib.load(tmp_path / device / name).dataobj) for device in (DEVICE, "cpu"))
-        assert (ours == theirs).mean() > 0.98  # bf16 there, float32 here
+        ours, theirs = (np.asarray(nib.load(tmp_path / device / name).dataobj) > 0 for device in (DEVICE, "cpu"))
+        assert 0.05 < theirs.mean() < 0.95
+        assert (ours == theirs).mean() > 0.97  # bf16 there, float32 here
 
 
 @pytest.mark.parametrize("stage", ["source_teacher", "joint_teacher", "student"])
@@ -124,12 +131,20 @@ def test_a_cpu_computes_the_same_losses(root: Root, chain: Chain, stage: str) ->
         gradients = [weight.grad for weight in objective.trained().parameters() if weight.grad is not None]
         found.append((values, torch.stack([gradient.norm().cpu() for gradient in gradients]).norm().item()))
     (on_cpu, norm_on_cpu), (on_gpu, norm_on_gpu) = found
-    assert on_gpu == pytest.approx(on_cpu, rel=0.01, abs=1e-3)
+    assert on_gpu == pytest.approx(on_cpu, rel=0.01, abs=2e-5)  # contrastive: 6e-5
     assert norm_on_gpu == pytest.approx(norm_on_cpu, rel=0.02)
 
 
-def test_it_goes_on_where_it_was_stopped(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = experiment(root, ("CT_segmentation", "2d", {"seed": 3}))
+def test_it_goes_on_where_it_was_stopped(
+    root: Root, copied: Callable[[Root], Root], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights end where those of an unbroken run do; a lost moment of Adam's would move them by the rate."""
+    chain: Chain = ("CT_segmentation", "2d", {"seed": 3, "precision": "fp32"})
+    whole = copied(root)
+    made = experiment(whole, chain)
+    unbroken = JobMaker(made).specific(VOLUMES)
+    run_jobs([(made, unbroken)])
+    made = experiment(root, chain)
     job = JobMaker(made).specific(VOLUMES)
     original, calls = fitting._Loop._update, []
 
@@ -145,7 +160,10 @@ def test_it_goes_on_where_it_was_stopped(root: Root, monkeypatch: pytest.MonkeyP
         run_jobs([(made, job)])
     run_jobs([(made, job)])
     assert calls == [0, 1, 2, 3, 4, 4, 5]
-    assert (root.results / job.folder / "finished.json").is_file()
+    ours, theirs = load_file(root.results / job.folder / FINAL), load_file(whole.results / unbroken.folder / FINAL)
+    for name in ours:
+        if ours[name].ndim > 1:  # of a bias before a normalisation the gradient is rounding
+            assert (ours[name] - theirs[name]).abs().mean() < 0.1 * made.settings.learning_rate, name
 
 
 @pytest.mark.parametrize("size", [(32, 40), (8, 24, 32)])

@@ -10,6 +10,8 @@ from mdkd_auto.errors import SettingsError
 
 Number = TypeVar("Number", int, float)
 
+LONGEST_PATCH = 4096  # voxels
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
@@ -79,17 +81,22 @@ def _spacing(given: list[float] | None) -> tuple[float, float, float] | None:
     if given is None:
         return None
     if len(given) not in (1, 3) or not all(0 < value < math.inf for value in given):
-        raise SettingsError(f"--spacing-mm {' '.join(map(str, given))}: expected one number above 0, or three: z y x")
+        raise _refused("--spacing-mm", given, "one number above 0")
     return _z_y_x(given)
 
 
 def _patch(given: list[int] | None) -> tuple[int, int, int] | None:
-    """The same of voxels."""
+    """Three numbers of voxels from one or three. Raises SettingsError."""
     if given is None:
         return None
-    if len(given) not in (1, 3) or min(given) < 1:
-        raise SettingsError(f"--patch-size {' '.join(map(str, given))}: expected one number above 0, or three: z y x")
+    if len(given) not in (1, 3) or not all(1 <= voxels <= LONGEST_PATCH for voxels in given):
+        raise _refused("--patch-size", given, f"one number from 1 to {LONGEST_PATCH}")
     return _z_y_x(given)
+
+
+def _refused(flag: str, given: Sequence[float], expected: str) -> SettingsError:
+    shown = " ".join(str(value)[:12] for value in given)
+    return SettingsError(f"{flag} {shown}: expected {expected}, or three: z y x; 2-D takes the last two")
 
 
 def _z_y_x(given: list[Number]) -> tuple[Number, Number, Number]:

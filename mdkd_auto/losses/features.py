@@ -35,10 +35,9 @@ def unit_scale(features: Sequence[Tensor]) -> list[Tensor]:
     those of another teacher, and eq. (12) would drown the task loss. What a map says does not depend on its scale.
     """
     scaled = []
-    for level in features:
-        axes = tuple(range(1, level.ndim))
-        norm = torch.linalg.vector_norm(level, dim=axes, keepdim=True, dtype=summed_in(level))
-        mean_square = norm.square() / level[0].numel()
+    for level in features:  # row by row: a norm of a whole map is inexact on a CPU
+        rows = torch.linalg.vector_norm(level, dim=-1, keepdim=True, dtype=summed_in(level))
+        mean_square = rows.square().mean(tuple(range(1, level.ndim)), keepdim=True) / level.shape[-1]
         scaled.append(level * torch.rsqrt(mean_square + SMALLEST_SQUARE))
     return scaled
 

@@ -291,7 +291,10 @@ def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
 
 
 def normalised_by_moments(joined: Tensor, teachers: int, weights: Tensor | None) -> Tensor:
-    """The same on a GPU, whose group normalisation has one block of threads sum up a group, in single precision."""
+    """The same on a GPU, whose group normalisation has one block of threads sum up a group, in single precision.
+
+    Mean and deviation are rounded to the maps' own precision, which suits maps whose mean is not many deviations.
+    """
     groups = joined.unflatten(1, (teachers, -1)).flatten(2)  # (B, teachers, C * voxels)
     variance, mean = torch.var_mean(groups, dim=2, correction=0, keepdim=True)
     scale = torch.rsqrt(variance + NORM_EPS)

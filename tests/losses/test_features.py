@@ -84,3 +84,10 @@ def test_unit_scale_keeps_what_a_map_says_and_drops_its_scale() -> None:
     assert torch.allclose(scaled[0], features[0] / 12.5**0.5)
     assert torch.allclose(scaled[0], scaled[1])
     assert torch.equal(unit_scale([torch.zeros(1, 2, 3, 3, 3)])[0], torch.zeros(1, 2, 3, 3, 3))
+
+
+def test_unit_scale_is_exact_for_large_maps() -> None:
+    """A sum of millions of squares in single precision, one after the other, loses the third digit."""
+    torch.manual_seed(0)
+    (scaled,) = unit_scale([3 * torch.randn(1, 16, 32, 128, 128)])
+    assert float(scaled.double().square().mean()) == pytest.approx(1, abs=1e-5)

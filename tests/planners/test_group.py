@@ -169,11 +169,35 @@ def test_a_patch_asked_for_wins(dataset_of: Builder, fingerprint_of: Builder) ->
     assert again.configuration("2d").patch_size == (64, 64)
 
 
+def test_a_patch_alone_keeps_the_spacing(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    """What is preprocessed stays; a plan with another spacing than the rules' may have come of other data."""
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (0.8, 0.8, 0.8))}
+    old = plan_group([thick], fingerprints, spacing_mm=(0.9, 0.9, 0.9))
+    plan = plan_group([thick], fingerprints, previous=old, patch_size=(32, 64, 64))
+    assert plan.configuration("2d").spacing_mm == (0.9, 0.9)
+    assert plan.configuration("3d_fullres").spacing_mm == (0.9, 0.9, 0.9)
+    assert plan.configuration("3d_fullres").patch_size == (32, 64, 64)
+    assert "only another patch is asked for; the rules would say 0.8 x 0.8 mm" in plan_text(plan)
+    anew = plan_group([thick], fingerprints, previous=old, patch_size=(32, 64, 64), replan=True)
+    assert anew.configuration("2d").spacing_mm == (0.8, 0.8)
+
+
 def test_a_patch_that_does_not_fit_is_refused(dataset_of: Builder, fingerprint_of: Builder) -> None:
     thick = dataset_of(14)
     fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (0.8, 0.8, 0.8))}
-    with pytest.raises(PlanError, match=r"a patch of 256 x 256 x 256 voxels needs about [\d.]+ GB in batches of 2"):
+    words = r"3d_fullres: a patch of 256 x 256 x 256 voxels needs about [\d.]+ GB in batches of 2"
+    with pytest.raises(PlanError, match=words):
         plan_group([thick], fingerprints, patch_size=(256, 256, 256))
     assert plan_group([thick], fingerprints, memory_gb=80.0, patch_size=(256, 256, 256))
     with pytest.raises(PlanError, match=r"2d: a patch of 4 x 4 voxels is too small for a network"):
         plan_group([thick], fingerprints, patch_size=(4, 4, 4))
+
+
+def test_a_patch_that_is_mostly_padding_is_said(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (20, 512, 512), (5.0, 0.8, 0.8))}
+    plan = plan_group([thick], fingerprints, memory_gb=16.0, patch_size=(128, 128, 128))
+    reasons = {part.configuration: " ".join(reason.because for reason in part.reasons) for part in plan.configurations}
+    assert "most of a patch will be padding" in reasons["3d_fullres"]
+    assert "padding" not in reasons["2d"].replace("padded", "")
