@@ -87,7 +87,8 @@ def fit(
             raise
         raise TrainingError(
             f"{folder}: the memory of {device} does not hold the training, even one patch at a time. Leave more of it "
-            "free, lower --width, or plan smaller patches: mdkd_plan_and_preprocess with a smaller --memory-gb or --patch-size"
+            "free, lower --width, or plan smaller patches: mdkd_plan_and_preprocess with a smaller --memory-gb or "
+            "--patch-size"
         ) from error
 
 
