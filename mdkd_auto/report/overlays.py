@@ -159,7 +159,7 @@ def _draw_panel(axes: Axes, shown: Slice, column: str | None, title: str) -> Non
         outline(axes, shown.masks[column], PREDICTION_COLOUR, 1.1)
         if not shown.masks[column].any():
             axes.text(0.5, 0.02, "nothing predicted here", transform=axes.transAxes, color="white", fontsize=8,
-                      ha="center", va="bottom")  # fmt: skip
+                      ha="center", va="bottom", bbox={"color": "black", "pad": 2})  # fmt: skip
 
 
 def show_image(axes: Axes, image: NDArray[np.float32], aspect: float = 1.0) -> None:
