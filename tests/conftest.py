@@ -15,6 +15,7 @@ from mdkd_auto.data.phantoms import LOOKS, Look, write_datasets
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.paths import Root
 from mdkd_auto.settings import Settings
+from mdkd_auto.training import fit
 
 CASES = 4
 Main = Callable[[list[str]], int]
@@ -55,6 +56,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """An empty progress.png: to draw it takes longer than so short a training."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fit, "draw_curves", lambda path, *_: path.touch())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ SETTINGS = Settings(
     epochs=2, iterations_per_epoch=3, validation_batches=1, width=4, batch_size=6, device="cpu", classification=OWN,
 )  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 Command = Callable[..., tuple[int, str, str]]
 
 

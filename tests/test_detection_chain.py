@@ -44,7 +44,7 @@ RFDETR = Settings(
     **{**BUDGET, "epochs": 1, "iterations_per_epoch": 4}, reliability=False, teacher_architecture="rfdetr_tiny"
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 Command = Callable[..., Any]
 
 

@@ -31,7 +31,7 @@ SETTINGS = Settings(**BUDGET)  # type: ignore[arg-type]
 CASES, CONFIGURATIONS = 4, 2
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 
 
 class Trained(NamedTuple):

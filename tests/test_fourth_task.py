@@ -45,7 +45,7 @@ from mdkd_auto.tasks.task_parts import TASK_PARTS, TaskParts
 from mdkd_auto.tasks.whole_images import as_batch
 from mdkd_auto.training.interfaces import Score
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 FINDINGS = {"square": 0, "stripe": 1}
 FIRST, SECOND = "Dataset941_Dark", "Dataset942_Bright"
 

@@ -22,7 +22,7 @@ from mdkd_auto.tasks.segmentation import mask_ending
 RAW = Path(os.environ.get("MDKD_REAL_DATA", ""))
 pytestmark = [
     pytest.mark.skipif("MDKD_REAL_DATA" not in os.environ, reason="MDKD_REAL_DATA does not name a raw folder"),
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "no_curves"),
 ]
 
 SMALL = ("--epochs", 1, "--iterations", 2, "--width", 4, "--batch-size", 2, "--device", "cpu")

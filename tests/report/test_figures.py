@@ -26,7 +26,7 @@ from mdkd_auto.settings import Settings
 SETTINGS = Settings(epochs=2, iterations_per_epoch=2, validation_batches=1, width=4, batch_size=4, device="cpu")
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 
 
 class Trained(NamedTuple):
