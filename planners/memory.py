@@ -13,7 +13,7 @@ REFERENCE_GB = 8.0
 REFERENCE_ELEMENTS = {2: 85e6, 3: 560e6}  # feature-map elements of one sample that fit at the reference batch
 REFERENCE_BATCH = {2: 12, 3: 2}
 MIN_BATCH = {2: 4, 3: 2}  # 2-D: the contrastive loss (equation 11) needs 3 samples
-MAX_BATCH = {2: 16, 3: None}  # 2-D: the paper's batch
+MAX_BATCH = 16  # the paper's, of slices
 MOST_PADDING = 2.0  # a patch asked for that is more times as long as the images is said to be padding
 MAX_SHARE_OF_DATASET = 0.05  # of the voxels of the median data set of the group, in one batch
 
@@ -111,10 +111,8 @@ def choose_batch(fit: Fit, voxels: dict[str, float], memory_gb: float) -> tuple[
     limits = {
         f"what fits {memory_gb:g} GB": math.floor(REFERENCE_BATCH[axes] * budget / fit.elements),
         "5 % of the voxels of a data set (the median of the group)": math.floor(share),
+        "the batch of the paper": MAX_BATCH,
     }
-    most = MAX_BATCH[axes]
-    if most is not None:
-        limits["the batch of the paper"] = most
     because = min(limits, key=lambda rule: limits[rule])
     batch = limits[because]
     if batch < MIN_BATCH[axes]:

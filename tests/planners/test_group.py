@@ -183,6 +183,13 @@ def test_a_patch_alone_keeps_the_spacing(dataset_of: Builder, fingerprint_of: Bu
     assert anew.configuration("2d").spacing_mm == (0.8, 0.8)
 
 
+def test_a_small_patch_has_no_more_than_the_paper_s_batch(dataset_of: Builder, fingerprint_of: Builder) -> None:
+    thick = dataset_of(14)
+    fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (0.8, 0.8, 0.8))}
+    plan = plan_group([thick], fingerprints, patch_size=(8, 16, 16))
+    assert [part.batch_size for part in plan.configurations] == [16, 16]
+
+
 def test_a_patch_that_does_not_fit_is_refused(dataset_of: Builder, fingerprint_of: Builder) -> None:
     thick = dataset_of(14)
     fingerprints = {thick.name: fingerprint_of(thick, (60, 512, 512), (0.8, 0.8, 0.8))}
