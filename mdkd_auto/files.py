@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and records as JSON."""
+"""Files written whole or not at all; JSON read strictly; records as JSON."""
 
 import errno
 import functools
@@ -10,13 +10,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.strict_json import parse_json
 
 Record = TypeVar("Record")
 
@@ -24,6 +25,15 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR}  # file systems that cannot flush a folder
 _TEMPORARY = re.compile(r"\.tmp_([0-9a-f]{8})_(\d{1,9})_")  # machine, process
 _ABANDONED_SECONDS = 24 * 3600.0
+
+_NO_HANDLE = {errno.EMFILE, errno.ENFILE}
+_NO_RIGHT = {errno.EACCES, errno.EPERM}
+_NO_DISK = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EAGAIN, errno.ENODEV, errno.ENXIO}
+_HANDLES_OF_A_READER = 4  # that a library may hold at a time: of a header, its voxels, and what it loads meanwhile
+
+
+class ReadError(MdkdError):
+    """The system refuses to read a file: no handle, no right, no memory, a failing disk. The file may be sound."""
 
 
 class WriteError(MdkdError):
@@ -83,21 +93,70 @@ def to_json_text(content: Any) -> str:
     return json.dumps(msgspec.to_builtins(content), indent=2, ensure_ascii=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises MdkdError naming the file, line and column if it is not JSON."""
+def read_json(path: Path, any_number: bool = False) -> Any:
+    """Parse a JSON file; see :func:`strict_json.parse_json`. Raises ReadError where the system refuses to read it."""
+    return parse_json(read_bytes(path), str(path), any_number)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. Raises MdkdError where there is none, ReadError where the system refuses to read it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MdkdError(f"{path}: the file does not exist") from None
-    except UnicodeDecodeError as error:
-        raise MdkdError(f"{path}: not UTF-8 text ({error})") from None
-    except json.JSONDecodeError as error:
-        raise MdkdError(f"{path}: not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        aim = f"; it is a link to {os.readlink(path)}" if path.is_symlink() else ""
+        raise MdkdError(f"{path}: the file does not exist{aim}") from None
+    except IsADirectoryError:
+        raise MdkdError(f"{path}: is a folder; expected a file") from None
+    except OSError as error:
+        raise ReadError(f"{path}: {unread_because(error)}") from error
 
 
-def read_record(path: Path, kind: type[Record], error: type[MdkdError] = MdkdError) -> Record:
-    """Read a record; unknown or ill-typed fields raise ``error`` with the file, the field and what is allowed."""
-    return to_record(read_json(path), kind, str(path), error)
+def raise_if_refused(path: Path, error: BaseException) -> None:
+    """Raise ReadError where the system, and not what the file holds, made a library fail with ``error``.
+
+    Libraries hide the reason or call every refusal damage, so the file is opened and read to its end once more.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and is_refusal(cause):
+            raise ReadError(f"{path}: {unread_because(cause)}") from error
+        cause = cause.__cause__ or cause.__context__
+    try:
+        with ExitStack() as opened:
+            files = [opened.enter_context(open(path, "rb", buffering=0)) for _ in range(_HANDLES_OF_A_READER)]
+            while files[0].read(1 << 20):
+                pass
+    except OSError as probed:
+        if is_refusal(probed):
+            raise ReadError(f"{path}: {unread_because(probed)}") from error
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether the system failed, so that the same file may be read later or by somebody else."""
+    return error.errno in _NO_HANDLE | _NO_RIGHT | _NO_DISK | {errno.ENOMEM}
+
+
+def unread_because(error: OSError) -> str:
+    """Why a file cannot be read, and what to do."""
+    if error.errno in _NO_HANDLE:
+        remedy = "too many files are open: raise the limit (ulimit -n) or use fewer workers (-j)"
+    elif error.errno in _NO_RIGHT:
+        remedy = "give yourself the right to read it"
+    elif error.errno == errno.ENOMEM:
+        remedy = "free some memory or use fewer workers (-j)"
+    else:
+        remedy = "check the disk or the network drive"
+    return f"cannot be read ({error.strerror or error}); {remedy} and run the command again"
+
+
+def read_record(
+    path: Path, kind: type[Record], error: type[MdkdError] = MdkdError, any_number: bool = False
+) -> Record:
+    """Read a record; unknown or ill-typed fields raise ``error`` with the file, the field and what is allowed.
+
+    ``any_number``: of results, which may be NaN.
+    """
+    return to_record(read_json(path, any_number), kind, str(path), error)
 
 
 def to_record(content: Any, kind: type[Record], where: str, error: type[MdkdError] = MdkdError) -> Record:

@@ -1,14 +1,18 @@
 """Files whole or not at all; records as JSON there and back; hashes."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from mdkd_auto.errors import MdkdError, PlanError
 from mdkd_auto.files import (
+    ReadError,
     content_hash,
     file_hash,
+    raise_if_refused,
     read_json,
     read_record,
     write_atomically,
@@ -109,3 +113,46 @@ def test_file_hash(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"a" * 2_000_000)
     (tmp_path / "larger").write_bytes(b"a" * 2_000_001)
     assert file_hash(tmp_path / "large") != file_hash(tmp_path / "larger")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.EACCES, "give yourself the right"),
+        (errno.EIO, "check the disk"),
+        (errno.ESTALE, "network drive"),
+        (errno.ENOMEM, "free some memory"),
+    ],
+)
+def test_what_the_system_refuses_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text("{}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    raise_if_refused(path, ValueError("bad magic number"))  # readable: damage
+    with pytest.raises(ReadError, match=words):
+        raise_if_refused(path, OSError(number, os.strerror(number)))
+    monkeypatch.setattr("io.open", refuse)
+    with pytest.raises(ReadError, match=words):
+        read_json(path)
+    monkeypatch.setattr("mdkd_auto.files.open", refuse, raising=False)
+    with pytest.raises(ReadError, match=words):  # the library hid the reason
+        raise_if_refused(path, RuntimeError("unknown format"))
+
+
+def test_a_folder_or_a_link_to_nothing_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "splits.json").mkdir()
+    (tmp_path / "plan.json").symlink_to("elsewhere.json")
+    (tmp_path / "ring.json").symlink_to("ring.json")
+    with pytest.raises(MdkdError, match="is a folder; expected a file"):
+        read_json(tmp_path / "splits.json")
+    with pytest.raises(MdkdError, match=r"does not exist; it is a link to elsewhere\.json"):
+        read_json(tmp_path / "plan.json")
+    with pytest.raises(MdkdError, match=r"ring\.json: cannot be read"):
+        read_json(tmp_path / "ring.json")

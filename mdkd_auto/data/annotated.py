@@ -52,9 +52,3 @@ def whole_size(values: Any) -> tuple[int, int] | None:
     if numbers is None or not all(one > 0 and one == int(one) for one in numbers):
         return None
     return int(numbers[0]), int(numbers[1])
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from mdkd_auto.data.annotated import Annotated, Annotations, shown
+from mdkd_auto.data.annotated import Annotated, Annotations
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
@@ -16,6 +16,7 @@ from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.data.voc import read_voc
 from mdkd_auto.errors import ImageError
 from mdkd_auto.records import Box, Case
+from mdkd_auto.strict_json import shown
 
 COCO, VOC, DEEP_LESION = "annotations.json", "Annotations", "DL_info.csv"
 TOLERANCE = 1.0  # pixels that a box may stand out of its image without a word: rounding, counting from 0 or 1

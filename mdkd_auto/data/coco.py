@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from mdkd_auto.data.annotated import Annotated, Annotations, base_name, finite_numbers, shown, whole_size
+from mdkd_auto.data.annotated import Annotated, Annotations, base_name, finite_numbers, whole_size
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
 from mdkd_auto.records import Box
+from mdkd_auto.strict_json import shown
 
 LISTS = ("images", "annotations", "categories")
 Key = int | str
@@ -17,8 +18,8 @@ Key = int | str
 def read_coco(path: Path) -> Annotations:
     """Images with their boxes, classes by the id of their category. Crowds are left out, with a warning."""
     try:
-        content = read_json(path)
-    except (MdkdError, OSError, ValueError, RecursionError) as error:  # numbers of 5,000 digits, 5,000 brackets
+        content = read_json(path, any_number=True)  # each box is judged by itself
+    except MdkdError as error:
         found = str(error).removeprefix(f"{path}: ")
         return Annotations([], (), [Finding("annotations-syntax", str(path), found)])
     missing = [name for name in LISTS if not isinstance(content, dict) or not isinstance(content.get(name), list)]

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from mdkd_auto.data.annotated import Annotated, Annotations, Split, base_name, finite_numbers, shown, whole_size
+from mdkd_auto.data.annotated import Annotated, Annotations, Split, base_name, finite_numbers, whole_size
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.records import Box, Triple
+from mdkd_auto.strict_json import shown
 
 NEEDED = ("File_name", "Bounding_boxes")
 TYPE = "Coarse_lesion_type"

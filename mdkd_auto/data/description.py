@@ -57,7 +57,7 @@ def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Descri
         return None, [Finding("dataset-json-missing", str(path), "the file does not exist")]
     try:
         content = read_json(path)
-    except (MdkdError, OSError) as error:
+    except MdkdError as error:
         return None, [Finding("dataset-json-syntax", str(path), str(error).removeprefix(f"{path}: "))]
     if not isinstance(content, dict):
         found = f"holds {_kind(content)}; expected an object with channel_names and labels"

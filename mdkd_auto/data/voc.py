@@ -3,10 +3,11 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mdkd_auto.data.annotated import Annotated, Annotations, base_name, finite_numbers, shown, whole_size
+from mdkd_auto.data.annotated import Annotated, Annotations, base_name, finite_numbers, whole_size
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.records import Box
+from mdkd_auto.strict_json import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of the first and the last pixel in the box, counted from 1
 

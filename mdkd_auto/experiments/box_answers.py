@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mdkd_auto.data.annotated import base_name, finite_numbers, shown
+from mdkd_auto.data.annotated import base_name, finite_numbers
 from mdkd_auto.data.boxed import COCO
 from mdkd_auto.data.endings import image_ending
 from mdkd_auto.errors import DatasetError
@@ -15,6 +15,7 @@ from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.records import Dataset
+from mdkd_auto.strict_json import shown
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _said_of(folder: Path) -> _Said:
 
 def _read_own_summary(path: Path) -> _Said:
     """Nothing of a summary that a run did not write: mdkd_evaluate leaves one beside anyone's detections."""
-    content = read_json(path)
+    content = read_json(path, any_number=True)
     if not isinstance(content, dict) or content.get("threshold_origin") != VALIDATED:
         return _Said()
     summary = to_record(content, BoxSummary, str(path), DatasetError)
@@ -144,7 +145,7 @@ def _table_rows(path: Path) -> Iterator[_Row]:
 
 def _result_rows(path: Path, dataset: Dataset, said: _Said) -> Iterator[_Row]:
     """Of COCO's results. Images and classes have the numbers of what is said, else those of the annotations."""
-    content = read_json(path)
+    content = read_json(path, any_number=True)  # each detection is judged by itself
     if not isinstance(content, list):
         raise DatasetError(f"{path}: holds {shown(content)}; expected COCO's results, a list of detections")
     images, classes = said.images, dict(enumerate(said.classes or (), start=1))
@@ -171,7 +172,7 @@ def _result_rows(path: Path, dataset: Dataset, said: _Said) -> Iterator[_Row]:
 def _annotated_numbers(dataset: Dataset) -> tuple[dict[str, str], dict[Any, str]]:
     """Image id -> case (the file's name where it is none), and category id -> class; none without COCO annotations."""
     path = Path(dataset.folder) / COCO
-    content = read_json(path) if path.is_file() else {}
+    content = read_json(path, any_number=True) if path.is_file() else {}
     case_of: dict[str, str] = {}
     for case in dataset.cases:
         for name in (Path(image).name for image in case.images):

@@ -24,7 +24,7 @@ from mdkd_auto.data.store import image_path, label_path, record_path
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.doctor import GB, Report, Unreadable, guarded, shown_path
-from mdkd_auto.files import read_json, to_record, write_text
+from mdkd_auto.files import ReadError, read_json, to_record, write_text
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import ConfigurationPlan, Dataset, Plan
 
@@ -218,7 +218,7 @@ def _left_out(root: Root) -> set[tuple[str, str]]:
     """Data set and case of all that the last check found wrong: what --exclude-broken leaves out."""
     try:
         problems = to_record(read_json(root.integrity), list[Problem], "")
-    except (MdkdError, OSError):
+    except MdkdError:
         return set()
     return {(one.dataset, one.case_id) for one in errors_of(problems)}
 
@@ -226,7 +226,9 @@ def _left_out(root: Root) -> set[tuple[str, str]]:
 def _record(path: Path, kind: type[Kind]) -> Kind:
     """Read a record. Raises Unreadable in words that hold nothing of the file."""
     try:
-        content = read_json(path)
+        content = read_json(path, any_number=True)
+    except ReadError as error:
+        raise error.__cause__ or error from None
     except MdkdError:
         raise Unreadable("missing, or not valid JSON") from None
     try:

@@ -35,7 +35,7 @@ def read_summary(folder: RunFolder, part: str, dataset: str | None, task: Task) 
     path = folder.masks(part, dataset) / "summary.json"
     if not path.is_file():
         return None
-    summary: AnySummary = read_record(path, TASK_SCORES[task].summary)
+    summary: AnySummary = read_record(path, TASK_SCORES[task].summary, any_number=True)
     return summary
 
 

@@ -1,6 +1,7 @@
 """Running a job: build its networks from what it reads, train, score on images that training did not see."""
 
 import logging
+import math
 import os
 import platform
 import time
@@ -123,7 +124,7 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
         updates=state.update,
         seconds=round(time.monotonic() - started, 1),
         seconds_per_update=state.seconds / max(1, state.update),
-        best_validation_loss=state.best_loss if state.best_loss is not None else float("nan"),
+        best_validation_loss=state.best_loss if math.isfinite(state.best_loss or 0) else None,
         best_validation_score=state.best_score,
         validation_share=validation_share,
         parts=state.parts,

@@ -45,7 +45,7 @@ class Finished(Record, frozen=True, kw_only=True):
     updates: int
     seconds: float
     seconds_per_update: float
-    best_validation_loss: float
+    best_validation_loss: float | None  # None: never finite
     best_validation_score: float
     validation_share: float | None = None  # of the training time; None in runs of earlier versions
     parts: int = 1  # into which each batch was split for lack of memory, at the end

@@ -112,7 +112,7 @@ def row_of(layout: Layout, entry: Entry) -> Row:
                 trained_for = read_record(run.finished, Finished, TrainingError).updates
                 updates[column] = (*updates.get(column, ()), trained_for)
             if (run.folder / "checks.json").is_file():
-                checks.setdefault(column, read_json(run.folder / "checks.json"))
+                checks.setdefault(column, read_json(run.folder / "checks.json", any_number=True))
     comparisons = {}
     for name, (column, reference) in layout.contrasts.items():
         both = zip(found[column], found[reference], entry.columns.get(column, ()), strict=False)

@@ -80,7 +80,7 @@ def test_wrong_fields(tmp_path: Path, changes: dict[str, object], words: str) ->
     ("text", "words"),
     [
         (b'{"images": [', "line 1, column 13"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b'"\xff\xfe"', "not UTF-8"),
         (b"[" * 100_000, ""),
         (b'{"images": [' + b"1" * 5000 + b"]}", ""),
     ],

@@ -25,7 +25,7 @@ from mdkd_auto.experiments.doctor import Report, look_at_machine, shown_path
 from mdkd_auto.experiments.doctor_root import look_at_root
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.runs import Finished, RunRecord, describe
-from mdkd_auto.files import write_json
+from mdkd_auto.files import ReadError, write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.records import Plan
 from mdkd_auto.settings import Settings
@@ -430,9 +430,9 @@ def test_broken_finished_jobs(jobs: Jobs, harm: Callable[[RunFolder], Any], word
 
 def test_nothing_is_deleted_that_may_be_sound(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> Any:
-        raise PermissionError(13, f"no right to {path}")
+        raise ReadError(f"no right to {path}") from PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor_root, "read_json", refuse)
+    monkeypatch.setattr("mdkd_auto.files.read_bytes", refuse)
     report = looked(jobs.root)
     assert len(said(report, "error")) == 2  # the plan; six jobs
     for error in said(report, "error"):
