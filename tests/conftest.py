@@ -58,6 +58,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def learn() -> Callable[[Callable[[], object], Callable[[], bool], int], None]:
+    """Update until the bar is passed, within a budget several times what it usually takes.
+
+    How many updates it takes depends on the processor: rounding differs between instruction sets and grows as training
+    goes on. That something is learnt within the budget does not.
+    """
+
+    def until(update: Callable[[], object], learnt: Callable[[], bool], most: int, every: int = 10) -> None:
+        for number in range(1, most + 1):
+            update()
+            if number % every == 0 and learnt():
+                return
+        pytest.fail(f"not learnt in {most} updates")
+
+    return until
+
+
 @pytest.fixture(scope="module")
 def no_curves() -> Iterator[None]:
     """An empty progress.png: to draw it takes longer than so short a training."""

@@ -27,6 +27,7 @@ from mdkd_auto.files import read_json, read_record
 from mdkd_auto.networks import faster_rcnn
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Fold, Plan, Splits
+from mdkd_auto.report.box_pictures import draw_boxes
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.tables import Table
@@ -177,10 +178,19 @@ def test_a_source_teacher_answers_the_targets_classes(trained: tuple[Root, Table
     assert not (run / "test").exists()
 
 
-def test_new_images_are_searched(trained: tuple[Root, Table], command: Command, tmp_path: Path) -> None:
+def test_new_images_are_searched(
+    trained: tuple[Root, Table], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of other sizes, in colour and in 16 bits; a broken one does not stop the others."""
     from faster_coco_eval import COCO
 
+    drawn_from: list[float] = []  # the score from which on a picture shows boxes
+
+    def drawn_boxes(path: Path, image: Any, found: Any, classes: Any, threshold: float) -> None:
+        drawn_from.append(threshold)
+        draw_boxes(path, image, found, classes, threshold)
+
+    monkeypatch.setattr("mdkd_auto.prediction.draw_boxes", drawn_boxes)
     new, out, run = tmp_path / "new", tmp_path / "out", run_of(trained)
     new.mkdir()
     grey, _, _ = scene(SCENES[1]._replace(size=(70, 120)), 2, np.random.default_rng(5))
@@ -203,7 +213,8 @@ def test_new_images_are_searched(trained: tuple[Root, Table], command: Command, 
             drawn.verify()
     used = read_json(out / "prediction.json")
     assert used["classes"] == ["lesion", "cyst"]
-    assert used["threshold"] == read_json(run / "validation" / "summary.json")["threshold"]
+    assert used["threshold"] == read_json(run / "validation" / "summary.json")["threshold"] > 0
+    assert drawn_from == [used["threshold"]] * len(names)
     assert used["images"] == {str(number): name for number, name in enumerate(names, start=1)}
 
     results = read_json(out / "detections.json")

@@ -244,7 +244,7 @@ def test_a_fourth_task_goes_through_every_command(command: Callable[..., Any], t
     assert {path.name for path in figures_folder(table).iterdir()} >= {f"{FIRST}_learning.png", "differences.png"}
     (student,) = (root.results / FIRST).glob("Student-*/fold_0")
     summary = read_record(student / "test" / "summary.json", FindingsSummary)
-    assert (summary.scores.metrics["right"].mean or 0) > 0.8  # chance: 0.5
+    assert (summary.scores.metrics["right"].mean or 0) > 0.7  # chance: 0.5
     said = command(predict.main, "-i", root.raw / FIRST / "imagesTr", "-o", tmp_path / "out", "-m", student,
                    "--device", "cpu")  # fmt: skip
     assert said.status == 0, said.err

@@ -205,7 +205,8 @@ def replace_case(experiment: Experiment) -> None:
 
 
 def test_a_job_does_not_begin_with_cases_not_its_own(root: Root, experiment_in: Callable[..., Any]) -> None:
-    experiment = experiment_in(root, Settings(device="cpu", width=2))
+    settings = Settings(device="cpu", width=2, epochs=1, iterations_per_epoch=1, batch_size=2)
+    experiment = experiment_in(root, settings)
     first = JobMaker(experiment).specific(A)
     replace_case(experiment)
     with pytest.raises(TrainingError, match=rf"{A}.*: the stored cases changed .*; run it again"):

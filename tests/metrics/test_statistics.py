@@ -47,6 +47,17 @@ def test_interval_is_seeded_and_agrees_with_scipy():
     assert result.interval == pytest.approx(tuple(peer.confidence_interval), abs=0.01)
 
 
+def test_an_interval_reaches_further_on_the_side_of_the_rare_large_differences():
+    """Nine differences of 0 and one of 1: the mean of a resample is that of ten draws with probability 0.1.
+
+    P(no 1) = 0.9**10 = 0.35 > 0.025, so the lower end is 0; P(at most 2) = 0.930 and P(at most 3) = 0.987, so the upper
+    end is 0.3. The interval is (mean - 0.1, mean + 0.2).
+    """
+    differences = [0.0] * 9 + [1.0]
+    assert paired_comparison(differences, [0.0] * 10).interval == pytest.approx((0.0, 0.3))
+    assert paired_comparison([0.0] * 10, differences).interval == pytest.approx((-0.3, 0.0))
+
+
 def test_exchange_turns_the_sign():
     a, b = np.random.default_rng(4).random((2, 20))
     forth, back = paired_comparison(a.tolist(), b.tolist()), paired_comparison(b.tolist(), a.tolist())

@@ -268,6 +268,20 @@ def test_student_by_hand() -> None:
     assert terms["total"].item() == pytest.approx(total)
 
 
+@pytest.mark.parametrize("reliability", [0.25, 0.0])
+def test_a_teacher_is_listened_to_as_far_as_it_is_reliable(reliability: float) -> None:
+    """All that is distilled is scaled by its reliability, the task is not; one of 0 is not asked at all."""
+    whole = student(Settings(alpha=0.9))
+    scaled = StudentObjective(whole.model, whole.joint_teacher, TASK, TARGET, Settings(alpha=0.9), reliability)
+    scaled.projections.load_state_dict(whole.projections.state_dict())
+    (all_of_it,), (part_of_it,) = (one.losses({TARGET: batch()}, 0.5) for one in (whole, scaled))
+    distilled = all_of_it["total"] - 0.9 * all_of_it["task"]
+    assert distilled > 0.01
+    torch.testing.assert_close(part_of_it["task"], all_of_it["task"])
+    torch.testing.assert_close(part_of_it["total"] - 0.9 * part_of_it["task"], reliability * distilled)
+    assert ("feature" in part_of_it) == (reliability > 0)
+
+
 def test_two_images_have_no_contrast() -> None:
     objective = student(Settings(gamma=0.0, delta=0.0))
     (terms,) = objective.losses({TARGET: batch(2)}, 0.9)
