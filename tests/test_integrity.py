@@ -692,6 +692,16 @@ def test_faults_of_detection_are_named(tmp_path: Path, name: str, command: Calla
     assert root.plan("CXR_detection").is_file()
 
 
+@fault("cases-csv-column", "")
+def a_patient_under_another_name(folder: Path) -> None:
+    (folder / "cases.csv").write_text("case_id,Subject\ncase_0,a\ncase_1,a\n")
+
+
+@fault("patients-alike", "")
+def a_patient_with_and_without_zeros(folder: Path) -> None:
+    (folder / "cases.csv").write_text("case_id,patient_id\ncase_0,007\ncase_1,7\n")
+
+
 NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
 
 

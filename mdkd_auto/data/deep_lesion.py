@@ -1,6 +1,5 @@
 """Boxes as NIH DeepLesion ships them: DL_info.csv, one lesion a row (Yan et al., J. Med. Imaging 2018)."""
 
-import csv
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -8,11 +7,13 @@ from typing import NamedTuple
 
 from mdkd_auto.data.annotated import Annotated, Annotations, Split, base_name, finite_numbers, whole_size
 from mdkd_auto.data.problems import Finding
+from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.records import Box, Triple
 from mdkd_auto.strict_json import shown
 
 NEEDED = ("File_name", "Bounding_boxes")
 TYPE = "Coarse_lesion_type"
+COLUMNS = (*NEEDED, TYPE, "Patient_index", "Train_Val_Test", "Spacing_mm_px_", "Image_size")
 TYPES = {
     "1": "bone", "2": "abdomen", "3": "mediastinum", "4": "liver", "5": "lung", "6": "kidney", "7": "soft tissue",
     "8": "pelvis",
@@ -91,25 +92,19 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
 def _rows(path: Path, names: Collection[str]) -> tuple[list[tuple[int, Row]], list[Finding]]:
     """Rows with their numbers. One of too few or too many cells is wrong of the image among ``names`` that it names."""
     try:
-        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        found = f"not a table of comma-separated values in UTF-8 ({error})"
-        return [], [Finding("annotations-syntax", str(path), found)]
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    columns = lines[0][1] if lines else []
-    if any(columns.count(name) != 1 for name in NEEDED) or len(set(columns)) != len(columns):
-        found = f"the first row is {shown(columns)}; expected {' and '.join(NEEDED)}, each column once"
-        return [], [Finding("annotations-syntax", str(path), found)]
+        table = read_table(path, NEEDED, COLUMNS)
+    except TableError as error:
+        return [], [Finding("annotations-syntax", str(path), error.found, error.remedy)]
+    except OSError as error:
+        return [], [Finding("annotations-syntax", str(path), f"cannot be read ({error.strerror})")]
     rows, findings = [], []
-    for number, cells in lines[1:]:
-        if len(cells) == len(columns):
-            rows.append((number, dict(zip(columns, cells, strict=True))))
+    for number, cells, fault in table.rows:
+        if not fault:
+            rows.append((number, cells))
         else:
-            found = f"row {number}: has {len(cells)} cells for {len(columns)} columns"
-            image = base_name(dict(zip(columns, cells, strict=False)).get("File_name", ""))
+            image = base_name(cells.get("File_name", ""))
             part = image if image in names else f"row {number}"
-            findings.append(Finding("annotations-syntax", str(path), found, part=part))
+            findings.append(Finding("annotations-syntax", str(path), f"row {number}: {fault}", part=part))
     return rows, findings
 
 

@@ -28,6 +28,8 @@ KINDS: dict[str, Kind] = {
     "dataset-json-field": Kind("error", "correct the field"),
     "number-of-cases": Kind("warning", "the folder counts; correct numTraining if files are not missing"),
     "cases-csv": Kind("error", "correct or remove the row"),
+    "cases-csv-column": Kind("warning", "rename it if it is meant"),
+    "patients-alike": Kind("warning", "give one patient one name, and leave the cell empty where it is unknown"),
     "too-few-cases": Kind("error", "add cases of other patients"),
     "splits": Kind("error", "correct cases.csv or splits_final.json"),
     # files of cases

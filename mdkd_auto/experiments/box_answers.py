@@ -1,7 +1,5 @@
 """Detections that lie in a folder, ours or another program's, as answers to a data set."""
 
-import csv
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, NamedTuple
 from mdkd_auto.data.annotated import base_name, finite_numbers
 from mdkd_auto.data.boxed import COCO
 from mdkd_auto.data.endings import image_ending
+from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_of, boxes_from, summary_of_boxes
 from mdkd_auto.files import read_json, to_record
@@ -128,18 +127,14 @@ def _read_predicted(path: Path) -> _Said:
 def _table_rows(path: Path) -> Iterator[_Row]:
     """Of a detections.csv."""
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a table in UTF-8 ({error})") from None
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise DatasetError(f"{path}: row 1 has no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
-    for number, row in enumerate(rows, start=2):
+        table = read_table(path, COLUMNS)
+    except TableError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    for number, row, fault in table.rows:
         where = f"{path}: row {number}"
-        empty = [name for name in COLUMNS if not row[name]]
-        if empty:
-            raise DatasetError(f"{where} has no {', '.join(empty)}")
+        empty = [name for name in COLUMNS if not row.get(name)]
+        if fault or empty:
+            raise DatasetError(f"{where} {'has no ' + ', '.join(empty) if empty else fault}")
         yield _Row(where, row["case_id"], row["class"], row["score"], [row[name] for name in COLUMNS[3:]])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
+from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
 from mdkd_auto.experiments.score_text import with_interval
@@ -115,32 +116,40 @@ def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
     cases = {case.case_id: case for case in dataset.cases}
     answers = []
     first: dict[str, int] = {}  # row of each case
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            missing = [name for name in ("case_id", *(f"probability {name}" for name in classes)) if not row.get(name)]
-            if missing:
-                raise DatasetError(f"{path}: row {number} has no {', '.join(missing)}; expected a row a case of "
-                                   f"{dataset.name} with a probability of each class")  # fmt: skip
-            if row["case_id"] not in cases:
-                raise DatasetError(f"{path}: row {number}: {row['case_id']!r} is no case of {dataset.name}")
-            earlier = first.setdefault(row["case_id"], number)
-            if earlier != number:
-                raise DatasetError(f"{path}: row {number}: {row['case_id']!r} stands in row {earlier} too; keep the "
-                                   "one that is right")  # fmt: skip
-            try:
-                shares = np.array([float(row[f"probability {name}"]) for name in classes])
-            except ValueError as error:
-                raise DatasetError(f"{path}: row {number}: {error}; expected numbers from 0 to 1") from None
-            if not ((shares >= 0) & (shares <= 1)).all():  # NaN is neither
-                raise DatasetError(f"{path}: row {number}: {shares.tolist()}; expected numbers from 0 to 1")
-            if abs(shares.sum() - 1) > SUM_WITHIN:
-                raise DatasetError(f"{path}: row {number}: the probabilities of {', '.join(classes)} sum to "
-                                   f"{shares.sum():.3g}; expected 1")  # fmt: skip
-            answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
+    try:
+        rows = read_table(path, ("case_id", *(f"probability {name}" for name in classes))).rows
+    except TableError as error:
+        raise DatasetError(f"{path}: {error}") from None
+    for number, row, fault in rows:
+        if fault or not all(row.values()):
+            wrong = fault or f"has no {', '.join(name for name, cell in row.items() if not cell)}"
+            raise DatasetError(f"{path}: row {number} {wrong}; expected a row a case of {dataset.name} with a "
+                               "probability of each class")  # fmt: skip
+        if row["case_id"] not in cases:
+            raise DatasetError(f"{path}: row {number}: {row['case_id']!r} is no case of {dataset.name}")
+        earlier = first.setdefault(row["case_id"], number)
+        if earlier != number:
+            raise DatasetError(f"{path}: row {number}: {row['case_id']!r} stands in row {earlier} too; keep the "
+                               "one that is right")  # fmt: skip
+        shares = _shares(f"{path}: row {number}", row, classes)
+        answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
     if not answers:
         raise DatasetError(f"{path}: holds no row")
     logger.info("%s: %d of its %d cases have a row in %s", dataset.name, len(answers), len(cases), path)
     return summary_of_answers(answers, classes, dataset.name, path.parent.name, UNCALIBRATED, {})
+
+
+def _shares(where: str, row: dict[str, str], classes: tuple[str, ...]) -> np.ndarray:
+    """The probability of each class. Raises DatasetError where they are not numbers from 0 to 1 with the sum 1."""
+    try:
+        shares = np.array([float(row[f"probability {name}"]) for name in classes])
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}; expected numbers from 0 to 1") from None
+    if not ((shares >= 0) & (shares <= 1)).all():  # NaN is neither
+        raise DatasetError(f"{where}: {shares.tolist()}; expected numbers from 0 to 1")
+    if abs(shares.sum() - 1) > SUM_WITHIN:
+        raise DatasetError(f"{where}: the probabilities of {', '.join(classes)} sum to {shares.sum():.3g}; expected 1")
+    return shares
 
 
 def score_classes_of_part(part: Part, carried: float | None) -> float:

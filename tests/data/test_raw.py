@@ -201,7 +201,7 @@ def test_cases_csv(folder):
         ("case_id,split\na,test\n\na,test\n", "row 4: case_id 'a' stands there twice"),
         ("case_id,split\na,holdout\n", "row 2: split 'holdout'; allowed are train, val, test"),
         ("case_id,split\na\n", "row 2: has 1 cells for 2 columns"),
-        ("case_id;split\na;test\n", "separated by commas"),
+        ("case_id|split\na|test\n", "separated by commas"),
         ("", "first row"),
     ],
 )

@@ -254,7 +254,7 @@ def test_other_text_and_an_empty_folder(folder: Path, dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"answers: has no detections\.csv and no detections\.json"):
         score_detections(folder, dataset)
     (folder / "detections.csv").write_bytes(HEADER.encode() + b"\n\xff\xfe")
-    with pytest.raises(DatasetError, match=r"detections\.csv: not a table in UTF-8"):
+    with pytest.raises(DatasetError, match=r"detections\.csv: not UTF-8 text"):
         score_detections(folder, dataset)
 
 
