@@ -20,7 +20,7 @@ IGNORE = "ignore"
 BACKGROUND = "background"
 LABELS_LIKE = 'an object of names and whole numbers (or lists of them), like {"background": 0, "tumour": 1}'
 BOX_LABELS_LIKE = 'an object of classes and whole numbers, a number of its own for each, like {"nodule": 1, "mass": 2}'
-SAFE_NAMES = "printable names without | that do not begin with =, +, - or @"
+SAFE_NAMES = "printable names without | and $ that do not begin with =, +, - or @"
 
 
 class Description(NamedTuple):
@@ -268,8 +268,10 @@ def _values(value: Any) -> tuple[int, ...] | None:
 
 
 def is_name(value: Any) -> bool:
-    """Text that is safe to show: no control characters, no bar of a table, no formula of a spreadsheet."""
-    return isinstance(value, str) and value.isprintable() and "|" not in value and value[:1] not in ("", *"=+-@")
+    """Text that is safe to show: no control characters, no bar of a table, no formula of a spreadsheet or figure."""
+    if not isinstance(value, str) or not value.isprintable() or set("|$") & set(value):
+        return False
+    return value[:1] not in ("", *"=+-@")
 
 
 def likeness_of_name(name: str) -> str:

@@ -9,6 +9,7 @@ ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
 TIFF_ENDINGS = (".tif", ".tiff")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 PLANAR_ENDINGS = (".png", ".bmp", *JPEG_ENDINGS, *TIFF_ENDINGS)
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # of the rest some start other programs: EPS runs Ghostscript
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS, *PLANAR_ENDINGS)
 
 # JPEG would corrupt labels; an .mhd is two files, which cannot be replaced in one step.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mdkd_auto.data.cases import split_name, visible_files
 from mdkd_auto.data.description import Description
-from mdkd_auto.data.endings import TIFF_ENDINGS, image_ending
+from mdkd_auto.data.endings import PILLOW_FORMATS, TIFF_ENDINGS, image_ending
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.errors import ImageError
 
@@ -97,7 +97,7 @@ def planar_size(path: Path) -> tuple[int, int]:
 def _tiff_size(path: Path) -> tuple[tuple[int, int], int]:
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(path, is_ome=False, is_mmstack=False) as file:
         page = file.pages.first
         return (page.imagewidth, page.imagelength), len(file.pages)
 
@@ -105,5 +105,5 @@ def _tiff_size(path: Path) -> tuple[tuple[int, int], int]:
 def _pillow_size(path: Path) -> tuple[tuple[int, int], int]:
     from PIL import Image as Pillow
 
-    with Pillow.open(path) as opened:
+    with Pillow.open(path, formats=PILLOW_FORMATS) as opened:
         return opened.size, getattr(opened, "n_frames", 1)

@@ -29,6 +29,7 @@ from mdkd_auto.data.orientation import (
 )
 from mdkd_auto.errors import ImageError
 
+READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}  # else any of ITK's twenty
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
               "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
@@ -56,7 +57,7 @@ def read_itk(path: Path, ending: str) -> Image:
 
     payload = _nrrd_payload(path) if ending == ".nrrd" else _meta_payload(path)
     _check_whole(payload)
-    image = sitk.ReadImage(str(path))
+    image = sitk.ReadImage(str(path), imageIO=READERS[ending])
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise ImageError(f"it holds {image.GetNumberOfComponentsPerPixel()} values a voxel; save one file a channel")
     shape = spatial_shape(image.GetSize())

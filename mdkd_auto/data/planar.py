@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mdkd_auto.data.bounds import MOST_EXPANSION, check_promise
-from mdkd_auto.data.endings import JPEG_ENDINGS, TIFF_ENDINGS
+from mdkd_auto.data.endings import JPEG_ENDINGS, PILLOW_FORMATS, TIFF_ENDINGS
 from mdkd_auto.data.orientation import Array, Header, Image, check_mask
 from mdkd_auto.errors import ImageError
 
@@ -60,11 +60,11 @@ def _read_pillow(content: bytes, ending: str, colour_to_grey: bool) -> Array:
     from PIL import UnidentifiedImageError
 
     try:
-        opened = Pillow.open(io.BytesIO(content))
+        opened = Pillow.open(io.BytesIO(content), formats=PILLOW_FORMATS)
     except UnidentifiedImageError:
         raise ImageError("cannot be read (there is no picture in it); copy or export it anew") from None
     if ending == ".png":
-        with Pillow.open(io.BytesIO(content)) as checked:
+        with Pillow.open(io.BytesIO(content), formats=PILLOW_FORMATS) as checked:
             checked.verify()  # the checksum of every chunk, which reading skips
     with opened:
         if getattr(opened, "n_frames", 1) > 1:
@@ -99,7 +99,7 @@ def _read_tiff(content: bytes, colour_to_grey: bool) -> Array:
     """(page, y, x)."""
     import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(content), is_ome=False) as file:
+    with tifffile.TiffFile(io.BytesIO(content), is_ome=False, is_mmstack=False) as file:
         page = file.pages.first
         if any(end > len(content) for end in _strip_ends(file)):
             raise ImageError("it is truncated; copy or export it anew", "truncated")
@@ -127,7 +127,7 @@ def _read_tiff_frames(content: bytes, colour_to_grey: bool) -> Array:
     from PIL import Image as Pillow
     from PIL import ImageSequence
 
-    with Pillow.open(io.BytesIO(content)) as opened:
+    with Pillow.open(io.BytesIO(content), formats=PILLOW_FORMATS) as opened:
         return _as_volume(np.stack([_grey(frame, colour_to_grey) for frame in ImageSequence.Iterator(opened)]))
 
 

@@ -7,6 +7,7 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.data.frames import check_frame
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_record, write_bytes, write_json
 from mdkd_auto.records import PreprocessedCase
@@ -82,6 +83,7 @@ def _write(path: Path, array: NDArray[Any], flat: bool) -> None:
 def _open(path: Path) -> blosc2.NDArray:
     if not path.is_file():
         raise MdkdError(f"{path}: the file does not exist; preprocess the data set first")
+    check_frame(path)  # blosc2 evaluates what some files hold, when it opens them
     try:
         return blosc2.open(urlpath=str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
     except RuntimeError:

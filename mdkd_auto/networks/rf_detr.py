@@ -5,7 +5,6 @@ begins with the projector that reads them. Names of weights stay the library's.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -139,7 +138,6 @@ class RFDETRHead(nn.Module):
         self.detector = RfDetrForObjectDetection(self.config)
         self.detector.model.backbone = _Projector(self.detector.model.backbone.projector)
         nn.init.zeros_(self.detector.model.reference_point_embed.weight)  # the proposals as they are, as published
-        _begin_as_published(self.detector.model)
 
     def forward(self, maps: Sequence[Tensor]) -> "RFDETROutput":
         """Maps (B, channels[i], h, w) -> the answer for images of h x w patches. SettingsError if these are too few."""
@@ -164,15 +162,6 @@ class RFDETRHead(nn.Module):
             (height * patch, width * patch),
             self.config,
         )
-
-
-def _begin_as_published(model: Any) -> None:
-    """The heads of the proposals: probability 0.01, no correction. The library does so itself from 5.21 on, which is
-    not for Python 3.10."""
-    for score, box in zip(model.enc_out_class_embed, model.enc_out_bbox_embed, strict=True):
-        nn.init.constant_(score.bias, -math.log(99))
-        nn.init.zeros_(box.layers[-1].weight)
-        nn.init.zeros_(box.layers[-1].bias)
 
 
 @dataclass(frozen=True)

@@ -343,6 +343,7 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
         ({"nodule": [1, 2]}, "'labels.nodule' is [1, 2]"),
         ({"0": "background", "1": "nodule"}, "swap names and numbers"),
         ({"a|b": 1}, "printable names without |"),
+        ({"$\\frac$": 1}, "printable names without | and $"),  # matplotlib would take it for a formula
         ({"x\ny": 1}, "printable names without |"),
         ({"=cmd|' /C calc'!A0": 1}, "printable names without |"),
     ],

@@ -4,9 +4,16 @@ Imports of pickle and its kin, allow_pickle and torch.load under its own name: s
 """
 
 import ast
+import subprocess
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
+
+from mdkd_auto.data.image_files import planar_size
+from mdkd_auto.data.images import read_image
+from mdkd_auto.errors import ImageError
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -17,11 +24,22 @@ FORBIDDEN = {
     "torch.jit.load", "torch.package.PackageImporter", "torch.utils.cpp_extension.load", "pandas.read_pickle",
     "numpy.lib.format.read_array", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "tarfile.open",
     "shutil.unpack_archive", "runpy.run_path", "code.interact", "multiprocessing.reduction.loads",
+    "xml.etree.ElementTree.parse", "xml.dom.minidom.parse", "blosc2.load", "blosc2.schunk_from_cframe",
+    "blosc2.ndarray_from_cframe", "tifffile.imread", "tifffile.memmap", "nibabel.load", "matplotlib.image.imread",
+    "matplotlib.pyplot.imread",
 }  # fmt: skip
-SAFE_ONLY = {"numpy.load"}  # with allow_pickle=False, said
+# Calls that are safe in one form alone: a word that must be given, and its value, or None for any.
+SAFE_ONLY = {
+    "numpy.load": ("allow_pickle", "False"),
+    "PIL.Image.open": ("formats", "PILLOW_FORMATS"),
+    "SimpleITK.ReadImage": ("imageIO", None),
+    "tifffile.TiffFile": ("is_ome", "False"),
+    "xml.etree.ElementTree.XMLParser": ("target", "_Plain()"),
+}
+ONLY_IN = {"blosc2.open": "mdkd_auto/data/store.py"}  # behind its check of what the file says it is
 
 
-def unsafe_calls(source: str) -> list[str]:
+def unsafe_calls(source: str, file: str = "") -> list[str]:
     """Calls that could run what they are given, by line."""
     tree = ast.parse(source)
     names: dict[str, str] = {}
@@ -39,15 +57,17 @@ def unsafe_calls(source: str) -> list[str]:
         given = {word.arg: ast.unparse(word.value) for word in node.keywords}
         dynamic = called == "importlib.import_module" and not isinstance(node.args[0], ast.Constant)
         shell = given.get("shell", "False") != "False"
-        pickled = called in SAFE_ONLY and given.get("allow_pickle") != "False"
-        if called in FORBIDDEN or dynamic or shell or pickled:
+        word, value = SAFE_ONLY.get(called, ("", None))
+        other_form = bool(word) and (word not in given or value not in {None, given[word]})
+        elsewhere = ONLY_IN.get(called, file) != file
+        if called in FORBIDDEN or dynamic or shell or other_form or elsewhere:
             found.append(f"line {node.lineno}: {called}")
     return found
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_call_runs_what_it_is_given(path: Path) -> None:
-    assert unsafe_calls(path.read_text(encoding="utf-8")) == []
+    assert unsafe_calls(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +75,10 @@ def test_no_call_runs_what_it_is_given(path: Path) -> None:
     ["eval(text)", "from torch import load\nload(path)", "import torch as t\nt.load(path)", "exec(open(path).read())",
      "import numpy as np\nnp.load(path)", "import numpy\nnumpy.load(path, allow_pickle=True)", "yaml.load(text)",
      "subprocess.run(text, shell=True)", "from subprocess import run\nrun(text, shell=given)",
-     "import importlib\nimportlib.import_module(name)", "import os\nos.system(text)"],
+     "import importlib\nimportlib.import_module(name)", "import os\nos.system(text)",
+     "from PIL import Image as Pillow\nPillow.open(path)", "import SimpleITK as sitk\nsitk.ReadImage(path)",
+     "import tifffile\ntifffile.TiffFile(path, is_ome=True)", "import blosc2\nblosc2.open(path)",
+     "from xml.etree import ElementTree\nElementTree.XMLParser()"],
 )  # fmt: skip
 def test_unsafe_calls_are_seen(source: str) -> None:
     assert len(unsafe_calls(source)) == 1
@@ -65,5 +88,32 @@ def test_safe_calls_are_let_pass() -> None:
     source = (
         "import numpy as np, re, torch\nnp.load(path, allow_pickle=False)\nre.compile(text)\nmodel.eval()\n"
         "torch.compile(model)\nsubprocess.run(['ls'])\nimportlib.import_module('mdkd_auto.pipeline')\n"
+        "import SimpleITK as sitk\nsitk.ReadImage(path, imageIO=name)\n"
     )
     assert unsafe_calls(source) == []
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".jpg", ".tif"])
+def test_a_picture_that_is_a_program_is_not_given_to_ghostscript(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow goes by the contents, whatever the name, and has Ghostscript draw PostScript."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("another program was started"))
+    path = tmp_path / f"picture{ending}"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises(ImageError):
+        read_image(path)
+    with pytest.raises(ImageError):
+        planar_size(path)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_a_volume_of_another_format_is_not_given_to_its_reader(ending: str, tmp_path: Path) -> None:
+    """SimpleITK goes by the contents too: a NIfTI file by the name of another would skip the checks of NIfTI files."""
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)), tmp_path / "volume.nii")
+    path = (tmp_path / "volume.nii").rename(tmp_path / f"volume{ending}")
+    with pytest.raises(ImageError):
+        read_image(path)
