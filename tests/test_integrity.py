@@ -702,6 +702,17 @@ def a_patient_with_and_without_zeros(folder: Path) -> None:
     (folder / "cases.csv").write_text("case_id,patient_id\ncase_0,007\ncase_1,7\n")
 
 
+@fault("link-dangling")
+def an_image_that_was_not_fetched(folder: Path) -> None:
+    image_file(folder, CASE).unlink()
+    image_file(folder, CASE).symlink_to("../.git/annex/objects/x.nii.gz")
+
+
+@fault("name-almost", "")
+def a_workbook_of_patients(folder: Path) -> None:
+    (folder / "cases.xlsx").touch()
+
+
 NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
 
 

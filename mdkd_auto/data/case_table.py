@@ -30,8 +30,10 @@ def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str,
     Rows that name no case, a case twice, or a split other than train, val, test are found wrong; so are patients whose
     names are almost one, and columns that seem to be meant.
     """
-    if not path.exists():
+    if not path.exists():  # a link to nothing is told where the folder is read
         return {}, []
+    if not path.is_file():
+        return {}, [Finding("cases-csv", str(path), "is a folder or a device; expected a file", "put the table there")]
     try:
         read = read_table(path, CASE_COLUMNS[:1], CASE_COLUMNS)
     except TableError as error:

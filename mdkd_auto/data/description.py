@@ -49,6 +49,7 @@ class TaskData(NamedTuple):
     # else what the label map that is stored in its place is filled with
     label_value: Callable[[Case, Dataset], int] = lambda case, dataset: 0
     compare_pictures: bool = False  # look for near-duplicates
+    class_folders: bool = False  # any folder may hold images, those of one class
 
 
 def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Description | None, list[Finding]]:

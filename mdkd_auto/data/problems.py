@@ -22,6 +22,8 @@ KINDS: dict[str, Kind] = {
     # the folder and its description
     "folder-name": Kind("error", "rename it to DatasetNNN_Name, like Dataset011_LungTumour"),
     "folder-missing": Kind("error", "images go to imagesTr, labels to labelsTr"),
+    "link-dangling": Kind("error", "fetch its target (git annex get, dvc pull, mount the drive), or remove it"),
+    "name-almost": Kind("error", "rename it, saved as the file that is read; or remove it"),
     "number-twice": Kind("error", "give one of them another number"),
     "dataset-json-missing": Kind("error", "every data set needs a dataset.json; see docs/raw_data.md"),
     "dataset-json-syntax": Kind("error", "correct the file; a JSON checker shows the place"),

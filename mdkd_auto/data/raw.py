@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mdkd_auto.data.cases import check_case_id, listed
 from mdkd_auto.data.description import read_description
+from mdkd_auto.data.links import check_links, check_names, dangling, with_links
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError
@@ -22,11 +23,15 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
     A data set that cannot be read is left out. Raises DatasetError where there is no raw folder.
     """
     if not raw.is_dir():
+        if (aim := dangling(raw)) is not None:
+            raise DatasetError(f"{raw}: {aim}; mount the drive, or correct the link")
         raise DatasetError(f"{raw}: the raw folder does not exist; make it and put DatasetNNN_Name folders into it")
     datasets: list[Dataset] = []
     problems: list[Problem] = []
     for folder in sorted(raw.iterdir()):
         meant = folder.name.lower().startswith("dataset") or (folder / "dataset.json").is_file()
+        if meant and (aim := dangling(folder)) is not None:
+            problems.append(problem("link-dangling", aim, dataset=folder.name, file=folder))
         if folder.name.startswith(".") or not folder.is_dir() or not meant:
             continue
         dataset, found = inspect_dataset(folder)
@@ -79,11 +84,12 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     if not FOLDER_NAME.fullmatch(name) or check_case_id(name):
         return None, [problem("folder-name", "the folder is not named DatasetNNN_Name", dataset=name, file=folder)]
     description, findings = read_description(folder / "dataset.json", TASK_DATA)
-    problems = [problem_of(name, finding) for finding in findings]
+    problems = [problem_of(name, finding) for finding in findings] + check_names(folder)
     if description is None:
-        return None, problems
+        return None, with_links(problems, check_links(folder))
     cases, labels, more = TASK_DATA[description.task].read(folder, description)
-    problems += more
+    links = check_links(folder, TASK_DATA[description.task].class_folders)
+    problems = with_links(problems + more, links)
     dataset = Dataset(
         name=name,
         folder=str(folder),

@@ -8,6 +8,7 @@ from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.cases import split_name, visible_files
 from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.endings import output_ending
+from mdkd_auto.data.links import dangling
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
 from mdkd_auto.records import Case
 
@@ -116,6 +117,8 @@ def _listed_files(folder: Path, description: Description) -> tuple[Files, list[P
         for path in paths:
             if not os.path.isfile(path):
                 kind = "label-missing" if path == paths[-1] else "image-missing"
-                found = "does not exist; field 'dataset' of dataset.json names it"
+                aim = dangling(Path(path))
+                kind, found = (kind, "does not exist") if aim is None else ("link-dangling", aim)
+                found = f"{found}; field 'dataset' of dataset.json names it"
                 problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=path))
     return files, problems

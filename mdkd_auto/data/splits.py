@@ -7,6 +7,7 @@ of a classification data set each part gets the classes in about equal shares.
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def write_splits(path: Path, splits: Splits) -> None:
 def read_raw_splits(dataset: Dataset) -> tuple[Fold, ...] | None:
     """nnU-Net's splits_final.json of the raw folder, a list of {train, val}; None without one. Raises DatasetError."""
     path = Path(dataset.folder) / RAW_SPLITS
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         folds = to_record(read_json(path), tuple[Fold, ...], str(path), DatasetError)

@@ -65,7 +65,7 @@ def test_a_column_that_seems_to_be_meant_is_named(tmp_path: Path, column: str, n
 def test_a_folder_in_its_place_is_not_absent(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").mkdir()
     (finding,) = read_case_table(tmp_path / "cases.csv", CASES)[1]
-    assert (finding.kind, finding.found) == ("cases-csv", "cannot be read (Is a directory)")
+    assert (finding.kind, finding.found) == ("cases-csv", "is a folder or a device; expected a file")
 
 
 def test_likeness() -> None:
