@@ -6,21 +6,20 @@
     train                  the same for one target and chosen sources
     ablate                 variants of the method side by side, by name
     predict                images + a run folder -> masks in the images' own geometry, classes, or boxes (prediction.py)
-    evaluate               masks + labels -> scores
+    evaluate               masks, classes or boxes + a raw data set -> scores (experiments/folder_scoring.py)
 """
 
 import logging
-from pathlib import Path
 
-from mdkd_auto.data.raw import find_name, read_dataset
+from mdkd_auto.data.raw import find_name
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
+from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, run_jobs, warn_of_pretrained
-from mdkd_auto.experiments.runs import find_student, run_scored_in
-from mdkd_auto.experiments.task_scores import TASK_SCORES
+from mdkd_auto.experiments.runs import find_student
 from mdkd_auto.files import read_record
 from mdkd_auto.paths import Root
 from mdkd_auto.prediction import predict
@@ -247,30 +246,7 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
     return table
 
 
-# --- evaluation -----------------------------------------------------------------------------------------------------
-
-
-def evaluate(
-    answers: Path, dataset_folder: Path, *, keep_classes: bool = False, out: Path | None = None
-) -> tuple[str, dict[str, str]]:
-    """Score a folder of answers, anyone's, against a raw data set: its scores in words, and the cases that failed.
-
-    Of a segmentation data set: every case that has a mask there. Of a classification data set: the folder's
-    predictions.csv. Of a detection data set: its detections.csv, or else its detections.json. Raises SettingsError
-    without that folder, or where the scores would take the place of a run's own.
-    """
-    if not answers.is_dir():
-        raise SettingsError(f"{answers}: is {'a file' if answers.exists() else 'not there'}; a folder of masks, or one "
-                            "with predictions.csv or detections.csv, is wanted (-i)")  # fmt: skip
-    run = run_scored_in(out or answers)
-    if run is not None:
-        raise SettingsError(f"{out or answers}: holds the scores of the run {run}, which tables and mdkd_predict read; "
-                            "they stay as they are. Give another folder for these (-o)")  # fmt: skip
-    dataset = read_dataset(dataset_folder)
-    scores = TASK_SCORES[dataset.task]
-    summary = scores.score_folder(answers, dataset, keep_classes)
-    scores.write(out or answers, summary)
-    return scores.markdown(summary), summary.failed
+# --- tables ---------------------------------------------------------------------------------------------------------
 
 
 def tables(

@@ -215,7 +215,7 @@ def test_answers_are_scored(trained: tuple[Root, Table], command: Command, tmp_p
     lines = (run / "test" / "predictions.csv").read_text().splitlines()
     for changed, words in (
         ([lines[0], lines[1].replace("case_", "other_")], "is no case of Dataset922_Noisy"),
-        ([lines[0].replace("probability long", "p long"), lines[1]], "row 2 has no probability long"),
+        ([lines[0].replace("probability long", "p long"), lines[1]], "row 1 has no column probability long"),
         ([lines[0], ",".join([*lines[1].split(",")[:3], "nan", *lines[1].split(",")[4:]])], "from 0 to 1"),
         ([lines[0]], "holds no row"),
     ):

@@ -25,6 +25,7 @@ from mdkd_auto.data.images import Image
 from mdkd_auto.data.problems import Problem
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.data.task_data import TASK_DATA
+from mdkd_auto.experiments.coverage import Coverage, Found, Truth
 from mdkd_auto.experiments.parts import Part, answers_of
 from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale, TaskScores
 from mdkd_auto.files import read_json, read_record, write_json, write_text
@@ -124,6 +125,7 @@ class FindingsSummary(Record, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     scores: Mean
     failed: dict[str, str]
+    coverage: Coverage | None = None
 
     @property
     def unit(self) -> str:
@@ -157,12 +159,13 @@ def score_part(part: Part, carried: float | None) -> None:
     write(part.folder, summary_of(answers, part.dataset.name, part.name, failed))
 
 
-def score_folder(folder: Path, dataset: Dataset, keep_classes: bool) -> FindingsSummary:
-    names, cases = tuple(dataset.labels), {case.case_id: case for case in dataset.cases}
+def score_folder(folder: Path, known: Truth, keep_classes: bool | None) -> Found:
+    names, cases = tuple(known.dataset.labels), {case.case_id: case for case in known.dataset.cases}
     with open(folder / "findings.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     answers = [answer_of(cases[row["case_id"]], tuple(float(row[name]) for name in names), names) for row in rows]
-    return summary_of(answers, dataset.name, folder.name, {})
+    summary = summary_of(answers, known.dataset.name, folder.name, {})
+    return Found(summary, [answer.case_id for answer in answers], "a row of findings")
 
 
 def write(folder: Path, summary: FindingsSummary) -> None:

@@ -17,9 +17,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Without: write the tables of all permutations finished with these settings; nothing is trained."
     )
     made.add_argument("-i", "--masks", type=Path, help="folder of masks named as the cases, of classes or boxes")
-    made.add_argument("-l", "--labels", type=Path, help="raw data set with the truth: .../Dataset011_LungTumour")
+    made.add_argument("-l", "--labels",
+                      help="raw data set with the truth: its folder, labelsTr, name or number (011)")  # fmt: skip
     made.add_argument("-o", "--out", type=Path,
                       help="folder for summary.json, .csv and .md, not a run's own (default: the masks')")  # fmt: skip
+    made.add_argument("--allow-missing", action="store_true",
+                      help="accept cases without an answer: exit status 0; they are named all the same")  # fmt: skip
+    made.add_argument("--exclude-broken", action="store_true",
+                      help="accept answers to cases that are broken in the data set: exit status 0")  # fmt: skip
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_replicates(made)
     add_settings(made)
@@ -43,8 +48,11 @@ def _work(arguments: argparse.Namespace) -> int:
         return 0
     from mdkd_auto import pipeline
 
-    text, failed = pipeline.evaluate(
-        arguments.masks, arguments.labels, keep_classes=bool(arguments.keep_classes), out=arguments.out
-    )
+    named = Path(arguments.labels).name == arguments.labels and not Path(arguments.labels).exists()
+    text, problems = pipeline.evaluate(
+        arguments.masks, arguments.labels, root=root_from(arguments) if named else None,
+        keep_classes=arguments.keep_classes, out=arguments.out, allow_missing=arguments.allow_missing,
+        exclude_broken=arguments.exclude_broken,
+    )  # fmt: skip
     logger.info("%s-> %s", text, (arguments.out or arguments.masks) / "summary.json")
-    return report_problems([f"{case}: {problem}" for case, problem in failed.items()])
+    return report_problems(problems)

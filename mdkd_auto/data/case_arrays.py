@@ -83,16 +83,14 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
     return [Finding(difference.kind, str(file), found)]
 
 
-def checked_label(
-    array: Array, file: Path, dataset: Dataset
-) -> tuple[NDArray[np.int16] | None, list[Finding]]:
+def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[np.int16] | None, list[Finding]]:
     """The label as int16; None and what is wrong for fractions and values that dataset.json does not declare."""
     if array.dtype.kind == "f":
         wrong = array[~(np.isfinite(array) & (array == np.rint(array)))]
         if wrong.size:
             found = f"label value {wrong[0]:g} is not a whole number ({wrong.size} voxels hold such)"
             return None, [Finding("label-fractional", str(file), found)]
-    values = _whole_values(array)
+    values = whole_values(array)
     declared = declared_values(dataset)
     unknown = [value for value in values if value not in declared]
     if unknown:
@@ -104,7 +102,7 @@ def checked_label(
     return array.astype(LABEL_TYPE), []
 
 
-def _whole_values(array: Array) -> list[int]:
+def whole_values(array: Array) -> list[int]:
     """Sorted distinct values; counted slice by slice where they span little, much faster than sorting."""
     low, high = int(array.min()), int(array.max())
     if high - low >= COUNTING_RANGE:

@@ -1,19 +1,21 @@
 """Reading a raw data set: dataset.json as nnU-Net v2 writes it, our three optional fields, and cases.csv."""
 
 import logging
+import os
 import re
 from pathlib import Path
 
 from mdkd_auto.data.cases import check_case_id, listed
 from mdkd_auto.data.description import read_description
 from mdkd_auto.data.links import check_links, check_names, dangling, with_links
-from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
+from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of, without_broken
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.records import Dataset
 
 log = logging.getLogger(__name__)
 
+LABELS = "labelsTr"
 FOLDER_NAME = re.compile(r"Dataset\d{3}_\S.*")
 
 
@@ -48,6 +50,28 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
     return datasets, problems
 
 
+def find_folder(given: str, raw: Path) -> Path:
+    """The folder of a data set that is given by its path, its labelsTr, or its name or number in the raw folder.
+
+    Raises DatasetError.
+    """
+    path = Path(given)
+    whole = Path(os.path.abspath(path))  # a link keeps its own name
+    for folder in (whole.parent if whole.name == LABELS else whole, whole):
+        if whole.is_dir() and (folder / "dataset.json").is_file():
+            return folder
+    if not path.exists() and path.name == given:
+        names = [folder.name for folder in sorted(raw.iterdir())] if raw.is_dir() else []
+        names = [name for name in names if FOLDER_NAME.fullmatch(name)]
+        if not names:
+            raise DatasetError(f"{given}: not a folder, and {raw} has no data set of this name; give the folder, or "
+                               "--root")  # fmt: skip
+        return raw / find_name(given, names)
+    found = "has no dataset.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
+    raise DatasetError(f"{given}: {found}; expected the folder of a raw data set (.../Dataset011_LungTumour), its "
+                       "labelsTr, or its name or number under --root")  # fmt: skip
+
+
 def find_name(wanted: str, names: list[str]) -> str:
     """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number."""
     matches = [
@@ -64,14 +88,38 @@ def read_dataset(folder: Path) -> Dataset:
 
     Raises DatasetError listing every error: the file or field, what was found, and what to do.
     """
+    dataset, problems = _inspected(folder)
+    if dataset is None or problems:
+        raise _refusal(folder, problems)
+    return dataset
+
+
+def read_sound_cases(folder: Path) -> tuple[Dataset, dict[str, str]]:
+    """Like :func:`read_dataset`, without the cases that have errors of their own, and these errors by case.
+
+    Raises DatasetError for an error of the data set as a whole, or where no case is left.
+    """
+    dataset, problems = _inspected(folder)
+    kept = [] if dataset is None else without_broken([dataset], problems)
+    if not kept:
+        raise _refusal(folder, problems)
+    broken: dict[str, str] = {}
+    for one in problems:
+        broken.setdefault(one.case_id, str(one))
+    return kept[0], broken
+
+
+def _inspected(folder: Path) -> tuple[Dataset | None, list[Problem]]:
+    """A data set and its errors; warnings are logged."""
     dataset, problems = inspect_dataset(folder)
     for one in problems:
         if one.severity == "warning":
             log.warning("%s", one)
-    errors = errors_of(problems)
-    if dataset is None or errors:
-        raise DatasetError(str(errors[0]) if len(errors) == 1 else f"{folder}:{listed([str(one) for one in errors])}")
-    return dataset
+    return dataset, errors_of(problems)
+
+
+def _refusal(folder: Path, errors: list[Problem]) -> DatasetError:
+    return DatasetError(str(errors[0]) if len(errors) == 1 else f"{folder}:{listed([str(one) for one in errors])}")
 
 
 def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:

@@ -1,23 +1,24 @@
 """Detections that lie in a folder, ours or another program's, as answers to a data set."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdkd_auto.data.annotated import base_name, finite_numbers
 from mdkd_auto.data.boxed import COCO
+from mdkd_auto.data.cases import LISTED
 from mdkd_auto.data.endings import image_ending
+from mdkd_auto.data.image_files import planar_size
 from mdkd_auto.data.tables import TableError, read_table
-from mdkd_auto.errors import DatasetError
+from mdkd_auto.errors import DatasetError, ImageError
 from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_of, boxes_from, summary_of_boxes
+from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, refuse_all
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
-from mdkd_auto.records import Dataset
+from mdkd_auto.records import Case, Dataset
 from mdkd_auto.strict_json import shown
 
-logger = logging.getLogger(__name__)
-
+SLACK = 2.0  # pixels that a box may leave its image by rounding
 COLUMNS = ("case_id", "class", "score", "x", "y", "width", "height")  # of detections.csv, all that scoring reads
 PREDICTED, ASSUMED = "as prediction.json says", "for want of a prediction.json that says one"
 
@@ -42,52 +43,101 @@ class _Row(NamedTuple):
     box: list[Any]  # x, y, width, height
 
 
-def score_detections(folder: Path, dataset: Dataset) -> BoxSummary:
+def score_detections(folder: Path, truth: Truth) -> Found:
     """The detections.csv of a folder, or else its detections.json (COCO's results), anyone's, against true boxes.
 
     Scored are the cases that the ``images`` of a prediction.json beside it lists, or else the summary.json that a run
-    wrote with it, with or without a detection; without either, those with a detection, and a warning says so. Raises
-    DatasetError naming the file and the row that is wrong.
+    wrote with it, with or without a detection; without either, those with a detection. A case with a detection that
+    cannot be used is named, and the others are scored. Raises DatasetError for a file that is wrong as a whole, or
+    without a case that can be scored.
     """
     table, results = folder / "detections.csv", folder / "detections.json"
     if not table.is_file() and not results.is_file():
         raise DatasetError(f"{folder}: has no {table.name} and no {results.name}; mdkd_predict writes both")
-    path = table if table.is_file() else results
+    path, dataset = table if table.is_file() else results, truth.dataset
     said = _said_of(folder)
+    found = list(_table_rows(table) if path == table else _result_rows(results, dataset, said))
+    rows, unmatched = _by_case(found, truth, said)
     cases = {case.case_id: case for case in dataset.cases if case.boxes is not None}
-    rows: dict[str, list[_Row]] = {case_id: [] for case_id in (said.images or {}).values() if case_id in cases}
-    for row in _table_rows(table) if path == table else _result_rows(results, dataset, said):
-        if row.case_id not in cases:
-            raise DatasetError(f"{row.where}: {shown(row.case_id)} is no case of {dataset.name}")
-        rows.setdefault(row.case_id, []).append(row)
-    if not rows:
-        raise DatasetError(f"{path}: holds no detection in a case of {dataset.name}")
-    _say_what_is_scored(dataset.name, len(rows), len(cases), said)
+    sizes = {case_id: _size(cases[case_id]) for case_id in rows if case_id in cases}
+    _check_frame(path, rows, sizes)
     classes = tuple(dataset.labels)
-    answers = []
-    for case_id in sorted(rows):
+    answers, failed = [], {case_id: truth.broken[case_id] for case_id in rows if case_id in truth.broken}
+    for case_id in sorted(rows.keys() & cases.keys()):
         spacing = cases[case_id].spacing_mm or dataset.spacing_mm
-        found = _found(rows[case_id], classes)
-        answers.append(box_answer_of(cases[case_id], found, classes, None if spacing is None else spacing[1:]))
+        try:
+            boxes = _found(rows[case_id], classes, sizes[case_id])
+        except DatasetError as error:
+            failed[case_id] = str(error)
+            continue
+        answers.append(box_answer_of(cases[case_id], boxes, classes, None if spacing is None else spacing[1:]))
+    if not answers:
+        others = [f"{path}: holds no detection in a case of {dataset.name}"] if not rows else []
+        refuse_all(path, [*failed.values(), *(f"{name} {why}" for name, why in unmatched.items()), *others][:LISTED])
     threshold = FALLBACK_THRESHOLD if said.threshold is None else said.threshold
-    return summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, {}, said.origin)
+    summary = summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, failed, said.origin)
+    broken = truth.broken.keys() & failed.keys()
+    noun = "detections" if said.images is None else f"an entry in {said.file}"
+    return Found(summary, rows, noun, unmatched, _notes(len(rows), len(cases), said), broken)
 
 
-def _say_what_is_scored(name: str, scored: int, cases: int, said: _Said) -> None:
-    if said.images is not None:
-        words = "%s: %d of its %d cases are scored: those that %s lists, with or without a detection"
-        logger.info(words, name, scored, cases, said.file)
-    elif scored < cases:
-        logger.warning(
-            "%s: %d of its %d cases are scored: those with a detection, for want of a prediction.json that lists all. "
-            "Images searched in vain do not count, which can make the scores too good; list them (docs/detection.md)",
-            name, scored, cases,
-        )  # fmt: skip
+def _by_case(found: Sequence[_Row], truth: Truth, said: _Said) -> tuple[dict[str, list[_Row]], dict[str, str]]:
+    """Case -> its detections, those without any included where a file lists them; row or image -> why it is for no
+    case."""
+    rows: dict[str, list[_Row]] = {}
+    unmatched: dict[str, str] = {}
+    for number, name in (said.images or {}).items():
+        case_id = case_named(name, truth.names)
+        if case_id is None:
+            unmatched[f"image {number}"] = f"of {said.file}: {shown(name)} is no case of {truth.dataset.name}"
+        else:
+            rows.setdefault(case_id, [])
+    for row in found:
+        case_id = case_named(row.case_id, truth.names)
+        if case_id is None:
+            unmatched[row.where] = f"{shown(row.case_id)} is no case of {truth.dataset.name}"
+        else:
+            rows.setdefault(case_id, []).append(row)
+    return rows, unmatched
+
+
+def _notes(scored: int, cases: int, said: _Said) -> tuple[str, ...]:
+    if said.images is not None or scored >= cases:
+        return ()
+    return (
+        f"only cases with a detection are scored: no {PREDICTION} lists the images that were searched. Images searched "
+        "in vain do not count, which can make the scores too good; list them (docs/detection.md)",
+    )
+
+
+def _size(case: Case) -> tuple[int, int] | None:
+    """Width and height of a case's image, upright; None where its header cannot be read."""
+    try:
+        return planar_size(Path(case.images[0]))
+    except ImageError:
+        return None
+
+
+def _check_frame(path: Path, rows: Mapping[str, Sequence[_Row]], sizes: Mapping[str, tuple[int, int] | None]) -> None:
+    """Raise DatasetError where all boxes together look like fractions of the image, or like corners."""
+    boxes = [(finite_numbers(row.box, 4), size) for case_id, some in rows.items() for row in some
+             if (size := sizes.get(case_id)) is not None]  # fmt: skip
+    known = [(box, size) for box, size in boxes if box is not None]
+    if not known:
+        return
+    if all(max(box) <= 1 and min(box) >= 0 for box, _ in known) and any(max(size) > 1 for _, size in known):
+        raise DatasetError(f"{path}: no box holds a number above 1, as if in fractions of the image; expected x, y, "
+                           "width, height in pixels")  # fmt: skip
+    outside = sum(x + w > width + SLACK or y + h > height + SLACK for (x, y, w, h), (width, height) in known)
+    corners = sum(x < w <= width + SLACK and y < h <= height + SLACK for (x, y, w, h), (width, height) in known)
+    if outside > len(known) / 2 and corners == len(known):
+        raise DatasetError(f"{path}: {outside} of {len(known)} boxes leave their image, and all fit as corners x1, y1, "
+                           "x2, y2; expected x, y, width, height")  # fmt: skip
 
 
 def _said_of(folder: Path) -> _Said:
     """What prediction.json says, or else the summary.json of a run."""
-    predicted, summary = folder / "prediction.json", folder / "summary.json"
+    predicted, summary = folder / PREDICTION, folder / "summary.json"
     if predicted.is_file():
         return _read_predicted(predicted)
     return _read_own_summary(summary) if summary.is_file() else _Said()
@@ -114,9 +164,7 @@ def _read_predicted(path: Path) -> _Said:
         raise DatasetError(f"{path}: threshold is {shown(threshold)}; expected a number from 0 to 1")
     if classes is not None and not (isinstance(classes, list) and all(isinstance(one, str) for one in classes)):
         raise DatasetError(f"{path}: classes is {shown(classes)}; expected a list of names")
-    if images is not None and not (
-        isinstance(images, dict) and all(isinstance(one, str) for one in images.values())
-    ):
+    if images is not None and not (isinstance(images, dict) and all(isinstance(one, str) for one in images.values())):
         raise DatasetError(f"{path}: images is {shown(images)}; expected an object of numbers and their cases")
     return _Said(
         None if threshold is None else float(threshold), None if classes is None else tuple(classes), images,
@@ -179,8 +227,9 @@ def _annotated_numbers(dataset: Dataset) -> tuple[dict[str, str], dict[Any, str]
     )
 
 
-def _found(rows: Sequence[_Row], classes: tuple[str, ...]) -> Boxes:
-    """Raises DatasetError for a class that is none of ``classes``, and for what is no number or no size."""
+def _found(rows: Sequence[_Row], classes: tuple[str, ...], size: tuple[int, int] | None) -> Boxes:
+    """Raises DatasetError for a class that is none of ``classes``, for what is no number or no size, and for a box that
+    lies outside an image of ``size`` (width, height)."""
     corners, numbers, scores = [], [], []
     for row in rows:
         if row.class_name not in classes:
@@ -193,6 +242,9 @@ def _found(rows: Sequence[_Row], classes: tuple[str, ...]) -> Boxes:
         x, y, width, height = box
         if width < 0 or height < 0:
             raise DatasetError(f"{row.where}: width {width:g} and height {height:g}; expected 0 or more")
+        if size is not None and (x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0):
+            raise DatasetError(f"{row.where}: box {x:g}, {y:g}, {width:g}, {height:g} lies outside its image of "
+                               f"{size[0]} x {size[1]} pixels; expected x, y, width, height in its pixels")  # fmt: skip
         corners.append((x, y, x + width, y + height))
         numbers.append(classes.index(row.class_name))
         scores.append(float(row.score))

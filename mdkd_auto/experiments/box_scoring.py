@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mdkd_auto.data.images import Image
+from mdkd_auto.experiments.coverage import Coverage, left_out_lines
 from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
 from mdkd_auto.experiments.score_text import percent, with_interval
 from mdkd_auto.files import write_atomically, write_json, write_text
@@ -71,6 +72,7 @@ class BoxSummary(Record, frozen=True, kw_only=True):
     answers: tuple[BoxAnswer, ...]
     failed: dict[str, str]  # case -> what went wrong
     threshold_origin: str = VALIDATED
+    coverage: Coverage | None = None  # of a folder of anyone's detections; None: of a run's own
 
     @property
     def unit(self) -> str:
@@ -247,7 +249,7 @@ def box_summary_markdown(summary: BoxSummary) -> str:
         lines += ["| false positives per image | " + " | ".join(RATE_TITLES) + " |"]
         lines += ["|---" * (len(RATE_TITLES) + 1) + "|"]
         lines += ["| sensitivity (%) | " + " | ".join(percent(value) for value in summary.froc) + " |", ""]
-    lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
+    lines += left_out_lines(summary.coverage, summary.failed)
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from mdkd_auto.data.tables import TableError, read_table
-from mdkd_auto.errors import DatasetError
+from mdkd_auto.experiments.coverage import Coverage, left_out_lines
 from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
 from mdkd_auto.experiments.score_text import with_interval
 from mdkd_auto.files import write_atomically, write_json, write_text
@@ -25,9 +23,7 @@ from mdkd_auto.metrics.classification import (
     score_classes,
 )
 from mdkd_auto.metrics.summary import Mean
-from mdkd_auto.records import Case, Dataset, Record
-
-logger = logging.getLogger(__name__)
+from mdkd_auto.records import Case, Record
 
 CLASS_TITLES = {
     "accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)", "macro_f1": "macro F1 (%)",
@@ -35,9 +31,7 @@ CLASS_TITLES = {
     "calibrated_error": "calibration error, calibrated (%)",
 }  # fmt: skip
 
-LEAST_PROBABILITY = 1e-300  # for the logarithm of a 0; far below what a table that does not round it away holds
 UNCALIBRATED = 1.0  # temperature
-SUM_WITHIN = 0.02  # of 1: probabilities of one row, rounded, of many classes
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -61,6 +55,7 @@ class ClassSummary(Record, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     failed: dict[str, str]  # case -> what went wrong
     intervals: dict[str, tuple[float, float] | None] = msgspec.field(default_factory=dict)  # 95 %; older files: none
+    coverage: Coverage | None = None  # of a folder of anyone's answers; None: of a run's own
 
     @property
     def unit(self) -> str:
@@ -102,54 +97,6 @@ def _arrays(answers: Sequence[Answer], classes: int = 0) -> tuple[np.ndarray, np
     logits = np.array([answer.logits for answer in answers], dtype=np.float64)
     truth = np.array([answer.truth for answer in answers], dtype=np.int64)
     return logits.reshape(len(answers), -1 if answers else classes), truth
-
-
-def score_predictions(path: Path, dataset: Dataset) -> ClassSummary:
-    """The answers of a predictions.csv, anyone's, against the classes of a data set.
-
-    Columns ``case_id`` and ``probability {class}`` for each class, which sum to 1; a row a case. Raises DatasetError
-    naming what is wrong.
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path}: missing; mdkd_predict writes it")
-    classes = tuple(dataset.labels)
-    cases = {case.case_id: case for case in dataset.cases}
-    answers = []
-    first: dict[str, int] = {}  # row of each case
-    try:
-        rows = read_table(path, ("case_id", *(f"probability {name}" for name in classes))).rows
-    except TableError as error:
-        raise DatasetError(f"{path}: {error}") from None
-    for number, row, fault in rows:
-        if fault or not all(row.values()):
-            wrong = fault or f"has no {', '.join(name for name, cell in row.items() if not cell)}"
-            raise DatasetError(f"{path}: row {number} {wrong}; expected a row a case of {dataset.name} with a "
-                               "probability of each class")  # fmt: skip
-        if row["case_id"] not in cases:
-            raise DatasetError(f"{path}: row {number}: {row['case_id']!r} is no case of {dataset.name}")
-        earlier = first.setdefault(row["case_id"], number)
-        if earlier != number:
-            raise DatasetError(f"{path}: row {number}: {row['case_id']!r} stands in row {earlier} too; keep the "
-                               "one that is right")  # fmt: skip
-        shares = _shares(f"{path}: row {number}", row, classes)
-        answers.append(answer_of(cases[row["case_id"]], np.log(np.maximum(shares, LEAST_PROBABILITY)), classes))
-    if not answers:
-        raise DatasetError(f"{path}: holds no row")
-    logger.info("%s: %d of its %d cases have a row in %s", dataset.name, len(answers), len(cases), path)
-    return summary_of_answers(answers, classes, dataset.name, path.parent.name, UNCALIBRATED, {})
-
-
-def _shares(where: str, row: dict[str, str], classes: tuple[str, ...]) -> np.ndarray:
-    """The probability of each class. Raises DatasetError where they are not numbers from 0 to 1 with the sum 1."""
-    try:
-        shares = np.array([float(row[f"probability {name}"]) for name in classes])
-    except ValueError as error:
-        raise DatasetError(f"{where}: {error}; expected numbers from 0 to 1") from None
-    if not ((shares >= 0) & (shares <= 1)).all():  # NaN is neither
-        raise DatasetError(f"{where}: {shares.tolist()}; expected numbers from 0 to 1")
-    if abs(shares.sum() - 1) > SUM_WITHIN:
-        raise DatasetError(f"{where}: the probabilities of {', '.join(classes)} sum to {shares.sum():.3g}; expected 1")
-    return shares
 
 
 def score_classes_of_part(part: Part, carried: float | None) -> float:
@@ -209,7 +156,7 @@ def class_summary_markdown(summary: ClassSummary) -> str:
     lines += ["| truth \\ predicted | " + " | ".join(summary.classes) + " |", "|---" * (len(summary.classes) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(map(str, row)) + " |"
               for name, row in zip(summary.classes, summary.confusion, strict=True)]  # fmt: skip
-    lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
+    lines += left_out_lines(summary.coverage, summary.failed)
     return "\n".join(lines) + "\n"
 
 

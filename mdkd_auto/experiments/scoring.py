@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mdkd_auto.data.images import Image, read_image, same_geometry, write_mask
-from mdkd_auto.errors import ImageError, MdkdError
+from mdkd_auto.data.images import Image, read_image, write_mask
+from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.coverage import Coverage, left_out_lines, left_out_rows
 from mdkd_auto.experiments.parts import Part, answers_of
 from mdkd_auto.files import write_json, write_text
 from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
 from mdkd_auto.records import Case, Dataset, Record
-from mdkd_auto.tasks.segmentation import Classes, classes_of, mask_ending, score_case
+from mdkd_auto.tasks.segmentation import Classes, mask_ending, score_case
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Summary(Record, frozen=True, kw_only=True):
     metric_per_case: tuple[CaseScores, ...]
     metric_per_volume: tuple[CaseScores, ...] | None
     failed: dict[str, str]  # case -> what went wrong
+    coverage: Coverage | None = None  # of a folder of anyone's masks; None: of a run's own
 
     @property
     def units_of_test(self) -> tuple[CaseScores, ...]:
@@ -89,17 +91,6 @@ def score_masks_of_part(part: Part, carried: float | None) -> None:
     write_summary(part.folder, summary_of(scores, part.cases, part.dataset.name, part.name, unit, failed))
 
 
-def score_mask_folder(folder: Path, dataset: Dataset, keep_classes: bool) -> Summary:
-    """Every case of a data set that has a mask in a folder. Raises MdkdError where none has."""
-    paths = [(case, folder / f"{case.case_id}{mask_ending(case)}") for case in dataset.cases]
-    found = [(case, path) for case, path in paths if path.is_file()]
-    if not found:
-        raise MdkdError(f"{folder}: no mask is named as a case of {dataset.name} ({dataset.cases[0].case_id}..., "
-                        f"ending {mask_ending(dataset.cases[0])})")  # fmt: skip
-    logger.info("%s: %d of its %d cases have a mask in %s", dataset.name, len(found), len(dataset.cases), folder)
-    return score_files(found, dataset, classes_of(dataset, keep_classes), folder.name)
-
-
 def read_truth(case: Case, dataset: Dataset) -> Image:
     """The label of a case, with the spacing that dataset.json states where the file has none."""
     if case.label is None:
@@ -108,22 +99,6 @@ def read_truth(case: Case, dataset: Dataset) -> Image:
     if not truth.spacing_known and dataset.spacing_mm is not None:
         truth = replace(truth, spacing_mm=dataset.spacing_mm, spacing_known=True)
     return truth
-
-
-def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, classes: Classes, part: str) -> Summary:
-    """Score mask files; an unreadable or missing one is listed in ``failed``."""
-    scores, failed, known = [], {}, True
-    for case, path in masks:
-        try:
-            truth = read_truth(case, dataset)
-            mask = read_image(path)
-            if (difference := same_geometry(mask, truth)) is not None:
-                raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
-            known = known and truth.spacing_known
-            scores.append(CaseScores(case_id=case.case_id, metrics=score_case(mask.array, truth, classes)))
-        except MdkdError as error:
-            failed[case.case_id] = str(error)
-    return summary_of(scores, [case for case, _ in masks], dataset.name, part, "mm" if known else "px", failed)
 
 
 def summary_of(
@@ -148,17 +123,19 @@ def summary_of(
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
-    """summary.json, summary.csv and summary.md in ``folder``."""
+    """summary.json, summary.csv and summary.md in ``folder``. Rows of what is not scored come last in the table."""
     write_json(folder / "summary.json", summary)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     fields = list(Scores.__struct_fields__)
-    writer.writerow(["level", "case_id", "class", *fields])
+    writer.writerow(["level", "case_id", "class", *fields, "problem"])
     for level, rows in (("case", summary.metric_per_case), ("volume", summary.metric_per_volume or ())):
         for row in rows:
             for name, scores in row.metrics.items():
                 values = [getattr(scores, field) for field in fields]
-                writer.writerow([level, row.case_id, name, *("" if value is None else value for value in values)])
+                writer.writerow([level, row.case_id, name, *("" if value is None else value for value in values), ""])
+    for level, name, problem in left_out_rows(summary.coverage, summary.failed):
+        writer.writerow([level, name, "", *("" for _ in fields), problem])
     write_text(folder / "summary.csv", text.getvalue())
     write_text(folder / "summary.md", summary_markdown(summary))
 
@@ -176,7 +153,7 @@ def summary_markdown(summary: Summary) -> str:
     negative = summary.foreground_mean
     lines += ["", f"Empty truth: {negative.negative_cases} of {negative.cases}; of these "
               f"{negative.negative_cases_with_false_positives} have false positives."]  # fmt: skip
-    lines += [f"- not scored: {case}: {problem}" for case, problem in summary.failed.items()]
+    lines += left_out_lines(summary.coverage, summary.failed)
     return "\n".join(lines) + "\n"
 
 

@@ -13,20 +13,21 @@ from mdkd_auto.experiments.box_scoring import (
     score_boxes_of_part,
     write_box_summary,
 )
+from mdkd_auto.experiments.class_answers import score_predictions
 from mdkd_auto.experiments.class_scoring import (
     CLASS_TITLES,
     ClassSummary,
     class_summary_markdown,
     score_classes_of_part,
-    score_predictions,
     write_class_summary,
 )
+from mdkd_auto.experiments.coverage import Found, Truth
+from mdkd_auto.experiments.mask_answers import score_mask_folder
 from mdkd_auto.experiments.parts import Part
 from mdkd_auto.experiments.scoring import (
     IN_PERCENT,
     TITLES,
     Summary,
-    score_mask_folder,
     score_masks_of_part,
     summary_markdown,
     write_summary,
@@ -34,7 +35,7 @@ from mdkd_auto.experiments.scoring import (
 from mdkd_auto.metrics.classification import CLASS_METRICS
 from mdkd_auto.metrics.detection import DETECTION_METRICS
 from mdkd_auto.metrics.summary import METRICS
-from mdkd_auto.records import ByTask, Dataset
+from mdkd_auto.records import ByTask
 
 LEAST_ABOVE_CHANCE = 0.05  # of balanced accuracy: the same of two classifiers
 LEAST_FOUND = 0.1  # of DSC or F1: two models below it differ, but neither is of use
@@ -57,12 +58,15 @@ class Scale(NamedTuple):
 
 
 class TaskScores(NamedTuple):
-    """How a task's answers become scores, in files and in words. A summary is as parts.AnySummary says."""
+    """How a task's answers become scores, in files and in words. A summary is as parts.AnySummary says.
+
+    Its fields ``failed`` and ``coverage`` hold what the scores of a folder leave out (see coverage).
+    """
 
     # of the validation part, then of the test part, which is given what the first returned (None before)
     score_part: Callable[[Part, float | None], float | None]
     summary: type  # of summary.json
-    score_folder: Callable[[Path, Dataset, bool], Any]  # anyone's answers in a folder -> summary; whether all classes
+    score_folder: Callable[[Path, Truth, bool | None], Found]  # anyone's answers in a folder; whether all classes
     write: Callable[[Path, Any], None]  # the summary of such a folder
     markdown: Callable[[Any], str]
     weighed_by: str  # the score that teachers are weighed by
@@ -88,7 +92,7 @@ TASK_SCORES = ByTask(
         ),
         "classification": TaskScores(
             score_classes_of_part, ClassSummary,
-            lambda folder, dataset, keep_classes: score_predictions(folder / "predictions.csv", dataset),
+            lambda folder, truth, keep_classes: score_predictions(folder, truth),
             partial(write_class_summary, answers=False), class_summary_markdown, "balanced_accuracy",
             Scale(
                 CLASS_METRICS, CLASS_TITLES, CLASS_METRICS, (), "accuracy",
@@ -101,7 +105,7 @@ TASK_SCORES = ByTask(
             lambda summary: 1 / len(summary.classes),
         ),
         "detection": TaskScores(
-            score_boxes_of_part, BoxSummary, lambda folder, dataset, keep_classes: score_detections(folder, dataset),
+            score_boxes_of_part, BoxSummary, lambda folder, truth, keep_classes: score_detections(folder, truth),
             partial(write_box_summary, answers=False), box_summary_markdown, "map_50",
             Scale(
                 ("f1", *(name for name in DETECTION_METRICS if name != "f1")), BOX_TITLES, DETECTION_METRICS, (), "F1",

@@ -298,9 +298,9 @@ def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None
     refused(command(evaluate.main, "-i", dataset / "dataset.json", "-l", dataset), "dataset.json: is a file; a folder")
     for name in ("case_000", "case_001"):
         (masks / f"{name}.nii.gz").write_bytes((dataset / "labelsTr" / f"{name}.nii.gz").read_bytes())
-    said = command(evaluate.main, "-i", masks, "-l", dataset, "-o", tmp_path / "scores")
+    said = command(evaluate.main, "-i", masks, "-l", dataset, "-o", tmp_path / "scores", "--allow-missing")
     assert said.status == 0
-    assert "2 of its 4 cases have a mask" in said.out
+    assert "**Incomplete:** 2 of 4 cases have a mask." in said.out
     assert "| all classes | 100.0 (n=2) |" in said.out
     assert {path.name for path in (tmp_path / "scores").iterdir()} == {"summary.json", "summary.csv", "summary.md"}
     assert len(list(masks.iterdir())) == 2
@@ -309,7 +309,8 @@ def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None
     nib.save(small, masks / "case_001.nii.gz")
     said = command(evaluate.main, "-i", masks, "-l", dataset)
     assert said.status == 1
-    assert "1 problem; the rest is done:" in said.err
+    assert "2 problems; the rest is done:" in said.err
+    assert "2 of 4 cases have a mask; missing: case_002, case_003. Add them, or" in said.err
     assert "case_001" in said.err
     assert "| all classes | 100.0 (n=1) |" in said.out
 
@@ -331,7 +332,7 @@ def test_a_runs_own_scores_stay(command: Command, planned: Root, tmp_path: Path,
     assert sorted(own.iterdir()) == before
     assert (own / "summary.json").read_text() == "the run's"
     for out in (tmp_path / "scores", run / "new_masks"):
-        assert command(evaluate.main, "-i", own, "-l", dataset, "-o", out).status == 0
+        assert command(evaluate.main, "-i", own, "-l", dataset, "-o", out, "--allow-missing").status == 0
         assert (out / "summary.json").is_file()
 
 

@@ -1,7 +1,6 @@
 """Anyone's detections, as a table or as COCO's results, against the boxes of a data set."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mdkd_auto.experiments.box_scoring import (
     summary_of_boxes,
     write_box_summary,
 )
+from mdkd_auto.experiments.coverage import Truth
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.records import Box, Case, Dataset
 
@@ -64,20 +64,25 @@ def write_table(folder: Path, *rows: str, header: str = HEADER) -> None:
     (folder / "detections.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
 
 
+def detected(folder: Path, dataset: Dataset) -> BoxSummary:
+    summary: BoxSummary = score_detections(folder, Truth(dataset)).summary
+    return summary
+
+
 def counts(summary: BoxSummary) -> tuple[int, dict[str, float | None]]:
     means = summary.scores.metrics
     return summary.scores.cases, {name: means[name].mean for name in ("sensitivity", "precision")}
 
 
-def test_a_table_without_a_prediction(folder: Path, dataset: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_without_a_prediction(folder: Path, dataset: Dataset) -> None:
     write_table(folder, *ROWS)
-    with caplog.at_level(logging.INFO):
-        summary = score_detections(folder, dataset)
+    found = score_detections(folder, Truth(dataset))
+    summary = found.summary
     assert counts(summary) == (2, {"sensitivity": pytest.approx(1 / 3), "precision": 0.5})
     assert (summary.dataset, summary.part, summary.threshold) == ("Dataset031_Chests", "answers", 0.5)
-    assert "2 of its 3 cases are scored: those with a detection, for want of a prediction.json" in caplog.text
-    assert caplog.records[0].levelname == "WARNING"
-    assert "can make the scores too good" in caplog.text
+    assert (set(found.answered), found.noun) == ({"a", "b"}, "detections")
+    assert "only cases with a detection are scored" in found.notes[0]
+    assert "can make the scores too good" in found.notes[0]
     write_box_summary(folder, summary, answers=False)
     text = (folder / "summary.md").read_text()
     assert "at least 0.500, for want of a prediction.json that says one: 1 right, 1 wrong" in text
@@ -85,16 +90,15 @@ def test_a_table_without_a_prediction(folder: Path, dataset: Dataset, caplog: py
     assert read_record(folder / "summary.json", BoxSummary) == summary
 
 
-def test_a_prediction_says_threshold_and_images(
-    folder: Path, dataset: Dataset, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_prediction_says_threshold_and_images(folder: Path, dataset: Dataset) -> None:
     write_table(folder, *ROWS[:2])
     write_json(folder / "prediction.json", {"threshold": 0.3, "images": {"1": "a", "2": "c", "3": "elsewhere"}})
-    with caplog.at_level(logging.INFO):
-        summary = score_detections(folder, dataset)
+    found = score_detections(folder, Truth(dataset))
+    summary = found.summary
     assert counts(summary) == (2, {"sensitivity": 1, "precision": 1})
     assert [answer.case_id for answer in summary.answers] == ["a", "c"]
-    assert "2 of its 3 cases are scored: those that prediction.json lists, with or without" in caplog.text
+    assert (set(found.answered), found.noun, found.notes) == ({"a", "c"}, "an entry in prediction.json", ())
+    assert found.unmatched == {"image 3": "of prediction.json: 'elsewhere' is no case of Dataset031_Chests"}
     write_box_summary(folder, summary, answers=False)
     assert "at least 0.300, as prediction.json says: 2 right, 0 wrong" in (folder / "summary.md").read_text()
 
@@ -113,7 +117,7 @@ def test_the_summary_of_a_run_says_threshold_and_images(folder: Path, dataset: D
         (folder / other).unlink()
     assert counts(ours) == (3, {"sensitivity": pytest.approx(1 / 3), "precision": 0.5})
     for _ in range(2):
-        again = score_detections(folder, dataset)
+        again = detected(folder, dataset)
         assert again == ours
         write_box_summary(folder, again, answers=False)
 
@@ -124,25 +128,25 @@ def test_the_table_holds_scores_as_they_are(folder: Path, dataset: Dataset) -> N
     found = {"a": boxes_from([(0, 0, 10, 10), (20, 20, 30, 40)], [0, 1], [threshold, 0.09999])}
     (folder / "detections.csv").write_text(detections_csv(found, tuple(dataset.labels)))
     write_json(folder / "prediction.json", {"threshold": threshold, "images": {"1": "a"}})
-    assert counts(score_detections(folder, dataset)) == (1, {"sensitivity": 0.5, "precision": 1})
+    assert counts(detected(folder, dataset)) == (1, {"sensitivity": 0.5, "precision": 1})
 
 
 def test_a_summary_of_anyones_detections_says_nothing(folder: Path, dataset: Dataset) -> None:
     write_json(folder / "detections.json", RESULTS)
-    write_box_summary(folder, score_detections(folder, dataset), answers=False)
+    write_box_summary(folder, detected(folder, dataset), answers=False)
     write_json(folder / "detections.json", RESULTS[:2])
-    assert [answer.case_id for answer in score_detections(folder, dataset).answers] == ["a"]
+    assert [answer.case_id for answer in detected(folder, dataset).answers] == ["a"]
     write_json(folder / "summary.json", {**read_json(folder / "summary.json"), "threshold_origin": "my own"})
-    assert score_detections(folder, dataset).threshold == 0.5
+    assert detected(folder, dataset).threshold == 0.5
     write_json(folder / "summary.json", ["another program's"])
-    assert score_detections(folder, dataset).threshold == 0.5
+    assert detected(folder, dataset).threshold == 0.5
 
 
 def test_results_by_the_ids_of_the_annotations_are_the_table(folder: Path, dataset: Dataset) -> None:
     write_json(folder / "detections.json", RESULTS)
-    results = score_detections(folder, dataset)
+    results = detected(folder, dataset)
     write_table(folder, *ROWS)
-    assert score_detections(folder, dataset) == results
+    assert detected(folder, dataset) == results
 
 
 def test_results_by_the_numbers_of_a_prediction(folder: Path, dataset: Dataset) -> None:
@@ -152,38 +156,35 @@ def test_results_by_the_numbers_of_a_prediction(folder: Path, dataset: Dataset) 
     images = {"1": "a", "2": "b", "3": "c"}
     write_json(folder / "prediction.json", {"threshold": 0.5, "classes": ["mass", "nodule"], "images": images})
     (Path(dataset.folder) / "annotations.json").unlink()  # not asked
-    summary = score_detections(folder, dataset)
+    summary = detected(folder, dataset)
     assert summary.scores.cases == 3
     write_table(folder, *ROWS)
-    assert score_detections(folder, dataset) == summary
+    assert detected(folder, dataset) == summary
 
 
 def test_the_table_goes_first(folder: Path, dataset: Dataset) -> None:
     (folder / "detections.json").write_text("not read")
     write_table(folder, *ROWS)
-    assert score_detections(folder, dataset).scores.cases == 2
+    assert detected(folder, dataset).scores.cases == 2
 
 
 def test_nothing_found_in_listed_images_is_an_answer(folder: Path, dataset: Dataset) -> None:
     write_table(folder)
     with pytest.raises(DatasetError, match=r"detections\.csv: holds no detection in a case of Dataset031_Chests"):
-        score_detections(folder, dataset)
+        detected(folder, dataset)
     write_json(folder / "prediction.json", {"images": {"1": "a", "2": "c"}})
-    assert counts(score_detections(folder, dataset)) == (2, {"sensitivity": 0, "precision": None})
+    assert counts(detected(folder, dataset)) == (2, {"sensitivity": 0, "precision": None})
 
 
-def test_no_warning_where_every_case_has_a_detection(
-    folder: Path, dataset: Dataset, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_warning_where_every_case_has_a_detection(folder: Path, dataset: Dataset) -> None:
     write_table(folder, *ROWS, "c,nodule,0.1,0,0,5,5")
-    assert score_detections(folder, dataset).scores.cases == 3
-    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+    found = score_detections(folder, Truth(dataset))
+    assert (found.summary.scores.cases, found.notes) == (3, ())
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("d,nodule,0.9,0,0,10,10", "'d' is no case of Dataset031_Chests"),
         ("a,cyst,0.9,0,0,10,10", "'cyst' is no class; expected nodule, mass"),
         ("a,nodule,high,0,0,10,10", "score is 'high'; expected a number from 0 to 1"),
         ("a,nodule,nan,0,0,10,10", "score is 'nan'"),
@@ -198,7 +199,7 @@ def test_no_warning_where_every_case_has_a_detection(
 def test_a_wrong_row_is_named(folder: Path, dataset: Dataset, row: str, said: str) -> None:
     write_table(folder, ROWS[0], row)
     with pytest.raises(DatasetError) as error:
-        score_detections(folder, dataset)
+        detected(folder, dataset)
     assert str(error.value).startswith(f"{folder / 'detections.csv'}: row 3")
     assert said in str(error.value)
 
@@ -207,7 +208,6 @@ def test_a_wrong_row_is_named(folder: Path, dataset: Dataset, row: str, said: st
     ("change", "said"),
     [
         ({"image_id": 8}, "image_id 8 is none of the 4 known"),
-        ({"image_id": 13}, "'excluded.png' is no case of Dataset031_Chests"),
         ({"image_id": None}, "image_id None"),
         ({"category_id": 4}, "category_id 4 is no class; expected one of 3 nodule, 5 mass, 6 scar"),
         ({"category_id": 6}, "'scar' is no class; expected nodule, mass"),
@@ -221,7 +221,7 @@ def test_a_wrong_row_is_named(folder: Path, dataset: Dataset, row: str, said: st
 def test_a_wrong_result_is_named(folder: Path, dataset: Dataset, change: dict[str, Any], said: str) -> None:
     write_json(folder / "detections.json", [RESULTS[0], {**RESULTS[1], **change}])
     with pytest.raises(DatasetError) as error:
-        score_detections(folder, dataset)
+        detected(folder, dataset)
     assert str(error.value).startswith(f"{folder / 'detections.json'}: detection 2")
     assert said in str(error.value)
 
@@ -245,21 +245,21 @@ def test_a_wrong_file_is_named(folder: Path, dataset: Dataset, name: str, conten
         write_table(folder, *ROWS)
     (folder / name).write_text(content)
     with pytest.raises(MdkdError) as error:
-        score_detections(folder, dataset)
+        detected(folder, dataset)
     assert str(error.value).startswith(str(folder / name))
     assert said in str(error.value)
 
 
 def test_other_text_and_an_empty_folder(folder: Path, dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"answers: has no detections\.csv and no detections\.json"):
-        score_detections(folder, dataset)
+        detected(folder, dataset)
     (folder / "detections.csv").write_bytes(HEADER.encode() + b"\n\xff\xfe")
     with pytest.raises(DatasetError, match=r"detections\.csv: not UTF-8 text"):
-        score_detections(folder, dataset)
+        detected(folder, dataset)
 
 
 def test_results_without_any_ids(folder: Path, dataset: Dataset) -> None:
     (Path(dataset.folder) / "annotations.json").unlink()  # as of Pascal VOC
     (folder / "detections.json").write_text(json.dumps(RESULTS))
     with pytest.raises(DatasetError, match=r"image_id 7 is none of the 0 known; expected an id of annotations\.json"):
-        score_detections(folder, dataset)
+        detected(folder, dataset)

@@ -1,6 +1,5 @@
 """What a classifier's summary holds and shows."""
 
-import logging
 from pathlib import Path
 
 import msgspec
@@ -8,15 +7,16 @@ import numpy as np
 import pytest
 
 from mdkd_auto.errors import DatasetError
+from mdkd_auto.experiments.class_answers import score_predictions
 from mdkd_auto.experiments.class_scoring import (
     UNCALIBRATED,
     Answer,
     ClassSummary,
     class_summary_markdown,
     predictions_csv,
-    score_predictions,
     summary_of_answers,
 )
+from mdkd_auto.experiments.coverage import Truth
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.metrics.classification import CLASS_METRICS, class_intervals
@@ -72,22 +72,10 @@ def test_answers_of_others_are_a_row_a_case_that_sums_to_1(tmp_path: Path) -> No
     path = tmp_path / "predictions.csv"
     head = "case_id,probability normal,probability pneumonia\n"
     path.write_text(f"{head}a,0.8,0.199\nb,1,0\n")
-    assert score_predictions(path, dataset).scores.cases == 2
-    path.write_text(f"{head}a,0.8,0.2\nb,1,0\na,0.8,0.2\n")
-    with pytest.raises(DatasetError, match="row 4: 'a' stands in row 2 too; keep the one that is right"):
-        score_predictions(path, dataset)
+    assert score_predictions(tmp_path, Truth(dataset)).summary.scores.cases == 2
     path.write_text(f"{head}a,0.8,0.7\n")
     with pytest.raises(DatasetError, match=r"row 2: the probabilities of normal, pneumonia sum to 1\.5; expected 1"):
-        score_predictions(path, dataset)
-
-
-def test_how_many_cases_have_a_row_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in "abc")
-    path = tmp_path / "predictions.csv"
-    path.write_text("case_id,probability normal,probability pneumonia\na,0.8,0.2\nc,1,0\n")
-    with caplog.at_level(logging.INFO):
-        assert score_predictions(path, dataset_of(cases)).scores.cases == 2
-    assert f"Dataset021_Chests: 2 of its 3 cases have a row in {path}" in caplog.text
+        score_predictions(tmp_path, Truth(dataset))
 
 
 @pytest.mark.parametrize("spread", [1e-5, 20.0])  # of logits: cases all but alike, and probabilities all but 0 and 1
@@ -104,7 +92,7 @@ def test_scores_of_our_own_table_are_the_runs(tmp_path: Path, spread: float) -> 
     path = tmp_path / "predictions.csv"
     path.write_text(predictions_csv(logits, classes, 2.0))
     ours = summary_of_answers(answers, classes, "Dataset021_Chests", "test", 1.0, {}).scores.metrics
-    again = score_predictions(path, dataset_of(cases, classes)).scores.metrics
+    again = score_predictions(tmp_path, Truth(dataset_of(cases, classes))).summary.scores.metrics
     assert {name: one.mean for name, one in again.items()} == pytest.approx(
         {name: one.mean for name, one in ours.items()}, abs=1e-6
     )

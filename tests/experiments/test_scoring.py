@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from mdkd_auto.experiments.scoring import Summary, score_files, write_summary
+from mdkd_auto.experiments.mask_answers import score_files
+from mdkd_auto.experiments.mask_values import reading_of
+from mdkd_auto.experiments.scoring import Summary, write_summary
 from mdkd_auto.files import read_record
 from mdkd_auto.records import Case, Dataset, Triple
 from mdkd_auto.report.comparison import compare
-from mdkd_auto.tasks.segmentation import classes_of
 
 SIZE = 24
 
@@ -47,7 +48,7 @@ def scored(
 ) -> Summary:
     dataset = dataset_of(*(case for case, _ in pairs), spacing=spacing)
     masks = [(case, save(folder / "masks" / f"{case.case_id}.png", mask)) for case, mask in pairs]
-    return score_files(masks, dataset, classes_of(dataset, keep_classes), "test")
+    return score_files(masks, dataset, reading_of(dataset, keep_classes), "test").summary
 
 
 def test_half_overlap_in_pixels(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_case_that_fails_leaves_the_units_as_they_are(tmp_path: Path) -> None:
     dataset = dataset_of(*cases)
     masks = [(case, save(tmp_path / "masks" / f"{case.case_id}.png", square(8))) for case in cases]
     masks[1] = (cases[1], tmp_path / "masks" / "missing.png")
-    summary = score_files(masks, dataset, classes_of(dataset, False), "test")
+    summary = score_files(masks, dataset, reading_of(dataset, False), "test").summary
     assert set(summary.failed) == {"b"}
     assert summary.score_by_unit() == {"p1": 1.0, "p2": 1.0}
 
@@ -116,7 +117,7 @@ def test_what_fails_is_listed_and_the_rest_scored(tmp_path: Path) -> None:
         (missing, tmp_path / "masks" / "missing.png"),
         (small, save(tmp_path / "masks" / "small.png", square(8)[:16])),
     ]
-    summary = score_files(masks, dataset, classes_of(dataset, False), "test")
+    summary = score_files(masks, dataset, reading_of(dataset, False), "test").summary
     assert [case.case_id for case in summary.metric_per_case] == ["good"]
     assert set(summary.failed) == {"missing", "small"}
     assert "missing.png" in summary.failed["missing"]
@@ -147,7 +148,7 @@ def test_a_unit_is_the_mean_over_all_classes_unless_no_voxel_counts(tmp_path: Pa
     cases = [case_of(tmp_path, name, truth) for name, truth in zip("abc", (both, tumour, unknown), strict=True)]
     dataset = msgspec.structs.replace(dataset_of(*cases), ignore_label=9)
     masks = [(case, save(tmp_path / "masks" / f"{case.case_id}.png", tumour)) for case in cases]
-    summary = score_files(masks, dataset, classes_of(dataset, True), "test")
+    summary = score_files(masks, dataset, reading_of(dataset, True), "test").summary
     assert summary.score_by_unit() == {"a": 0.5, "b": 1.0, "c": None}
 
 
@@ -172,7 +173,7 @@ def test_three_files(tmp_path: Path) -> None:
 def test_files_of_a_folder_that_holds_nothing_scorable(tmp_path: Path) -> None:
     case = case_of(tmp_path, "a", square(8))
     dataset = dataset_of(case)
-    summary = score_files([(case, tmp_path / "absent.png")], dataset, classes_of(dataset, False), "test")
+    summary = score_files([(case, tmp_path / "absent.png")], dataset, reading_of(dataset, False), "test").summary
     write_summary(tmp_path / "out", summary)
     text = (tmp_path / "out" / "summary.md").read_text()
     assert "| all classes | - |" in text
