@@ -13,6 +13,8 @@ from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Split
 ABSURD_VALUE = 1e8  # no scanner writes such
 UNUSUAL_VALUE = 1e6
 UNUSUAL_VALUE_OF = {"CT": 32768.0}  # Hounsfield units fit into 16 bits
+HOUNSFIELD_OFFSET = 32768.0  # of 16-bit PNG and TIFF, which hold no negative numbers (DeepLesion)
+LOWEST_HOUNSFIELD = -4096.0  # of the padding around a round field of view, with a margin
 USUAL_SPACING_MM = (0.02, 20.0)
 USUAL_SPACING_FACTOR = 3.0  # of the data set's median, up or down, on any axis
 
@@ -28,7 +30,8 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
 
     for seen in fingerprint.cases:
         for channel, (low, high) in enumerate(zip(seen.image_minimum, seen.image_maximum, strict=True)):
-            largest = max(abs(low), abs(high))
+            offset = HOUNSFIELD_OFFSET if dataset.modality == "CT" and _has_offset(low, high) else 0.0
+            largest = max(abs(low - offset), abs(high - offset))
             if low == high:
                 report("constant-image", f"every voxel is {low:g}", seen, channel)
             elif largest > ABSURD_VALUE:
@@ -39,6 +42,9 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
             report("label-empty", "its label is empty", seen)
         if seen.labelled_voxels == np.prod(seen.shape):
             report("label-full", "its label covers every voxel", seen)
+    if dataset.modality == "CT":
+        for seen, found in _odd_offsets(fingerprint.cases):
+            report("unusual-values", found, seen)
     for seen, found in _odd_orientations(fingerprint.cases):
         report("orientation", found, seen)
     for seen, found in _odd_spacings(fingerprint.cases):
@@ -52,6 +58,22 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
         kind = "same-image" if len(patients) > 1 else "same-image-same-patient"
         report(kind, f"holds the same voxels as case {first.case_id}", seen)
     return problems
+
+
+def _has_offset(low: float, high: float) -> bool:
+    """Whether values are Hounsfield units and 32768. They are used as they are: normalisation takes the mean away."""
+    return low >= HOUNSFIELD_OFFSET + LOWEST_HOUNSFIELD and high < 2 * HOUNSFIELD_OFFSET
+
+
+def _odd_offsets(cases: Sequence[CaseFingerprint]) -> list[tuple[CaseFingerprint, str]]:
+    """CT images that have the offset where most of the data set have not, or the other way round."""
+    shifted = [_has_offset(seen.image_minimum[0], seen.image_maximum[0]) for seen in cases]
+    usual = 2 * sum(shifted) > len(cases)
+    words = ("no offset of 32768 as most of the images have", "an offset of 32768 as most of the images have not")
+    return [
+        (seen, f"values from {seen.image_minimum[0]:g} to {seen.image_maximum[0]:g}, with {words[0 if usual else 1]}")
+        for seen, own in zip(cases, shifted, strict=True) if own != usual
+    ]  # fmt: skip
 
 
 def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint]) -> list[Problem]:

@@ -3,32 +3,29 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mdkd_auto.data.annotated import Annotated, Annotations
+from mdkd_auto.data.box_layouts import Size
+from mdkd_auto.data.boxed_checks import box_classes, check_classes, has_other_layout, labelled_cases, sound_boxes
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
-from mdkd_auto.data.description import SAFE_NAMES, Description, Labels, is_name
+from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending
 from mdkd_auto.data.image_files import ImageFiles, planar_size
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.data.voc import read_voc
 from mdkd_auto.errors import ImageError
 from mdkd_auto.records import Box, Case
-from mdkd_auto.strict_json import shown
 
 COCO, VOC, DEEP_LESION = "annotations.json", "Annotations", "DL_info.csv"
-TOLERANCE = 1.0  # pixels that a box may stand out of its image without a word: rounding, counting from 0 or 1
-
-Size = tuple[int, int]  # width, height
 
 
 def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
     """The cases whose files and boxes are as they should be, the classes, and what is wrong with the others.
 
     Classes are those of dataset.json; where it names none, the annotations', numbered from 1.
-    An image that is listed without boxes shows nothing: its case has boxes ().
+    An image that is listed without boxes shows nothing: its case has boxes (). One of whose annotations any is left out
+    is unlabelled, and no case.
     """
     found = ImageFiles(folder, description)
     images = folder / "imagesTr"
@@ -46,12 +43,17 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
         found.report_finding(finding, names.get(finding.part, ""))
     if annotations is None:
         return (), description.labels, found.problems + name_problems(folder.name, sorted(found.files))
-    labels = description.labels or {name: (value,) for value, name in enumerate(annotations.classes, start=1)}
+    labels = box_classes(found, annotations)
     listed = _match(found, annotations.images, names)
     sizes = {case_id: _size(found, case_id, listed.get(case_id)) for case_id in sorted(found.files)}
-    boxes = {case_id: _sound_boxes(found, case_id, one, sizes[case_id], labels) for case_id, one in listed.items()}
-    _check_classes(found, annotations.images, labels)
-    return _cases(found, listed, boxes, rows), labels, found.problems + name_problems(folder.name, sorted(found.files))
+    if has_other_layout(found, annotations, listed, sizes):
+        sizes = {}  # what is wrong with each box comes from this
+    boxes = {case_id: sound_boxes(found, case_id, one, sizes.get(case_id), labels) for case_id, one in listed.items()}
+    check_classes(found, annotations.images, labels)
+    labelled = labelled_cases(found, annotations, listed)
+    return (
+        _cases(found, labelled, boxes, rows), labels, found.problems + name_problems(folder.name, sorted(found.files))
+    )  # fmt: skip
 
 
 def _check_planar(found: ImageFiles) -> None:
@@ -100,7 +102,7 @@ def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) ->
     """Case -> what the annotations say of it, every image once."""
     listed: dict[str, Annotated] = {}
     for one in images:
-        case_id = names.get(one.file_name)
+        case_id = next((names[name] for name in (one.file_name, *one.other_names) if name in names), None)
         for finding in one.findings:
             found.report_finding(finding, case_id or one.file_name)
         if case_id is None:
@@ -109,6 +111,11 @@ def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) ->
             found.report("image-listed-twice", f"lists {one.file_name} more than once", Path(one.file), case_id)
         else:
             listed[case_id] = one
+        namesake = names.get(one.stem)
+        if case_id is not None and namesake not in {None, case_id}:
+            words = f"has the name of case {namesake}, but says filename {one.file_name}"
+            for contradicted in (namesake or "", case_id):
+                found.report("annotations-field", words, Path(one.file), contradicted)
     for case_id, files in sorted(found.files.items()):
         if case_id not in listed:
             found.report("image-unlisted", "is not listed in the annotations", next(iter(files.values())), case_id)
@@ -136,58 +143,6 @@ def _size(found: ImageFiles, case_id: str, one: Annotated | None) -> Size | None
             words = f"is {size[0]} x {size[1]} pixels, not {stated[0]} x {stated[1]} as {by}"
             found.report("image-size", words, path, case_id)
     return first
-
-
-def _sound_boxes(found: ImageFiles, case_id: str, one: Annotated, size: Size | None, labels: Labels) -> tuple[Box, ...]:
-    """The boxes that are inside the image or cut off at its edge, each once; what is wrong with them is reported."""
-    kept: dict[Box, Box] = {}  # as written -> as kept
-    for box in one.boxes:
-        name = box.class_name if is_name(box.class_name) else shown(box.class_name)
-        where = f"box of {name} at x {box.x:g}, y {box.y:g}, {box.width:g} x {box.height:g}"
-        if box.class_name not in labels:
-            words = f"{where}: the class is not in dataset.json ({', '.join(labels)})"
-            found.report("class-unknown", words, Path(one.file), case_id)
-        if box.width <= 0 or box.height <= 0:
-            found.report("box-empty", f"{where} has no area", Path(one.file), case_id)
-        elif box in kept:
-            found.report("box-twice", f"{where} stands there twice", Path(one.file), case_id)
-        elif size is not None:
-            inside, beyond = _clipped(box, size)
-            edges = f"the image of {size[0]} x {size[1]} pixels"
-            if inside is None:
-                found.report("box-outside", f"{where} is wholly outside {edges}", Path(one.file), case_id)
-                continue
-            if beyond > TOLERANCE:
-                found.report("box-clipped", f"{where} is {beyond:g} pixels beyond {edges}", Path(one.file), case_id)
-            kept[box] = inside
-    return tuple(kept.values())
-
-
-def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
-    """The part of the box inside the image, None where there is none; and how far it stood out, in pixels."""
-    left, top = max(box.x, 0.0), max(box.y, 0.0)
-    right, bottom = min(box.x + box.width, size[0]), min(box.y + box.height, size[1])
-    beyond = max(-box.x, -box.y, box.x + box.width - size[0], box.y + box.height - size[1], 0.0)
-    if beyond == 0:
-        return box, 0.0
-    if right <= left or bottom <= top:
-        return None, beyond
-    return msgspec.structs.replace(box, x=left, y=top, width=right - left, height=bottom - top), beyond
-
-
-def _check_classes(found: ImageFiles, images: list[Annotated], labels: Labels) -> None:
-    """There are boxes, and of every class; names of classes are safe to show."""
-    present = {box.class_name: Path(one.file) for one in images for box in one.boxes}
-    if not present:
-        found.report("no-boxes", "its annotations hold no boxes", found.folder)
-        return
-    for name in labels:
-        if not is_name(name):  # of the annotations; dataset.json's are checked before
-            words = f"a class is named {shown(name)}; expected {SAFE_NAMES}"
-            found.report("annotations-field", words, present.get(name, found.folder), remedy="rename the class")
-        elif name not in present:
-            remedy = "right where other data sets have it; else correct labels or the annotations"
-            found.report("class-without-cases", f"no box is of class {name}", found.folder, remedy=remedy)
 
 
 def _cases(

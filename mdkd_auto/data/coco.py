@@ -1,10 +1,23 @@
 """Boxes as COCO writes them: one JSON of images, annotations and categories (cocodataset.org, "Data format")."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from mdkd_auto.data.annotated import Annotated, Annotations, base_name, finite_numbers, whole_size
+import numpy as np
+
+from mdkd_auto.data.annotated import (
+    Annotated,
+    Annotations,
+    base_name,
+    finite_numbers,
+    is_no_size,
+    rotation,
+    url_names,
+    whole_size,
+)
+from mdkd_auto.data.box_layouts import SIZES, suspect_contents
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
@@ -12,11 +25,16 @@ from mdkd_auto.records import Box
 from mdkd_auto.strict_json import shown
 
 LISTS = ("images", "annotations", "categories")
+EXPECTED = "expected four numbers x, y, width, height"
 Key = int | str
+Numbers = tuple[float, ...]
 
 
 def read_coco(path: Path) -> Annotations:
-    """Images with their boxes, classes by the id of their category. Crowds are left out, with a warning."""
+    """Images with their boxes, classes by the id of their category. A crowd leaves its image unlabelled: an error.
+
+    An annotation without ``bbox`` has the box around its polygons.
+    """
     try:
         content = read_json(path, any_number=True)  # each box is judged by itself
     except MdkdError as error:
@@ -37,19 +55,40 @@ class _Reader:
         self.findings: list[Finding] = []
         self.boxes: dict[Key, list[Box]] = {}
         self.of_image: dict[Key, list[Finding]] = {}
+        self.used: set[str] = set()  # categories
+        self.unplaced = 0
+        self.crowds: Counter[Key] = Counter()  # of each image
+        self.contents: list[tuple[Numbers, Numbers, float]] = []  # bbox, x1 y1 x2 y2 of the outline, area; or NaN
 
     def read(self) -> Annotations:
         images = list(self._images())
         categories = self._categories()
-        crowds = sum(self._add_box(where, one, categories) for where, one in self._objects("annotations"))
-        if crowds:
-            self._find("annotations-crowd", f"{crowds} annotations are crowds (iscrowd) and left out")
+        listed = len(self.content["annotations"])
+        annotations = list(self._objects("annotations"))
+        self.unplaced = listed - len(annotations)
+        for where, one in annotations:
+            self._add_box(where, one, categories)
+        for image, count in self.crowds.items():
+            words = "annotation is a crowd (iscrowd)" if count == 1 else "annotations are crowds (iscrowd)"
+            self._find("annotations-crowd", f"{count} {words} or to be ignored (ignore)", image)
         annotated = [
             Annotated(base_name(name), size, tuple(self.boxes[key]), file=str(self.path),
-                      findings=tuple(self.of_image[key]))
+                      findings=tuple(self.of_image[key]), other_names=url_names(name))
             for key, name, size in images
         ]  # fmt: skip
-        return Annotations(annotated, tuple(dict.fromkeys(categories.values())), self.findings)
+        names = dict.fromkeys(categories.values())
+        return Annotations(
+            annotated, tuple(name for name in names if name in self.used), self.findings,
+            unused=tuple(name for name in names if name not in self.used), unplaced=self.unplaced,
+            suspicion=suspect_contents(*self._contents(), SIZES),
+        )  # fmt: skip
+
+    def _contents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        boxes, outlines, areas = zip(*self.contents, strict=True) if self.contents else ((), (), ())
+        return (
+            np.array(boxes, dtype=np.float64).reshape(-1, 4), np.array(outlines, dtype=np.float64).reshape(-1, 4),
+            np.array(areas, dtype=np.float64),
+        )  # fmt: skip
 
     def _find(self, kind: str, found: str, image: Key | None = None, part: str = "") -> None:
         findings = self.findings if image is None else self.of_image[image]
@@ -68,9 +107,10 @@ class _Reader:
         """Id, file name and size."""
         seen: dict[Key, str] = {}
         for where, one in self._objects("images"):
-            key, name = one.get("id"), one.get("file_name")
-            if not _is_key(key) or not isinstance(name, str) or not base_name(name):
-                self._find("annotations-field", f"{where}: id {shown(key)}, file_name {shown(name)}; expected both")
+            key, name = _key(one.get("id")), one.get("file_name")
+            if key is None or not isinstance(name, str) or not base_name(name):
+                words = f"{where}: id {shown(one.get('id'))}, file_name {shown(name)}; expected both"
+                self._find("annotations-field", words)
                 continue
             if seen.setdefault(key, name) != name:
                 self._find("annotations-field", f"{where}: id {key!r} is that of {seen[key]} too")
@@ -78,7 +118,10 @@ class _Reader:
             self.of_image.setdefault(key, [])
             stated = [one.get("width"), one.get("height")]
             size = whole_size(stated)
-            if size is None and stated != [None, None]:
+            if size is None and is_no_size(stated):
+                words = f"{where}: width and height are 0; the size of the image's own file is taken"
+                self._find("annotations-no-size", words, key)
+            elif size is None and stated != [None, None]:
                 self._find("annotations-field", f"{where}: width and height are {shown(stated)}", key)
             yield key, name, size
 
@@ -86,35 +129,86 @@ class _Reader:
         """Names by id, in order."""
         names: dict[Key, str] = {}
         for where, one in self._objects("categories"):
-            key, name = one.get("id"), one.get("name")
-            if not _is_key(key) or not isinstance(name, str) or not name:
-                self._find("annotations-field", f"{where}: id {shown(key)}, name {shown(name)}; expected both")
+            key, name = _key(one.get("id")), one.get("name")
+            if key is None or not isinstance(name, str) or not name:
+                words = f"{where}: id {shown(one.get('id'))}, name {shown(name)}; expected both"
+                self._find("annotations-field", words)
             elif names.setdefault(key, name) != name:
                 self._find("annotations-field", f"{where}: id {key!r} is that of {names[key]} too")
         return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
-    def _add_box(self, where: str, one: dict[str, Any], categories: dict[Key, str]) -> bool:
-        """Adds the box, or what is wrong with it; True for a crowd, which is not added."""
-        image, category = one.get("image_id"), one.get("category_id")
-        if not _is_key(image) or image not in self.boxes:
-            found = f"{where}: image_id {shown(image)} is not among the images"
+    def _add_box(self, where: str, one: dict[str, Any], categories: dict[Key, str]) -> None:
+        """Adds the box, or what is wrong with it."""
+        image, category = _key(one.get("image_id")), _key(one.get("category_id"))
+        name = None if category is None else categories.get(category)
+        if name is not None:
+            self.used.add(name)
+        if image is None or image not in self.boxes:
+            found = f"{where}: image_id {shown(one.get('image_id'))} is not among the images"
             self._find("annotation-without-image", found, part=where)
-            return False
-        if one.get("iscrowd"):
-            return True
-        name = categories.get(category) if _is_key(category) else None
+            self.unplaced += 1
+            return
+        if _is_set(one.get("iscrowd")) or _is_set(one.get("ignore")):
+            self.crowds[image] += 1
+            return
         if name is None:
-            ids = ", ".join(map(str, categories))
-            self._find("class-unknown", f"{where}: category_id {shown(category)} is not in categories ({ids})", image)
-        numbers = finite_numbers(one.get("bbox"), 4)
-        if numbers is None:
-            found = f"{where}: bbox is {shown(one.get('bbox'))}; expected four numbers x, y, width, height"
-            self._find("box-number", found, image)
+            found = f"category_id {shown(one.get('category_id'))} is not in categories"
+            self._find("class-unknown", f"{where}: {found} ({', '.join(map(str, categories))})", image)
+        numbers = self._numbers(one)
+        if isinstance(numbers, str):
+            self._find("box-number", f"{where}: {numbers}", image)
         elif name is not None:
             x, y, width, height = numbers
             self.boxes[image].append(Box(class_name=name, x=x, y=y, width=width, height=height))
-        return False
+
+    def _numbers(self, one: dict[str, Any]) -> Numbers | str:
+        """x, y, width and height of an annotation, or what is wrong with them."""
+        stated, segmentation = one.get("bbox"), one.get("segmentation")
+        outline = _outline(segmentation)
+        if stated is None or stated == []:
+            if outline is not None:
+                return (*outline[:2], outline[2] - outline[0], outline[3] - outline[1])
+            mask = " and its segmentation a run-length mask" if isinstance(segmentation, dict) else ""
+            return f"bbox is {shown(stated)}{mask}; {EXPECTED}"
+        numbers = finite_numbers(stated, 4)
+        if numbers is None:
+            rotated = " (five are a rotated box; boxes here are upright)" if _is_five(stated) else ""
+            return f"bbox is {shown(stated)}; {EXPECTED}{rotated}"
+        attributes = one.get("attributes")
+        angle = rotation(attributes.get("rotation")) if isinstance(attributes, dict) else 0.0
+        if angle:
+            return f"the box is rotated by {angle:g} degrees; expected an upright box around the object"
+        area = finite_numbers([one.get("area")], 1)
+        self.contents.append((numbers, outline or (np.nan,) * 4, area[0] if area else np.nan))
+        return numbers
 
 
-def _is_key(value: Any) -> TypeGuard[Key]:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
+def _outline(segmentation: Any) -> Numbers | None:
+    """x1, y1, x2, y2 around polygons, each x, y, x, y, ...; None of anything else."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    if not all(isinstance(one, list) and len(one) % 2 == 0 for one in polygons):
+        return None
+    flat = [number for one in polygons for number in one]
+    numbers = finite_numbers(flat, len(flat))
+    if numbers is None or len(numbers) < 6:
+        return None
+    return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+
+
+def _is_five(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 5
+
+
+def _is_set(flag: Any) -> bool:
+    """1 and true, as text too; not NaN, which tables write for nothing."""
+    numbers = finite_numbers([flag], 1)
+    return flag is True or (isinstance(flag, str) and flag.lower() == "true") or bool(numbers and numbers[0])
+
+
+def _key(value: Any) -> Key | None:
+    """An id: a whole number, also where a table made it 1.0, or text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None

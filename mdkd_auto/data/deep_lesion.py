@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mdkd_auto.data.annotated import Annotated, Annotations, Split, base_name, finite_numbers, whole_size
+from mdkd_auto.data.box_layouts import CORNERS
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.records import Box, Triple
 from mdkd_auto.strict_json import shown
 
 NEEDED = ("File_name", "Bounding_boxes")
-TYPE = "Coarse_lesion_type"
-COLUMNS = (*NEEDED, TYPE, "Patient_index", "Train_Val_Test", "Spacing_mm_px_", "Image_size")
+TYPE, NOISY = "Coarse_lesion_type", "Possibly_noisy"
+COLUMNS = (*NEEDED, TYPE, NOISY, "Patient_index", "Train_Val_Test", "Spacing_mm_px_", "Image_size")
 TYPES = {
     "1": "bone", "2": "abdomen", "3": "mediastinum", "4": "liver", "5": "lung", "6": "kidney", "7": "soft tissue",
     "8": "pelvis",
@@ -62,7 +63,8 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
     """The images among ``names``; rows of others are counted in one warning.
 
     Every box is of the one class in ``labels``, or else of its coarse lesion type. Where ``labels`` names some of the
-    types, rows of the others are counted in one warning. Classes in alphabetical order.
+    types, rows of the others are counted in one warning, and leave their images unlabelled. Classes in alphabetical
+    order. Rows that the authors mark as possibly noisy are used, and counted in a warning.
     """
     rows, findings = _rows(path, names)
     of_row = _Classes(labels)
@@ -85,8 +87,13 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
         counts = ", ".join(f"{name} {count}" for name, count in sorted(of_row.others.items()))
         found = f"{of_row.others.total()} of {len(rows)} rows are of types that labels of dataset.json does not name"
         findings.append(Finding("annotations-other-type", str(path), f"{found} ({counts}); they are left out"))
+    read = [row for members in of_image.values() for _, row in members]
+    noisy = sum(row.get(NOISY, "") not in ("", "0") for row in read)
+    if noisy:
+        words = f"rows marked {NOISY}: {noisy} of {len(read)}; they are used like the others"
+        findings.append(Finding("annotations-doubtful", str(path), words))
     classes = {box.class_name for one in images for box in one.boxes}
-    return Annotations(images, tuple(sorted(classes)), findings)
+    return Annotations(images, tuple(sorted(classes)), findings, layout=CORNERS)
 
 
 def _rows(path: Path, names: Collection[str]) -> tuple[list[tuple[int, Row]], list[Finding]]:
@@ -113,6 +120,7 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
     boxes: list[Box] = []
     wrong: list[tuple[str, str]] = []
     first: _Said | None = None
+    left_out = ""
     for number, row in rows:
         said, unread = _said(row)
         wrong += [("annotations-field", f"row {number}: {words}") for words in unread]
@@ -121,6 +129,7 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
             words = f"row {number}: patient, split, spacing or size differ from those of row {rows[0][0]}"
             wrong.append(("annotations-field", words))
         if of_row.leaves_out(row):
+            left_out = f"row {number} is of type {of_row.of(row)}, which labels of dataset.json does not name"
             continue
         class_name = of_row.of(row)
         if class_name is None:
@@ -136,7 +145,10 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
             boxes.append(Box(class_name=class_name, width=x2 - x1, height=y2 - y1, **corner))
     said = first or _Said(None, "", "", None)
     findings = tuple(Finding(kind, str(path), words) for kind, words in wrong)
-    return Annotated(name, said.size, tuple(boxes), said.patient_id, said.split, said.spacing_mm, str(path), findings)
+    return Annotated(
+        name, said.size, tuple(boxes), said.patient_id, said.split, said.spacing_mm, str(path), findings,
+        left_out=left_out,
+    )  # fmt: skip
 
 
 def _said(row: Row) -> tuple[_Said, list[str]]:

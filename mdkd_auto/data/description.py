@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from mdkd_auto.data.endings import ENDINGS
+from mdkd_auto.data.no_objects import is_background, is_no_object
 from mdkd_auto.data.problems import Finding, Problem
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
@@ -181,9 +182,11 @@ def box_labels(content: dict[str, Any]) -> tuple[Labels, None]:
             _refuse("labels", found, SAFE_NAMES)
         if not _is_count(value):
             _refuse(f"labels.{name}", value, "a whole number from 0, one for each class")
+        if is_no_object(name) and not is_background(name):
+            _refuse(f"labels.{name}", value, "names of objects; leave this one out")
     if len(set(found.values())) < len(found):
         _refuse("labels", found, "a number of its own for each class")
-    return {name: (value,) for name, value in found.items() if name != BACKGROUND}, None
+    return {name: (value,) for name, value in found.items() if not is_background(name)}, None
 
 
 def class_labels(content: dict[str, Any]) -> tuple[Labels, None]:
