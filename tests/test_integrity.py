@@ -566,10 +566,68 @@ def annotations_without_categories(folder: Path) -> None:
     change_annotations(folder, lambda content: content.pop("categories"))
 
 
-@box_fault("annotations-crowd", "")
+@box_fault("annotations-crowd")
 def a_crowd(folder: Path) -> None:
     crowd = {"image_id": 2, "category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": 1}
     change_annotations(folder, lambda content: content["annotations"].append(crowd))
+
+
+@box_fault("annotations-no-size")
+def a_size_that_the_tool_did_not_know(folder: Path) -> None:
+    change_annotations(folder, lambda content: content["images"][2].update(width=0, height=0))
+
+
+@box_fault("annotations-doubtful", "")
+def rows_marked_noisy(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\",{number % 2}" for number in range(6)]
+    (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Possibly_noisy", *rows]) + "\n")
+
+
+@box_fault("image-unlabelled", "case_0")
+def an_image_with_a_lesion_of_another_type(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    change_json(folder, {"labels": {"lung": 1}})
+    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\",{5 if number else 4}" for number in range(6)]
+    (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Coarse_lesion_type", *rows]) + "\n")
+
+
+@box_fault("box-from-zero", "")
+def corners_that_count_from_zero(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    (folder / "Annotations").mkdir()
+    corners = "<xmin>0</xmin><ymin>8</ymin><xmax>20</xmax><ymax>30</ymax>"
+    nodule = f"<object><name>nodule</name><bndbox>{corners}</bndbox></object>"
+    for number in range(6):
+        (folder / "Annotations" / f"case_{number}.xml").write_text(f"<annotation>{nodule}</annotation>")
+
+
+def give_boxes(folder: Path, *boxes: tuple[int, ...]) -> None:
+    """In the place of all others."""
+    change_annotations(folder, lambda content: content.update(annotations=[
+        {"image_id": number, "category_id": 1, "bbox": box} for number, box in enumerate(boxes, start=1)
+    ]))  # fmt: skip
+
+
+@box_fault("box-layout", "")
+def corners_in_the_place_of_sizes(folder: Path) -> None:
+    give_boxes(folder, (30, 30, 50, 50), (10, 10, 20, 20), (25, 40, 45, 60), (40, 8, 50, 20))
+
+
+@box_fault("box-layout-doubtful", "")
+def boxes_that_may_be_corners(folder: Path) -> None:
+    give_boxes(folder, (20, 20, 50, 50), (30, 30, 50, 52), (5, 5, 30, 30), (10, 10, 20, 20), (8, 8, 20, 20))
+
+
+@box_fault("class-no-object", "")
+def boxes_around_nothing(folder: Path) -> None:
+    change_annotations(folder, lambda content: content["categories"].append({"id": 7, "name": "No finding"}))
+    change_annotations(folder, lambda content: content["annotations"][2].update(category_id=7))
+
+
+@box_fault("category-unused", "")
+def a_category_of_the_tool(folder: Path) -> None:
+    change_annotations(folder, lambda content: content["categories"].append({"id": 0, "name": "nodules-v2"}))
 
 
 @box_fault("annotations-elsewhere", "")

@@ -32,6 +32,7 @@ class Layout(NamedTuple):
 
     name: str
     corners: Callable[[Floats], Floats]
+    swapped: bool = False  # y before x
 
     def numbers(self, boxes: Sequence[Box]) -> Floats:
         """The boxes as this layout writes them, for x, y, width, height and corners."""
@@ -69,12 +70,12 @@ def _swapped(numbers: Floats) -> Floats:
 
 SIZES = Layout("x, y, width, height", _from_sizes)
 CORNERS = Layout("corners x1, y1, x2, y2", lambda numbers: numbers)
-LAYOUTS = (  # of equal evidence the first is meant
+LAYOUTS = (
     CORNERS,
     SIZES,
     Layout("the centre's x and y, width, height", _from_centres),
-    Layout("corners y1, x1, y2, x2", _swapped),
-    Layout("y, x, height, width", lambda numbers: _from_sizes(_swapped(numbers))),
+    Layout("corners y1, x1, y2, x2", _swapped, swapped=True),
+    Layout("y, x, height, width", lambda numbers: _from_sizes(_swapped(numbers)), swapped=True),
 )
 
 
@@ -92,17 +93,25 @@ def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout)
     count, corners = len(boxes), written.corners(numbers)
     fits = _fit(corners, limits)
     others = [(layout, _fit(layout.corners(numbers), limits)) for layout in LAYOUTS if layout is not written]
-    likely, as_likely = max(others, key=lambda other: np.count_nonzero(~fits & other[1]))
-    explained = np.count_nonzero(~fits & as_likely)
+    likely, explained = _likeliest([(layout, ~fits & fit) for layout, fit in others])
     misfits = count - np.count_nonzero(fits)
     found = f"do not lie in their image as {written.name}, but"
-    remedy = f"write {written.name}; the numbers seem to be {likely.name}"
     if explained * 2 > count:
-        return Suspicion(True, f"{explained} of {count} boxes {found} do as {likely.name}", remedy)
-    if count >= ENOUGH_TO_DOUBT and misfits >= max(2, DOUBTED_SHARE * count) and as_likely.all():
-        words = f"{misfits} of {count} boxes {found} all do as {likely.name}"
-        return Suspicion(False, words, f"look at some boxes: if they are {likely.name}, write {written.name}")
+        words = f"{explained} of {count} boxes {found} do as {likely}"
+        return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
+    likely, explained = _likeliest([(layout, fit) for layout, fit in others])
+    if count >= ENOUGH_TO_DOUBT and misfits >= max(2, DOUBTED_SHARE * count) and explained == count:
+        words = f"{misfits} of {count} boxes {found} all do as {likely}"
+        return Suspicion(False, words, f"look at some boxes: if they are {likely}, write {written.name}")
     return _suspect_scale(corners, limits, misfits)
+
+
+def _likeliest(flags_of: Sequence[tuple[Layout, Flags]]) -> tuple[str, int]:
+    """The layouts that most boxes speak for, and the number of these boxes. Swapped axes last: squares do not tell."""
+    counts = [(layout, int(np.count_nonzero(flags))) for layout, flags in flags_of]
+    most = max(count for _, count in counts)
+    best = [layout for layout, count in counts if count == most]
+    return " or ".join([one.name for one in best if not one.swapped] or [one.name for one in best]), most
 
 
 def _suspect_fractions(numbers: Floats, written: Layout) -> Suspicion | None:
@@ -146,17 +155,13 @@ def suspect_contents(numbers: Floats, outlines: Floats, areas: Floats, written: 
     numbers, outlines, areas, outlined = numbers[judged], outlines[judged], areas[judged], outlined[judged]
     count = len(numbers)
     agrees = _agree(written.corners(numbers), outlines, areas, outlined)
-    others = [layout for layout in LAYOUTS if layout is not written]
-    explained = [
-        np.count_nonzero(~agrees & _agree(layout.corners(numbers), outlines, areas, outlined)) for layout in others
-    ]
-    likely = others[int(np.argmax(explained))]
-    if max(explained) * 2 > count:
-        words = (
-            f"{max(explained)} of {count} boxes agree with their segmentation or area as {likely.name}, "
-            f"not as {written.name}"
-        )
-        return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely.name}")
+    likely, explained = _likeliest(
+        [(layout, ~agrees & _agree(layout.corners(numbers), outlines, areas, outlined))
+         for layout in LAYOUTS if layout is not written]
+    )  # fmt: skip
+    if explained * 2 > count:
+        words = f"{explained} of {count} boxes agree with their segmentation or area as {likely}, not as {written.name}"
+        return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
     leaving = np.count_nonzero(_leave(written.corners(numbers), outlines, areas, outlined))
     if leaving * 2 > count:
         words = f"the segmentation or area of {leaving} of {count} objects is larger than their box"

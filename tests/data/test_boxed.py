@@ -141,9 +141,10 @@ def test_an_annotation_of_no_image_is_left_out_alone(folder: Path, stray: object
     (folder / "dataset.json").write_text(json.dumps({"task": "detection", "channel_names": {"0": "CT"}}))
     dataset, problems = inspect_dataset(folder)
     assert dataset is not None
-    assert [(one.case_id, one.severity) for one in problems] == [("annotations[1]", "error")]
+    assert [(one.kind, one.case_id, one.severity) for one in problems][1:] == [("image-unlabelled", "b", "warning")]
+    assert (problems[0].case_id, problems[0].severity) == ("annotations[1]", "error")
     (kept,) = without_broken([dataset], problems)
-    assert [case.case_id for case in kept.cases] == ["a", "b"]
+    assert [case.case_id for case in kept.cases] == ["a"]  # the box may be one of b, which has no other
     assert f"    {folder / 'annotations.json'}: annotations[1]: i" in problems_text(problems)
 
 
@@ -201,7 +202,7 @@ def no_lists(folder: Path) -> None:
     (folder / "annotations.json").write_text("{}")
 
 
-@fault("annotations-crowd", "")
+@fault("annotations-crowd", "a")
 def a_crowd(folder: Path) -> None:
     crowd = {"image_id": 0, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 1}
     write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": []}, (crowd,))
@@ -313,6 +314,149 @@ def test_faults_are_named(folder: Path, name: str) -> None:
     assert (kind, case) in {(one.kind, one.case_id) for one in problems}, problems
     if KINDS[kind].severity == "error":
         assert case not in {one.case_id for one in cases}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iscrowd": 1, "segmentation": {"counts": [9, 2, 37], "size": [6, 8]}},  # a brush mask
+        {"category_id": 9},
+        {"bbox": [1, 1, None, 2]},
+        {"bbox": [1, 1, 0, 2]},
+        {"bbox": [9, 9, 3, 3]},
+        {"image_id": 99},
+        {"image_id": None},
+    ],
+)
+def test_an_image_whose_annotation_is_left_out_is_no_negative(folder: Path, wrong: dict[str, object]) -> None:
+    save(folder / "imagesTr" / "c.png")
+    annotation = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 2], **wrong}
+    write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": [], "c.png": [[1, 2, 3, 2]]}, (annotation,))
+    cases, _, problems = read(folder)
+    assert [(case.case_id, case.boxes) for case in cases] == [("a", (TUMOUR,)), ("c", (TUMOUR,))]
+    assert "b" in {one.case_id for one in problems}
+
+
+def test_an_image_with_a_lesion_of_another_type_is_no_case(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    save(folder / "imagesTr" / "c.png")
+    box = '"2, 3, 5, 5"'
+    rows = (f"a_0000.png,{box},5", f"b.jpg,{box},4", f"c.png,{box},5", 'c.png,"1, 1, 3, 3",4')
+    (folder / "DL_info.csv").write_text("\n".join(("File_name,Bounding_boxes,Coarse_lesion_type", *rows)))
+    cases, _, problems = read(folder, labels={"lung": (1,)})
+    assert [case.case_id for case in cases] == ["a"]
+    assert [(one.kind, one.case_id, one.severity) for one in problems] == [
+        ("annotations-other-type", "", "warning"), ("image-unlabelled", "b", "warning"),
+        ("image-unlabelled", "c", "warning"),
+    ]  # fmt: skip
+    assert "row 3 is of type liver" in problems[1].found
+
+
+def change_categories(folder: Path, *names: str, used: str = "") -> None:
+    """Categories 1, 2, ...; every box is of the one used, by default the last."""
+    path = folder / "annotations.json"
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = names.index(used) + 1 if used else len(names)
+    path.write_text(json.dumps(content))
+
+
+def test_categories_without_annotations_are_no_classes(folder: Path) -> None:
+    change_categories(folder, "my-project-v2", "background", "tumour", "cyst", used="tumour")
+    _, labels, (said,) = read(folder)
+    assert labels == {"tumour": (1,)}
+    assert (said.kind, said.severity) == ("category-unused", "warning")
+    assert said.found == "categories without an annotation: my-project-v2, background, cyst"
+    _, labels, problems = read(folder, labels={"tumour": (1,), "cyst": (2,)})
+    assert labels == {"tumour": (1,), "cyst": (2,)}
+    assert [one.kind for one in problems] == ["category-unused", "class-without-cases"]
+    assert problems[0].found == "categories without an annotation: my-project-v2, background"
+
+
+@pytest.mark.parametrize("name", ["Background", "_background_", "N/A", "none", "No finding"])
+@pytest.mark.parametrize("labels", [{}, {"tumour": (1,)}])
+def test_annotations_of_what_is_no_object_are_refused(
+    folder: Path, name: str, labels: dict[str, tuple[int, ...]]
+) -> None:
+    change_categories(folder, "tumour", name)
+    write_box = {"image_id": 0, "category_id": 1, "bbox": [0, 0, 2, 2]}
+    content = json.loads((folder / "annotations.json").read_text())
+    content["annotations"].append(write_box)
+    (folder / "annotations.json").write_text(json.dumps(content))
+    _, found, (wrong,) = read(folder, labels=labels)
+    assert found == {"tumour": (1,)}
+    assert (wrong.kind, wrong.severity, wrong.case_id) == ("class-no-object", "error", "")
+    assert wrong.found == f"annotations are of class {name}, which names no object"
+
+
+def test_classes_whose_names_are_almost_one(folder: Path) -> None:
+    write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": []},
+               ({"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]},))  # fmt: skip
+    content = json.loads((folder / "annotations.json").read_text())
+    content["categories"].append({"id": 2, "name": "Tumour "})
+    (folder / "annotations.json").write_text(json.dumps(content))
+    _, _, (alike,) = read(folder)
+    assert (alike.kind, alike.found) == (
+        "class-names-alike", "class 'Tumour ' and class 'tumour' differ by case or spaces alone",
+    )  # fmt: skip
+    _, _, (unknown,) = read(folder, labels={"tumour": (1,)})
+    assert (unknown.kind, unknown.case_id) == ("class-unknown", "b")
+    assert "'Tumour ' differs from 'tumour' by case or spaces alone" in unknown.found
+
+
+def test_corners_in_the_place_of_sizes_are_one_error(folder: Path) -> None:
+    write_coco(folder, {"a_0000.png": [[4, 2, 7, 5], [5, 3, 7, 6], [2, 1, 7, 3]], "b.jpg": [[3, 4, 6, 6]]})
+    _, _, (wrong,) = read(folder)
+    assert (wrong.kind, wrong.severity, wrong.case_id) == ("box-layout", "error", "")
+    assert wrong.found.startswith("3 of 4 boxes do not lie in their image as x, y, width, height, but do as corners x1")
+    assert wrong.remedy.startswith("write x, y, width, height; the numbers seem to be corners x1, y1, x2, y2")
+
+
+@pytest.mark.parametrize(
+    ("listed", "file"),
+    [
+        ("/data/local-files/?d=images/3%20mm%2Fa%201.png", "a 1.png"),
+        ("..\\..\\media\\upload\\4\\a%201.png", "a 1.png"),
+        ("s3://bucket/set/a.png?X-Amz-Signature=x/y", "a.png"),
+        ("https://example.org/show?file=a%2B1.png&page=2", "a+1.png"),
+        ("a%201.png", "a%201.png"),  # the very name goes first
+    ],
+)
+def test_names_in_web_addresses(folder: Path, listed: str, file: str) -> None:
+    (folder / "imagesTr" / "a_0000.png").rename(folder / "imagesTr" / file)
+    write_coco(folder, {listed: [[1, 2, 3, 2]], "b.jpg": []})
+    cases, _, problems = read(folder)
+    assert [one.kind for one in problems if one.severity == "error"] == []
+    assert [case.boxes for case in cases if case.case_id != "b"] == [(TUMOUR,)]
+
+
+def test_a_file_of_one_image_that_names_another(folder: Path) -> None:
+    (folder / "annotations.json").unlink()
+    (folder / "Annotations").mkdir()
+    corners = "<xmin>2</xmin><ymin>3</ymin><xmax>4</xmax><ymax>4</ymax>"
+    lesion = f"<object><name>tumour</name><bndbox>{corners}</bndbox></object>"
+    for own, other in (("a", "b.jpg"), ("b", "a_0000.png")):  # swapped
+        text = f"<annotation><filename>{other}</filename>{lesion}</annotation>"
+        (folder / "Annotations" / f"{own}.xml").write_text(text)
+    cases, _, problems = read(folder)
+    assert cases == ()
+    assert {(one.kind, one.case_id) for one in problems} == {("annotations-field", "a"), ("annotations-field", "b")}
+    assert "has the name of case a, but says filename b.jpg" in {one.found for one in problems}
+
+
+@pytest.mark.parametrize(("labels", "wrong"), [({"_background_": 0, "tumour": 1}, ""), ({"BG": 0, "tumour": 1}, ""),
+                                               ({"tumour": 1, "none": 2}, "'labels.none' is 2")])  # fmt: skip
+def test_labels_that_are_no_objects(folder: Path, labels: dict[str, int], wrong: str) -> None:
+    content = {"task": "detection", "channel_names": {"0": "CT"}, "labels": labels}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset, problems = inspect_dataset(folder)
+    assert [one.kind for one in problems] == (["dataset-json-field"] if wrong else [])
+    if wrong:
+        assert wrong in problems[0].found
+    else:
+        assert dataset is not None
+        assert dataset.labels == {"tumour": (1,)}
 
 
 def test_classes_are_those_of_dataset_json(folder: Path) -> None:

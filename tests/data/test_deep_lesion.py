@@ -47,10 +47,21 @@ def test_rows_of_types_that_are_not_asked_for_are_left_out(tmp_path: Path, label
     found = read(tmp_path, *rows, names={NAME, "b.png", "c.png", "d.png"}, labels=labels)
     assert found.classes == (labels[0],)
     assert [len(one.boxes) for one in found.images] == [1, 0, 0, 0]
+    assert [one.left_out[:23] for one in found.images] == ["row 3 is of type liver,", "row 4 is of type liver,",
+                                                           "row 5 is of type bone, ", ""]  # fmt: skip
     (others,) = found.findings
     assert (others.kind, others.found[:14]) == ("annotations-other-type", "3 of 5 rows ar")
     assert "(bone 1, liver 2)" in others.found
     assert [[one.kind for one in image.findings] for image in found.images] == [[], [], [], ["class-unknown"]]
+
+
+def test_rows_marked_noisy_are_counted(tmp_path: Path) -> None:
+    rows = ('a.png,"3, 2, 5, 4",0', 'b.png,"3, 2, 5, 4",1', 'b.png,"1, 2, 5, 4",1', 'elsewhere.png,"3, 2, 5, 4",1')
+    (tmp_path / "DL_info.csv").write_text("\n".join(("File_name,Bounding_boxes,Possibly_noisy", *rows)))
+    found = read_deep_lesion(tmp_path / "DL_info.csv", {"a.png", "b.png"}, ("lesion",))
+    (doubtful,) = [one for one in found.findings if one.kind == "annotations-doubtful"]
+    assert doubtful.found == "rows marked Possibly_noisy: 2 of 3; they are used like the others"
+    assert [len(one.boxes) for one in found.images] == [1, 2]
 
 
 def test_without_a_column_of_types_all_boxes_are_of_the_one_class(tmp_path: Path) -> None:

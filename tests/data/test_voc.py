@@ -10,6 +10,10 @@ from mdkd_auto.records import Box
 
 SIZE = "<size><width>8</width><height>6</height><depth>1</depth></size>"
 
+ROTATED = (
+    "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
+)
+
 
 def an_object(name: str, *corners: object) -> str:
     tags = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
@@ -53,6 +57,9 @@ def test_a_file_that_names_no_image_is_of_the_image_of_its_own_name(tmp_path: Pa
         (an_object("cyst", 1, "nan", 2, 2), "box-number", "object 1: bndbox is ['1', 'nan', '2', '2']"),
         (an_object("cyst", 1, "", 2, 2), "box-number", "object 1"),
         ("<object><name>cyst</name></object>", "box-number", "object 1: bndbox is []"),
+        ("<object><name>cyst</name><robndbox/></object>", "box-number", "bndbox is [], beside robndbox"),
+        (an_object("cyst", 1, 1, 2, 2).replace("</object>", "<bndbox/></object>"), "box-number", "object 1"),
+        (an_object("cyst", 1, 1, 2, 2).replace("</object>", ROTATED), "box-number", "rotated by 30 degrees"),
         (an_object("", 1, 1, 2, 2), "class-unknown", "object 1: has no name"),
         ("<size><width>x</width></size>", "annotations-field", "size: width 'x', height ''"),
     ],
@@ -63,6 +70,39 @@ def test_wrong_parts(tmp_path: Path, part: str, kind: str, words: str) -> None:
     (wrong,) = one.findings
     assert (wrong.kind, wrong.file, one.boxes) == (kind, str(tmp_path / "a.xml"), ())
     assert words in wrong.found
+
+
+def test_what_the_tool_says_besides(tmp_path: Path) -> None:
+    unknown = "<size><width>0</width><height>0</height></size>"
+    hard, easy = (f"<difficult>{flag}</difficult><bndbox>" for flag in (1, 0))
+    write(tmp_path, "a.xml", unknown, an_object("cyst", 0, 3, 4, 5).replace("<bndbox>", hard))
+    write(tmp_path, "b.xml", an_object("cyst", 1, 3, 4, 5).replace("<bndbox>", easy))
+    (tmp_path / "more").mkdir()
+    read = read_voc(tmp_path)
+    assert [(one.kind, one.found) for one in read.findings] == [
+        ("file-unknown", "is a folder; files in it are not read"),
+        ("annotations-doubtful", "objects marked difficult: 1 of 2; they are used like the others"),
+        ("box-from-zero", "1 of 2 boxes have xmin or ymin 0, which Pascal VOC counts from 1"),
+    ]
+    assert [(one.size, [wrong.kind for wrong in one.findings]) for one in read.images] == [
+        (None, ["annotations-no-size"]), (None, []),
+    ]  # fmt: skip
+
+
+def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
+    corners = "<xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax>"
+    part = f"<part><name>stalk</name><bndbox>{corners}</bndbox></part></object>"
+    write(tmp_path, "a.xml", an_object(" large cyst\n", 1, 1, 4, 4).replace("</object>", part))
+    one = read_one(tmp_path)
+    assert (one.boxes, one.findings) == ((Box(class_name="large cyst", x=0, y=0, width=4, height=4),), ())
+
+
+@pytest.mark.parametrize("text", ["<objects>{}</objects>", "<Object><name>cyst</name></Object>",
+                                  '<x:object xmlns:x="x"/>'])  # fmt: skip
+def test_objects_elsewhere_do_not_make_an_image_that_shows_nothing(tmp_path: Path, text: str) -> None:
+    write(tmp_path, "a.xml", text.format(an_object("cyst", 1, 1, 2, 2)))
+    (wrong,) = read_one(tmp_path).findings
+    assert (wrong.kind, wrong.found[-14:]) == ("annotations-field", "so not read: 1")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Pictures that look the same, by the parts that they lie in; every other fault is in tests/test_integrity.py."""
+"""Pictures that look the same, by the parts that they lie in, and values; every other fault: tests/test_integrity.py."""
 
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
-from mdkd_auto.planners.integrity import check_likeness
+from mdkd_auto.planners.integrity import check_dataset, check_likeness
 from mdkd_auto.records import Case, Dataset, Fingerprint, Fold, Splits
 
 ALIKE = ("case_0", "case_1")
@@ -52,3 +52,32 @@ def test_the_training_picture_is_the_one_to_leave_out(found_in: Callable[..., Fo
     assert one[:2] == ("near-duplicate-train-test", "case_0")
     (one,) = found_in(Splits(test=("case_3",), folds=(fold(0), fold(1))))  # validation scores nothing then
     assert one[0] == "near-duplicate"
+
+
+HU, SHIFTED = (-1000.0, 1500.0), (31768.0, 34268.0)  # the same and 32768, as DeepLesion's 16-bit PNG
+
+
+@pytest.mark.parametrize(
+    ("extremes", "unusual"),
+    [
+        ([SHIFTED] * 4, []),
+        ([HU] * 4, []),
+        ([(28672.0, 65535.0)] * 4, []),
+        ([(28671.0, 40000.0)] * 4, ["case_0", "case_1", "case_2", "case_3"]),
+        ([SHIFTED, SHIFTED, HU, SHIFTED], ["case_2"]),
+        ([HU, SHIFTED, HU, HU], ["case_1"]),
+    ],
+)
+def test_hounsfield_units_with_an_offset(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], extremes: list[tuple[float, float]],
+    unusual: list[str],
+) -> None:  # fmt: skip
+    cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(4))
+    dataset = dataset_of(1, cases=cases)
+    made = fingerprint_of(dataset, (1, 32, 32), None, count=4)
+    seen = tuple(
+        msgspec.structs.replace(case, image_minimum=(low,), image_maximum=(high,))
+        for case, (low, high) in zip(made.cases, extremes, strict=True)
+    )
+    problems = check_dataset(dataset, msgspec.structs.replace(made, cases=seen))
+    assert [(one.kind, one.case_id) for one in problems] == [("unusual-values", case_id) for case_id in unusual]
