@@ -29,6 +29,7 @@ READS_ENVIRONMENT = {
 NAMES_TASKS = {  # the tables of docs/extending.md, the default, ablations that are for some tasks, made-up data
     "data.task_data", "settings", "planners.task_rules", "tasks.task_parts", "experiments.task_scores",
     "report.figures", "prediction", "records", "experiments.ablations", "data.phantoms",
+    "data.coco",  # a field of the format is named as a task is
 }  # fmt: skip
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

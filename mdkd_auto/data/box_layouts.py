@@ -4,16 +4,13 @@ Corners in the place of x, y, width, height are valid numbers, and every box is 
 all of a data set say much: boxes leave their images as read, and lie inside them as something else.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mdkd_auto.records import Box
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+Four = tuple[float, float, float, float]
 Size = tuple[int, int]  # width, height
 
 TOLERANCE = 1.0  # pixels that a box may reach beyond its image: rounding, counting from 0 or 1
@@ -28,17 +25,24 @@ MISFIT_AREA = 1.05  # of the box: what lies inside it has no larger area
 
 
 class Layout(NamedTuple):
-    """A way to write a box; ``corners`` turns its numbers (N, 4) into x1, y1, x2, y2."""
+    """A way to write a box; ``corners`` turns its four numbers into x1, y1, x2, y2."""
 
     name: str
-    corners: Callable[[Floats], Floats]
+    corners: Callable[[Four], Four]
     swapped: bool = False  # y before x
 
-    def numbers(self, boxes: Sequence[Box]) -> Floats:
-        """The boxes as this layout writes them, for x, y, width, height and corners."""
-        rows = [(box.x, box.y, box.width, box.height) for box in boxes]
-        found = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    def numbers(self, box: Box) -> Four:
+        """A box as this layout writes it, for x, y, width, height and corners."""
+        found = (box.x, box.y, box.width, box.height)
         return found if self is SIZES else _from_sizes(found)
+
+
+class Contents(NamedTuple):
+    """A box as written, and what the annotation says besides."""
+
+    numbers: Four
+    outline: Four | None  # x1, y1, x2, y2
+    area: float | None
 
 
 class Suspicion(NamedTuple):
@@ -54,18 +58,19 @@ class Suspicion(NamedTuple):
         return "box-layout" if self.certain else "box-layout-doubtful"
 
 
-def _from_sizes(numbers: Floats) -> Floats:
-    x, y, width, height = numbers.T
-    return np.stack([x, y, x + width, y + height], axis=1)
+def _from_sizes(numbers: Four) -> Four:
+    x, y, width, height = numbers
+    return x, y, x + width, y + height
 
 
-def _from_centres(numbers: Floats) -> Floats:
-    x, y, width, height = numbers.T
-    return np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1)
+def _from_centres(numbers: Four) -> Four:
+    x, y, width, height = numbers
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def _swapped(numbers: Floats) -> Floats:
-    return numbers[:, [1, 0, 3, 2]]
+def _swapped(numbers: Four) -> Four:
+    y1, x1, y2, x2 = numbers
+    return x1, y1, x2, y2
 
 
 SIZES = Layout("x, y, width, height", _from_sizes)
@@ -79,7 +84,6 @@ LAYOUTS = (
 )
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of numbers beyond all images
 def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout) -> Suspicion | None:
     """Whether the boxes of a data set, each with its image's size, lie in their images as another layout only.
 
@@ -87,107 +91,106 @@ def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout)
     """
     if not boxes:
         return None
-    numbers, limits = written.numbers(boxes), np.array(sizes, dtype=np.float64)
+    numbers = [written.numbers(box) for box in boxes]
     if suspicion := _suspect_fractions(numbers, written):
         return suspicion
-    count, corners = len(boxes), written.corners(numbers)
-    fits = _fit(corners, limits)
-    others = [(layout, _fit(layout.corners(numbers), limits)) for layout in LAYOUTS if layout is not written]
-    likely, explained = _likeliest([(layout, ~fits & fit) for layout, fit in others])
-    misfits = count - np.count_nonzero(fits)
+    count = len(numbers)
+    fits = _fit(numbers, sizes, written)
+    others = [(layout, _fit(numbers, sizes, layout)) for layout in LAYOUTS if layout is not written]
+    misfits = count - sum(fits)
     found = f"do not lie in their image as {written.name}, but"
+    likely, explained = _likeliest([
+        (layout, [there and not here for here, there in zip(fits, fit, strict=True)]) for layout, fit in others
+    ])  # fmt: skip
     if explained * 2 > count:
         words = f"{explained} of {count} boxes {found} do as {likely}"
         return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
-    likely, explained = _likeliest([(layout, fit) for layout, fit in others])
+    likely, explained = _likeliest(others)
     if count >= ENOUGH_TO_DOUBT and misfits >= max(2, DOUBTED_SHARE * count) and explained == count:
         words = f"{misfits} of {count} boxes {found} all do as {likely}"
         return Suspicion(False, words, f"look at some boxes: if they are {likely}, write {written.name}")
-    return _suspect_scale(corners, limits, misfits)
+    return _suspect_scale([written.corners(one) for one in numbers], sizes, misfits)
 
 
-def _likeliest(flags_of: Sequence[tuple[Layout, Flags]]) -> tuple[str, int]:
+def _likeliest(flags_of: Sequence[tuple[Layout, Sequence[bool]]]) -> tuple[str, int]:
     """The layouts that most boxes speak for, and the number of these boxes. Swapped axes last: squares do not tell."""
-    counts = [(layout, int(np.count_nonzero(flags))) for layout, flags in flags_of]
-    most = max(count for _, count in counts)
-    best = [layout for layout, count in counts if count == most]
+    most = max(sum(flags) for _, flags in flags_of)
+    best = [layout for layout, flags in flags_of if sum(flags) == most]
     return " or ".join([one.name for one in best if not one.swapped] or [one.name for one in best]), most
 
 
-def _suspect_fractions(numbers: Floats, written: Layout) -> Suspicion | None:
+def _suspect_fractions(numbers: Sequence[Four], written: Layout) -> Suspicion | None:
     """Numbers from 0 to 1; formats that count from 1 have taken 1 from them already."""
-    small = (np.abs(numbers) <= 1).all(axis=1) & (numbers != np.round(numbers)).any(axis=1)
-    if np.count_nonzero(small) * 2 <= len(numbers):
+    small = sum(all(abs(one) <= 1 for one in box) and any(one != int(one) for one in box) for box in numbers)
+    if small * 2 <= len(numbers):
         return None
-    words = f"{np.count_nonzero(small)} of {len(numbers)} boxes have numbers from 0 to 1: fractions of the image"
+    words = f"{small} of {len(numbers)} boxes have numbers from 0 to 1: fractions of the image"
     remedy = f"write {written.name} in pixels: times the image's width and height; YOLO's x and y are the box's centre"
     return Suspicion(True, words, remedy)
 
 
-def _suspect_scale(corners: Floats, limits: Floats, misfits: int) -> Suspicion | None:
+def _suspect_scale(corners: Sequence[Four], sizes: Sequence[Size], misfits: int) -> Suspicion | None:
     """Boxes that were drawn on larger or smaller images: far beyond these, or in their first quarter alone."""
     count = len(corners)
-    reach = (corners[:, 2:] / limits).max(axis=0)  # x, y
-    if count >= ENOUGH_TO_DOUBT and misfits * 2 > count and reach.min() >= LARGER:
-        words = f"{misfits} of {count} boxes leave their image, the furthest reach {reach[0]:.2g} times its width and "
-        return Suspicion(
-            False, f"{words}{reach[1]:.2g} times its height",
-            f"if they were drawn on images about {reach.mean():.2g} times as large, scale them",
-        )  # fmt: skip
-    if count >= ENOUGH_FOR_REACH and misfits == 0 and reach.max() <= SMALLER:
-        words = f"all {count} boxes lie in the first {reach[0]:.0%} of the width and {reach[1]:.0%} of the height"
-        return Suspicion(
-            False, words, "right where objects lie there alone; if they were drawn on smaller images, scale them"
-        )
+    pairs = list(zip(corners, sizes, strict=True))
+    x, y = max(box[2] / size[0] for box, size in pairs), max(box[3] / size[1] for box, size in pairs)
+    if count >= ENOUGH_TO_DOUBT and misfits * 2 > count and min(x, y) >= LARGER:
+        words = f"{misfits} of {count} boxes leave their image; the furthest reach {x:.2g} times its width and "
+        remedy = f"if they were drawn on images about {x / 2 + y / 2:.2g} times as large, scale them"
+        return Suspicion(False, f"{words}{y:.2g} times its height", remedy)
+    if count >= ENOUGH_FOR_REACH and misfits == 0 and max(x, y) <= SMALLER:
+        words = f"all {count} boxes lie in the first {x:.0%} of the width and {y:.0%} of the height"
+        remedy = "right where objects lie there alone; if they were drawn on smaller images, scale them"
+        return Suspicion(False, words, remedy)
     return None
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def suspect_contents(numbers: Floats, outlines: Floats, areas: Floats, written: Layout) -> Suspicion | None:
-    """Whether boxes (N, 4) agree with their objects' outlines (N, 4: x1, y1, x2, y2) and areas (N,) otherwise alone.
-
-    NaN where there is no outline or no area; an outline goes before the area.
-    """
-    outlined: Flags = np.isfinite(outlines).all(axis=1)
-    judged: Flags = outlined | (np.isfinite(areas) & (areas > 0))
-    if np.count_nonzero(judged) < ENOUGH_TO_COMPARE:
+def suspect_contents(annotations: Sequence[Contents], written: Layout) -> Suspicion | None:
+    """Whether boxes agree with their objects' outlines, or else areas, as another layout only."""
+    judged = [one for one in annotations if one.outline is not None or (one.area or 0) > 0]
+    count = len(judged)
+    if count < ENOUGH_TO_COMPARE:
         return None
-    numbers, outlines, areas, outlined = numbers[judged], outlines[judged], areas[judged], outlined[judged]
-    count = len(numbers)
-    agrees = _agree(written.corners(numbers), outlines, areas, outlined)
-    likely, explained = _likeliest(
-        [(layout, ~agrees & _agree(layout.corners(numbers), outlines, areas, outlined))
-         for layout in LAYOUTS if layout is not written]
-    )  # fmt: skip
+    likely, explained = _likeliest([
+        (layout, [_agrees(one, layout) and not _agrees(one, written) for one in judged])
+        for layout in LAYOUTS if layout is not written
+    ])  # fmt: skip
     if explained * 2 > count:
         words = f"{explained} of {count} boxes agree with their segmentation or area as {likely}, not as {written.name}"
         return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
-    leaving = np.count_nonzero(_leave(written.corners(numbers), outlines, areas, outlined))
-    if leaving * 2 > count:
-        words = f"the segmentation or area of {leaving} of {count} objects is larger than their box"
+    larger = sum(_is_larger(one, written) for one in judged)
+    if larger * 2 > count:
+        words = f"the segmentation or area of {larger} of {count} objects is larger than their box"
         return Suspicion(False, words, "look at some boxes: were boxes or images resized, and the others not?")
     return None
 
 
-def _fit(corners: Floats, limits: Floats) -> Flags:
+def _fit(numbers: Sequence[Four], sizes: Sequence[Size], layout: Layout) -> list[bool]:
     """Whether boxes have an area and lie in their image."""
-    first, last = corners[:, :2], corners[:, 2:]
-    inside = (first >= -TOLERANCE) & (last <= limits + TOLERANCE) & (last > first)
-    return np.asarray(inside.all(axis=1))
+    fits = []
+    for one, (width, height) in zip(numbers, sizes, strict=True):
+        x1, y1, x2, y2 = layout.corners(one)
+        inside = min(x1, y1) >= -TOLERANCE and x2 <= width + TOLERANCE and y2 <= height + TOLERANCE
+        fits.append(inside and x2 > x1 and y2 > y1)
+    return fits
 
 
-def _agree(corners: Floats, outlines: Floats, areas: Floats, outlined: Flags) -> Flags:
-    near = (np.abs(corners - outlines) <= OUTLINE_TOLERANCE).all(axis=1)
-    alike = np.asarray(np.abs(_area(corners) - areas) <= AREA_TOLERANCE * areas)
-    return np.where(outlined, near, alike)
+def _agrees(one: Contents, layout: Layout) -> bool:
+    corners = layout.corners(one.numbers)
+    if one.outline is not None:
+        return all(abs(a - b) <= OUTLINE_TOLERANCE for a, b in zip(corners, one.outline, strict=True))
+    area = one.area or math.nan
+    return abs(_area(corners) - area) <= AREA_TOLERANCE * area
 
 
-def _leave(corners: Floats, outlines: Floats, areas: Floats, outlined: Flags) -> Flags:
-    beyond = np.concatenate([corners[:, :2] - outlines[:, :2], outlines[:, 2:] - corners[:, 2:]], axis=1)
-    larger = np.asarray(areas > MISFIT_AREA * _area(corners))
-    return np.where(outlined, (beyond > OUTLINE_TOLERANCE).any(axis=1), larger)
+def _is_larger(one: Contents, layout: Layout) -> bool:
+    """Whether the object reaches beyond its box."""
+    corners = layout.corners(one.numbers)
+    if one.outline is None:
+        return (one.area or 0) > MISFIT_AREA * _area(corners)
+    (x1, y1, x2, y2), (left, top, right, bottom) = corners, one.outline
+    return max(x1 - left, y1 - top, right - x2, bottom - y2) > OUTLINE_TOLERANCE
 
 
-def _area(corners: Floats) -> Floats:
-    sides = corners[:, 2:] - corners[:, :2]
-    return np.asarray(sides.clip(0).prod(axis=1))
+def _area(corners: Four) -> float:
+    return max(corners[2] - corners[0], 0.0) * max(corners[3] - corners[1], 0.0)

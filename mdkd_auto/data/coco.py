@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mdkd_auto.data.annotated import (
     Annotated,
     Annotations,
@@ -17,7 +15,7 @@ from mdkd_auto.data.annotated import (
     url_names,
     whole_size,
 )
-from mdkd_auto.data.box_layouts import SIZES, suspect_contents
+from mdkd_auto.data.box_layouts import SIZES, Contents, Four, suspect_contents
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
@@ -27,7 +25,6 @@ from mdkd_auto.strict_json import shown
 LISTS = ("images", "annotations", "categories")
 EXPECTED = "expected four numbers x, y, width, height"
 Key = int | str
-Numbers = tuple[float, ...]
 
 
 def read_coco(path: Path) -> Annotations:
@@ -58,7 +55,7 @@ class _Reader:
         self.used: set[str] = set()  # categories
         self.unplaced = 0
         self.crowds: Counter[Key] = Counter()  # of each image
-        self.contents: list[tuple[Numbers, Numbers, float]] = []  # bbox, x1 y1 x2 y2 of the outline, area; or NaN
+        self.contents: list[Contents] = []
 
     def read(self) -> Annotations:
         images = list(self._images())
@@ -80,14 +77,7 @@ class _Reader:
         return Annotations(
             annotated, tuple(name for name in names if name in self.used), self.findings,
             unused=tuple(name for name in names if name not in self.used), unplaced=self.unplaced,
-            suspicion=suspect_contents(*self._contents(), SIZES),
-        )  # fmt: skip
-
-    def _contents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        boxes, outlines, areas = zip(*self.contents, strict=True) if self.contents else ((), (), ())
-        return (
-            np.array(boxes, dtype=np.float64).reshape(-1, 4), np.array(outlines, dtype=np.float64).reshape(-1, 4),
-            np.array(areas, dtype=np.float64),
+            suspicion=suspect_contents(self.contents, SIZES),
         )  # fmt: skip
 
     def _find(self, kind: str, found: str, image: Key | None = None, part: str = "") -> None:
@@ -161,13 +151,14 @@ class _Reader:
             x, y, width, height = numbers
             self.boxes[image].append(Box(class_name=name, x=x, y=y, width=width, height=height))
 
-    def _numbers(self, one: dict[str, Any]) -> Numbers | str:
+    def _numbers(self, one: dict[str, Any]) -> Four | str:
         """x, y, width and height of an annotation, or what is wrong with them."""
         stated, segmentation = one.get("bbox"), one.get("segmentation")
         outline = _outline(segmentation)
         if stated is None or stated == []:
             if outline is not None:
-                return (*outline[:2], outline[2] - outline[0], outline[3] - outline[1])
+                x1, y1, x2, y2 = outline
+                return x1, y1, x2 - x1, y2 - y1
             mask = " and its segmentation a run-length mask" if isinstance(segmentation, dict) else ""
             return f"bbox is {shown(stated)}{mask}; {EXPECTED}"
         numbers = finite_numbers(stated, 4)
@@ -179,11 +170,12 @@ class _Reader:
         if angle:
             return f"the box is rotated by {angle:g} degrees; expected an upright box around the object"
         area = finite_numbers([one.get("area")], 1)
-        self.contents.append((numbers, outline or (np.nan,) * 4, area[0] if area else np.nan))
-        return numbers
+        x, y, width, height = numbers
+        self.contents.append(Contents((x, y, width, height), outline, area[0] if area else None))
+        return x, y, width, height
 
 
-def _outline(segmentation: Any) -> Numbers | None:
+def _outline(segmentation: Any) -> Four | None:
     """x1, y1, x2, y2 around polygons, each x, y, x, y, ...; None of anything else."""
     if not isinstance(segmentation, list) or not segmentation:
         return None

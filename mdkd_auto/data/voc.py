@@ -21,7 +21,7 @@ from mdkd_auto.strict_json import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of the first and the last pixel in the box, counted from 1
 EXPECTED = f"expected one of numbers {', '.join(CORNERS)}"
-OTHER_SHAPES = ("robndbox", "polygon", "segmentation")  # rotated boxes and outlines of tools beside Pascal VOC
+OTHER_SHAPES = ("robndbox", "polygon")  # rotated boxes and outlines, of tools that write more than Pascal VOC
 
 
 class _Doctype(Exception):

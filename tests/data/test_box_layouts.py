@@ -1,9 +1,17 @@
 """Boxes in another layout, seen by where they lie."""
 
-import numpy as np
 import pytest
 
-from mdkd_auto.data.box_layouts import CORNERS, SIZES, Layout, Suspicion, suspect_contents, suspect_places
+from mdkd_auto.data.box_layouts import (
+    CORNERS,
+    SIZES,
+    Contents,
+    Four,
+    Layout,
+    Suspicion,
+    suspect_contents,
+    suspect_places,
+)
 from mdkd_auto.records import Box
 
 WIDTH, HEIGHT = 300, 200
@@ -12,13 +20,13 @@ OBJECTS = [(20, 30, 40, 20), (200, 120, 50, 40), (250, 20, 40, 60), (160, 150, 3
            (180, 60, 60, 30), (220, 140, 70, 50), (90, 100, 30, 30)]  # fmt: skip
 
 
-def boxes_of(rows: list[tuple[float, float, float, float]], layout: Layout = SIZES) -> list[Box]:
+def boxes_of(rows: list[Four], layout: Layout = SIZES) -> list[Box]:
     """Boxes as a reader of ``layout`` makes them of these numbers."""
     sizes = rows if layout is SIZES else [(a, b, c - a, d - b) for a, b, c, d in rows]
     return [Box(class_name="cyst", x=x, y=y, width=width, height=height) for x, y, width, height in sizes]
 
 
-def suspect(rows: list[tuple[float, float, float, float]], layout: Layout = SIZES) -> Suspicion | None:
+def suspect(rows: list[Four], layout: Layout = SIZES) -> Suspicion | None:
     return suspect_places(boxes_of(rows, layout), [(WIDTH, HEIGHT)] * len(rows), layout)
 
 
@@ -44,7 +52,7 @@ def test_sound_boxes_are_not_suspected() -> None:
     ],
 )
 def test_more_than_half_of_the_boxes_lie_as_another_layout(
-    rows: list[tuple[float, float, float, float]], layout: Layout, words: str
+    rows: list[Four], layout: Layout, words: str
 ) -> None:
     suspicion = suspect(rows, layout)
     assert suspicion is not None
@@ -97,24 +105,22 @@ def test_numbers_beyond_all_images_are_no_error_of_ours() -> None:
 
 
 def contents(
-    boxes: list[tuple[float, ...]], outlines: list[tuple[float, ...] | None], areas: list[float]
+    boxes: list[Four], outlines: list[Four | None], areas: list[float | None]
 ) -> Suspicion | None:
-    around = [outline or (np.nan,) * 4 for outline in outlines]
-    return suspect_contents(
-        np.array(boxes, dtype=float), np.array(around, dtype=float), np.array(areas, dtype=float), SIZES
-    )
+    return suspect_contents([Contents(*one) for one in zip(boxes, outlines, areas, strict=True)], SIZES)
 
 
 def test_boxes_that_their_contents_contradict() -> None:
-    none: list[tuple[float, ...] | None] = [None] * 3
-    outlines: list[tuple[float, ...] | None] = [(50, 50, 90, 70), (10, 80, 30, 90), (5, 6, 80, 70)]
-    sizes = [(50, 50, 40, 20), (10, 80, 20, 10), (5, 6, 75, 64)]
-    assert contents([*sizes], outlines, [np.nan] * 3) is None
-    assert contents([*sizes], none, [800, 200, 4800]) is None
-    centres = contents([(70, 60, 40, 20), (20, 85, 20, 10), (42.5, 38, 75, 64)], outlines, [np.nan] * 3)
+    none: list[Four | None] = [None] * 3
+    unknown: list[float | None] = [None] * 3
+    outlines: list[Four | None] = [(50, 50, 90, 70), (10, 80, 30, 90), (5, 6, 80, 70)]
+    sizes: list[Four] = [(50, 50, 40, 20), (10, 80, 20, 10), (5, 6, 75, 64)]
+    assert contents(sizes, outlines, unknown) is None
+    assert contents(sizes, none, [800, 200, 4800]) is None
+    centres = contents([(70, 60, 40, 20), (20, 85, 20, 10), (42.5, 38, 75, 64)], outlines, unknown)
     assert centres is not None
     assert "as the centre's x and y, width, height, not as x, y, width, height" in centres.found
     halved = contents([(x / 2, y / 2, w / 2, h / 2) for x, y, w, h in sizes], none, [800, 200, 4800])
     assert halved is not None
     assert (halved.kind, halved.found[:35]) == ("box-layout-doubtful", "the segmentation or area of 3 of 3 ")
-    assert contents([*sizes[:2]], outlines[:2], [np.nan] * 2) is None  # too few
+    assert contents(sizes[:2], outlines[:2], unknown[:2]) is None  # too few

@@ -1,4 +1,4 @@
-"""Pictures that look the same, by the parts that they lie in, and values; every other fault: tests/test_integrity.py."""
+"""Pictures that look the same, by the parts that they lie in, and values; other faults: tests/test_integrity.py."""
 
 from collections.abc import Callable
 
