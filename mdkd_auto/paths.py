@@ -40,6 +40,10 @@ class Root:
         """Per-case fingerprints and foreground values, so that an added case costs only itself."""
         return self.preprocessed / dataset / "fingerprint_cache"
 
+    def file_hashes(self, dataset: str) -> Path:
+        """SHA-256 of the raw files, with sizes and times: an unchanged file is not read again to hash it."""
+        return self.preprocessed / dataset / "file_hashes.json"
+
     def splits(self, dataset: str) -> Path:
         return self.preprocessed / dataset / "splits.json"
 

@@ -18,7 +18,7 @@ from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
-from mdkd_auto.experiments.run import check_settings, run_jobs, warn_of_pretrained
+from mdkd_auto.experiments.run import check_settings, renew_scores, run_jobs, warn_of_pretrained
 from mdkd_auto.experiments.runs import find_student
 from mdkd_auto.files import read_record
 from mdkd_auto.paths import Root
@@ -258,11 +258,16 @@ def tables(
     seeds: int = 1,
     folds: int = 1,
 ) -> list[Table]:
-    """Write the tables of what is trained, without training anything. Raises TrainingError where nothing is."""
+    """Write the tables of what is trained, without training anything. Raises TrainingError where nothing is.
+
+    Runs whose images or truths changed since they were scored are scored again.
+    """
     written = []
     for experiment in _experiments(root, settings, group, configuration):
         replicates = replicated(experiment, seeds, folds)
-        table = permutation_table([(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicates])
+        made = [(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicates]
+        renew_scores([(one, job) for one, jobs in made for job in jobs])
+        table = permutation_table(made)
         if table is not None:
             draw_figures(experiment, table)
             written.append(table)

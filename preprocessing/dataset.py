@@ -10,11 +10,12 @@ import numpy as np
 
 from mdkd_auto.data.boxes import stored_boxes
 from mdkd_auto.data.case_arrays import bytes_to_read, source_hash
+from mdkd_auto.data.file_hashes import HashOf
 from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.store import compact_label, image_path, label_path, read_case_record, record_path, save_case
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import content_hash
+from mdkd_auto.files import content_hash, file_hash
 from mdkd_auto.preprocessing.case import preprocess_case, read_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
@@ -80,9 +81,12 @@ def store_case(
     return True
 
 
-def case_key(case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> str:
+def case_key(
+    case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan,
+    hash_of: HashOf = file_hash,
+) -> str:  # fmt: skip
     """Hash of the case's files and of every decision that changes its arrays."""
-    source = source_hash(case, [dataset_plan.channel])
+    source = source_hash(case, [dataset_plan.channel], hash_of)
     return content_hash({**_decisions(dataset, dataset_plan, configuration_plan), "source": source})
 
 

@@ -26,9 +26,10 @@ from mdkd_auto.data.problems import Problem
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.experiments.coverage import Coverage, Found, Truth
-from mdkd_auto.experiments.parts import Part, answers_of
+from mdkd_auto.experiments.evidence import Evidence
+from mdkd_auto.experiments.parts import Answering, Part, answers_of
 from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale, TaskScores
-from mdkd_auto.files import read_json, read_record, write_json, write_text
+from mdkd_auto.files import content_hash, read_json, read_record, write_json, write_text
 from mdkd_auto.metrics.summary import Mean, MetricMean
 from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.model import Encoder
@@ -125,6 +126,7 @@ class FindingsSummary(Record, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     scores: Mean
     failed: dict[str, str]
+    evidence: dict[str, Evidence]
     coverage: Coverage | None = None
 
     @property
@@ -138,14 +140,21 @@ class FindingsSummary(Record, frozen=True, kw_only=True):
         return {answer.case_id: float(np.mean(np.array(answer.truth) == (np.array(answer.shares) > 0.5)))
                 for answer in self.answers}  # fmt: skip
 
+    def by_case(self) -> dict[str, Answer]:
+        return {answer.case_id: answer for answer in self.answers}
 
-def summary_of(answers: list[Answer], dataset: str, part: str, failed: dict[str, str]) -> FindingsSummary:
+
+def summary_of(
+    answers: list[Answer], dataset: str, part: str, failed: dict[str, str], evidence: dict[str, Evidence]
+) -> FindingsSummary:
     truth = np.array([answer.truth for answer in answers])
     said = np.array([answer.shares for answer in answers]) > 0.5
     values = {"right": float(np.mean(truth == said)), "f1": float(f1_score(truth, said, average="macro"))}
     means = {name: MetricMean(mean=value, std=None, evaluable=len(truth), left_out=0) for name, value in values.items()}
     scores = Mean(metrics=means, cases=len(truth), negative_cases=0, negative_cases_with_false_positives=0)
-    return FindingsSummary(dataset=dataset, part=part, answers=tuple(answers), scores=scores, failed=failed)
+    return FindingsSummary(
+        dataset=dataset, part=part, answers=tuple(answers), scores=scores, failed=failed, evidence=evidence
+    )
 
 
 def answer_of(case: Case, shares: tuple[float, ...], names: tuple[str, ...]) -> Answer:
@@ -154,9 +163,19 @@ def answer_of(case: Case, shares: tuple[float, ...], names: tuple[str, ...]) -> 
 
 
 def score_part(part: Part, carried: float | None) -> None:
+    if part.is_scored:
+        return
     names = part.class_names
-    answers, failed = answers_of(part, lambda case, image: answer_of(case, part.predictor.shares(image), names))
-    write(part.folder, summary_of(answers, part.dataset.name, part.name, failed))
+    made = answers_of(part, Answering(
+        predict=lambda case, image: answer_of(case, part.predictor.shares(image), names),
+        rescore=lambda case, known: answer_of(case, known.shares, names),
+        prediction_hash=shares_hash,
+    ))  # fmt: skip
+    write(part.folder, summary_of(made.answers, part.dataset.name, part.name, made.failed, made.evidence))
+
+
+def shares_hash(folder: Path, case: Case, answer: Answer | None) -> str:
+    return "" if answer is None else content_hash(answer.shares)
 
 
 def score_folder(folder: Path, known: Truth, keep_classes: bool | None) -> Found:
@@ -164,7 +183,7 @@ def score_folder(folder: Path, known: Truth, keep_classes: bool | None) -> Found
     with open(folder / "findings.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     answers = [answer_of(cases[row["case_id"]], tuple(float(row[name]) for name in names), names) for row in rows]
-    summary = summary_of(answers, known.dataset.name, folder.name, {})
+    summary = summary_of(answers, known.dataset.name, folder.name, {}, {})
     return Found(summary, [answer.case_id for answer in answers], "a row of findings")
 
 
@@ -193,7 +212,7 @@ ENTRIES: tuple[tuple[dict[str, Any], Any], ...] = (
     (TASK_RULES, TaskRules(lambda members, fingerprints, wish: plan_classification(members, wish), class_counts)),
     (TASK_PARTS, TaskParts(lambda given: FindingsTask(*given[:6]), Finder, check_settings)),
     (TASK_SCORES, TaskScores(
-        score_part, FindingsSummary, score_folder, write, markdown, "right",
+        score_part, shares_hash, FindingsSummary, score_folder, write, markdown, "right",
         Scale(("right", "f1"), {"right": "right (%)", "f1": "F1 (%)"}, ("right", "f1"), (), "findings",
               "n is the number of images.", "findings that are right"),
     )),

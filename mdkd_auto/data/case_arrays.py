@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.data.file_hashes import HashOf
 from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.data.task_data import TASK_DATA
@@ -119,15 +120,28 @@ def declared_values(dataset: Dataset) -> frozenset[int]:
     return frozenset(values if dataset.ignore_label is None else values | {dataset.ignore_label})
 
 
-def source_hash(case: Case, channels: Sequence[int] | None = None) -> str:
-    """Hash of the contents of the case's files, whatever folder they lie in, and of its class or boxes."""
+def source_hash(case: Case, channels: Sequence[int] | None = None, hash_of: HashOf = file_hash) -> str:
+    """Hash of the contents of the case's files, whatever folder they lie in, and of its class or boxes.
+
+    ``hash_of`` gives the SHA-256 of a file.
+    """
     chosen = range(len(case.images)) if channels is None else channels
-    images = [file_hash(_existing(Path(case.images[index]))) for index in chosen]
-    label = None if case.label is None else file_hash(_existing(Path(case.label)))
+    images = [hash_of(_existing(Path(case.images[index]))) for index in chosen]
+    label = None if case.label is None else hash_of(_existing(Path(case.label)))
+    return content_hash({"images": images, "label": label, **_stated_truth(case)})
+
+
+def truth_hash(case: Case, hash_of: HashOf = file_hash) -> str:
+    """SHA-256 of the label file, or hash of the class or boxes. Raises ImageError where the file is missing."""
+    return content_hash(_stated_truth(case)) if case.label is None else hash_of(_existing(Path(case.label)))
+
+
+def _stated_truth(case: Case) -> dict[str, Any]:
+    """What tables and annotations state of a case."""
     own: dict[str, Any] = {} if case.class_name is None else {"class": case.class_name}
     if case.boxes is not None:
         own |= {"boxes": case.boxes, "spacing_mm": case.spacing_mm}
-    return content_hash({"images": images, "label": label, **own})
+    return own
 
 
 def bytes_to_read(case: Case) -> int:

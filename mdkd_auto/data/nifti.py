@@ -90,7 +90,9 @@ def nifti_bytes(mask: Array, header: Header, compress: bool) -> bytes:
     new["intent_name"] = b""
     stored = labels.astype(labels.dtype.newbyteorder(new.endianness))
     content = bytes(new.binaryblock) + bytes(4) + stored.tobytes(order="F")
-    return igzip.compress(content, compresslevel=GZIP_LEVEL) if compress else content
+    if not compress:
+        return content
+    return igzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)  # without a date: equal masks are equal files
 
 
 def _read(path: Path) -> _Stored:

@@ -5,14 +5,16 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
 from mdkd_auto.data.images import Image
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines
-from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
+from mdkd_auto.experiments.evidence import Evidence
+from mdkd_auto.experiments.parts import VALIDATION, Answering, Part, answers_of
 from mdkd_auto.experiments.score_text import percent, with_interval
-from mdkd_auto.files import write_atomically, write_json, write_text
+from mdkd_auto.files import content_hash, to_json_text, write_atomically, write_json, write_text
 from mdkd_auto.metrics.detection import (
     AVERAGE_PRECISION_DRAWS,
     DETECTION_METRICS,
@@ -33,6 +35,7 @@ from mdkd_auto.metrics.detection import (
 )
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.records import Case, Record
+from mdkd_auto.tasks.segmentation import read_channel
 
 BOX_TITLES = {
     "map_50": "mAP@.50 (%)", "map": "mAP@[.50:.95] (%)", "froc": "FROC, mean sensitivity (%)",
@@ -73,6 +76,7 @@ class BoxSummary(Record, frozen=True, kw_only=True):
     failed: dict[str, str]  # case -> what went wrong
     threshold_origin: str = VALIDATED
     coverage: Coverage | None = None  # of a folder of anyone's detections; None: of a run's own
+    evidence: dict[str, Evidence] = msgspec.field(default_factory=dict)  # case -> what it was scored from
 
     @property
     def unit(self) -> str:
@@ -95,22 +99,41 @@ class BoxSummary(Record, frozen=True, kw_only=True):
         f1 = {patient: threshold_scores(BoxCounts(*some.tolist()))["f1"] for patient, some in pooled.items()}
         return {patient: 1.0 if score is None else score for patient, score in f1.items()}
 
+    def by_case(self) -> dict[str, BoxAnswer]:
+        return {answer.case_id: answer for answer in self.answers}
+
 
 def score_boxes_of_part(part: Part, carried: float | None) -> float:
     """Score what is found in each case; returns the score threshold, chosen on validation cases, carried to others."""
-    answers, failed = answers_of(part, lambda case, image: boxes_of(part, case, image))
-    chosen = threshold_of(answers) if part.name == VALIDATION else carried
-    threshold = FALLBACK_THRESHOLD if chosen is None else chosen
-    summary = summary_of_boxes(answers, part.class_names, part.dataset.name, part.name, threshold, failed)
+    given = FALLBACK_THRESHOLD if carried is None else carried
+    if part.is_scored and (part.name == VALIDATION or part.earlier.threshold == given):
+        return float(part.earlier.threshold)
+    made = answers_of(part, Answering(
+        predict=lambda case, image: boxes_of(part, case, image, Boxes(*part.predictor.found(image))),
+        rescore=lambda case, known: boxes_of(part, case, read_channel(case, part.dataset_plan, True),
+                                             detected_boxes(known)),
+        prediction_hash=detections_hash,
+    ))  # fmt: skip
+    threshold = threshold_of(made.answers) if part.name == VALIDATION else given
+    summary = summary_of_boxes(
+        made.answers, part.class_names, part.dataset.name, part.name, threshold, made.failed, evidence=made.evidence
+    )
     write_box_summary(part.folder, summary)
     return threshold
 
 
-def boxes_of(part: Part, case: Case, image: Image) -> BoxAnswer:
-    """What a detector finds in a case; the spacing is the data set's where neither file nor table states one."""
+def detections_hash(folder: Path, case: Case, answer: BoxAnswer | None) -> str:
+    """Hash of what a detector found in a case; "" where it has no answer."""
+    if answer is None:
+        return ""
+    return content_hash([answer.case_id, answer.detected, answer.detected_classes, answer.scores])
+
+
+def boxes_of(part: Part, case: Case, image: Image, found: Boxes) -> BoxAnswer:
+    """What was found in a case; the spacing is the data set's where neither file nor table states one."""
     spacing = image.spacing_mm if image.spacing_known else case.spacing_mm or part.dataset.spacing_mm
     in_plane = None if spacing is None else (spacing[1], spacing[2])
-    return box_answer_of(case, Boxes(*part.predictor.found(image)), part.class_names, in_plane)
+    return box_answer_of(case, found, part.class_names, in_plane)
 
 
 def box_answer_of(case: Case, detected: Boxes, classes: tuple[str, ...], spacing_mm: Spacing | None) -> BoxAnswer:
@@ -144,7 +167,7 @@ def threshold_of(answers: Sequence[BoxAnswer]) -> float:
 
 def summary_of_boxes(
     answers: Sequence[BoxAnswer], classes: tuple[str, ...], dataset: str, part: str, threshold: float,
-    failed: dict[str, str], threshold_origin: str = VALIDATED,
+    failed: dict[str, str], threshold_origin: str = VALIDATED, evidence: dict[str, Evidence] | None = None,
 ) -> BoxSummary:  # fmt: skip
     """Scores of all answers, with intervals."""
     truth, detections = _boxes(answers)
@@ -154,7 +177,7 @@ def summary_of_boxes(
         scores=score_boxes(truth, detections, threshold),
         intervals=score_intervals(truth, detections, patients, threshold),
         froc=froc_curve(matches(truth, detections)) or (), answers=tuple(answers), failed=failed,
-        threshold_origin=threshold_origin,
+        threshold_origin=threshold_origin, evidence=evidence or {},
     )  # fmt: skip
 
 
@@ -177,12 +200,27 @@ def write_box_summary(folder: Path, summary: BoxSummary, answers: bool = True) -
     """summary.json, summary.md, froc.png and, where the ``answers`` are ours, detections.json and detections.csv."""
     write_json(folder / "summary.json", summary)
     if answers:
-        detections = {answer.case_id: detected_boxes(answer) for answer in summary.answers}
-        spacings_mm = {answer.case_id: answer.spacing_mm for answer in summary.answers}
-        write_json(folder / "detections.json", coco_results(detections))
-        write_text(folder / "detections.csv", detections_csv(detections, summary.classes, spacings_mm))
+        for name, text in _detection_files(summary).items():
+            write_text(folder / name, text)
     write_text(folder / "summary.md", box_summary_markdown(summary))
     draw_froc(folder / "froc.png", summary)
+
+
+def _detection_files(summary: BoxSummary) -> dict[str, str]:
+    """detections.json and detections.csv."""
+    detections = {answer.case_id: detected_boxes(answer) for answer in summary.answers}
+    spacings_mm = {answer.case_id: answer.spacing_mm for answer in summary.answers}
+    return {
+        "detections.json": to_json_text(coco_results(detections)),
+        "detections.csv": detections_csv(detections, summary.classes, spacings_mm),
+    }
+
+
+def detections_are_written(folder: Path, summary: BoxSummary) -> bool:
+    """Whether the files of the detections lie there as the summary has them."""
+    paths = {folder / name: text for name, text in _detection_files(summary).items()}
+    return all(path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text
+               for path, text in paths.items())  # fmt: skip
 
 
 def coco_results(detections: Mapping[str, Boxes]) -> list[dict[str, object]]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines
-from mdkd_auto.experiments.parts import VALIDATION, Part, answers_of
+from mdkd_auto.experiments.evidence import Evidence
+from mdkd_auto.experiments.parts import VALIDATION, Answering, Part, answers_of
 from mdkd_auto.experiments.score_text import with_interval
-from mdkd_auto.files import write_atomically, write_json, write_text
+from mdkd_auto.files import content_hash, write_atomically, write_json, write_text
 from mdkd_auto.metrics.classification import (
     CLASS_METRICS,
     INTERVAL_DRAWS,
@@ -31,6 +32,7 @@ CLASS_TITLES = {
     "calibrated_error": "calibration error, calibrated (%)",
 }  # fmt: skip
 
+PREDICTIONS = "predictions.csv"
 UNCALIBRATED = 1.0  # temperature
 
 
@@ -56,6 +58,7 @@ class ClassSummary(Record, frozen=True, kw_only=True):
     failed: dict[str, str]  # case -> what went wrong
     intervals: dict[str, tuple[float, float] | None] = msgspec.field(default_factory=dict)  # 95 %; older files: none
     coverage: Coverage | None = None  # of a folder of anyone's answers; None: of a run's own
+    evidence: dict[str, Evidence] = msgspec.field(default_factory=dict)  # case -> what it was scored from
 
     @property
     def unit(self) -> str:
@@ -72,6 +75,9 @@ class ClassSummary(Record, frozen=True, kw_only=True):
             right.setdefault(answer.patient_id, []).append(int(np.argmax(answer.logits)) == answer.truth)
         return {patient: float(np.mean(some)) for patient, some in right.items()}
 
+    def by_case(self) -> dict[str, Answer]:
+        return {answer.case_id: answer for answer in self.answers}
+
 
 def temperature_of(answers: Sequence[Answer]) -> float:
     """See :func:`metrics.classification.fit_temperature`."""
@@ -80,7 +86,7 @@ def temperature_of(answers: Sequence[Answer]) -> float:
 
 def summary_of_answers(
     answers: Sequence[Answer], classes: tuple[str, ...], dataset: str, part: str, temperature: float,
-    failed: dict[str, str],
+    failed: dict[str, str], evidence: dict[str, Evidence] | None = None,
 ) -> ClassSummary:  # fmt: skip
     """Scores of all answers."""
     logits, truth = _arrays(answers, len(classes))
@@ -90,6 +96,7 @@ def summary_of_answers(
         dataset=dataset, part=part, classes=classes, temperature=temperature,
         scores=score_classes(logits, truth, temperature), confusion=tuple(map(tuple, matrix.tolist())),
         answers=tuple(answers), failed=failed, intervals=class_intervals(logits, truth, patients, temperature),
+        evidence=evidence or {},
     )  # fmt: skip
 
 
@@ -101,22 +108,45 @@ def _arrays(answers: Sequence[Answer], classes: int = 0) -> tuple[np.ndarray, np
 
 def score_classes_of_part(part: Part, carried: float | None) -> float:
     """Score the answer to each case; returns the temperature, fitted on validation cases and carried to others."""
-    answers, failed = answers_of(
-        part, lambda case, image: answer_of(case, part.predictor.logits(image), part.class_names)
+    if part.is_scored and (part.name == VALIDATION or part.earlier.temperature == (carried or UNCALIBRATED)):
+        return float(part.earlier.temperature)
+    names = part.class_names
+    made = answers_of(part, Answering(
+        predict=lambda case, image: answer_of(case, part.predictor.logits(image), names),
+        rescore=lambda case, known: answer_of(case, known.logits, names),
+        prediction_hash=logits_hash,
+    ))  # fmt: skip
+    temperature = temperature_of(made.answers) if part.name == VALIDATION else carried or UNCALIBRATED
+    summary = summary_of_answers(
+        made.answers, names, part.dataset.name, part.name, temperature, made.failed, made.evidence
     )
-    temperature = temperature_of(answers) if part.name == VALIDATION else carried or UNCALIBRATED
-    summary = summary_of_answers(answers, part.class_names, part.dataset.name, part.name, temperature, failed)
     write_class_summary(part.folder, summary)
     return temperature
+
+
+def logits_hash(folder: Path, case: Case, answer: Answer | None) -> str:
+    """Hash of what a classifier answered to a case; "" where it has no answer."""
+    return "" if answer is None else content_hash([answer.case_id, answer.logits])
+
+
+def _rows_of(summary: ClassSummary) -> str:
+    """predictions.csv."""
+    truths = {answer.case_id: summary.classes[answer.truth] for answer in summary.answers}
+    rows = {answer.case_id: answer.logits for answer in summary.answers}
+    return predictions_csv(rows, summary.classes, summary.temperature, truths)
+
+
+def rows_are_written(folder: Path, summary: ClassSummary) -> bool:
+    """Whether predictions.csv lies there as the summary has it."""
+    path = folder / PREDICTIONS
+    return path.is_file() and path.read_text(encoding="utf-8", errors="replace") == _rows_of(summary)
 
 
 def write_class_summary(folder: Path, summary: ClassSummary, answers: bool = True) -> None:
     """summary.json, summary.md, confusion.png and, where the ``answers`` are ours, predictions.csv in ``folder``."""
     write_json(folder / "summary.json", summary)
     if answers:
-        truths = {answer.case_id: summary.classes[answer.truth] for answer in summary.answers}
-        rows = {answer.case_id: answer.logits for answer in summary.answers}
-        write_text(folder / "predictions.csv", predictions_csv(rows, summary.classes, summary.temperature, truths))
+        write_text(folder / PREDICTIONS, _rows_of(summary))
     write_text(folder / "summary.md", class_summary_markdown(summary))
     draw_confusion(folder / "confusion.png", summary)
 
@@ -180,7 +210,7 @@ def draw_confusion(path: Path, summary: ClassSummary) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
-def answer_of(case: Case, logits: np.ndarray, classes: tuple[str, ...]) -> Answer:
+def answer_of(case: Case, logits: Iterable[float], classes: tuple[str, ...]) -> Answer:
     """Raises ValueError for a case whose class is none of ``classes``."""
     return Answer(
         case_id=case.case_id, patient_id=case.patient_id, truth=classes.index(str(case.class_name)),

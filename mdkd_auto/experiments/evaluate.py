@@ -1,5 +1,17 @@
-"""A finished model judged on images that its training did not see: the fold's validation cases and the test part."""
+"""A finished model judged on images that its training did not see: the fold's validation cases and the test part.
 
+A finished run is looked at again by every command that reads its scores: see ``evidence`` for what a changed file asks
+for.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mdkd_auto.errors import MdkdError, TrainingError
+from mdkd_auto.experiments.evidence import evidence_of, work_of
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary, Part
 from mdkd_auto.experiments.runs import load_predictor
@@ -9,6 +21,10 @@ from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Case, Task
 from mdkd_auto.tasks.segmentation import PredictionOptions
 
+logger = logging.getLogger(__name__)
+
+_NAMED = 5  # cases spelled out in a message
+
 
 def evaluate_run(experiment: Experiment, job: Job, options: PredictionOptions) -> None:
     """Predict and score the validation and test cases of the job's target (for multi-head of every data set that has
@@ -17,17 +33,79 @@ def evaluate_run(experiment: Experiment, job: Job, options: PredictionOptions) -
     A source teacher is only a means: it is scored on the target's validation cases. A classifier's probabilities are
     calibrated on the validation cases, and a detector's score threshold is chosen there.
     """
+    _score(experiment, job, options, again=False)
+
+
+def is_up_to_date(experiment: Experiment, job: Job) -> bool:
+    """Whether the scores of a finished run hold for the files that are there now."""
+    return all(part.is_scored for part in _parts(experiment, job, again=True))
+
+
+def score_again(experiment: Experiment, job: Job, options: PredictionOptions) -> None:
+    """Score a finished run anew where files changed. Raises TrainingError where that takes weights that are gone."""
+    _score(experiment, job, options, again=True)
+
+
+def _score(experiment: Experiment, job: Job, options: PredictionOptions, again: bool) -> None:
+    folder = experiment.root.results / job.folder
+    predictors: dict[str, Any] = {}
+    carried: dict[str, float | None] = {}
+    for part in _parts(experiment, job, again):
+        name = part.dataset.name
+        missing = [case for case, work in part.work.items() if work.do == "predict"]
+        if missing and name not in predictors:
+            _check_weights(folder, part, missing)
+            predictors[name] = load_predictor(folder, options, name if job.stage == "multi_head" else None)
+        if again and not part.is_scored:
+            rescored = sum(work.do == "rescore" for work in part.work.values())
+            words = "%s of %s: files changed since it was scored; %d of %d cases are predicted again, %d scored again"
+            logger.info(words, part.name, name, len(missing), len(part.work), rescored)
+        score_part = TASK_SCORES[experiment.plan.task].score_part
+        carried[name] = score_part(part._replace(predictor=predictors.get(name)), carried.get(name))
+
+
+def _check_weights(folder: Path, part: Part, missing: list[str]) -> None:
+    """Raise TrainingError where images are to be predicted by a run whose weights are gone."""
+    run = RunFolder(folder)
+    gone = next((path for path in (run.best, run.description) if not path.is_file()), None)
+    if gone is None:
+        return
+    named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+    raise TrainingError(
+        f"{folder}: its scores do not hold for {len(missing)} of {len(part.work)} {part.name} cases of "
+        f"{part.dataset.name} ({named}): an image changed, or its prediction is gone or altered. Predicting them takes "
+        f"{gone.name}, which is gone. Put it or the earlier files back, or delete the folder to train the run again"
+    )
+
+
+def _parts(experiment: Experiment, job: Job, again: bool) -> Iterator[Part]:
+    """What a run is scored on, validation before test. ``again``: what still holds of earlier scores is kept."""
     folder = RunFolder(experiment.root.results / job.folder)
     several = job.stage == "multi_head"
-    score_part = TASK_SCORES[experiment.plan.task].score_part
     for dataset in filter(experiment.has_fold, job.datasets) if several else (job.target,):
-        predictor = load_predictor(folder.folder, options, dataset)
-        carried: float | None = None
         for name in (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST):
-            cases = cases_of_part(experiment, dataset, name)
-            if cases:
-                target = folder.masks(name, dataset if several else None)
-                carried = score_part(Part(name, experiment.datasets[dataset], cases, predictor, target), carried)
+            if cases_of_part(experiment, dataset, name):
+                yield _part(experiment, dataset, name, folder.masks(name, dataset if several else None), again)
+
+
+def _part(experiment: Experiment, dataset: str, name: str, folder: Path, again: bool) -> Part:
+    scores = TASK_SCORES[experiment.plan.task]
+    earlier: AnySummary | None = None
+    if again and (folder / "summary.json").is_file():
+        with suppress(MdkdError):  # damaged, or of another version: scored anew
+            earlier = read_record(folder / "summary.json", scores.summary)
+    known = {} if earlier is None else earlier.by_case()
+    whole, classes, hashes = experiment.datasets[dataset], experiment.classes(dataset), experiment.hashes(dataset)
+    cases = cases_of_part(experiment, dataset, name)
+    work = {}
+    for case in cases:
+        answered = earlier is not None and (case.case_id in known or case.case_id in earlier.failed)
+        before = earlier.evidence.get(case.case_id) if earlier is not None and answered else None
+        stored = scores.prediction_hash(folder, case, known.get(case.case_id)) if before is not None else ""
+        work[case.case_id] = work_of(evidence_of(case, whole, classes, hashes), before, stored)
+    hashes.save()
+    is_written = earlier is None or scores.is_written(folder, earlier)
+    return Part(name, whole, cases, classes, experiment.plan.dataset(dataset), None, folder, work, earlier, is_written)
 
 
 def read_summary(folder: RunFolder, part: str, dataset: str | None, task: Task) -> AnySummary | None:

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mdkd_auto.data.file_hashes import FileHashes, file_hashes
 from mdkd_auto.data.store import read_case_record, record_path
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.files import content_hash, file_hash, to_json_text
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.preprocessing.dataset import plan_key
+from mdkd_auto.preprocessing.dataset import case_key, plan_key
 from mdkd_auto.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.tasks.segmentation import Classes, classes_of
@@ -89,6 +90,10 @@ class Experiment(NamedTuple):
 
     def classes(self, dataset: str) -> Classes:
         return classes_of(self.datasets[dataset], self.settings.keep_classes)
+
+    def hashes(self, dataset: str) -> FileHashes:
+        """SHA-256 of the data set's raw files."""
+        return file_hashes(self.root.file_hashes(dataset))
 
     def has_fold(self, dataset: str) -> bool:
         """Whether the fold is one of the data set's; only then is a training for it a replicate of its own."""
@@ -268,10 +273,13 @@ class JobMaker:
         return tuple(channel.name for channel in self.experiment.classes(dataset).channels)
 
     def _dataset(self, dataset: str, label_fraction: float) -> dict[str, Any]:
-        """:func:`data_identity`. Raises TrainingError where a case was preprocessed for another plan."""
+        """:func:`data_identity`. Raises TrainingError where a case was preprocessed for another plan, or from other
+        files."""
         if (dataset, label_fraction) not in self._data:
             cases = _stored_cases(self.experiment, dataset, label_fraction)
-            _check_plan(self.experiment, dataset, [record for part in cases.values() for record in part])
+            records = [record for part in cases.values() for record in part]
+            _check_plan(self.experiment, dataset, records)
+            _check_files(self.experiment, dataset, records)
             self._data[dataset, label_fraction] = data_identity(self.experiment, dataset, cases)
         return self._data[dataset, label_fraction]
 
@@ -317,6 +325,22 @@ def _check_plan(experiment: Experiment, dataset: str, cases: Sequence[Preprocess
         raise TrainingError(
             f"{folder}: {len(others)} of {len(cases)} cases of {dataset}, such as {others[0]}, were not preprocessed "
             "as plan.json and dataset.json say now; run mdkd_plan_and_preprocess"
+        )
+
+
+def _check_files(experiment: Experiment, dataset: str, cases: Sequence[PreprocessedCase]) -> None:
+    """Raise TrainingError where an image, label, class or box changed since its case was preprocessed: training would
+    learn from the old files, and be judged by the new ones."""
+    whole, plan, hashes = experiment.datasets[dataset], experiment.plan, experiment.hashes(dataset)
+    raw = {case.case_id: case for case in whole.cases}
+    plans = plan.dataset(dataset), plan.configuration(experiment.configuration)
+    changed = [stored.case_id for stored in cases if stored.case_id in raw
+               and stored.key != case_key(raw[stored.case_id], whole, *plans, hashes)]  # fmt: skip
+    hashes.save()
+    if changed:
+        raise TrainingError(
+            f"{whole.folder}: {len(changed)} of {len(cases)} cases to train and validate on, such as {changed[0]}, "
+            "changed since they were preprocessed; run mdkd_plan_and_preprocess"
         )
 
 

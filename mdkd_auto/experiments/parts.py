@@ -1,22 +1,49 @@
 """A part of a data set that a finished model is judged on, what is said of all its cases, and a summary's manners."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from mdkd_auto.data.images import Image
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.files import WriteError
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Case, Dataset
-from mdkd_auto.tasks.segmentation import read_channel
+from mdkd_auto.records import Case, Dataset, DatasetPlan
+from mdkd_auto.tasks.segmentation import Classes, read_channel
 
 logger = logging.getLogger(__name__)
 
 VALIDATION, TEST = "validation", "test"
-Answered = TypeVar("Answered")
+
+
+class AnySummary(Protocol):
+    """What tables, and a later scoring of the same run, read of a task's summary.json."""
+
+    @property
+    def unit(self) -> str:
+        """Of distances: mm or px; "" where there are none."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Case -> what went wrong."""
+
+    @property
+    def evidence(self) -> dict[str, Evidence]:
+        """Case -> what it was scored from."""
+
+    def overall(self, per_patient: bool) -> Mean | None:
+        """Scores over images, or over patients; None where the task has none of these."""
+
+    def score_by_unit(self) -> dict[str, float | None]:
+        """The judged score of each patient (or case, where patients are not known)."""
+
+    def by_case(self) -> dict[str, Any]:
+        """Case -> its answer, scored; without those that failed."""
 
 
 class Part(NamedTuple):
@@ -25,42 +52,76 @@ class Part(NamedTuple):
     name: str  # validation or test
     dataset: Dataset
     cases: list[Case]
-    predictor: Any
+    classes: Classes
+    dataset_plan: DatasetPlan
+    predictor: Any  # None where nothing is to be predicted
     folder: Path
+    work: Mapping[str, Work]  # by case
+    earlier: Any = None  # the task's summary (AnySummary) of an earlier scoring; None where there is none
+    is_written: bool = True  # whether the files beside that summary are as it has them
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(channel.name for channel in self.predictor.classes.channels)
-
-
-class AnySummary(Protocol):
-    """What tables read of a task's summary.json."""
+        return tuple(channel.name for channel in self.classes.channels)
 
     @property
-    def unit(self) -> str:
-        """Of distances: mm or px; "" where there are none."""
-
-    def overall(self, per_patient: bool) -> Mean | None:
-        """Scores over images, or over patients; None where the task has none of these."""
-
-    def score_by_unit(self) -> dict[str, float | None]:
-        """The judged score of each patient (or case, where patients are not known)."""
+    def is_scored(self) -> bool:
+        """Whether the earlier scores hold today, for these cases."""
+        if self.earlier is None or not self.is_written or self.earlier.evidence.keys() != self.work.keys():
+            return False
+        return all(work.do == "keep" for work in self.work.values())
 
 
-def answers_of(
-    part: Part, answer: Callable[[Case, Image], Answered], colour_to_grey: bool = True
-) -> tuple[list[Answered], dict[str, str]]:
-    """What ``answer`` says of each case, and the cases that failed; a full disk (WriteError) is not a case's fault."""
-    answers: list[Answered] = []
-    failed: dict[str, str] = {}
+class Answering(NamedTuple):
+    """How a task answers one case."""
+
+    predict: Callable[[Case, Image], Any]  # with the part's predictor
+    rescore: Callable[[Case, Any], Any]  # a stored answer (None: not in the summary) against the truth of today
+    prediction_hash: Callable[[Path, Case, Any], str]  # of folder, case and answer: of what is stored as predicted
+    colour_to_grey: bool = True
+
+
+class Answers(NamedTuple):
+    """What came of the cases of a part."""
+
+    answers: list[Any]
+    failed: dict[str, str]  # case -> what went wrong
+    evidence: dict[str, Evidence]
+
+
+def answers_of(part: Part, answering: Answering) -> Answers:
+    """The answer to each case, scored, and the cases that failed; what still holds is taken from the earlier summary.
+
+    A full disk (WriteError) is not a case's fault.
+    """
+    made = Answers([], {}, {})
+    known = {} if part.earlier is None else part.earlier.by_case()
     with progress(f"{part.name} of {part.dataset.name}") as advance:
         for number, case in enumerate(part.cases, start=1):
+            work = part.work[case.case_id]
+            made.evidence[case.case_id] = work.evidence
             try:
-                answers.append(answer(case, read_channel(case, part.predictor.dataset_plan, colour_to_grey)))
+                if work.do == "keep" and case.case_id not in known:
+                    made.failed[case.case_id] = part.earlier.failed[case.case_id]
+                    continue
+                answer = _answer(part, answering, case, known.get(case.case_id))
+                prediction = answering.prediction_hash(part.folder, case, answer)
+                made.evidence[case.case_id] = msgspec.structs.replace(work.evidence, prediction=prediction)
+                made.answers.append(answer)
             except WriteError:
                 raise
             except MdkdError as error:
-                failed[case.case_id] = str(error)
+                made.evidence[case.case_id] = msgspec.structs.replace(work.evidence, prediction="")
+                made.failed[case.case_id] = str(error)
                 logger.warning("%s: %s is left out of the scores: %s", part.dataset.name, case.case_id, error)
             advance(number, len(part.cases))
-    return answers, failed
+    return made
+
+
+def _answer(part: Part, answering: Answering, case: Case, known: Any) -> Any:
+    do = part.work[case.case_id].do
+    if do == "keep":
+        return known
+    if do == "rescore":
+        return answering.rescore(case, known)
+    return answering.predict(case, read_channel(case, part.dataset_plan, answering.colour_to_grey))

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from mdkd_auto.data.sampling import PatchSampler
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.experiments.checks import write_checks
-from mdkd_auto.experiments.evaluate import evaluate_run
+from mdkd_auto.experiments.evaluate import evaluate_run, is_up_to_date, score_again
 from mdkd_auto.experiments.jobs import Experiment, Job, check_unchanged, is_finished
 from mdkd_auto.experiments.memory import memory_note
 from mdkd_auto.experiments.reliability import baseline_scores, distillation_weight, source_weights
@@ -70,9 +70,12 @@ def run_jobs(jobs: Sequence[tuple[Experiment, Job]]) -> None:
 
 
 def run_job(experiment: Experiment, job: Job, title: str) -> bool:
-    """Train and score one job, if it is not done; False if another process is at it."""
+    """Train and score one job, if it is not done; one that is, is scored again where its files changed.
+
+    False if another process is at it.
+    """
     folder = experiment.root.results / job.folder
-    if is_finished(experiment.root, job):
+    if is_finished(experiment.root, job) and is_up_to_date(experiment, job):
         logger.info("%s: done before", title)
         return True
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,9 +85,12 @@ def run_job(experiment: Experiment, job: Job, title: str) -> bool:
     except Timeout:
         return False
     try:
+        (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         if not is_finished(experiment.root, job):  # it may have been done just now
-            (folder / HOLDER).write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
             _run(experiment, job, folder, title)
+        elif not is_up_to_date(experiment, job):
+            logger.info("%s: done before; its scores no longer hold and are renewed", title)
+            score_again(experiment, job, _options(experiment))
     finally:
         (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
@@ -116,8 +122,7 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
         if note is not None:
             logger.warning("%s: %s", title, note)
     state = fit(objective, streams, run.settings.for_stage(job.stage, run.task), folder, device, title)
-    options = PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
-    evaluate_run(experiment, job, options)
+    evaluate_run(experiment, job, _options(experiment))
     write_checks(experiment, job, objective, streams, device, state.parts)
     validation_share = state.validation_seconds / state.seconds
     finished = Finished(
@@ -141,6 +146,18 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
         title, finished.seconds, state.update, 1000 * finished.seconds_per_update, 100 * validation_share,
         state.best_score, folder,
     )  # fmt: skip
+
+
+def renew_scores(jobs: Sequence[tuple[Experiment, Job]]) -> None:
+    """Score the finished runs among the jobs again where their files changed since; nothing is trained."""
+    run_jobs([(experiment, job) for experiment, job in jobs if is_finished(experiment.root, job)
+              and not is_up_to_date(experiment, job)])  # fmt: skip
+
+
+def _options(experiment: Experiment) -> PredictionOptions:
+    """How a run's own scores are predicted."""
+    device = find_device(experiment.settings.device)
+    return PredictionOptions(device, low_precision=uses_bf16(experiment.settings.precision, device))
 
 
 def make_objective(experiment: Experiment, run: RunRecord) -> Objective:

@@ -3,20 +3,22 @@
 import csv
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from mdkd_auto.data.images import Image, read_image, write_mask
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.data.images import Image, read_image, same_geometry, write_mask
+from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines, left_out_rows
-from mdkd_auto.experiments.parts import Part, answers_of
-from mdkd_auto.files import write_json, write_text
+from mdkd_auto.experiments.evidence import Evidence
+from mdkd_auto.experiments.parts import Answering, Part, answers_of
+from mdkd_auto.files import file_hash, write_json, write_text
 from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
 from mdkd_auto.records import Case, Dataset, Record
-from mdkd_auto.tasks.segmentation import Classes, mask_ending, score_case
+from mdkd_auto.tasks.segmentation import Classes, mask_ending, read_channel, score_case
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Summary(Record, frozen=True, kw_only=True):
     metric_per_volume: tuple[CaseScores, ...] | None
     failed: dict[str, str]  # case -> what went wrong
     coverage: Coverage | None = None  # of a folder of anyone's masks; None: of a run's own
+    evidence: dict[str, Evidence] = msgspec.field(default_factory=dict)  # case -> what it was scored from
 
     @property
     def units_of_test(self) -> tuple[CaseScores, ...]:
@@ -70,25 +73,63 @@ class Summary(Record, frozen=True, kw_only=True):
         return result
 
 
+    def by_case(self) -> dict[str, CaseScores]:
+        return {scores.case_id: scores for scores in self.metric_per_case}
+
+
 def score_against_label(predicted: np.ndarray, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
     """Score a label map (canonical, at the image's own size) against the case's label file."""
     return CaseScores(case_id=case.case_id, metrics=score_case(predicted, read_truth(case, dataset), classes))
 
 
 def score_masks_of_part(part: Part, carried: float | None) -> None:
-    """Predict, write and score the mask of each case."""
-    known = True
+    """Predict, write and score the mask of each case; a stored mask that still holds is scored as it is."""
+    if part.is_scored:
+        return
+    known: dict[str, bool] = {}  # case -> whether its spacing is stated
 
-    def work(case: Case, image: Image) -> CaseScores:
-        nonlocal known
-        known = known and (image.spacing_known or part.dataset.spacing_mm is not None)
+    def predict(case: Case, image: Image) -> CaseScores:
+        known[case.case_id] = image.spacing_known
         mask = part.predictor.mask(image)
-        write_mask(part.folder / f"{case.case_id}{mask_ending(case)}", mask, image.header)
-        return score_against_label(mask, case, part.dataset, part.predictor.classes)
+        write_mask(mask_path(part.folder, case), mask, image.header)
+        return score_against_label(mask, case, part.dataset, part.classes)
 
-    scores, failed = answers_of(part, work, colour_to_grey=False)
-    unit = "mm" if known else "px"
-    write_summary(part.folder, summary_of(scores, part.cases, part.dataset.name, part.name, unit, failed))
+    def rescore(case: Case, _: CaseScores | None) -> CaseScores:
+        return score_mask_file(mask_path(part.folder, case), case, part.dataset, part.classes)
+
+    made = answers_of(part, Answering(predict, rescore, mask_hash, colour_to_grey=False))
+    unit = "mm" if _all_spacings_known(part, known, made.failed) else "px"
+    summary = summary_of(made.answers, part.cases, part.dataset.name, part.name, unit, made.failed, made.evidence)
+    write_summary(part.folder, summary)
+
+
+def _all_spacings_known(part: Part, known: dict[str, bool], failed: Collection[str]) -> bool:
+    """Whether every image states its spacing, or dataset.json does. ``known``: of those read just now."""
+    if part.dataset.spacing_mm is not None or not all(known.values()):
+        return part.dataset.spacing_mm is not None
+    kept = [case for case in part.cases if case.case_id not in known and case.case_id not in failed]
+    if not kept or part.earlier.unit == "mm":
+        return True
+    return all(read_channel(case, part.dataset_plan).spacing_known for case in kept)
+
+
+def mask_path(folder: Path, case: Case) -> Path:
+    """Where the mask of a case lies."""
+    return folder / f"{case.case_id}{mask_ending(case)}"
+
+
+def mask_hash(folder: Path, case: Case, _: CaseScores | None) -> str:
+    """SHA-256 of the mask of a case; "" where there is none."""
+    path = mask_path(folder, case)
+    return file_hash(path) if path.is_file() else ""
+
+
+def score_mask_file(path: Path, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
+    """Score a mask file against the case's label. Raises ImageError where it does not lie on the label's grid."""
+    truth, mask = read_truth(case, dataset), read_image(path)
+    if (difference := same_geometry(mask, truth)) is not None:
+        raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
+    return CaseScores(case_id=case.case_id, metrics=score_case(mask.array, truth, classes))
 
 
 def read_truth(case: Case, dataset: Dataset) -> Image:
@@ -102,8 +143,9 @@ def read_truth(case: Case, dataset: Dataset) -> Image:
 
 
 def summary_of(
-    scores: list[CaseScores], cases: Sequence[Case], dataset: str, part: str, unit: str, failed: dict[str, str]
-) -> Summary:
+    scores: list[CaseScores], cases: Sequence[Case], dataset: str, part: str, unit: str, failed: dict[str, str],
+    evidence: dict[str, Evidence] | None = None,
+) -> Summary:  # fmt: skip
     """Means over cases and classes, and over patients where one has several of the ``cases``, scored or not."""
     volumes = _per_volume(scores, {case.case_id: case.patient_id for case in cases})
     names = list(scores[0].metrics) if scores else []
@@ -119,6 +161,7 @@ def summary_of(
         metric_per_case=tuple(scores),
         metric_per_volume=volumes,
         failed=failed,
+        evidence=evidence or {},
     )
 
 

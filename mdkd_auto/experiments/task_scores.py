@@ -10,6 +10,8 @@ from mdkd_auto.experiments.box_scoring import (
     BOX_TITLES,
     BoxSummary,
     box_summary_markdown,
+    detections_are_written,
+    detections_hash,
     score_boxes_of_part,
     write_box_summary,
 )
@@ -18,6 +20,8 @@ from mdkd_auto.experiments.class_scoring import (
     CLASS_TITLES,
     ClassSummary,
     class_summary_markdown,
+    logits_hash,
+    rows_are_written,
     score_classes_of_part,
     write_class_summary,
 )
@@ -28,6 +32,7 @@ from mdkd_auto.experiments.scoring import (
     IN_PERCENT,
     TITLES,
     Summary,
+    mask_hash,
     score_masks_of_part,
     summary_markdown,
     write_summary,
@@ -35,7 +40,7 @@ from mdkd_auto.experiments.scoring import (
 from mdkd_auto.metrics.classification import CLASS_METRICS
 from mdkd_auto.metrics.detection import DETECTION_METRICS
 from mdkd_auto.metrics.summary import METRICS
-from mdkd_auto.records import ByTask
+from mdkd_auto.records import ByTask, Case
 
 LEAST_ABOVE_CHANCE = 0.05  # of balanced accuracy: the same of two classifiers
 LEAST_FOUND = 0.1  # of DSC or F1: two models below it differ, but neither is of use
@@ -65,6 +70,7 @@ class TaskScores(NamedTuple):
 
     # of the validation part, then of the test part, which is given what the first returned (None before)
     score_part: Callable[[Part, float | None], float | None]
+    prediction_hash: Callable[[Path, Case, Any], str]  # of folder, case and answer: of what is stored as predicted
     summary: type  # of summary.json
     score_folder: Callable[[Path, Truth, bool | None], Found]  # anyone's answers in a folder; whether all classes
     write: Callable[[Path, Any], None]  # the summary of such a folder
@@ -72,6 +78,8 @@ class TaskScores(NamedTuple):
     weighed_by: str  # the score that teachers are weighed by
     scale: Scale
     weighed_above: Callable[[Any], float] = lambda summary: 0.0  # what of that score is chance, in a summary
+    # whether the files of a folder that repeat its summary are as that has them; else they are written again
+    is_written: Callable[[Path, Any], bool] = lambda folder, summary: True
 
 
 def _chance_of_balanced_accuracy(summary: ClassSummary) -> float:
@@ -82,7 +90,7 @@ def _chance_of_balanced_accuracy(summary: ClassSummary) -> float:
 TASK_SCORES = ByTask(
     {
         "segmentation": TaskScores(
-            score_masks_of_part, Summary, score_mask_folder, write_summary, summary_markdown, "dice",
+            score_masks_of_part, mask_hash, Summary, score_mask_folder, write_summary, summary_markdown, "dice",
             Scale(
                 METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
                 "n is the number of images in which the metric is evaluable (where truth and prediction are both empty "
@@ -91,7 +99,7 @@ TASK_SCORES = ByTask(
             ),
         ),
         "classification": TaskScores(
-            score_classes_of_part, ClassSummary,
+            score_classes_of_part, logits_hash, ClassSummary,
             lambda folder, truth, keep_classes: score_predictions(folder, truth),
             partial(write_class_summary, answers=False), class_summary_markdown, "balanced_accuracy",
             Scale(
@@ -103,9 +111,11 @@ TASK_SCORES = ByTask(
             ),
             # of all classes, occurring or not: finished joint teachers and students were weighed so
             lambda summary: 1 / len(summary.classes),
+            is_written=rows_are_written,
         ),
         "detection": TaskScores(
-            score_boxes_of_part, BoxSummary, lambda folder, truth, keep_classes: score_detections(folder, truth),
+            score_boxes_of_part, detections_hash, BoxSummary,
+            lambda folder, truth, keep_classes: score_detections(folder, truth),
             partial(write_box_summary, answers=False), box_summary_markdown, "map_50",
             Scale(
                 ("f1", *(name for name in DETECTION_METRICS if name != "f1")), BOX_TITLES, DETECTION_METRICS, (), "F1",
@@ -116,6 +126,7 @@ TASK_SCORES = ByTask(
                 "an image.",
                 "R-precision of boxes", nothing=LEAST_FOUND,
             ),
+            is_written=detections_are_written,
         ),
     }
 )  # fmt: skip

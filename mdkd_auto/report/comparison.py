@@ -10,6 +10,7 @@ import msgspec
 
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments.evaluate import read_summary
+from mdkd_auto.experiments.evidence import Evidence, check_comparable
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary
 from mdkd_auto.experiments.runs import Finished
@@ -91,10 +92,12 @@ class Row(Record, frozen=True, kw_only=True):
 
 
 def row_of(layout: Layout, entry: Entry) -> Row:
+    """What a table says of a target. Raises TrainingError where its runs were scored from different files."""
     found: dict[str, list[AnySummary | None]] = {column: [] for column in layout.columns}
     folders: dict[str, tuple[str, ...]] = {}
     checks: dict[str, dict[str, float | bool | str]] = {}
     updates: dict[str, tuple[int, ...]] = {}
+    compared: dict[int, list[tuple[str, Mapping[str, Evidence]]]] = {}  # by fold: of a test part all are in one
     part = VALIDATION
     for column, replicates in entry.columns.items():
         for trained in replicates:
@@ -108,11 +111,15 @@ def row_of(layout: Layout, entry: Entry) -> Row:
             summary = read_summary(run, part, dataset, experiment.plan.task)
             found[column].append(summary)
             if summary is not None:
+                fold = 0 if part == TEST else experiment.fold_number(entry.target)
+                compared.setdefault(fold, []).append((job.folder, summary.evidence))
                 folders[column] = (*folders.get(column, ()), job.folder)
                 trained_for = read_record(run.finished, Finished, TrainingError).updates
                 updates[column] = (*updates.get(column, ()), trained_for)
             if (run.folder / "checks.json").is_file():
                 checks.setdefault(column, read_json(run.folder / "checks.json", any_number=True))
+    for runs in compared.values():
+        check_comparable(entry.target, runs)
     comparisons = {}
     for name, (column, reference) in layout.contrasts.items():
         both = zip(found[column], found[reference], entry.columns.get(column, ()), strict=False)

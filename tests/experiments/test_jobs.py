@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -154,8 +155,10 @@ def test_a_multi_head_model_is_scored_where_the_fold_is(
 ) -> None:
     own = b_with_one_fold(experiment, 1)
     asked: list[str | None] = []
+    monkeypatch.setattr(evaluate, "_check_weights", lambda *_: None)
     monkeypatch.setattr(evaluate, "load_predictor", lambda folder, options, dataset: asked.append(dataset))
-    monkeypatch.setattr(evaluate, "cases_of_part", lambda *_: [])
+    scored = SimpleNamespace(prediction_hash=lambda *_: "", score_part=lambda *_: None)
+    monkeypatch.setattr(evaluate, "TASK_SCORES", {"segmentation": scored})
     evaluate.evaluate_run(own, JobMaker(own).multi_head((A, B, C)), PredictionOptions(torch.device("cpu")))
     assert asked == [A, C]
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -110,7 +111,8 @@ def test_a_fine_tuned_classifier_takes_the_classes_by_their_names(
     pictures: Root, copied: Callable[[Root], Root], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever their order; a class that the source lacks stays as it was initialised."""
-    monkeypatch.setattr(jobs_module, "_check_plan", lambda *_: None)  # the classes get other names below
+    for check in ("_check_plan", "_check_files"):  # the classes get other names below
+        monkeypatch.setattr(jobs_module, check, lambda *_: None)
     experiment = classifiers(copied(pictures))
     names = {FIRST: ("long", "other", "round"), SECOND: ("round", "cross", "long")}
     for dataset, some in names.items():
@@ -212,8 +214,22 @@ def test_a_job_does_not_begin_with_cases_not_its_own(root: Root, experiment_in: 
     with pytest.raises(TrainingError, match=rf"{A}.*: the stored cases changed .*; run it again"):
         run_jobs([(experiment, first)])
     assert not RunFolder(root.results / first.folder).description.exists()
-    check_unchanged(experiment, JobMaker(experiment).specific(A))
     check_unchanged(experiment, JobMaker(experiment).specific(B))
+
+
+def test_no_job_is_made_of_cases_whose_files_changed_since(root: Root, experiment_in: Callable[..., Any]) -> None:
+    """A label to validate on that is corrected but not preprocessed again would judge, but not teach."""
+    experiment = experiment_in(root, Settings(device="cpu", width=2))
+    (name,) = experiment.cases(A, "val")
+    JobMaker(experiment).specific(A)
+    label = root.raw / A / "labelsTr" / f"{name}.nii.gz"
+    mask = nib.load(label)
+    nib.save(nib.Nifti1Image(1 - np.asarray(mask.dataobj), mask.affine), label)
+    with pytest.raises(TrainingError, match=rf"{A}: 1 of 3 cases .* such as {name}, changed since they were pre"):
+        JobMaker(experiment).specific(A)
+    JobMaker(experiment).specific(B)
+    assert pipeline.plan_and_preprocess(root).problems == ()
+    JobMaker(experiment_in(root, Settings(device="cpu", width=2))).specific(A)
 
 
 def test_a_job_does_not_end_with_other_cases_than_it_began_with(

@@ -21,6 +21,7 @@ from mdkd_auto.data.phantoms import Look, write_datasets
 from mdkd_auto.data.store import image_path, open_image, save_case
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.evaluate import cases_of_part
+from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.parts import VALIDATION, Part
 from mdkd_auto.experiments.scoring import score_masks_of_part
@@ -162,13 +163,13 @@ def test_a_full_disk_is_no_bad_case_when_a_run_is_scored(
     experiment = experiment_in(copied(planned))
     (name, *_) = experiment.datasets
     cases = cases_of_part(experiment, name, VALIDATION)
-    predictor = SimpleNamespace(
-        dataset_plan=experiment.plan.dataset(name), classes=experiment.classes(name),
-        mask=lambda image: np.zeros(image.array.shape, np.uint8),
+    part = Part(
+        VALIDATION, experiment.datasets[name], cases, experiment.classes(name), experiment.plan.dataset(name),
+        SimpleNamespace(mask=lambda image: np.zeros(image.array.shape, np.uint8)), experiment.root.results / "run",
+        {case.case_id: Work(Evidence(images=(), label="", rules=""), "predict") for case in cases},
     )  # fmt: skip
-    folder = experiment.root.results / "run"
     with faults(experiment.root.folder, 1), pytest.raises(WriteError, match=FULL):
-        score_masks_of_part(Part(VALIDATION, experiment.datasets[name], cases, predictor, folder), None)
+        score_masks_of_part(part, None)
 
 
 # --- a real limit ---------------------------------------------------------------------------------------------------

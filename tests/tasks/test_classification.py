@@ -15,6 +15,7 @@ from mdkd_auto.data.images import Header, Image
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.experiments.class_scoring import ClassSummary, score_classes_of_part
+from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.experiments.parts import Part
 from mdkd_auto.files import read_record
 from mdkd_auto.losses.classification import cross_entropy
@@ -258,7 +259,10 @@ def test_a_case_whose_answer_is_not_finite_is_listed(tmp_path: Path, wrong: floa
         path = str(tmp_path / f"{name}.png")
         cases.append(Case(case_id=name, images=(path,), class_name="sick", patient_id=name))
     made = classifier()._replace(model=Given((0.0, 1.0), (0.0, wrong), (1.0, 0.0)))
-    score_classes_of_part(Part("validation", dataset("a", "well", "sick"), cases, made, tmp_path / "out"), None)
+    work = {case.case_id: Work(Evidence(images=(), label="", rules=""), "predict") for case in cases}
+    part = Part("validation", dataset("a", "well", "sick"), cases, made.classes, made.dataset_plan, made,
+                tmp_path / "out", work)  # fmt: skip
+    score_classes_of_part(part, None)
     summary = read_record(tmp_path / "out" / "summary.json", ClassSummary)
     assert [answer.case_id for answer in summary.answers] == ["a", "c"]
     assert list(summary.failed) == ["b"]
