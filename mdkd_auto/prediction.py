@@ -90,7 +90,8 @@ class Asked(NamedTuple):
 
     def write_used(self, **more: object) -> None:
         """prediction.json: with what the answers were made."""
-        write_json(self.out / "prediction.json", {"run": str(self.run), "version": self.record.version, **more})
+        used = {"run": str(self.run), "dataset": self.predictor.dataset_plan.dataset, "version": self.record.version}
+        write_json(self.out / "prediction.json", {**used, **more})
 
 
 def _segment(asked: Asked) -> Outcome:

@@ -141,7 +141,7 @@ def shortened(names: Collection[str]) -> str:
 def readable(name: str) -> str:
     """A file's name as text that any file and screen can hold."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text if text.isprintable() else repr(text)[1:-1]
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def left_out_lines(coverage: Coverage | None, failed: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from mdkd_auto.data.case_arrays import Array, checked_label
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.endings import image_ending, is_image
 from mdkd_auto.data.images import Image, read_image, same_geometry
+from mdkd_auto.data.links import dangling
 from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import Found, Truth, case_named, readable, shortened
 from mdkd_auto.experiments.mask_values import DATASET_JSON, Reading, read_labels, reading_of, written_classes
@@ -69,7 +70,10 @@ def match_masks(folder: Path, truth: Truth) -> tuple[dict[str, Path], dict[str, 
             rank = 0 if exact else 1 if len(name) - len(image_ending(name)) == len(case_id) else 2
             candidates.setdefault(case_id, []).append((rank, name))
         elif is_image(name):
-            unmatched[name] = f"no case of {truth.dataset.name} has this name"
+            alike = next((one for one in sorted(names) if name.lower().startswith(f"{one}.".lower())), None)
+            hint = f"; {alike} differs in capital letters" if alike is not None else ""
+            unmatched[name] = f"no case of {truth.dataset.name} has this name{hint}"
+    unmatched |= {path.name: aim for path in sorted(folder.iterdir()) if (aim := dangling(path)) is not None}
     matched, doubtful = {}, {}
     for case_id, files in candidates.items():
         best = min(files)[0]
@@ -102,10 +106,12 @@ def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, reading: R
         known = known and truth.spacing_known
         scores.append(CaseScores(case_id=case.case_id, metrics=score_case(labels, truth, reading.classes)))
     notes = [f"{count} mask{' holds' if count == 1 else 's hold'} {said}" for said, count in remapped.items()]
-    if not reading.one_class and held <= {0, 1} and reading.declared_by == DATASET_JSON:
-        notes.append("all masks hold only 0 and 1; if all classes were merged into one, leave out --keep-classes")
     cases = [case for case, _ in masks]
     summary = summary_of(scores, cases, dataset.name, part, "mm" if known else "px", failed)
+    occurring = [one for one in reading.classes.channels if one.name in summary.mean
+                 and summary.mean[one.name].negative_cases < summary.mean[one.name].cases]  # fmt: skip
+    if len(occurring) > 1 and held <= {0, 1} and reading.declared_by == DATASET_JSON:
+        notes.append("all masks hold only 0 and 1; if all classes were merged into one, leave out --keep-classes")
     return Scored(summary, tuple(notes), frozenset(broken))
 
 

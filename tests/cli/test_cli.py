@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.experiments.runs import Finished
@@ -313,6 +314,107 @@ def test_evaluate_masks(command: Command, planned: Root, tmp_path: Path) -> None
     assert "2 of 4 cases have a mask; missing: case_002, case_003. Add them, or" in said.err
     assert "case_001" in said.err
     assert "| all classes | 100.0 (n=1) |" in said.out
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> tuple[Root, Path]:
+    """A root with a data set of four pictures with masks, and a folder with a right mask of each."""
+    root, masks = Root(tmp_path / "root"), tmp_path / "masks"
+    folder = root.raw / "Dataset061_Cells"
+    for part in (folder / "imagesTr", folder / "labelsTr", masks):
+        part.mkdir(parents=True)
+    write_json(folder / "dataset.json", {"channel_names": {"0": "EM"}, "labels": {"background": 0, "cell": 1},
+                                         "numTraining": 4, "file_ending": ".png"})  # fmt: skip
+    for number, name in enumerate("abcd"):
+        cell = np.zeros((16, 16), dtype=np.uint8)
+        cell[2 + number : 8, 4:9] = 1
+        for path in (folder / "imagesTr" / f"{name}_0000.png", folder / "labelsTr" / f"{name}.png",
+                     masks / f"{name}.png"):  # fmt: skip
+            Pillow.fromarray(cell).save(path)
+    return root, masks
+
+
+@pytest.mark.parametrize("given", ["061", "61", "Cells", "Dataset061_Cells", "{folder}/", "{folder}/labelsTr"])
+def test_a_data_set_is_given_by_folder_labels_name_or_number(
+    command: Command, labelled: tuple[Root, Path], given: str
+) -> None:
+    root, masks = labelled
+    named = given.format(folder=root.raw / "Dataset061_Cells")
+    said = command(evaluate.main, "-i", masks, "-l", named, "--root", root.folder)
+    assert said.status == 0, said.err
+    assert "4 of 4 cases have a mask." in said.out
+    assert read_json(masks / "summary.json")["foreground_mean"]["metrics"]["dice"]["mean"] == 1
+
+
+def test_labels_that_are_not_there(command: Command, labelled: tuple[Root, Path], tmp_path: Path) -> None:
+    root, masks = labelled
+    for given, *words in (
+        ("062", "'062' names no data set; found: Dataset061_Cells"),
+        (tmp_path / "nowhere", "nowhere: does not exist; expected the folder of a raw data set"),
+        (masks, "masks: has no dataset.json; expected"),
+        (masks / "a.png", "a.png: is a file; expected"),
+    ):
+        refused(command(evaluate.main, "-i", masks, "-l", given, "--root", root.folder), *words)
+    refused(command(evaluate.main, "-i", masks, "-l", "061", "--root", tmp_path / "other"), "061: not a folder, and",
+            tmp_path / "other" / "raw", "--root")  # fmt: skip
+    assert not (masks / "summary.json").exists()
+
+
+def test_cases_without_a_mask_end_with_1_unless_they_are_a_part(command: Command, labelled: tuple[Root, Path]) -> None:
+    root, masks = labelled
+    (masks / "d.png").unlink()
+    (masks / "other.png").write_bytes((masks / "a.png").read_bytes())
+    given = ("-i", masks, "-l", root.raw / "Dataset061_Cells")
+    said = command(evaluate.main, *given)
+    assert said.status == 1
+    assert "Dataset061_Cells: 3 of 4 cases have a mask; missing: d." in said.err
+    for name in ("summary.json", "summary.csv", "summary.md"):
+        text = (masks / name).read_text()
+        assert "other.png" in text
+        assert "no case of Dataset061_Cells has this name" in text
+    assert read_json(masks / "summary.json")["coverage"]["missing"] == ["d"]
+    assert "without an answer,d," in (masks / "summary.csv").read_text()
+    assert command(evaluate.main, *given, "--allow-missing").status == 0
+    write_json(root.splits("Dataset061_Cells"), {"test": ["a", "b", "c"], "folds": [{"train": ["d"], "val": ["d"]}]})
+    said = command(evaluate.main, *given)
+    assert said.status == 0, said.err
+    assert "3 of 3 cases of the test part have a mask (the data set has 4)." in said.out
+
+
+def test_a_broken_case_does_not_keep_the_others_from_being_scored(
+    command: Command, labelled: tuple[Root, Path]
+) -> None:
+    root, masks = labelled
+    folder = root.raw / "Dataset061_Cells"
+    (folder / "labelsTr" / "b.png").unlink()
+    (folder / "labelsTr" / "c.png").write_bytes(b"not a picture")
+    given = ("-i", masks, "-l", folder)
+    said = command(evaluate.main, *given)
+    assert said.status == 1
+    assert "2 problems; the rest is done:" in said.err
+    summary = read_json(masks / "summary.json")
+    assert [case["case_id"] for case in summary["metric_per_case"]] == ["a", "d"]
+    assert summary["failed"].keys() == {"b", "c"}
+    assert "missing" in summary["failed"]["b"]
+    said = command(evaluate.main, *given, "--exclude-broken")
+    assert said.status == 0, said.err
+    assert "not scored: b: " in said.out
+    (masks / "b.png").unlink()
+    said = command(evaluate.main, *given, "--exclude-broken")
+    assert said.status == 0, said.err
+    assert "warning: b is broken and has no answer" in said.out
+
+
+def test_scores_take_no_other_files_place(command: Command, labelled: tuple[Root, Path], tmp_path: Path) -> None:
+    root, masks = labelled
+    folder = root.raw / "Dataset061_Cells"
+    refused(command(evaluate.main, "-i", folder / "labelsTr", "-l", folder), "labelsTr: lies in the raw data set", "-i")
+    refused(command(evaluate.main, "-i", masks, "-l", folder, "-o", folder / "scores"), "scores: lies in the raw", "-o")
+    (masks / "summary.json").write_text('{"foreground_mean": {"Dice": 1.0}}')  # as of nnU-Net
+    refused(command(evaluate.main, "-i", masks, "-l", folder), "summary.json: is not of mdkd_evaluate", "-o")
+    assert "Dice" in (masks / "summary.json").read_text()
+    assert command(evaluate.main, "-i", masks, "-l", folder, "-o", tmp_path / "scores").status == 0
+    assert command(evaluate.main, "-i", masks, "-l", folder, "-o", tmp_path / "scores").status == 0
 
 
 @pytest.mark.parametrize("part", ["test", "validation", "validation/Dataset901_RoundBright", "."])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from mdkd_auto.errors import DatasetError, MdkdError
 from mdkd_auto.experiments.box_answers import score_detections
@@ -256,6 +257,57 @@ def test_other_text_and_an_empty_folder(folder: Path, dataset: Dataset) -> None:
     (folder / "detections.csv").write_bytes(HEADER.encode() + b"\n\xff\xfe")
     with pytest.raises(DatasetError, match=r"detections\.csv: not UTF-8 text"):
         detected(folder, dataset)
+
+
+def test_rows_of_other_images_are_named_and_the_rest_scored(folder: Path, dataset: Dataset) -> None:
+    write_table(folder, ROWS[0], "d,nodule,0.9,0,0,10,10", "b.png,cyst,0.8,0,0,5,5", "x,nodule,0.8,0,0,5,5")
+    found = score_detections(folder, Truth(dataset, {"x": "its picture is damaged"}))
+    assert [answer.case_id for answer in found.summary.answers] == ["a"]
+    assert found.unmatched == {f"{folder / 'detections.csv'}: row 3": "'d' is no case of Dataset031_Chests"}
+    assert (set(found.answered), found.broken) == ({"a", "b", "x"}, {"x"})
+    assert found.summary.failed["x"] == "its picture is damaged"
+    assert "row 4: 'cyst' is no class; expected nodule, mass" in found.summary.failed["b"]
+
+
+def test_results_of_an_image_that_is_no_case_are_named(folder: Path, dataset: Dataset) -> None:
+    write_json(folder / "detections.json", [*RESULTS, {**RESULTS[0], "image_id": 13}])
+    found = score_detections(folder, Truth(dataset))
+    assert found.summary.scores.cases == 2
+    where = f"{folder / 'detections.json'}: detection 4"
+    assert found.unmatched == {where: "'excluded.png' is no case of Dataset031_Chests"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("a,nodule,0.9,0.1,0.1,0.5,0.5", "b,nodule,0.8,0.2,0.2,0.1,0.3"), "no box holds a number above 1"),
+        (("a,nodule,0.9,30,40,60,70", "b,nodule,0.8,40,30,70,60"), "2 of 2 boxes leave their image, and all fit as "
+         "corners x1, y1, x2, y2; expected x, y, width, height"),
+        (("a,nodule,0.9,80,0,10,10",), "box 80, 0, 10, 10 lies outside its image of 80 x 72 pixels"),
+        (("a,nodule,0.9,0,-20,10,10",), "lies outside its image"),
+    ],
+)  # fmt: skip
+def test_boxes_in_another_frame_are_refused(folder: Path, dataset: Dataset, rows: tuple[str, ...], said: str) -> None:
+    pictures(dataset)
+    write_table(folder, *rows)
+    with pytest.raises(DatasetError) as error:
+        detected(folder, dataset)
+    assert str(error.value).startswith(str(folder / "detections.csv"))
+    assert said in str(error.value)
+
+
+def test_a_box_may_reach_over_the_edge(folder: Path, dataset: Dataset) -> None:
+    pictures(dataset)
+    write_table(folder, "a,nodule,0.9,75,60,10,20", "b,nodule,0.8,-3,0,8,9")
+    found = score_detections(folder, Truth(dataset))
+    assert (found.summary.scores.cases, found.summary.failed) == (2, {})
+
+
+def pictures(dataset: Dataset) -> None:
+    """Of 80 x 72 pixels."""
+    for case in dataset.cases:
+        Path(case.images[0]).parent.mkdir(exist_ok=True)
+        Picture.new("L", (80, 72)).save(case.images[0])
 
 
 def test_results_without_any_ids(folder: Path, dataset: Dataset) -> None:

@@ -78,6 +78,43 @@ def test_answers_of_others_are_a_row_a_case_that_sums_to_1(tmp_path: Path) -> No
         score_predictions(tmp_path, Truth(dataset))
 
 
+def test_rows_that_cannot_be_used_are_named_and_the_others_scored(tmp_path: Path) -> None:
+    cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in "abcdef")
+    path = tmp_path / "predictions.csv"
+    rows = ("a,0.8,0.2", "b.png,0.3,0.7", "c,nan,0.2", "d,0.9,0.2", "e,1,0", "e,0,1", "z,1,0", "broken,1,0")
+    path.write_text("\n".join(["case_id,probability normal,probability pneumonia", *rows]))
+    found = score_predictions(tmp_path, Truth(dataset_of(cases), {"broken": "its picture is missing"}))
+    assert [answer.case_id for answer in found.summary.answers] == ["a", "b"]
+    assert found.summary.scores.metrics["accuracy"].mean == 0.5
+    assert set(found.answered) == {*"abcde", "broken"}
+    assert found.unmatched == {"row 8": "'z' is no case of Dataset021_Chests"}
+    assert found.broken == {"broken"}
+    failed = found.summary.failed
+    assert failed.keys() == {"broken", "c", "d", "e"}
+    assert failed["c"] == f"{path}: row 4: [nan, 0.2]; expected numbers from 0 to 1"
+    assert failed["d"] == f"{path}: row 5: the probabilities of normal, pneumonia sum to 1.1; expected 1"
+    assert failed["e"] == f"{path}: row 7: 'e' stands in row 6 too; keep the one that is right"
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("case_id,class", "row 1 has no column probability normal, probability pneumonia"),
+        ("case_id,class", "classes alone are not scored"),
+        ("case_id,probability normal", "row 1 has no column probability pneumonia"),
+        ("case_id,probability normal,probability pneumonia,probability covid", "row 1 has probability covid; the "
+         "classes of Dataset021_Chests are normal, pneumonia"),
+        ("case_id,probability normal,probability normal,probability pneumonia", "more than once"),
+    ],
+)  # fmt: skip
+def test_a_table_of_other_columns_is_refused(tmp_path: Path, head: str, said: str) -> None:
+    (tmp_path / "predictions.csv").write_text(f"{head}\na,1,0,0\n")
+    case = Case(case_id="a", images=(), class_name="normal", patient_id="a")
+    with pytest.raises(DatasetError) as error:
+        score_predictions(tmp_path, Truth(dataset_of((case,))))
+    assert said in str(error.value)
+
+
 @pytest.mark.parametrize("spread", [1e-5, 20.0])  # of logits: cases all but alike, and probabilities all but 0 and 1
 def test_scores_of_our_own_table_are_the_runs(tmp_path: Path, spread: float) -> None:
     rng = np.random.default_rng(0)
