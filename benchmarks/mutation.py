@@ -1,0 +1,239 @@
+"""Which faults the tests see: cosmic-ray changes one operator, number or statement at a time and runs the module's tests.
+
+    python benchmarks/mutation.py --folder mutants losses metrics       # a day later the same command goes on
+    python benchmarks/mutation.py --folder mutants --again losses       # survivors once more, with the tests of today
+    python benchmarks/mutation.py --folder mutants --report             # benchmarks/records/mutation.json
+
+Needs ``pip install cosmic-ray``. Works on a clone of the last commit in the folder; cosmic-ray's session files stay there.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RECORD = REPOSITORY / "benchmarks" / "records" / "mutation.json"
+SEED = 0
+NOT_IN_ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr"  # int | None: any other operator fails on import
+PRELOADED = ("numpy", "pytest", "scipy.stats", "torch", "safetensors.torch", "skimage", "matplotlib.figure", "PIL.Image")
+
+# Group -> module -> its tests
+GROUPS: dict[str, dict[str, str]] = {
+    "losses": {
+        "mdkd_auto/losses/attention_transfer.py": "tests/losses/test_attention_transfer.py",
+        "mdkd_auto/losses/classification.py": "tests/losses/test_classification.py",
+        "mdkd_auto/losses/contrastive.py": "tests/losses/test_contrastive.py",
+        "mdkd_auto/losses/domain.py": "tests/losses/test_domain.py",
+        "mdkd_auto/losses/features.py": "tests/losses/test_features.py",
+        "mdkd_auto/losses/overlap.py": "tests/losses/test_overlap.py",
+        "mdkd_auto/losses/precision.py": "tests/losses",
+        "mdkd_auto/losses/weighting.py": "tests/losses/test_weighting.py tests/training/test_objectives.py",
+    },
+    "metrics": {
+        f"mdkd_auto/metrics/{module}.py": f"tests/metrics/{tests}"
+        for module, tests in {
+            "classification": "test_classification.py", "detection": "test_detection.py", "lesions": "test_lesions.py",
+            "masks": "", "noise": "test_noise.py", "overlap": "test_overlap.py", "statistics": "test_statistics.py",
+            "summary": "test_summary.py", "surface": "test_surface.py", "surfels": "test_surface.py",
+        }.items()
+    },
+    "training": {
+        "mdkd_auto/training/checkpoints.py": "tests/training/test_fit.py",
+        "mdkd_auto/training/fit.py": "tests/training/test_fit.py tests/training/test_memory.py",
+        "mdkd_auto/training/interruption.py": "tests/training/test_interruption.py tests/training/test_fit.py",
+        "mdkd_auto/training/objectives.py": "tests/training/test_objectives.py",
+        "mdkd_auto/training/schedules.py": "tests/training/test_schedules.py",
+    },
+    "planners": {
+        f"planners/{module}.py": "tests/planners" for module in (
+            "channel", "classification", "detection", "fingerprint", "group", "integrity", "intensities", "keep",
+            "likeness", "member", "memory", "normalisation", "segmentation", "spacing", "topology",
+        )
+    },
+    "fusion": {
+        "mdkd_auto/networks/fusion.py": "tests/networks/test_fusion.py",
+        "mdkd_auto/networks/fusion_attention.py": "tests/networks/test_fusion_attention.py",
+        "mdkd_auto/networks/level_fusion.py": "tests/networks/test_level_fusion.py",
+    },
+    "splits": {"mdkd_auto/data/splits.py": "tests/data/test_splits.py"},
+}  # fmt: skip
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="default: all")
+    made.add_argument("--folder", type=Path, required=True, help="clone and session files")
+    made.add_argument("--mutants", type=int, default=100, help="mutants per group (default 100)")
+    made.add_argument("--seconds", type=float, default=60.0, help="time limit per mutant (default 60)")
+    made.add_argument("--again", action="store_true", help="try survivors again with the tests of the last commit")
+    made.add_argument("--report", action="store_true", help="write the record of all sessions and stop")
+    made.add_argument("--serve", nargs=2, metavar=("SOCKET", "SECONDS"), help=argparse.SUPPRESS)
+    arguments = made.parse_args()
+    if arguments.serve:
+        _serve(arguments.serve[0], float(arguments.serve[1]))
+        return
+    folder = arguments.folder.resolve()
+    if not arguments.report:
+        for group in arguments.groups or GROUPS:
+            _mutate(group, folder / group, arguments.mutants, arguments.seconds, arguments.again)
+    _report(folder)
+
+
+def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool) -> None:
+    clone = folder / "clone"
+    if not clone.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "clone", "-q", "--local", REPOSITORY, clone], check=True)
+    elif again:
+        subprocess.run(["git", "-C", clone, "checkout", "-q", "."], check=True)
+        subprocess.run(["git", "-C", clone, "pull", "-q", "--ff-only", REPOSITORY, "HEAD"], check=True)
+    sessions = {module: folder / f"{Path(module).stem}.sqlite" for module in GROUPS[group]}
+    address = str(folder / "tests.socket")
+    for module, session in sessions.items():
+        _write_configuration(session.with_suffix(".toml"), module, GROUPS[group][module], address, seconds)
+    if not all(session.is_file() for session in sessions.values()):
+        for module, session in sessions.items():
+            session.unlink(missing_ok=True)
+            _cosmic_ray(clone, "init", session.with_suffix(".toml"), session)
+        _sample(sessions, mutants)
+    if again:
+        _forget_survivors(sessions.values())
+    environment = dict(os.environ, PYTHONPATH=str(clone), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    server = subprocess.Popen([sys.executable, __file__, "--folder", folder, "--serve", address, str(seconds)],
+                              cwd=clone, env=environment)  # fmt: skip
+    try:
+        for module, session in sessions.items():
+            print(f"{group}: {module}", flush=True)
+            _cosmic_ray(clone, "exec", session.with_suffix(".toml"), session)
+    finally:
+        server.terminate()
+
+
+def _write_configuration(path: Path, module: str, tests: str, address: str, seconds: float) -> None:
+    asking = f"import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('{address}'); " \
+             f"s.sendall(b'{tests}'); sys.exit(int(s.recv(8) or 9))"  # fmt: skip
+    command = f'{sys.executable} -S -E -c "{asking}"'
+    path.write_text(
+        f"[cosmic-ray]\nmodule-path = {json.dumps(module)}\ntimeout = {seconds}\nexcluded-modules = []\n"
+        f"test-command = {json.dumps(command)}\n[cosmic-ray.distributor]\nname = \"local\"\n"
+    )
+
+
+def _cosmic_ray(clone: Path, verb: str, *files: Path) -> None:
+    command = Path(sys.executable).with_name("cosmic-ray")
+    subprocess.run([command, verb, *files], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+
+
+def _sample(sessions: dict[str, Path], mutants: int) -> None:
+    """Leave ``mutants`` of all modules' mutants to be tried, drawn by the fixed seed; skip the others."""
+    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.work_item import WorkerOutcome, WorkResult
+
+    everything: list[tuple[Any, ...]] = []
+    for module, session in sessions.items():
+        with use_db(session, WorkDB.Mode.open) as database:
+            for item in database.work_items:
+                change = item.mutations[0]
+                if not change.operator_name.startswith(NOT_IN_ANNOTATIONS):
+                    everything.append((module, change.start_pos, change.operator_name, change.occurrence, item.job_id))
+    everything.sort(key=lambda one: one[:4])
+    drawn = {one[-1] for one in random.Random(SEED).sample(everything, min(mutants, len(everything)))}
+    for session in sessions.values():
+        with use_db(session, WorkDB.Mode.open) as database:
+            skipped = [item.job_id for item in database.work_items if item.job_id not in drawn]
+            database.set_multiple_results(skipped, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+
+
+def _forget_survivors(sessions: Any) -> None:
+    import sqlite3
+
+    for session in sessions:
+        with sqlite3.connect(session) as database:
+            database.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED'")
+
+
+# --- tests in a process that has imported the large libraries already ------------------------------------------------
+
+
+def _serve(address: str, seconds: float) -> None:
+    """Run pytest on the files that a client names, in a child of its own, and answer with its exit status."""
+    import importlib
+
+    for name in PRELOADED:
+        importlib.import_module(name)
+    Path(address).unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(address)
+    listening.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        client, _ = listening.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.alarm(int(seconds) + 5)
+            tests = client.recv(4096).decode().split()
+            client.sendall(str(_run_tests(tests)).encode())
+            os._exit(0)
+        client.close()
+
+
+def _run_tests(tests: list[str]) -> int:
+    import pytest
+
+    sys.path[0] = os.getcwd()
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+def _report(folder: Path) -> None:
+    """Counts and survivors of each group, as JSON; a table on the screen."""
+    from cosmic_ray.work_db import WorkDB, use_db
+
+    record: dict[str, Any] = {"seed": SEED, "groups": {}}
+    print("| group | tried | killed | of these out of time | survived |\n|---|---|---|---|---|")
+    for group, modules in GROUPS.items():
+        outcomes = []
+        for module in modules:
+            session = folder / group / f"{Path(module).stem}.sqlite"
+            if not session.is_file():
+                continue
+            with use_db(session, WorkDB.Mode.open) as database:
+                changes = {item.job_id: item.mutations[0] for item in database.work_items}
+                outcomes += [(module, changes[job], result) for job, result in database.results
+                             if result.worker_outcome.value != "skipped"]  # fmt: skip
+        if not outcomes:
+            continue
+        survived = [(module, change, result) for module, change, result in outcomes
+                    if result.test_outcome is not None and result.test_outcome.value == "survived"]  # fmt: skip
+        late = sum(result.output == "timeout" for _, _, result in outcomes)
+        record["groups"][group] = {
+            "tried": len(outcomes), "killed": len(outcomes) - len(survived), "out_of_time": late,
+            "survivors": [
+                {"module": module, "line": change.start_pos[0], "operator": change.operator_name,
+                 "change": [line for line in (result.diff or "").splitlines() if line[:1] in "+-" and line[1:3] != line[:1] * 2]}
+                for module, change, result in survived
+            ],
+        }  # fmt: skip
+        print(f"| {group} | {len(outcomes)} | {len(outcomes) - len(survived)} | {late} | {len(survived)} |")
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"-> {RECORD}")
+
+
+if __name__ == "__main__":
+    if shutil.which("git") is None:
+        sys.exit("git is needed: the mutants live in a clone")
+    main()
