@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = REPOSITORY / "benchmarks" / "records" / "mutation.json"
 SEED = 0
 NOT_IN_ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr"  # int | None: any other operator fails on import
-PRELOADED = ("numpy", "pytest", "scipy.stats", "torch", "safetensors.torch", "skimage", "matplotlib.figure", "PIL.Image")
+PRELOADED = ("numpy", "pytest", "scipy.stats", "torch", "safetensors.torch", "matplotlib.figure", "PIL.Image")
 
 # Group -> module -> its tests
 GROUPS: dict[str, dict[str, str]] = {
@@ -107,11 +108,17 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
     if again:
         _forget_survivors(sessions.values())
     environment = dict(os.environ, PYTHONPATH=str(clone), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    Path(address).unlink(missing_ok=True)
     server = subprocess.Popen([sys.executable, __file__, "--folder", folder, "--serve", address, str(seconds)],
                               cwd=clone, env=environment)  # fmt: skip
     try:
+        while not Path(address).exists():
+            if server.poll() is not None:
+                sys.exit(f"{group}: the process that runs the tests ended with {server.returncode}")
+            time.sleep(0.1)
         for module, session in sessions.items():
             print(f"{group}: {module}", flush=True)
+            _cosmic_ray(clone, "baseline", session.with_suffix(".toml"))  # fails where the tests do without a change
             _cosmic_ray(clone, "exec", session.with_suffix(".toml"), session)
     finally:
         server.terminate()
@@ -180,18 +187,18 @@ def _serve(address: str, seconds: float) -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.alarm(int(seconds) + 5)
             tests = client.recv(4096).decode().split()
-            client.sendall(str(_run_tests(tests)).encode())
+            client.sendall(str(_run_tests(tests, Path(address).with_suffix(".log"))).encode())
             os._exit(0)
         client.close()
 
 
-def _run_tests(tests: list[str]) -> int:
+def _run_tests(tests: list[str], log: Path) -> int:
     import pytest
 
     sys.path[0] = os.getcwd()
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+    with open(log, "w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
 
 
