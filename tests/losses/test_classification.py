@@ -27,6 +27,9 @@ def test_logit_loss_by_hand() -> None:
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert logit_loss(student, teacher, 1.0).item() == pytest.approx(expected)
     assert logit_loss(2 * student, 2 * teacher, 2.0).item() == pytest.approx(4 * expected)
+    other = torch.tensor([[0.0, math.log(9.0)]], dtype=torch.double)  # at a temperature of 2: 1/4, 3/4
+    expected = 0.75 * math.log(0.75 / 0.25) + 0.25 * math.log(0.25 / 0.75)
+    assert logit_loss(other, 2 * teacher, 2.0).item() == pytest.approx(4 * expected)
     assert logit_loss(teacher + 5, teacher, 1.0).item() == pytest.approx(0, abs=1e-12)
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,10 @@ from mdkd_auto.networks.fusion import (
     Fuse,
     JointEncoder,
     ResidualBlock,
+    _attention,
     normalised_by_moments,
     pooled_by_means,
+    pooled_to,
 )
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
@@ -113,6 +116,36 @@ def test_half_precision(size: tuple[int, ...]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded = fusion([features.bfloat16() for features in maps], weights)
     assert (rounded.float() - exact).square().mean().sqrt() < 0.05 * exact.std()
+
+
+def test_attention_in_half_precision_is_computed_in_single_on_a_cpu() -> None:
+    torch.manual_seed(0)
+    queries, keys, values = (torch.randn(1, 2, count, 8).bfloat16() for count in (5, 7, 7))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _attention(queries, keys, values)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found, F.scaled_dot_product_attention(queries.float(), keys.float(), values.float())
+    )  # fmt: skip
+
+
+def test_one_key_a_teacher_is_attended_too() -> None:
+    fusion = CrossAttentionFusion(4, teachers=2, ndim=2, key_grid=1)
+    assert fusion([torch.randn(1, 4, 8, 8) for _ in range(2)]).shape == (1, 4, 8, 8)
+    assert fusion.reduce.in_channels == 3 * 4  # the attended map and both teachers'
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((8, 12), (4, 3)), ((7, 5), (3, 4)), ((4, 6, 8), (2, 3, 4)), ((3, 3), (3, 6)), ((2, 6), (2, 3))]
+)
+def test_pooling_against_slow_reference(size: tuple[int, ...], grid: tuple[int, ...]) -> None:
+    """Place i of n takes the mean of what lies between i / n and (i + 1) / n of the axis, rounded outwards."""
+    features = torch.randn(2, 3, *size)
+    expected = torch.empty(2, 3, *grid)
+    for place in np.ndindex(*grid):
+        bins = [slice(i * m // n, -(-(i + 1) * m // n)) for i, m, n in zip(place, size, grid, strict=True)]
+        expected[(..., *place)] = features[(..., *bins)].flatten(2).mean(2)
+    torch.testing.assert_close(pooled_to(features, grid), expected)
 
 
 def test_teachers_of_different_scale_compare() -> None:

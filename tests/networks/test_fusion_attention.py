@@ -1,8 +1,9 @@
+import msgspec
 import pytest
 import torch
 
 from mdkd_auto.errors import SettingsError
-from mdkd_auto.networks.fusion_attention import FusionAttentionEncoder
+from mdkd_auto.networks.fusion_attention import FusionAttentionBlock, FusionAttentionEncoder
 from mdkd_auto.networks.timm_encoder import TimmEncoder
 from mdkd_auto.networks.unet import UNetEncoder
 from mdkd_auto.planners.topology import plan_topology
@@ -26,6 +27,27 @@ def test_one_map_a_block_at_the_targets_grid() -> None:
     assert [tuple(level.shape) for level in maps] == [(2, 16, grid, grid)] * 3
     assert encoder.channels == (16, 16, 16)
     assert encoder.strides == (own[0].strides[-1],) * 3
+
+
+def test_what_it_is_by_default_and_in_3d() -> None:
+    """joint_ch 256, three blocks, eight heads; of volumes at most 4 tokens an axis."""
+    topology = plan_topology((16, 32, 32), (1.0, 1.0, 1.0))
+    shallow = msgspec.structs.replace(
+        topology, features=topology.features[:2], kernel_sizes=topology.kernel_sizes[:2], strides=topology.strides[:2]
+    )
+    encoder = FusionAttentionEncoder([UNetEncoder(shallow, 1, 3)])
+    assert encoder.channels == (256, 256, 256)
+    assert encoder.blocks[0].attention.num_heads == 8
+    assert tuple(encoder(torch.randn(1, 1, 4, 32, 32))[0].shape[2:]) == (2, 4, 4)
+
+
+def test_a_block_by_hand() -> None:
+    """Tokens, plus what they find with their normalised selves as queries; plus the perceptron of that sum."""
+    block = FusionAttentionBlock(8, heads=2, dropout=0.0).double()
+    tokens, keys = torch.randn(1, 5, 8).double(), torch.randn(1, 7, 8).double()
+    found = block.attention(block.norm(tokens), keys, keys)[0]
+    assert found.abs().max() > 0.01
+    torch.testing.assert_close(block(tokens, keys), tokens + found + block.perceptron(tokens + found))
 
 
 def test_teachers_of_other_kinds_are_brought_to_one_grid() -> None:
