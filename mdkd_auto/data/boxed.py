@@ -46,9 +46,11 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
     labels = box_classes(found, annotations)
     listed = _match(found, annotations.images, names)
     sizes = {case_id: _size(found, case_id, listed.get(case_id)) for case_id in sorted(found.files)}
-    if has_other_layout(found, annotations, listed, sizes):
-        sizes = {}  # what is wrong with each box comes from this
-    boxes = {case_id: sound_boxes(found, case_id, one, sizes.get(case_id), labels) for case_id, one in listed.items()}
+    misread = has_other_layout(found, annotations, listed, sizes)  # then what is wrong with each box comes from this
+    boxes = {
+        case_id: () if misread else sound_boxes(found, case_id, one, sizes[case_id], labels)
+        for case_id, one in listed.items()
+    }
     check_classes(found, annotations.images, labels)
     labelled = labelled_cases(found, annotations, listed)
     return (

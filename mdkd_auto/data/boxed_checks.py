@@ -64,10 +64,7 @@ def sound_boxes(found: ImageFiles, case_id: str, one: Annotated, size: Size | No
             continue  # an error of the whole data set
         where = f"box of {_safe(box.class_name)} at x {box.x:g}, y {box.y:g}, {box.width:g} x {box.height:g}"
         if box.class_name not in labels:
-            alike = [name for name in labels if likeness_of_name(name) == likeness_of_name(box.class_name)]
-            hint = f"; {box.class_name!r} differs from {alike[0]!r} by case or spaces alone" if alike else ""
-            words = f"{where}: the class is not in dataset.json ({', '.join(labels)}){hint}"
-            found.report("class-unknown", words, Path(one.file), case_id)
+            found.report("class-unknown", f"{where}: {_unknown(box.class_name, labels)}", Path(one.file), case_id)
         if box.width <= 0 or box.height <= 0:
             negative = box.width < 0 or box.height < 0
             words = "has a negative size: its corners are in the wrong order" if negative else "has no area"
@@ -84,6 +81,12 @@ def sound_boxes(found: ImageFiles, case_id: str, one: Annotated, size: Size | No
                 found.report("box-clipped", f"{where} is {beyond:g} pixels beyond {edges}", Path(one.file), case_id)
             kept[box] = inside
     return tuple(kept.values())
+
+
+def _unknown(name: str, labels: Labels) -> str:
+    alike = [label for label in labels if likeness_of_name(label) == likeness_of_name(name)]
+    hint = f"; {name!r} differs from {alike[0]!r} by case or spaces alone" if alike else ""
+    return f"the class is not in dataset.json ({', '.join(labels)}){hint}"
 
 
 def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
@@ -123,7 +126,7 @@ def labelled_cases(found: ImageFiles, annotations: Annotations, listed: dict[str
     """Cases all of whose annotations are known. An annotation of an unknown image may be of any that has none."""
     broken = {one.case_id for one in errors_of(found.problems)}
     labelled = {}
-    unplaced = f"has no box, and {annotations.unplaced} of the annotations name no image: it may be this one"
+    unplaced = f"has no box, and annotations that name no image may be of this one: {annotations.unplaced}"
     for case_id, one in listed.items():
         why = one.left_out or (unplaced if annotations.unplaced and not one.boxes else "")
         if not why:

@@ -32,16 +32,30 @@ def read_coco(path: Path) -> Annotations:
 
     An annotation without ``bbox`` has the box around its polygons.
     """
+    content = _content(path)
+    return Annotations([], (), [content]) if isinstance(content, Finding) else _Reader(path, content).read()
+
+
+def read_ids(path: Path) -> tuple[dict[Key, tuple[str, ...]], dict[Key, str]]:
+    """Image id -> names of its file, and category id -> name; what is wrong with the annotations is left out."""
+    content = _content(path)
+    if isinstance(content, Finding):
+        return {}, {}
+    reader = _Reader(path, content)
+    names = {key: (base_name(name), *url_names(name)) for key, name, _ in reader.images()}
+    return names, reader.categories()
+
+
+def _content(path: Path) -> dict[str, list[Any]] | Finding:
+    """The three lists, or what is wrong with the file."""
     try:
         content = read_json(path, any_number=True)  # each box is judged by itself
     except MdkdError as error:
-        found = str(error).removeprefix(f"{path}: ")
-        return Annotations([], (), [Finding("annotations-syntax", str(path), found)])
+        return Finding("annotations-syntax", str(path), str(error).removeprefix(f"{path}: "))
     missing = [name for name in LISTS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
     if missing:
-        found = f"has no list {' and no list '.join(missing)}"
-        return Annotations([], (), [Finding("annotations-field", str(path), found)])
-    return _Reader(path, content).read()
+        return Finding("annotations-field", str(path), f"has no list {' and no list '.join(missing)}")
+    return {name: content[name] for name in LISTS}
 
 
 class _Reader:
@@ -58,8 +72,8 @@ class _Reader:
         self.contents: list[Contents] = []
 
     def read(self) -> Annotations:
-        images = list(self._images())
-        categories = self._categories()
+        images = list(self.images())
+        categories = self.categories()
         listed = len(self.content["annotations"])
         annotations = list(self._objects("annotations"))
         self.unplaced = listed - len(annotations)
@@ -93,7 +107,7 @@ class _Reader:
                 where = f"{name}[{number}]"
                 self._find("annotations-field", f"{where}: is {shown(one)}; expected an object", part=where)
 
-    def _images(self) -> Iterator[tuple[Key, str, tuple[int, int] | None]]:
+    def images(self) -> Iterator[tuple[Key, str, tuple[int, int] | None]]:
         """Id, file name and size."""
         seen: dict[Key, str] = {}
         for where, one in self._objects("images"):
@@ -115,7 +129,7 @@ class _Reader:
                 self._find("annotations-field", f"{where}: width and height are {shown(stated)}", key)
             yield key, name, size
 
-    def _categories(self) -> dict[Key, str]:
+    def categories(self) -> dict[Key, str]:
         """Names by id, in order."""
         names: dict[Key, str] = {}
         for where, one in self._objects("categories"):

@@ -101,16 +101,26 @@ def _read(path: Path) -> tuple[Annotated, int]:
 def _root(path: Path) -> ElementTree.Element | str:
     """The outermost element, or what is wrong with the file."""
     try:
-        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Plain()))
+        content = path.read_bytes()
+        root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_Plain()))
     except _Doctype:
         return "declares a document type (DOCTYPE), which annotations do not need; remove it"
     except ElementTree.ParseError as error:
-        return f"is not valid XML: {error}"
+        encoding = "; it is no UTF-8, and says no other encoding" if _is_of_unknown_encoding(content) else ""
+        return f"is not valid XML: {error}{encoding}"
     except (OSError, ValueError, LookupError) as error:  # an encoding that is not known
         return f"cannot be read ({error})"
     if root.tag != "annotation":
         return f"its outermost element is {shown(root.tag)}; expected 'annotation'"
     return root
+
+
+def _is_of_unknown_encoding(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return b"encoding=" not in content[:200] and not content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return False
 
 
 def _is_object(element: ElementTree.Element) -> bool:

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mdkd_auto.data.annotated import base_name, finite_numbers
+from mdkd_auto.data.annotated import finite_numbers
+from mdkd_auto.data.box_layouts import SIZES, suspect_places
 from mdkd_auto.data.boxed import COCO
 from mdkd_auto.data.cases import LISTED
+from mdkd_auto.data.coco import read_ids
 from mdkd_auto.data.endings import image_ending
 from mdkd_auto.data.image_files import planar_size
 from mdkd_auto.data.tables import TableError, read_table
@@ -15,10 +17,9 @@ from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_
 from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, refuse_all
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
-from mdkd_auto.records import Case, Dataset
+from mdkd_auto.records import Box, Case, Dataset
 from mdkd_auto.strict_json import shown
 
-SLACK = 2.0  # pixels that a box may leave its image by rounding
 COLUMNS = ("case_id", "class", "score", "x", "y", "width", "height")  # of detections.csv, all that scoring reads
 PREDICTED, ASSUMED = "as prediction.json says", "for want of a prediction.json that says one"
 
@@ -60,7 +61,7 @@ def score_detections(folder: Path, truth: Truth) -> Found:
     rows, unmatched = _by_case(found, truth, said)
     cases = {case.case_id: case for case in dataset.cases if case.boxes is not None}
     sizes = {case_id: _size(cases[case_id]) for case_id in rows if case_id in cases}
-    _check_frame(path, rows, sizes)
+    doubts = _check_layout(path, rows, sizes)
     classes = tuple(dataset.labels)
     answers, failed = [], {case_id: truth.broken[case_id] for case_id in rows if case_id in truth.broken}
     for case_id in sorted(rows.keys() & cases.keys()):
@@ -78,7 +79,7 @@ def score_detections(folder: Path, truth: Truth) -> Found:
     summary = summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, failed, said.origin)
     broken = truth.broken.keys() & failed.keys()
     noun = "detections" if said.images is None else f"an entry in {said.file}"
-    return Found(summary, rows, noun, unmatched, _notes(len(rows), len(cases), said), broken)
+    return Found(summary, rows, noun, unmatched, (*_notes(len(rows), len(cases), said), *doubts), broken)
 
 
 def _by_case(found: Sequence[_Row], truth: Truth, said: _Said) -> tuple[dict[str, list[_Row]], dict[str, str]]:
@@ -118,21 +119,26 @@ def _size(case: Case) -> tuple[int, int] | None:
         return None
 
 
-def _check_frame(path: Path, rows: Mapping[str, Sequence[_Row]], sizes: Mapping[str, tuple[int, int] | None]) -> None:
-    """Raise DatasetError where all boxes together look like fractions of the image, or like corners."""
-    boxes = [(finite_numbers(row.box, 4), size) for case_id, some in rows.items() for row in some
-             if (size := sizes.get(case_id)) is not None]  # fmt: skip
-    known = [(box, size) for box, size in boxes if box is not None]
-    if not known:
-        return
-    if all(max(box) <= 1 and min(box) >= 0 for box, _ in known) and any(max(size) > 1 for _, size in known):
-        raise DatasetError(f"{path}: no box holds a number above 1, as if in fractions of the image; expected x, y, "
-                           "width, height in pixels")  # fmt: skip
-    outside = sum(x + w > width + SLACK or y + h > height + SLACK for (x, y, w, h), (width, height) in known)
-    corners = sum(x < w <= width + SLACK and y < h <= height + SLACK for (x, y, w, h), (width, height) in known)
-    if outside > len(known) / 2 and corners == len(known):
-        raise DatasetError(f"{path}: {outside} of {len(known)} boxes leave their image, and all fit as corners x1, y1, "
-                           "x2, y2; expected x, y, width, height")  # fmt: skip
+def _check_layout(
+    path: Path, rows: Mapping[str, Sequence[_Row]], sizes: Mapping[str, tuple[int, int] | None]
+) -> tuple[str, ...]:
+    """Doubts about how all boxes together are written; raises DatasetError where they are surely something else."""
+    boxes, limits = [], []
+    for case_id, some in rows.items():
+        size = sizes.get(case_id)
+        for row in some:
+            box = finite_numbers(row.box, 4)
+            if size is not None and box is not None:
+                x, y, width, height = box
+                boxes.append(Box(class_name=row.class_name, x=x, y=y, width=width, height=height))
+                limits.append(size)
+    suspicion = suspect_places(boxes, limits, SIZES)
+    if suspicion is None:
+        return ()
+    words = f"{suspicion.found}; {suspicion.remedy}"
+    if suspicion.certain:
+        raise DatasetError(f"{path}: {words}")
+    return (words,)
 
 
 def _said_of(folder: Path) -> _Said:
@@ -215,16 +221,13 @@ def _result_rows(path: Path, dataset: Dataset, said: _Said) -> Iterator[_Row]:
 def _annotated_numbers(dataset: Dataset) -> tuple[dict[str, str], dict[Any, str]]:
     """Image id -> case (the file's name where it is none), and category id -> class; none without COCO annotations."""
     path = Path(dataset.folder) / COCO
-    content = read_json(path, any_number=True) if path.is_file() else {}
+    files, categories = read_ids(path) if path.is_file() else ({}, {})
     case_of: dict[str, str] = {}
     for case in dataset.cases:
         for name in (Path(image).name for image in case.images):
             case_of |= dict.fromkeys((name, case.case_id, case.case_id + image_ending(name)), case.case_id)
-    names = {str(one["id"]): base_name(one["file_name"]) for one in content.get("images", ())}
-    return (
-        {key: case_of.get(name, name) for key, name in names.items()},
-        {one["id"]: one["name"] for one in content.get("categories", ())},
-    )
+    named = {key: next((case_of[name] for name in names if name in case_of), names[0]) for key, names in files.items()}
+    return {str(key): name for key, name in named.items()}, dict(categories)
 
 
 def _found(rows: Sequence[_Row], classes: tuple[str, ...], size: tuple[int, int] | None) -> Boxes:

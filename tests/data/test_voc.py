@@ -45,6 +45,12 @@ def test_pixels_count_from_1_to_the_last(tmp_path: Path) -> None:
     assert [one.kind for one in read.findings] == ["file-unknown"]
 
 
+def test_another_encoding_that_is_declared(tmp_path: Path) -> None:
+    text = f'<?xml version="1.0" encoding="windows-1252"?><annotation>{an_object("Läsion", 1, 1, 2, 2)}</annotation>'
+    (tmp_path / "a.xml").write_bytes(text.encode("cp1252"))
+    assert [box.class_name for box in read_one(tmp_path).boxes] == ["Läsion"]
+
+
 def test_a_file_that_names_no_image_is_of_the_image_of_its_own_name(tmp_path: Path) -> None:
     write(tmp_path, "a_0000.xml", an_object("cyst", 1, 1, 2, 2), file_name="")
     one = read_one(tmp_path)
@@ -110,6 +116,7 @@ def test_objects_elsewhere_do_not_make_an_image_that_shows_nothing(tmp_path: Pat
     [
         (b"<annotation><filename>a.png", "line 1, column 27"),
         (b"", "no element found"),
+        ("<annotation><folder>Läsionen</folder></annotation>".encode("latin-1"), "no UTF-8, and says no other enc"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', ""),
         (b"<other/>", "outermost element is 'other'"),
         (b'<!DOCTYPE x [<!ENTITY a "b">]><annotation>&a;</annotation>', "DOCTYPE"),
