@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from mdkd_auto.data.boxed import COCO
 from mdkd_auto.errors import DatasetError, MdkdError
 from mdkd_auto.experiments.box_answers import score_detections
 from mdkd_auto.experiments.box_scoring import (
@@ -280,9 +281,11 @@ def test_results_of_an_image_that_is_no_case_are_named(folder: Path, dataset: Da
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (("a,nodule,0.9,0.1,0.1,0.5,0.5", "b,nodule,0.8,0.2,0.2,0.1,0.3"), "no box holds a number above 1"),
-        (("a,nodule,0.9,30,40,60,70", "b,nodule,0.8,40,30,70,60"), "2 of 2 boxes leave their image, and all fit as "
-         "corners x1, y1, x2, y2; expected x, y, width, height"),
+        (("a,nodule,0.9,0.1,0.1,0.5,0.5", "b,nodule,0.8,0.2,0.2,0.1,0.3"), "2 of 2 boxes have numbers from 0 "
+         "to 1: fractions of the image"),
+        (("a,nodule,0.9,30,40,60,70", "b,nodule,0.8,40,30,70,60"), "2 of 2 boxes do not lie in their image as x, y, "
+         "width, height, but do as corners x1, y1, x2, y2; write x, y, width, height"),
+        (("a,nodule,0.9,20,76,10,4", "a,nodule,0.8,40,78,10,2"), "but do as y, x, height, width"),
         (("a,nodule,0.9,80,0,10,10",), "box 80, 0, 10, 10 lies outside its image of 80 x 72 pixels"),
         (("a,nodule,0.9,0,-20,10,10",), "lies outside its image"),
     ],
@@ -301,6 +304,24 @@ def test_a_box_may_reach_over_the_edge(folder: Path, dataset: Dataset) -> None:
     write_table(folder, "a,nodule,0.9,75,60,10,20", "b,nodule,0.8,-3,0,8,9")
     found = score_detections(folder, Truth(dataset))
     assert (found.summary.scores.cases, found.summary.failed) == (2, {})
+
+
+def test_boxes_that_may_be_corners_are_doubted(folder: Path, dataset: Dataset) -> None:
+    pictures(dataset)
+    write_table(folder, "a,nodule,0.9,30,40,60,70", "a,mass,0.9,40,30,70,60", "b,nodule,0.9,5,5,20,20",
+                "b,nodule,0.8,1,2,9,9")  # fmt: skip
+    (doubt,) = [note for note in score_detections(folder, Truth(dataset)).notes if "corners" in note]
+    assert doubt.startswith("2 of 4 boxes do not lie in their image as x, y, width, height, but all do as corners x1")
+
+
+def test_ids_of_web_addresses_and_broken_entries(folder: Path, dataset: Dataset) -> None:
+    images: list[Any] = [{"id": 7.0, "file_name": "/data/local-files/?d=x/a.png"}, {"id": 9, "file_name": "b.png"},
+                         {"file_name": "c.png"}, 5]  # fmt: skip
+    categories: list[Any] = [{"id": 3, "name": "nodule"}, {"id": 5, "name": "mass"}, {"id": 6}]
+    write_json(Path(dataset.folder) / COCO, {"images": images, "annotations": [], "categories": categories})
+    write_json(folder / "detections.json", RESULTS)
+    found = score_detections(folder, Truth(dataset))
+    assert (found.summary.scores.cases, found.unmatched) == (2, {})
 
 
 def pictures(dataset: Dataset) -> None:
