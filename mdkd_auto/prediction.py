@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from mdkd_auto.data.cases import find_cases
 from mdkd_auto.data.images import Image
 from mdkd_auto.errors import MdkdError, PredictionError
@@ -18,7 +20,7 @@ from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.preparation import Outcome
 from mdkd_auto.progress import progress
-from mdkd_auto.records import ByTask, Case
+from mdkd_auto.records import ByTask, Case, SpacingFrom
 from mdkd_auto.report.box_pictures import draw_boxes
 from mdkd_auto.tasks.segmentation import PredictionOptions, mask_ending, predict_file, read_channel
 from mdkd_auto.training.fit import find_device, uses_bf16
@@ -39,6 +41,7 @@ def predict(
     device: str = "auto",
     precision: str = "auto",
     keep_existing: bool = False,
+    spacing_from: SpacingFrom | None = None,
 ) -> Outcome:
     """Predict every image of a folder (or one file) with the model of a run folder.
 
@@ -53,7 +56,8 @@ def predict(
     record = read_run(run)
     predictor = load_predictor(run, options, dataset)
     plan = predictor.dataset_plan
-    cases = find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)
+    cases = [msgspec.structs.replace(case, spacing_from=spacing_from)
+             for case in find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)]  # fmt: skip
     return TASK_ANSWERS[record.task](Asked(cases, masks, run, record, predictor, keep_existing))
 
 

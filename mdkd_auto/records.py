@@ -12,6 +12,7 @@ from mdkd_auto.errors import MdkdError
 Task = str  # segmentation, classification, detection: docs/extending.md says how there may be more
 DEFAULT_TASK: Task = "segmentation"  # of a dataset.json that names none, as nnU-Net's
 Configuration = Literal["2d", "3d_fullres"]
+SpacingFrom = Literal["sform", "qform", "pixdim"]  # what of a NIfTI header counts where they contradict each other
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
@@ -56,6 +57,7 @@ class Case(Record, frozen=True, kw_only=True):
     class_name: str | None = None  # of a classification data set
     boxes: tuple[Box, ...] | None = None  # of a detection data set; () says that nothing is there
     spacing_mm: Triple | None = None  # that a table states for this image, whose file carries none
+    spacing_from: SpacingFrom | None = None  # what its data set or the command line says
     patient_id: str  # the case_id where cases.csv names no patient
     split: Literal["train", "val", "test", ""] = ""
 
@@ -73,6 +75,7 @@ class Dataset(Record, frozen=True, kw_only=True):
     ignore_label: int | None = None
     file_ending: str  # "": a classification or detection data set of several
     spacing_mm: Triple | None = None  # stated by dataset.json, for files that carry none
+    spacing_from: SpacingFrom | None = None
     cases: tuple[Case, ...]
 
     @property
@@ -129,6 +132,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     foreground: tuple[Intensities | None, ...]  # one a channel; None for an empty label
     lesions: tuple[Lesion, ...]
     boxes: tuple[tuple[float, float], ...] = ()  # of a detection case: height and width of each, pixels
+    remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (-1: the label)
     picture_hash: str = ""  # of a classification case: alike for pictures that look the same (planners/likeness.py)
 
 

@@ -23,7 +23,7 @@ from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistic
 from mdkd_auto.planners.likeness import picture_hash
 from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
 
-FINGERPRINT_VERSION = 2  # raise it when a case's fingerprint is computed differently
+FINGERPRINT_VERSION = 3  # raise it when a case's fingerprint is computed differently
 
 
 def fingerprint_dataset(
@@ -81,6 +81,8 @@ def pooled_fingerprint(
 def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint | list[Finding]:
     """One case, from the cache if its files and its data set's declarations are what they were; or what is wrong."""
     declared = {"labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm}
+    if case.spacing_from is not None:
+        declared["spacing_from"] = case.spacing_from
     key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
     cached = _read_cached(case.case_id, key, cache_folder)
     if cached is not None:
@@ -98,6 +100,9 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
     ]
     shape = _triple_of_ints(arrays.channels[0].shape)
     spacing = arrays.spacing_mm if arrays.spacing_mm is not None else (1.0, 1.0, 1.0)
+    lesions: tuple[Lesion, ...] = ()
+    if foreground is not None and case.boxes is None:
+        lesions = find_lesions(foreground, spacing, arrays.rectangularity)
     cropped = box_shape(nonzero_box(arrays.channels))
     middle = arrays.channels[0][shape[0] // 2]
     result = CaseFingerprint(
@@ -115,7 +120,8 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         image_maximum=tuple(float(channel.max()) for channel in arrays.channels),
         labelled_voxels=0 if foreground is None else int(np.count_nonzero(foreground)),
         foreground=tuple(statistics(part) for part in histograms),
-        lesions=() if foreground is None or case.boxes is not None else find_lesions(foreground, spacing),
+        lesions=lesions,
+        remarks=arrays.remarks,
         boxes=tuple((box.height, box.width) for box in case.boxes or ()),
         picture_hash=picture_hash(middle) if TASK_DATA[dataset.task].compare_pictures else "",
     )
@@ -149,12 +155,17 @@ def inside_boxes(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.boo
     return mask
 
 
-def find_lesions(foreground: NDArray[np.bool_], spacing_mm: Triple) -> tuple[Lesion, ...]:
-    """Connected components (26-neighbourhood) with their sizes; of a single slice area and disc."""
+def find_lesions(
+    foreground: NDArray[np.bool_], spacing_mm: Triple, rectangularity: float = 1.0
+) -> tuple[Lesion, ...]:
+    """Connected components (26-neighbourhood) with their sizes; of a single slice area and disc.
+
+    ``rectangularity``: the volume of a voxel as a fraction of its sides' product.
+    """
     components = cc3d.connected_components(foreground, connectivity=26)
     sizes = np.bincount(components.ravel())[1:]
     flat = foreground.shape[0] == 1
-    voxel = spacing_mm[1] * spacing_mm[2] * (1.0 if flat else spacing_mm[0])
+    voxel = spacing_mm[1] * spacing_mm[2] * (1.0 if flat else spacing_mm[0]) * rectangularity
     return tuple(
         Lesion(volume_mm3=count * voxel, diameter_mm=_diameter(count * voxel, flat), voxels=count)
         for count in sizes.tolist()

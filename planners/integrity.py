@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mdkd_auto.data.case_arrays import LABEL
 from mdkd_auto.data.description import likeness_of_name
 from mdkd_auto.data.problems import Problem, problem
 from mdkd_auto.planners.likeness import near_pairs
@@ -38,6 +39,9 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
                 report("absurd-values", f"values from {low:g} to {high:g}", seen, channel)
             elif largest > UNUSUAL_VALUE_OF.get(dataset.modality, UNUSUAL_VALUE):
                 report("unusual-values", f"values from {low:g} to {high:g} in {dataset.modality}", seen, channel)
+        for kind, found, channel in seen.remarks:
+            file = cases[seen.case_id].label if channel == LABEL else cases[seen.case_id].images[channel]
+            problems.append(problem(kind, found, dataset=dataset.name, case_id=seen.case_id, file=file))
         if cases[seen.case_id].label is not None and seen.labelled_voxels == 0:
             report("label-empty", "its label is empty", seen)
         if seen.labelled_voxels == np.prod(seen.shape):

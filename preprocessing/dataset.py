@@ -98,8 +98,10 @@ def plan_key(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: Co
 def _decisions(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> dict[str, Any]:
     """Every decision that changes the arrays of a case."""
     whole = {"patch_size": configuration_plan.patch_size} if configuration_plan.whole_images else {}
+    declared = {} if dataset.spacing_from is None else {"spacing_from": dataset.spacing_from}
     return {
         **whole,
+        **declared,
         "dataset": {"spacing_mm": dataset.spacing_mm, "labels": dataset.labels, "ignore": dataset.ignore_label},
         "dataset_plan": dataset_plan,
         "configuration": configuration_plan.configuration,

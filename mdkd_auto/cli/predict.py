@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--step", type=float, default=0.5, help="of masks: sliding-window step in patches (default 0.5)")
     made.add_argument("--mirror", action="store_true",
                       help="average over mirrored images: slower, a little better; not for boxes")  # fmt: skip
+    made.add_argument("--spacing-from", choices=("sform", "qform", "pixdim"),
+                      help="NIfTI: which voxel size counts, where an image's header contradicts itself")  # fmt: skip
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     made.add_argument("--continue", dest="keep_existing", action="store_true", help="keep masks that are there")
@@ -43,6 +45,7 @@ def _work(arguments: argparse.Namespace) -> int:
     outcome = pipeline.predict(
         arguments.images, arguments.masks, model, dataset=arguments.head, step=arguments.step, mirror=arguments.mirror,
         device=arguments.device, precision=arguments.precision, keep_existing=arguments.keep_existing,
+        spacing_from=arguments.spacing_from,
     )  # fmt: skip
     kept = f", {outcome.skipped} kept" if outcome.skipped else ""
     logger.info("images done: %d%s -> %s", outcome.done, kept, arguments.masks)

@@ -9,16 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.data.description import likeness_of_name
 from mdkd_auto.data.file_hashes import HashOf
 from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image
+from mdkd_auto.data.orientation import rectangularity
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import ImageError
 from mdkd_auto.files import content_hash, file_hash
-from mdkd_auto.records import Case, Dataset, Triple
+from mdkd_auto.records import Case, Dataset, SpacingFrom, Triple
 
 Array = NDArray[Any]
 LABEL_TYPE = np.int16
+LABEL = -1  # in the place of a channel
 COUNTING_RANGE = 1 << 16  # whole numbers within this range are counted, not sorted
 COPIES_WHILE_READING = 6  # file, decompressed, canonical, float32 (twice an int16), masks
 USUAL_COMPRESSION = 4  # of formats that do not say how large they are
@@ -31,6 +34,8 @@ class CaseArrays(NamedTuple):
     spacing_mm: Triple | None  # of the file, else what the case's table or dataset.json states, else None
     label: NDArray[np.int16] | None
     orientation: str  # where the file's own axes point, such as LPS; "" where unknown
+    rectangularity: float = 1.0  # volume of a voxel as a fraction of its sides' product
+    remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (LABEL: the label)
 
 
 def read_case_arrays(case: Case, dataset: Dataset, channels: Sequence[int] | None = None) -> CaseArrays:
@@ -49,23 +54,34 @@ def inspect_case(
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
     label_file = None if case.label is None else Path(case.label)
     findings: list[Finding] = []
-    reader = partial(read_finite, colour_to_grey=not TASK_DATA[dataset.task].masks)
+    to_grey = not TASK_DATA[dataset.task].masks
+    reader = partial(read_finite, colour_to_grey=to_grey, spacing_from=case.spacing_from)
     read = [(file, image) for file in files if (image := _read(reader, file, findings)) is not None]
     for file, image in read[1:]:
         findings += _off_grid(image, file, *read[0])
     label = None
-    mask = _read(read_image, label_file, findings) if label_file is not None else None
+    reader = partial(read_image, spacing_from=case.spacing_from)
+    mask = _read(reader, label_file, findings) if label_file is not None else None
     if mask is not None and label_file is not None:
         if read:
             findings += _off_grid(mask, label_file, *read[0])
         label, wrong = checked_label(mask.array, label_file, dataset)
-        findings += wrong
+        findings += [*wrong, *_misnamed(mask.header.segments, label_file, dataset)]
     if findings:
         return None, findings
     first = read[0][1]
     stated = case.spacing_mm if case.spacing_mm is not None else dataset.spacing_mm
     spacing = first.spacing_mm if first.spacing_known else stated
-    return CaseArrays(tuple(image.array for _, image in read), spacing, label, axis_codes(first.header)), []
+    of_files = [(remark, files.index(file)) for file, image in read for remark in image.remarks]
+    of_files += [(remark, LABEL) for remark in mask.remarks] if mask is not None else []
+    return CaseArrays(
+        channels=tuple(image.array for _, image in read),
+        spacing_mm=spacing,
+        label=label,
+        orientation=axis_codes(first.header),
+        rectangularity=rectangularity(first.header.affine),
+        remarks=tuple((remark.kind, remark.found, channel) for remark, channel in of_files),
+    ), []
 
 
 def _read(reader: Callable[[Path], Image], file: Path, findings: list[Finding]) -> Image | None:
@@ -82,6 +98,18 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
         return []
     found = f"does not lie on the grid of {first_file.name}: {difference.text}"
     return [Finding(difference.kind, str(file), found)]
+
+
+def _misnamed(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:
+    """Classes of dataset.json to which the mask itself gives other values."""
+    values = {likeness_of_name(name): members for name, members in dataset.labels.items()}
+    wrong = [f"{name} = {value}" for name, value in segments
+             if value not in values.get(likeness_of_name(name), {value})]  # fmt: skip
+    if not wrong:
+        return []
+    declared = ", ".join(f"{name} = {' or '.join(map(str, members))}" for name, members in dataset.labels.items())
+    found = f"its segments are named {', '.join(wrong)}, the classes of dataset.json are {declared}"
+    return [Finding("label-names", str(file), found)]
 
 
 def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[np.int16] | None, list[Finding]]:
@@ -167,9 +195,9 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def read_finite(file: Path, colour_to_grey: bool = False) -> Image:
+def read_finite(file: Path, colour_to_grey: bool = False, spacing_from: SpacingFrom | None = None) -> Image:
     """Read one image. Raises ImageError where a voxel is NaN or infinite: a network would answer with an empty mask."""
-    image = read_image(file, colour_to_grey)
+    image = read_image(file, colour_to_grey, spacing_from)
     if not np.issubdtype(image.array.dtype, np.integer):
         bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))
         if bad:

@@ -4,14 +4,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
 
 from mdkd_auto.data.endings import ENDINGS
 from mdkd_auto.data.no_objects import is_background, is_no_object
 from mdkd_auto.data.problems import Finding, Problem
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import read_json
-from mdkd_auto.records import DEFAULT_TASK, Case, Dataset, Task, Triple
+from mdkd_auto.records import DEFAULT_TASK, Case, Dataset, SpacingFrom, Task, Triple
 
 Value = TypeVar("Value")
 Labels = dict[str, tuple[int, ...]]  # class -> its values
@@ -35,6 +35,7 @@ class Description(NamedTuple):
     ignore_label: int | None
     file_ending: str
     spacing_mm: Triple | None
+    spacing_from: SpacingFrom | None
     number_of_cases: int | None
     entries: dict[str, tuple[tuple[str, ...], str]]  # case -> images and label, as written
 
@@ -79,6 +80,7 @@ def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Descri
         ignore_label=ignore_label,
         file_ending=fields.read(lambda content: _file_ending(content, masks)) or "",
         spacing_mm=fields.read(_spacing_mm),
+        spacing_from=fields.read(_spacing_from),
         number_of_cases=fields.read(_number_of_cases),
         entries=fields.read(lambda content: _entries(content) if masks else {}) or {},
     )
@@ -245,6 +247,14 @@ def _spacing_mm(content: dict[str, Any]) -> Triple | None:
         _refuse("spacing_mm", found, "two (y, x) or three (z, y, x) positive numbers in mm")
     z, y, x = (1.0, *found) if len(found) == 2 else found
     return (float(z), float(y), float(x))
+
+
+def _spacing_from(content: dict[str, Any]) -> SpacingFrom | None:
+    found = content.get("spacing_from")
+    allowed: tuple[SpacingFrom, ...] = get_args(SpacingFrom)
+    if found is not None and found not in allowed:
+        _refuse("spacing_from", found, f"one of {', '.join(allowed)}")
+    return found
 
 
 def _entries(content: dict[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:

@@ -15,18 +15,18 @@ from mdkd_auto.data.orientation import Array, Header, Image, axis_codes, compare
 from mdkd_auto.data.planar import read_planar, write_planar
 from mdkd_auto.errors import ImageError
 from mdkd_auto.files import write_atomically, write_bytes
+from mdkd_auto.records import SpacingFrom
 
 __all__ = [
     "ENDINGS", "Header", "Image", "axis_codes", "compare_geometry", "image_ending", "output_ending", "read_image",
     "same_geometry", "write_mask",
 ]  # fmt: skip
 
-_READERS = {"nifti": read_nifti, "itk": read_itk}
 
-
-def read_image(path: Path, colour_to_grey: bool = False) -> Image:
+def read_image(path: Path, colour_to_grey: bool = False, spacing_from: SpacingFrom | None = None) -> Image:
     """Read one file of any of ``ENDINGS``, whole, into canonical orientation; colour only where it may become grey.
 
+    ``spacing_from`` says what counts in a NIfTI header whose voxel sizes contradict each other.
     Raises ImageError with the file's name for one that is missing, damaged, truncated, in colour or not 2-D or 3-D.
     """
     path = Path(path)
@@ -36,7 +36,7 @@ def read_image(path: Path, colour_to_grey: bool = False) -> Image:
     try:
         if _family(ending) == "planar":
             return read_planar(path, ending, colour_to_grey)
-        return _READERS[_family(ending)](path, ending)
+        return read_itk(path, ending) if _family(ending) == "itk" else read_nifti(path, ending, spacing_from)
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.kind) from None
     except MemoryError:

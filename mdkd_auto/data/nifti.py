@@ -12,8 +12,8 @@ import numpy as np
 from isal import igzip
 
 from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, check_promise, check_rest
+from mdkd_auto.data.nifti_space import affine_mm, fill_pixdim, form_remarks
 from mdkd_auto.data.orientation import (
-    Affine,
     Array,
     Header,
     Image,
@@ -21,10 +21,12 @@ from mdkd_auto.data.orientation import (
     check_mask,
     closest_orientation,
     from_canonical,
+    shear_remarks,
     spatial_shape,
     to_canonical,
 )
 from mdkd_auto.errors import ImageError
+from mdkd_auto.records import SpacingFrom
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_LEVEL = 2  # of isal: as small as zlib's default at a fraction of its time
@@ -33,7 +35,6 @@ PIECE_BYTES = 1 << 20
 HEADER_BYTES = {348: 1, 540: 2}  # size of a header -> NIfTI version
 FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes that say "no extensions"
 PLACE_CODES = ("sform_code", "qform_code")
-MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 Stream = BinaryIO | igzip.IGzipFile
 
@@ -46,14 +47,17 @@ class _Stored(NamedTuple):
     bytes_used: int  # of the file, up to the last voxel
 
 
-def read_nifti(path: Path, ending: str) -> Image:
-    """Read a NIfTI file. Raises ImageError without the file's name; :func:`images.read_image` adds it."""
+def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None) -> Image:
+    """Read a NIfTI file; ``spacing_from`` decides where its voxel sizes contradict each other.
+
+    Raises ImageError without the file's name; :func:`images.read_image` adds it.
+    """
     stored = _read(path)
     header, dimensions = stored.header, stored.voxels.ndim
     voxels = _grey_values(stored.voxels, header)
     if dimensions == 2:
         voxels = voxels[:, :, None]
-    affine = _affine_mm(header, voxels.shape)
+    affine = affine_mm(header, voxels.shape, spacing_from)
     orientation = closest_orientation(affine)
     array = to_canonical(voxels, orientation)
     z, y, x = array.shape
@@ -69,6 +73,7 @@ def read_nifti(path: Path, ending: str) -> Image:
             affine=affine,
             nifti=header.binaryblock,
         ),
+        remarks=(*form_remarks(header, spacing_from), *shear_remarks(affine)),
     )
 
 
@@ -195,6 +200,7 @@ def _header_from(block: bytes) -> Any:
     for field in PLACE_CODES:
         if as_stored[field] != header[field]:
             raise ImageError(f"the {field} of its header is {as_stored[field]}, which means nothing; export it anew")
+    fill_pixdim(header, as_stored)
     return header
 
 
@@ -206,13 +212,3 @@ def _grey_values(stored: Array, header: Any) -> Array:
             return (stored.astype(np.float64) * slope + (intercept or 0.0)).astype(np.float32)
         kind = np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")
         return stored.astype(kind, copy=False)
-
-
-def _affine_mm(header: Any, shape: tuple[int, ...]) -> Affine:
-    """The header's affine in mm. A slice without thickness gets one of 1 mm."""
-    affine: Affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
-    if shape[2] == 1 and not affine[:3, 2].any():
-        normal = np.cross(affine[:3, 0], affine[:3, 1])
-        affine[:3, 2] = normal / max(float(np.linalg.norm(normal)), 1e-12)
-    return affine

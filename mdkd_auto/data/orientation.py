@@ -19,6 +19,7 @@ Affine = npt.NDArray[np.float64]  # (4, 4), voxel indices (x, y, z order) -> mm 
 SPACING_TOLERANCE = 1e-3  # relative
 POSITION_TOLERANCE = 1e-2  # voxels
 DIRECTION_TOLERANCE = 1e-2  # voxels an axis step may turn away from its twin
+SHEAR_TOLERANCE = 1e-3  # of a voxel's volume: less is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +32,12 @@ class Orientation:
 
 @dataclass(frozen=True, eq=False)
 class ItkGeometry:
-    """What SimpleITK says of a file, in its own axes and LPS world space."""
+    """What SimpleITK says of a file, in its own axes and LPS world space, and in the file's unit."""
 
-    spacing_mm: tuple[float, ...]  # (x, y) or (x, y, z)
-    origin_mm: tuple[float, ...]
+    spacing: tuple[float, ...]  # (x, y) or (x, y, z)
+    origin: tuple[float, ...]
     direction: tuple[float, ...]  # row by row
+    unit: str = ""  # "": mm
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,14 @@ class Header:
     affine: Affine | None = None  # of the file's axes (i, j, k); None for images without a place in space
     nifti: bytes = b""  # the whole NIfTI header: q-form, s-form, their codes, units
     itk: ItkGeometry | None = None
+    segments: tuple[tuple[str, int], ...] = ()  # names that the file gives to values of a mask, as 3-D Slicer's do
+
+
+class Remark(NamedTuple):
+    """A warning about one file: a kind of data.problems.KINDS, and what was found."""
+
+    kind: str
+    found: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +66,10 @@ class Image:
     """Voxels in canonical orientation (a 2-D image as stored, z = 1)."""
 
     array: Array  # (z, y, x), integer where the file is, float32 otherwise
-    spacing_mm: Triple  # (z, y, x); 1.0 an axis where unknown
+    spacing_mm: Triple  # (z, y, x): the lengths of a voxel's sides, at right angles or not; 1.0 an axis where unknown
     spacing_known: bool
     header: Header
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def affine(self) -> Affine | None:
@@ -117,6 +128,24 @@ def canonical_spacing(affine: Affine, orientation: Orientation) -> Triple:
     """Voxel size (z, y, x) in mm."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[list(orientation.axes)]
     return (float(sizes[2]), float(sizes[1]), float(sizes[0]))
+
+
+def rectangularity(affine: Affine | None) -> float:
+    """The volume of a voxel as a fraction of its sides' product: 1.0 but for a shear, as a tilted gantry gives."""
+    if affine is None:
+        return 1.0
+    fraction = abs(float(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))))
+    return 1.0 if fraction > 1 - SHEAR_TOLERANCE else fraction
+
+
+def shear_remarks(affine: Affine) -> tuple[Remark, ...]:
+    """Axes that are not at right angles."""
+    if rectangularity(affine) == 1.0:
+        return ()
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    largest = float(np.abs(cosines.T @ cosines - np.eye(3)).max())
+    degrees = 90 - np.degrees(np.arccos(min(1.0, largest)))
+    return (Remark("sheared", f"its axes are not at right angles but {degrees:.3g} degrees off"),)
 
 
 def same_geometry(a: Image, b: Image) -> str | None:

@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
+
 from mdkd_auto.data.cases import check_case_id, listed
 from mdkd_auto.data.description import read_description
 from mdkd_auto.data.links import check_links, check_names, dangling, with_links
@@ -149,6 +151,7 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
         ignore_label=description.ignore_label,
         file_ending=description.file_ending,
         spacing_mm=description.spacing_mm,
-        cases=cases,
+        spacing_from=description.spacing_from,
+        cases=tuple(msgspec.structs.replace(case, spacing_from=description.spacing_from) for case in cases),
     )
     return dataset, problems

@@ -12,6 +12,7 @@ from mdkd_auto.data.links import dangling
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
 from mdkd_auto.records import Case
 
+SLICER = ".seg"  # between name and ending of what 3-D Slicer saves as a segmentation
 Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one a channel, and its label
 
 
@@ -62,7 +63,7 @@ def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[
             report("file-name", images / name, f"not named {{case}}_0000{ending}", name[: len(name) - len(ending)])
         else:
             report("file-unknown", images / name, f"does not end in {ending}")
-    labels = _labels(labels_folder, ending)
+    labels = _labels(labels_folder, ending, set(found))
     for name in sorted(set(visible_files(labels_folder)) - set(labels.values())):
         report("file-unknown", labels_folder / name, f"does not end in {ending}")
     for case_id in sorted(found.keys() | labels.keys()):
@@ -89,15 +90,22 @@ def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[
     return files, problems
 
 
-def _labels(folder: Path, ending: str) -> dict[str, str]:
-    """Case -> name of its label file. Labels of JPEG images may be PNG, those of .mhd images .mha."""
+def _labels(folder: Path, ending: str, cases: set[str]) -> dict[str, str]:
+    """Case -> name of its label file.
+
+    Labels of JPEG images may be PNG, those of .mhd images .mha, and those of .nrrd images may end in .seg.nrrd.
+    """
     names = visible_files(folder)
-    return {
+    labels = {
         name[: len(name) - len(allowed)]: name
         for allowed in dict.fromkeys((ending, output_ending(ending)))
         for name in names
         if name.endswith(allowed)
     }
+    for name in [name for name in labels if name.endswith(SLICER) and ending == ".nrrd" and name not in cases]:
+        if name.removesuffix(SLICER) not in labels:
+            labels[name.removesuffix(SLICER)] = labels.pop(name)
+    return labels
 
 
 def _listed_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:

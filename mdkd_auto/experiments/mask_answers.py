@@ -126,7 +126,7 @@ def _checked_truth(case: Case, dataset: Dataset) -> Image:
 
 def _labels_of(path: Path, case: Case, truth: Image, reading: Reading) -> tuple[Array, tuple[int, ...], str]:
     """See :func:`mask_values.read_labels`; the file's name is added to its errors."""
-    mask = read_image(path)
+    mask = read_image(path, spacing_from=case.spacing_from)
     if (difference := same_geometry(mask, truth)) is not None:
         raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
     try:

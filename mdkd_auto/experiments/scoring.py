@@ -136,7 +136,7 @@ def read_truth(case: Case, dataset: Dataset) -> Image:
     """The label of a case, with the spacing that dataset.json states where the file has none."""
     if case.label is None:
         raise MdkdError(f"{dataset.name}: {case.case_id} has no label to score against")
-    truth = read_image(Path(case.label))
+    truth = read_image(Path(case.label), spacing_from=case.spacing_from)
     if not truth.spacing_known and dataset.spacing_mm is not None:
         truth = replace(truth, spacing_mm=dataset.spacing_mm, spacing_known=True)
     return truth

@@ -126,7 +126,8 @@ def _read_mask(experiment: Experiment, row: Row, case: Case, column: str) -> Boo
     """What the column's first replicate predicted. Raises ImageError where the mask is gone."""
     run = RunFolder(experiment.root.results / row.folders[column][0])
     folder = run.masks(row.part, row.target if column == "multi-head" else None)
-    mask: Bools = read_image(folder / f"{case.case_id}{mask_ending(case)}").array > 0
+    file = folder / f"{case.case_id}{mask_ending(case)}"
+    mask: Bools = read_image(file, spacing_from=case.spacing_from).array > 0
     return mask
 
 

@@ -293,7 +293,8 @@ def read_channel(case: Case, dataset_plan: DatasetPlan, colour_to_grey: bool = F
             f"{case.case_id}: the model reads channel {dataset_plan.channel} ({dataset_plan.channel_name}), "
             f"found only {len(files)} channels"
         )
-    return read_finite(Path(files[dataset_plan.channel] if len(files) > 1 else files[0]), colour_to_grey)
+    file = Path(files[dataset_plan.channel] if len(files) > 1 else files[0])
+    return read_finite(file, colour_to_grey, case.spacing_from)
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,234 @@
+"""Headers of NRRD, MHA and MHD files, read before SimpleITK does: their voxels, units, and fields that contradict.
+
+SimpleITK reads no unit, and of a field that is given twice it takes one without a word.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from mdkd_auto.errors import ImageError
+
+META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
+              "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
+NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
+              "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "double": 8, "longlong": 8,
+              "ulonglong": 8, "int64": 8, "uint64": 8}  # fmt: skip
+UNCHECKED = "unchecked"
+META_DIMENSIONS = ("2", "3", "4")
+LONGEST_FIELD = 900  # characters
+MOST_DIFFERENCE = 0.01  # of numbers that say the same, relative
+MM_PER_UNIT = {
+    **dict.fromkeys(("mm", "millimeter", "millimetre", "", "?", "??", "???", "unknown", "none"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
+    **dict.fromkeys(("m", "meter", "metre"), 1000.0),
+    **dict.fromkeys(("um", "micron", "micrometer", "micrometre"), 1e-3),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-6),
+    **dict.fromkeys(("in", "inch", "inche"), 25.4),
+}
+NO_LENGTHS = ("pixel", "voxel", "px")
+META_SYNONYMS = (("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation"))
+WORD = re.compile(r'"([^"]*)"|(\S+)')
+SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue)")
+
+
+class ItkHeader(NamedTuple):
+    """The voxels as they lie in the file, and what SimpleITK does not say."""
+
+    content: bytes
+    encoding: str  # raw, gzip, zlib, bzip2, or one that is not checked
+    voxel_bytes: int | None  # expected, decompressed; None where it cannot be told
+    spacing_known: bool
+    axis_units: tuple[str, ...] = ()  # of spacings, an axis each
+    world_units: tuple[str, ...] = ()  # of directions and origin, a coordinate each
+    segments: tuple[tuple[str, int], ...] = ()  # names that 3-D Slicer gave to values of the mask
+
+
+def read_header(path: Path, ending: str) -> ItkHeader:
+    """Read the header of an NRRD, MHA or MHD file. Raises ImageError without the file's name."""
+    return _read_nrrd(path) if ending == ".nrrd" else _read_meta(path)
+
+
+def mm_per_unit(unit: str) -> float:
+    """Raises ImageError for a unit of no length."""
+    word = unit.strip().lower()
+    if not word.isascii() and word.endswith("m"):
+        word = "um"  # a Greek letter, in one encoding or another
+    factor = MM_PER_UNIT.get(word, MM_PER_UNIT.get(word.removesuffix("s")))
+    if factor is None:
+        raise ImageError(f"the unit of its voxel sizes is {unit[:40]!r}; expected mm, cm, m, um, nm or inch")
+    return factor
+
+
+def with_unit(content: bytes, ending: str, unit: str, dimensions: int) -> bytes:
+    """A file that SimpleITK wrote, whose header now says the unit of its numbers."""
+    unit = unit if unit.isascii() else "um"
+    line, before = f"DistanceUnits = {unit}\n", b"ElementType ="
+    if ending == ".nrrd":
+        line, before = "space units:" + f' "{unit}"' * dimensions + "\n", b"space origin:"
+    place = content.index(before)
+    return content[:place] + line.encode("utf-8") + content[place:]
+
+
+def _read_meta(path: Path) -> ItkHeader:
+    """MetaImage: ``Key = value`` lines, the last of which is ElementDataFile."""
+    content = path.read_bytes()
+    fields: dict[str, str] = {}
+    position = 0
+    while "ElementDataFile" not in fields:
+        end = content.find(b"\n", position)
+        if end < 0:
+            raise ImageError("its MetaImage header breaks off; copy or export it anew")
+        key, _, value = content[position:end].decode("latin-1").partition("=")
+        _set_once(fields, key.strip(), value.strip())
+        position = end + 1
+    if fields.get("NDims") not in META_DIMENSIONS:  # of others SimpleITK dies
+        raise ImageError(f"its header has {fields.get('NDims', 'no')[:20]!r} dimensions (NDims); export it anew")
+    _check_meta(fields)
+    data_file = fields["ElementDataFile"]
+    if data_file.upper() == "LOCAL":
+        voxels = content[position:]
+    elif data_file.upper().startswith("LIST") or "%" in data_file:
+        _check_beside([data_file, *content[position:].decode("latin-1").splitlines()])
+        voxels = b""
+    else:
+        voxels = _read_beside(path, data_file)
+    checked = voxels and fields.get("BinaryData", "True").lower() == "true"
+    compressed = fields.get("CompressedData", "False").lower() == "true"
+    encoding = UNCHECKED if not checked else ("zlib" if compressed else "raw")
+    item = META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_"))
+    expected = _count(fields.get("DimSize", ""), item, int(fields.get("ElementNumberOfChannels", "1")))
+    if data_file.upper() == "LOCAL" and not voxels:
+        raise ImageError("it ends after its header; copy or export it anew")
+    known = "ElementSpacing" in fields or "ElementSize" in fields
+    units = (fields.get("DistanceUnits", ""),) * 3
+    return ItkHeader(voxels, encoding, expected, known, world_units=units)
+
+
+def _read_nrrd(path: Path) -> ItkHeader:
+    """NRRD: ``field: value`` and ``key:=value`` lines up to an empty one."""
+    content = path.read_bytes()
+    if not content.startswith(b"NRRD"):
+        raise ImageError("it does not begin like an NRRD file; is it another format with this ending?")
+    ends = [(content.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
+    found = sorted(end for end in ends if end[0] >= 0)
+    head = content[: found[0][0]] if found else content
+    lines = [line for line in head.decode("utf-8", "replace").splitlines()[1:] if not line.startswith("#")]
+    if any(len(line) > LONGEST_FIELD and ":=" not in line for line in lines):  # of which SimpleITK dies
+        raise ImageError("a line of its NRRD header is absurdly long; copy or export it anew")
+    fields, keys = _nrrd_fields(lines)
+    data_file = fields.get("data file", fields.get("datafile", ""))
+    if not found and not data_file:
+        raise ImageError("its NRRD header breaks off; copy or export it anew")
+    if not data_file:
+        voxels = content[sum(found[0]) :]
+    elif data_file.startswith("LIST") or "%" in data_file:
+        first = next(number for number, line in enumerate(lines) if line.lower().startswith(("data file", "datafile")))
+        _check_beside([data_file, *lines[first + 1 :]])
+        voxels = b""
+    else:
+        voxels = _read_beside(path, data_file)
+    skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
+    encoding = UNCHECKED if skips or (data_file and not voxels) else fields.get("encoding", "raw").lower()
+    item = NRRD_BYTES.get(_short_type(fields.get("type", "")))
+    axis_units, world_units = _words(fields.get("units", "")), _words(fields.get("space units", ""))
+    known = "space directions" in fields or ("spacings" in fields and "nan" not in fields["spacings"].lower())
+    known = known and not set(NO_LENGTHS) & {unit.strip().lower().removesuffix("s") for unit in axis_units}
+    return ItkHeader(
+        voxels, encoding, _count(fields.get("sizes", ""), item, 1), known, axis_units if known else (), world_units,
+        _segments(keys),
+    )  # fmt: skip
+
+
+def _nrrd_fields(lines: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Fields by their names in small letters, and the keys of whoever wrote the file."""
+    fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if value.startswith("="):
+            keys[name] = value[1:]
+        else:
+            fields[name.strip().lower()] = value.strip()
+    return fields, keys
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Words, in quotes or not."""
+    return tuple(quoted or plain for quoted, plain in WORD.findall(text))
+
+
+def _segments(keys: dict[str, str]) -> tuple[tuple[str, int], ...]:
+    found: dict[str, dict[str, str]] = {}
+    for key, value in keys.items():
+        if (match := SEGMENT.fullmatch(key)) is not None:
+            found.setdefault(match[1], {})[match[2]] = value.strip()
+    return tuple(
+        (one["Name"], int(one["LabelValue"]))
+        for one in found.values()
+        if one.get("Name") and one.get("LabelValue", "").isdecimal()
+    )
+
+
+def _set_once(fields: dict[str, str], key: str, value: str) -> None:
+    if fields.setdefault(key, value) != value:
+        raise ImageError(f"its header says {key} twice: {fields[key][:40]} and {value[:40]}", "header-contradicts")
+
+
+def _check_meta(fields: dict[str, str]) -> None:
+    """Raise ImageError for fields that say the same in other numbers.
+
+    Along the slices ElementSize may differ from ElementSpacing: slices may be thinner or thicker than their distance.
+    """
+    for names in META_SYNONYMS:
+        given = [name for name in names if name in fields]
+        for name in given[1:]:
+            if not _alike(fields[given[0]], fields[name]):
+                found = f"its header says {given[0]} {fields[given[0]][:60]}, but {name} {fields[name][:60]}"
+                raise ImageError(found, "header-contradicts")
+    size, spacing = fields.get("ElementSize", ""), fields.get("ElementSpacing", "")
+    if size and spacing and not _alike(" ".join(size.split()[:2]), " ".join(spacing.split()[:2])):
+        found = f"its voxel sizes contradict each other: ElementSpacing {spacing[:60]}, ElementSize {size[:60]}"
+        raise ImageError(f"{found}; keep the one that is right", "spacing-contradicts")
+
+
+def _alike(first: str, second: str) -> bool:
+    try:
+        a, b = (np.array(text.split(), dtype=np.float64) for text in (first, second))
+    except ValueError:
+        return first == second
+    return a.shape == b.shape and bool(np.allclose(a, b, MOST_DIFFERENCE, 1e-6))
+
+
+def _short_type(name: str) -> str:
+    """The shortest of NRRD's spellings: ``unsigned short int`` and ``uint16_t`` -> ``ushort``, ``uint16``."""
+    words = name.lower().replace("unsigned ", "u").replace("signed ", "").removesuffix("_t")
+    if words not in {"int", "uint"}:
+        words = words.removesuffix(" int")
+    return words.replace(" ", "")
+
+
+def _check_beside(names: list[str]) -> None:
+    """Raise ImageError for the name of a voxel file that leads out of the header's folder."""
+    for name in names:
+        path = PurePosixPath(name.strip().replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in name:
+            words = f"its header takes voxels from {name.strip()[:80]}; move them beside it and correct the name"
+            raise ImageError(words)
+
+
+def _read_beside(path: Path, name: str) -> bytes:
+    _check_beside([name])
+    voxels = path.parent / name
+    if not voxels.is_file():
+        raise ImageError(f"its voxel file {name} is not beside it; copy both files together")
+    return voxels.read_bytes()
+
+
+def _count(sizes: str, item_bytes: int | None, channels: int) -> int | None:
+    numbers = sizes.split()
+    if item_bytes is None or not numbers or not all(number.isdigit() for number in numbers):
+        return None
+    return int(np.prod([int(number) for number in numbers], dtype=object)) * item_bytes * channels
