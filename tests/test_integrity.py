@@ -1,5 +1,6 @@
 """Every kind of fault in raw data: named with its file and case before anything is planned."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image as Pillow
 
 from mdkd_auto import preparation
@@ -769,6 +771,51 @@ def an_image_that_was_not_fetched(folder: Path) -> None:
 @fault("name-almost", "")
 def a_workbook_of_patients(folder: Path) -> None:
     (folder / "cases.xlsx").touch()
+
+
+@fault("spacing-contradicts")
+def sizes_of_the_s_form_alone(folder: Path) -> None:
+    path = image_file(folder, CASE)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[76 + 4 * 3 : 76 + 4 * 4] = np.float32(30).tobytes()  # pixdim[3]
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+@fault("forms-contradict")
+def mirrored_q_form(folder: Path) -> None:
+    image = nib.load(image_file(folder, CASE))  # type: ignore[attr-defined]
+    image.set_qform(image.affine @ np.diag([-1, 1, 1, 1]), code=1)
+    nib.save(image, image_file(folder, CASE))
+
+
+@fault("sheared")
+def tilted_gantry(folder: Path) -> None:
+    tilted = AFFINE.copy()
+    tilted[1, 2] = 0.3
+    for file in (image_file(folder, CASE), label_file(folder, CASE)):
+        write(file, voxels_of(file), tilted)
+
+
+def as_itk(folder: Path, ending: str) -> None:
+    for path in sorted(folder.glob("*/*.nii.gz")):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path).replace(".nii.gz", ending))
+        path.unlink()
+    change_json(folder, {"file_ending": ending})
+
+
+@fault("header-contradicts")
+def two_origins(folder: Path) -> None:
+    as_itk(folder, ".mha")
+    path = folder / "imagesTr" / f"{CASE}_0000.mha"
+    path.write_bytes(path.read_bytes().replace(b"\nOffset =", b"\nPosition = 90 90 90\nOffset ="))
+
+
+@fault("label-names")
+def segments_of_other_values(folder: Path) -> None:
+    as_itk(folder, ".nrrd")
+    path = folder / "labelsTr" / f"{CASE}.nrrd"
+    names = b"Segment0_Name:=Lesion\nSegment0_LabelValue:=2\nSegment1_Name:=Segment_2\nSegment1_LabelValue:=1\n"
+    path.write_bytes(path.read_bytes().replace(b"\nencoding:", b"\n" + names + b"encoding:"))
 
 
 NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py

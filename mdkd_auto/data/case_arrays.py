@@ -66,7 +66,7 @@ def inspect_case(
         if read:
             findings += _off_grid(mask, label_file, *read[0])
         label, wrong = checked_label(mask.array, label_file, dataset)
-        findings += [*wrong, *_misnamed(mask.header.segments, label_file, dataset)]
+        findings += [*wrong, *misnamed_segments(mask.header.segments, label_file, dataset)]
     if findings:
         return None, findings
     first = read[0][1]
@@ -100,7 +100,7 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
     return [Finding(difference.kind, str(file), found)]
 
 
-def _misnamed(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:
+def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:
     """Classes of dataset.json to which the mask itself gives other values."""
     values = {likeness_of_name(name): members for name, members in dataset.labels.items()}
     wrong = [f"{name} = {value}" for name, value in segments

@@ -56,7 +56,7 @@ def mm_per_unit(unit: str) -> float:
     word = unit.strip().lower()
     if not word.isascii() and word.endswith("m"):
         word = "um"  # a Greek letter, in one encoding or another
-    factor = MM_PER_UNIT.get(word, MM_PER_UNIT.get(word.removesuffix("s")))
+    factor = MM_PER_UNIT.get(word, MM_PER_UNIT.get(word[:-1]) if len(word) > 2 and word.endswith("s") else None)
     if factor is None:
         raise ImageError(f"the unit of its voxel sizes is {unit[:40]!r}; expected mm, cm, m, um, nm or inch")
     return factor

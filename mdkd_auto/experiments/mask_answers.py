@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from mdkd_auto.data.case_arrays import Array, checked_label
+from mdkd_auto.data.case_arrays import Array, checked_label, misnamed_segments
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.endings import image_ending, is_image
 from mdkd_auto.data.images import Image, read_image, same_geometry
@@ -116,10 +116,11 @@ def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, reading: R
 
 
 def _checked_truth(case: Case, dataset: Dataset) -> Image:
-    """The label of a case. Raises MdkdError where it holds values that dataset.json does not declare."""
+    """The label of a case. Raises MdkdError where its values are not those that dataset.json declares."""
     truth = read_truth(case, dataset)
     label, findings = checked_label(truth.array, Path(str(case.label)), dataset)
-    if label is None:
+    findings += misnamed_segments(truth.header.segments, Path(str(case.label)), dataset)
+    if label is None or findings:
         raise ImageError(f"{case.label}: {findings[0].found}", findings[0].kind)
     return replace(truth, array=label)
 
