@@ -80,9 +80,10 @@ def pooled_fingerprint(
 
 def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint | list[Finding]:
     """One case, from the cache if its files and its data set's declarations are what they were; or what is wrong."""
-    declared = {"labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm}
-    if case.spacing_from is not None:
-        declared["spacing_from"] = case.spacing_from
+    declared = {
+        "labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm,
+        **({} if case.spacing_from is None else {"spacing_from": case.spacing_from}),
+    }  # fmt: skip
     key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
     cached = _read_cached(case.case_id, key, cache_folder)
     if cached is not None:

@@ -249,9 +249,9 @@ def _spacing_mm(content: dict[str, Any]) -> Triple | None:
     return (float(z), float(y), float(x))
 
 
-def _spacing_from(content: dict[str, Any]) -> SpacingFrom | None:
-    found = content.get("spacing_from")
-    allowed: tuple[SpacingFrom, ...] = get_args(SpacingFrom)
+def _spacing_from(content: dict[str, Any]) -> Any:
+    """A ``SpacingFrom``, or None."""
+    found, allowed = content.get("spacing_from"), get_args(SpacingFrom)
     if found is not None and found not in allowed:
         _refuse("spacing_from", found, f"one of {', '.join(allowed)}")
     return found

@@ -54,7 +54,7 @@ def read_itk(path: Path, ending: str) -> Image:
     voxels = stored.astype(np.float32) if stored.dtype.kind == "f" else stored
     geometry = _geometry(image, len(shape), said)
     mm = mm_per_unit(geometry.unit)
-    affine, orientation, remarks = None, Orientation(), ()
+    affine, orientation = None, Orientation()
     if len(shape) == 2:
         array = to_canonical(voxels[:, :, None], orientation)
         spacing_mm = (1.0, mm * geometry.spacing[1], mm * geometry.spacing[0])
@@ -63,11 +63,10 @@ def read_itk(path: Path, ending: str) -> Image:
         orientation = closest_orientation(affine)
         array = to_canonical(voxels, orientation)
         spacing_mm = canonical_spacing(affine, orientation)
-        remarks = shear_remarks(affine)
     z, y, x = array.shape
     header = Header(ending, (z, y, x), len(shape), orientation, affine, itk=geometry, segments=said.segments)
     known = said.spacing_known
-    return Image(array, spacing_mm if known else (1.0, 1.0, 1.0), known, header, remarks)
+    return Image(array, spacing_mm if known else (1.0, 1.0, 1.0), known, header, shear_remarks(affine))
 
 
 def write_itk(path: Path, mask: Array, header: Header) -> None:

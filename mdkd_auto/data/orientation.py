@@ -138,9 +138,9 @@ def rectangularity(affine: Affine | None) -> float:
     return 1.0 if fraction > 1 - SHEAR_TOLERANCE else fraction
 
 
-def shear_remarks(affine: Affine) -> tuple[Remark, ...]:
+def shear_remarks(affine: Affine | None) -> tuple[Remark, ...]:
     """Axes that are not at right angles."""
-    if rectangularity(affine) == 1.0:
+    if affine is None or rectangularity(affine) == 1.0:
         return ()
     cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     largest = float(np.abs(cosines.T @ cosines - np.eye(3)).max())
