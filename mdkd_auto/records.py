@@ -133,6 +133,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     lesions: tuple[Lesion, ...]
     boxes: tuple[tuple[float, float], ...] = ()  # of a detection case: height and width of each, pixels
     remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (-1: the label)
+    exif: tuple[int, ...] = ()  # orientations by which the channels' pictures were turned upright; () where none was
     picture_hash: str = ""  # of a classification case: alike for pictures that look the same (planners/likeness.py)
 
 

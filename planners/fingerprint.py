@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdkd_auto.data.case_arrays import Array, bytes_to_read, inspect_case, source_hash
+from mdkd_auto.data.exif import UPRIGHT
 from mdkd_auto.data.geometry import box_shape, nonzero_box
 from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.problems import Finding, Problem, problem
@@ -124,6 +125,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         lesions=lesions,
         remarks=arrays.remarks,
         boxes=tuple((box.height, box.width) for box in case.boxes or ()),
+        exif=arrays.exif if any(one != UPRIGHT for one in arrays.exif) else (),
         picture_hash=picture_hash(middle) if TASK_DATA[dataset.task].compare_pictures else "",
     )
     _write_cached(result, histograms, cache_folder)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mdkd_auto.data.case_arrays import LABEL
 from mdkd_auto.data.description import likeness_of_name
-from mdkd_auto.data.problems import Problem, problem
+from mdkd_auto.data.problems import Problem, names_shown, problem
 from mdkd_auto.planners.likeness import near_pairs
 from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
 
@@ -53,6 +53,10 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
         report("orientation", found, seen)
     for seen, found in _odd_spacings(fingerprint.cases):
         report("spacing-unusual", found, seen)
+    turned = [seen.case_id for seen in fingerprint.cases if seen.exif]
+    if turned:
+        found = f"EXIF turns images upright: {names_shown(turned)} of {len(fingerprint.cases)}"
+        problems.append(problem("exif-turned", found, dataset=dataset.name, file=dataset.folder))
     flat = [seen for seen in fingerprint.cases if seen.shape[0] == 1]
     if flat and len(flat) < len(fingerprint.cases):
         found = f"{len(flat)} of {len(fingerprint.cases)} cases are single slices"

@@ -674,6 +674,30 @@ def boxes_drawn_on_another_size(folder: Path) -> None:
     change_annotations(folder, lambda content: content["images"][2].update(width=2 * SIDE))
 
 
+def turn(folder: Path, orientation: int) -> None:
+    """The case's picture is stored as a strip of another size, which EXIF turns."""
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(9).integers(0, 255, (SIDE, SIDE - 8), dtype=np.uint8)
+    Pillow.fromarray(pixels).save(picture_file(folder, CASE), exif=exif)
+    change_annotations(folder, lambda content: content["images"][2].update(width=SIDE - 8))
+
+
+@box_fault("exif-turned", "")
+def a_picture_that_exif_turns(folder: Path) -> None:
+    turn(folder, 8)
+
+
+@box_fault("exif-boxes-turned", "")
+def boxes_of_the_picture_as_stored(folder: Path) -> None:
+    turn(folder, 6)
+
+
+@box_fault("exif-boxes-unsure", "")
+def boxes_of_a_picture_upside_down(folder: Path) -> None:
+    turn(folder, 3)
+
+
 @box_fault("not-2d", "case_9")
 def a_volume_among_pictures(folder: Path) -> None:
     write(picture_file(folder, "case_9", ".nii.gz"), np.arange(720, dtype=np.int16).reshape(SHAPE))

@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from mdkd_auto.data.exif import Size
 from mdkd_auto.records import Box
 
 Four = tuple[float, float, float, float]
-Size = tuple[int, int]  # width, height
 
 TOLERANCE = 1.0  # pixels that a box may reach beyond its image: rounding, counting from 0 or 1
 OUTLINE_TOLERANCE = 2.0  # pixels between a box and its outline: rounding and counting, at both ends

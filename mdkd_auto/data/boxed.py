@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from mdkd_auto.data.annotated import Annotated, Annotations
-from mdkd_auto.data.box_layouts import Size
+from mdkd_auto.data.box_frames import drawn_sizes, read_frames, turn_upright, upright_size
 from mdkd_auto.data.boxed_checks import box_classes, check_classes, has_other_layout, labelled_cases, sound_boxes
 from mdkd_auto.data.case_table import name_problems, read_case_table
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
 from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending
-from mdkd_auto.data.image_files import ImageFiles, planar_size
+from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.data.voc import read_voc
-from mdkd_auto.errors import ImageError
 from mdkd_auto.records import Box, Case
 
 COCO, VOC, DEEP_LESION = "annotations.json", "Annotations", "DL_info.csv"
@@ -45,10 +44,11 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
         return (), description.labels, found.problems + name_problems(folder.name, sorted(found.files))
     labels = box_classes(found, annotations)
     listed = _match(found, annotations.images, names)
-    sizes = {case_id: _size(found, case_id, listed.get(case_id)) for case_id in sorted(found.files)}
-    misread = has_other_layout(found, annotations, listed, sizes)  # then what is wrong with each box comes from this
-    boxes = {
-        case_id: () if misread else sound_boxes(found, case_id, one, sizes[case_id], labels)
+    frames = read_frames(found, listed)
+    misread = has_other_layout(found, annotations, listed, drawn_sizes(frames, listed))
+    listed = turn_upright(found, listed, {} if misread else frames)
+    boxes = {  # where they are misread, what is wrong with each box comes from this
+        case_id: () if misread else sound_boxes(found, case_id, one, upright_size(frames, case_id), labels)
         for case_id, one in listed.items()
     }
     check_classes(found, annotations.images, labels)
@@ -122,29 +122,6 @@ def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) ->
         if case_id not in listed:
             found.report("image-unlisted", "is not listed in the annotations", next(iter(files.values())), case_id)
     return listed
-
-
-def _size(found: ImageFiles, case_id: str, one: Annotated | None) -> Size | None:
-    """Width and height of the case's images, which are alike and as its annotations say; None if they cannot be read.
-
-    Reads the files' headers.
-    """
-    first: Size | None = None
-    for path in found.files[case_id].values():
-        if image_ending(path.name) not in PLANAR_ENDINGS:
-            continue
-        try:
-            size = planar_size(path)
-        except ImageError as error:
-            found.report(error.kind, str(error), path, case_id)
-            continue
-        first = first or size
-        stated = one.size if one is not None and one.size is not None else first
-        if size != stated:
-            by = "the annotations say" if one is not None and one.size is not None else "its other channel is"
-            words = f"is {size[0]} x {size[1]} pixels, not {stated[0]} x {stated[1]} as {by}"
-            found.report("image-size", words, path, case_id)
-    return first
 
 
 def _cases(

@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 
 from mdkd_auto.data.annotated import Annotated, Annotations
-from mdkd_auto.data.box_layouts import TOLERANCE, Size, suspect_places
+from mdkd_auto.data.box_layouts import TOLERANCE, suspect_places
 from mdkd_auto.data.description import SAFE_NAMES, Labels, is_name, likeness_of_name
+from mdkd_auto.data.exif import Size
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.no_objects import is_no_object
 from mdkd_auto.data.problems import errors_of

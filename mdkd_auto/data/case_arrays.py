@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.data.description import likeness_of_name
 from mdkd_auto.data.file_hashes import HashOf
-from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image
+from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image, read_mask
 from mdkd_auto.data.orientation import rectangularity
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.data.task_data import TASK_DATA
@@ -36,6 +36,7 @@ class CaseArrays(NamedTuple):
     orientation: str  # where the file's own axes point, such as LPS; "" where unknown
     rectangularity: float = 1.0  # volume of a voxel as a fraction of its sides' product
     remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (LABEL: the label)
+    exif: tuple[int, ...] = ()  # orientation by which each channel's picture was turned upright
 
 
 def read_case_arrays(case: Case, dataset: Dataset, channels: Sequence[int] | None = None) -> CaseArrays:
@@ -60,7 +61,7 @@ def inspect_case(
     for file, image in read[1:]:
         findings += _off_grid(image, file, *read[0])
     label = None
-    reader = partial(read_image, spacing_from=case.spacing_from)
+    reader = partial(read_mask, spacing_from=case.spacing_from)
     mask = _read(reader, label_file, findings) if label_file is not None else None
     if mask is not None and label_file is not None:
         if read:
@@ -81,6 +82,7 @@ def inspect_case(
         orientation=axis_codes(first.header),
         rectangularity=rectangularity(first.header.affine),
         remarks=tuple((remark.kind, remark.found, channel) for remark, channel in of_files),
+        exif=tuple(image.header.exif for _, image in read),
     ), []
 
 
@@ -97,7 +99,11 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
     if difference is None:
         return []
     found = f"does not lie on the grid of {first_file.name}: {difference.text}"
-    return [Finding(difference.kind, str(file), found)]
+    if first.header.exif == image.header.exif:
+        return [Finding(difference.kind, str(file), found)]
+    turns = f"EXIF orientation {first.header.exif} turns {first_file.name} upright, {image.header.exif} this file"
+    remedy = "save both files upright, without EXIF orientation" if difference.kind == "shape" else ""
+    return [Finding(difference.kind, str(file), f"{found}; {turns}", remedy)]
 
 
 def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:

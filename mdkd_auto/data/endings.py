@@ -9,7 +9,7 @@ ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
 TIFF_ENDINGS = (".tif", ".tiff")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 PLANAR_ENDINGS = (".png", ".bmp", *JPEG_ENDINGS, *TIFF_ENDINGS)
-PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # of the rest some start other programs: EPS runs Ghostscript
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP")  # of the rest some start other programs: EPS runs Ghostscript
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS, *PLANAR_ENDINGS)
 
 # JPEG would corrupt labels; an .mhd is two files, which cannot be replaced in one step.
@@ -23,6 +23,11 @@ def image_ending(path: PurePath | str) -> str:
         if name.endswith(ending) and len(name) > len(ending):
             return ending
     raise ImageError(f"{path}: not an image this program reads; endings: {', '.join(ENDINGS)}")
+
+
+def is_planar(path: PurePath | str) -> bool:
+    """Whether a file of this name holds pixels with the top row first: PNG, JPEG, BMP, TIFF, in any case."""
+    return PurePath(path).name.lower().endswith(PLANAR_ENDINGS)
 
 
 def is_image(name: str) -> bool:

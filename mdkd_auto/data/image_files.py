@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mdkd_auto.data.cases import split_name, visible_files
 from mdkd_auto.data.description import Description
-from mdkd_auto.data.endings import PILLOW_FORMATS, TIFF_ENDINGS, image_ending
+from mdkd_auto.data.endings import image_ending
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.errors import ImageError
 
@@ -78,32 +78,3 @@ class ImageFiles:
         if number is not None and number != len(self.files):
             found = f"says numTraining {number}, the folder holds {len(self.files)} cases"
             self.report("number-of-cases", found, self.folder / "dataset.json")
-
-
-def planar_size(path: Path) -> tuple[int, int]:
-    """Width and height of a PNG, JPEG, BMP or TIFF, of which only the header is read.
-
-    Raises ImageError, without the file's name, for one that is damaged or holds several pictures.
-    """
-    try:
-        size, pictures = (_tiff_size if image_ending(path) in TIFF_ENDINGS else _pillow_size)(path)
-    except Exception as error:  # the libraries raise many kinds on damaged files
-        raise ImageError(f"cannot be read ({error})") from None
-    if pictures > 1:
-        raise ImageError(f"holds {pictures} pictures", "not-2d")
-    return size
-
-
-def _tiff_size(path: Path) -> tuple[tuple[int, int], int]:
-    import tifffile
-
-    with tifffile.TiffFile(path, is_ome=False, is_mmstack=False) as file:
-        page = file.pages.first
-        return (page.imagewidth, page.imagelength), len(file.pages)
-
-
-def _pillow_size(path: Path) -> tuple[tuple[int, int], int]:
-    from PIL import Image as Pillow
-
-    with Pillow.open(path, formats=PILLOW_FORMATS) as opened:
-        return opened.size, getattr(opened, "n_frames", 1)

@@ -19,7 +19,7 @@ from mdkd_auto.records import SpacingFrom
 
 __all__ = [
     "ENDINGS", "Header", "Image", "axis_codes", "compare_geometry", "image_ending", "output_ending", "read_image",
-    "same_geometry", "write_mask",
+    "read_mask", "same_geometry", "write_mask",
 ]  # fmt: skip
 
 
@@ -29,13 +29,23 @@ def read_image(path: Path, colour_to_grey: bool = False, spacing_from: SpacingFr
     ``spacing_from`` says what counts in a NIfTI header whose voxel sizes contradict each other.
     Raises ImageError with the file's name for one that is missing, damaged, truncated, in colour or not 2-D or 3-D.
     """
-    path = Path(path)
+    return _read(Path(path), spacing_from, colour_to_grey=colour_to_grey)
+
+
+def read_mask(path: Path, spacing_from: SpacingFrom | None = None) -> Image:
+    """Like :func:`read_image`, for labels: the indices of a palette, and samples of few bits as they are stored."""
+    return _read(Path(path), spacing_from, as_mask=True)
+
+
+def _read(
+    path: Path, spacing_from: SpacingFrom | None, colour_to_grey: bool = False, as_mask: bool = False
+) -> Image:
     ending = image_ending(path)
     if not path.is_file():
         raise ImageError(f"{path}: the file does not exist")
     try:
         if _family(ending) == "planar":
-            return read_planar(path, ending, colour_to_grey)
+            return read_planar(path, ending, colour_to_grey, as_mask)
         return read_itk(path, ending) if _family(ending) == "itk" else read_nifti(path, ending, spacing_from)
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.kind) from None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mdkd_auto.data.exif import TURNS, UPRIGHT
 from mdkd_auto.errors import ImageError
 from mdkd_auto.records import IntTriple, Triple
 
@@ -52,6 +53,7 @@ class Header:
     nifti: bytes = b""  # the whole NIfTI header: q-form, s-form, their codes, units
     itk: ItkGeometry | None = None
     segments: tuple[tuple[str, int], ...] = ()  # names that the file gives to values of a mask, as 3-D Slicer's do
+    exif: int = UPRIGHT  # orientation by which the stored picture was turned upright
 
 
 class Remark(NamedTuple):
@@ -112,6 +114,13 @@ def from_canonical(array: Array, orientation: Orientation) -> Array:
     """Canonical (z, y, x) -> file axes (i, j, k)."""
     turned = np.flip(array.T, tuple(np.flatnonzero(orientation.flips)))
     return turned.transpose(np.argsort(orientation.axes))
+
+
+def to_upright(pixels: Array, exif: int) -> Array:
+    """(..., y, x) as stored -> upright, by its EXIF orientation."""
+    turn = TURNS[exif]
+    turned = np.swapaxes(pixels, -1, -2) if turn.swap else pixels
+    return turned[..., :: -1 if turn.mirror_y else 1, :: -1 if turn.mirror_x else 1]
 
 
 def canonical_affine(affine: Affine, orientation: Orientation, shape: IntTriple) -> Affine:

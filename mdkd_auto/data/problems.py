@@ -75,6 +75,8 @@ KINDS: dict[str, Kind] = {
     "image-unlabelled": Kind("warning", "it is left out: whether it shows more is unknown"),
     "image-listed-twice": Kind("error", "list each image once, with all of its boxes"),
     "image-size": Kind("error", "its boxes were drawn on another size: take that image, or correct the annotations"),
+    "exif-boxes-turned": Kind("warning", "boxes count as drawn on the stored image; else correct width and height"),
+    "exif-boxes-unsure": Kind("warning", "boxes count as drawn on the upright image; else turn them with it"),
     "not-2d": Kind("error", "detection takes 2-D images: save the slices one by one, as PNG"),
     "box-layout": Kind("error", "write the boxes as docs/raw_data.md shows"),
     "box-layout-doubtful": Kind("warning", "look at some boxes"),
@@ -92,6 +94,7 @@ KINDS: dict[str, Kind] = {
     "not-finite": Kind("error", "replace NaN and infinite voxels, or export the image anew"),
     "absurd-values": Kind("error", "no scanner writes such values: export the image anew"),
     "unusual-values": Kind("warning", "look at the image: a wrong scale or a foreign object?"),
+    "exif-turned": Kind("warning", "masks count as drawn on the upright image, as viewers show it; check one"),
     "constant-image": Kind("error", "the image shows nothing: export it anew or remove the case"),
     "shape": Kind("error", "resample the file to the image's grid"),
     "spacing": Kind("error", "correct the header, or resample the file to the image's grid"),
@@ -166,6 +169,12 @@ def problem_of(dataset: str, finding: Finding) -> Problem:
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:
     """Those that stop the work."""
     return [one for one in problems if one.severity == "error"]
+
+
+def names_shown(names: Sequence[str]) -> str:
+    """How many, and the first of them by name."""
+    more = ", ..." if len(names) > CASES_SHOWN else ""
+    return f"{len(names)} ({', '.join(names[:CASES_SHOWN])}{more})"
 
 
 def without_broken(datasets: Sequence[Dataset], problems: Iterable[Problem]) -> list[Dataset]:

@@ -10,7 +10,7 @@ from mdkd_auto.data.boxed import COCO
 from mdkd_auto.data.cases import LISTED
 from mdkd_auto.data.coco import read_ids
 from mdkd_auto.data.endings import image_ending
-from mdkd_auto.data.image_files import planar_size
+from mdkd_auto.data.planar import planar_frame
 from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.errors import DatasetError, ImageError
 from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_of, boxes_from, summary_of_boxes
@@ -114,7 +114,7 @@ def _notes(scored: int, cases: int, said: _Said) -> tuple[str, ...]:
 def _size(case: Case) -> tuple[int, int] | None:
     """Width and height of a case's image, upright; None where its header cannot be read."""
     try:
-        return planar_size(Path(case.images[0]))
+        return planar_frame(Path(case.images[0])).upright
     except ImageError:
         return None
 

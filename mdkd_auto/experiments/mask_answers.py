@@ -11,7 +11,7 @@ from msgspec import structs
 from mdkd_auto.data.case_arrays import Array, checked_label, misnamed_segments
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.endings import image_ending, is_image
-from mdkd_auto.data.images import Image, read_image, same_geometry
+from mdkd_auto.data.images import Image, read_mask, same_geometry
 from mdkd_auto.data.links import dangling
 from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import Found, Truth, case_named, readable, shortened
@@ -127,7 +127,7 @@ def _checked_truth(case: Case, dataset: Dataset) -> Image:
 
 def _labels_of(path: Path, case: Case, truth: Image, reading: Reading) -> tuple[Array, tuple[int, ...], str]:
     """See :func:`mask_values.read_labels`; the file's name is added to its errors."""
-    mask = read_image(path, spacing_from=case.spacing_from)
+    mask = read_mask(path, spacing_from=case.spacing_from)
     if (difference := same_geometry(mask, truth)) is not None:
         raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mdkd_auto.data.images import Image, read_image, same_geometry, write_mask
+from mdkd_auto.data.images import Image, read_mask, same_geometry, write_mask
 from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines, left_out_rows
 from mdkd_auto.experiments.evidence import Evidence
@@ -126,7 +126,7 @@ def mask_hash(folder: Path, case: Case, _: CaseScores | None) -> str:
 
 def score_mask_file(path: Path, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
     """Score a mask file against the case's label. Raises ImageError where it does not lie on the label's grid."""
-    truth, mask = read_truth(case, dataset), read_image(path)
+    truth, mask = read_truth(case, dataset), read_mask(path)
     if (difference := same_geometry(mask, truth)) is not None:
         raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
     return CaseScores(case_id=case.case_id, metrics=score_case(mask.array, truth, classes))
@@ -136,7 +136,7 @@ def read_truth(case: Case, dataset: Dataset) -> Image:
     """The label of a case, with the spacing that dataset.json states where the file has none."""
     if case.label is None:
         raise MdkdError(f"{dataset.name}: {case.case_id} has no label to score against")
-    truth = read_image(Path(case.label), spacing_from=case.spacing_from)
+    truth = read_mask(Path(case.label), spacing_from=case.spacing_from)
     if not truth.spacing_known and dataset.spacing_mm is not None:
         truth = replace(truth, spacing_mm=dataset.spacing_mm, spacing_known=True)
     return truth

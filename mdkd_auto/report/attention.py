@@ -15,6 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdkd_auto.data.endings import is_planar
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
@@ -23,7 +24,7 @@ from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.layers import resized_linearly
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import batch_of_one, column_model
-from mdkd_auto.report.overlays import PLANAR, TRUTH_COLOUR, median_case, outline, show_image
+from mdkd_auto.report.overlays import TRUTH_COLOUR, median_case, outline, show_image
 from mdkd_auto.report.patches import Patch, lesion_patch, read_stored
 
 MODELS = ("data-set-specific", "joint teacher", "student")
@@ -96,7 +97,8 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
     case = read_stored(experiment, row.target, name)
     patch, plane = lesion_patch(case, experiment.plan.configuration(experiment.configuration).patch_size)
     maps, listening = _look(experiment, row, patch)
-    upright = 1 if experiment.datasets[row.target].file_ending in PLANAR else -1
+    cases = {one.case_id: one for one in experiment.datasets[row.target].cases}
+    upright = 1 if is_planar(cases[name].images[0]) else -1
     _draw(path, row, View(patch, plane, upright), maps, listening)
     numbers: dict[str, object] = {"case": name}
     numbers["lesion_against_mean_by_level"] = {

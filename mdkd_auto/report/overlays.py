@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mdkd_auto.data.images import read_image
+from mdkd_auto.data.endings import is_planar
+from mdkd_auto.data.images import read_mask
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.scoring import CaseScores, Summary, read_truth
@@ -26,7 +27,6 @@ _MARGIN = 0.35  # of the lesion's extent, shown around it where the image is lar
 _SMALLEST_VIEW = 48  # voxels
 _LEAST_VIEW = 1 / 3  # of the image
 _NARROWEST = 2 / 3  # of the longer side
-PLANAR = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # stored top row first
 _PANEL_INCHES, _TITLE_INCHES = 2.6, 0.5
 
 
@@ -109,7 +109,7 @@ def _read_slice(experiment: Experiment, row: Row, name: str, columns: Sequence[s
     ruling = truth if truth.any() else masks[columns[-1]]
     z = busiest_slice(ruling)
     view = view_of(np.any([truth[z], *(mask[z] for mask in masks.values())], axis=0))
-    upright = slice(None, None, 1 if dataset.file_ending in PLANAR else -1)  # anterior up
+    upright = slice(None, None, 1 if is_planar(case.images[0]) else -1)  # anterior up
 
     def shown(array: NDArray[np.generic]) -> NDArray[np.generic]:
         return array[z][view][upright]
@@ -127,7 +127,7 @@ def _read_mask(experiment: Experiment, row: Row, case: Case, column: str) -> Boo
     run = RunFolder(experiment.root.results / row.folders[column][0])
     folder = run.masks(row.part, row.target if column == "multi-head" else None)
     file = folder / f"{case.case_id}{mask_ending(case)}"
-    mask: Bools = read_image(file, spacing_from=case.spacing_from).array > 0
+    mask: Bools = read_mask(file, spacing_from=case.spacing_from).array > 0
     return mask
 
 

@@ -354,16 +354,6 @@ def test_colour_reads_as_grey_only_where_it_is_grey(tmp_path, ending):
     np.testing.assert_array_equal(read_image(tmp_path / f"alpha{ending}").array, grey[None])
 
 
-def test_one_bit_and_palette(tmp_path):
-    bits = np.array([[True, False], [False, True]])
-    Pillow.fromarray(bits).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "bits.png").array, bits[None])
-    palette = Pillow.fromarray(bits.astype(np.uint8), mode="P")
-    palette.putpalette([0, 0, 0, 90, 90, 90])
-    palette.save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "palette.png").array, bits[None] * 90)
-
-
 @pytest.mark.parametrize("compression", [None, "zlib", "tiff_lzw"])
 def test_multi_page_tiff_is_a_volume(tmp_path, compression):
     volume = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)

@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from mdkd_auto.data.image_files import planar_size
 from mdkd_auto.data.images import read_image
+from mdkd_auto.data.planar import planar_frame
 from mdkd_auto.errors import ImageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def test_a_picture_that_is_a_program_is_not_given_to_ghostscript(
     with pytest.raises(ImageError):
         read_image(path)
     with pytest.raises(ImageError):
-        planar_size(path)
+        planar_frame(path)
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
