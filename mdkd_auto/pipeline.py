@@ -10,8 +10,9 @@
 """
 
 import logging
+from collections.abc import Collection
 
-from mdkd_auto.data.raw import find_name
+from mdkd_auto.data.raw import find_name, folder_names
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
@@ -19,7 +20,7 @@ from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, renew_scores, run_jobs, warn_of_pretrained
-from mdkd_auto.experiments.runs import find_student
+from mdkd_auto.experiments.runs import find_student, finished_students
 from mdkd_auto.files import read_record
 from mdkd_auto.paths import Root
 from mdkd_auto.prediction import predict
@@ -77,14 +78,18 @@ def train(
 ) -> Table | None:
     """One permutation: ``target`` with ``sources`` (names or numbers; default all the others of its group)."""
     groups, _ = find_groups(root)
-    target = find_name(target, [dataset.name for datasets in groups.values() for dataset in datasets])
-    group = next(name for name, datasets in groups.items() if target in [dataset.name for dataset in datasets])
+    group_of = {dataset.name: name for name, datasets in groups.items() for dataset in datasets}
+    target = find_name(target, list(group_of), left_out(root, group_of))
+    group = group_of[target]
     check_named(settings, groups[group])
     experiment = make_experiment(root, group, groups[group], settings, configuration)
     if experiment is None or target not in experiment.datasets:
         raise PlanError(f"{target}: takes no part in {configuration}; its plan is {root.plan(group)}")
     others = [name for name in experiment.datasets if name != target]
-    chosen = tuple(find_name(source, others) for source in sources) or tuple(others)
+    elsewhere = {name: f"is in group {of}; sources are in that of the target, {group}" if of != group else
+                 f"takes no part in {configuration}" for name, of in group_of.items()}  # fmt: skip
+    refused = {**left_out(root, group_of), **elsewhere, target: "is the target; give other data sets as sources"}
+    chosen = tuple(find_name(source, others, refused) for source in sources) or tuple(others)
     wanted = tuple(sorted(set(chosen)))
     of_target = having_fold(replicated(experiment, seeds, folds), target)
     replicates = [(one, JobMaker(one).permutation(target, wanted)) for one in of_target]
@@ -113,11 +118,12 @@ def ablate(
         others = ", ".join(other for other, one in ABLATIONS.items() if any(one.is_for(task) for task in tasks))
         raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here; for "
                             f"{' and '.join(sorted(tasks))} there are {others}")  # fmt: skip
+    known = [name for experiment in fitting for name in experiment.datasets]
+    chosen = {find_name(target, known, left_out(root, known)) for target in targets}
     for experiment in fitting:
         replicates = replicated(experiment, seeds, folds)
-        wanted = [find_name(target, list(experiment.datasets)) for target in targets] or [
-            name for name in experiment.datasets if any(one.has_fold(name) for one in replicates)
-        ]
+        wanted = [name for name in experiment.datasets
+                  if name in chosen or (not targets and any(one.has_fold(name) for one in replicates))]  # fmt: skip
         entries = [ablation_entry(ablation, having_fold(replicates, target), target) for target in wanted]
         trained = [one for entry in entries for column in entry.trainings.values() for one in column]
         for own, _ in trained:
@@ -158,6 +164,12 @@ def replicated(experiment: Experiment, seeds: int, folds: int) -> list[Experimen
         said = ", ".join(f"{name} has {number} fold{'s' if number > 1 else ''}" for name, number in fewer.items())
         logger.info("%s: no replicates of the others with it as target; as a source its last fold serves", said)
     return made
+
+
+def left_out(root: Root, known: Collection[str]) -> dict[str, str]:
+    """The data sets of the raw folder that are not ``known``, and a word why."""
+    why = "cannot be used here: it has errors, another group or configuration, or is not planned"
+    return {name: why for name in folder_names(root.raw) if name not in known}
 
 
 def having_fold(replicates: list[Experiment], target: str) -> list[Experiment]:
@@ -272,5 +284,8 @@ def tables(
             draw_figures(experiment, table)
             written.append(table)
     if not written:
-        raise TrainingError(f"{root.results}: no finished student has these settings; train, or give the same settings")
+        others = sorted({of for of in finished_students(root).values() if of != configuration})
+        hint = f"; there are finished students in {' and '.join(others)} (-c)" if others else ""
+        raise TrainingError(f"{root.results}: no finished student has these settings in {configuration}{hint}; train, "
+                            "or give the same settings")  # fmt: skip
     return written

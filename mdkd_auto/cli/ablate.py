@@ -1,15 +1,18 @@
 """mdkd_ablate NAME: variants of the method side by side."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_from, training_options
 
+logger = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    made = parser("Train what an ablation or a control still needs, and write its table. A wrong name lists them all.")
-    made.add_argument("name",
-                      help="controls, labels, sources, losses, ...; a wrong one lists them all")
+    made = parser("Train what an ablation or a control still needs, and write its table.")
+    made.add_argument("name", nargs="?", help="controls, labels, sources, losses, ... (see --list)")
+    made.add_argument("--list", dest="listed", action="store_true", help="list all ablations with their questions")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     made.add_argument("-t", "--target", action="append", default=[], help="only this target; may be repeated")
     add_training(made)
@@ -17,6 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    from mdkd_auto.experiments.ablations import find_ablation, list_ablations
+
+    if arguments.listed:
+        logger.info("%s", list_ablations())
+        return 0
+    find_ablation(arguments.name)  # before anything is read
     settings = settings_from(arguments)
     root = root_from(arguments)
     from mdkd_auto import pipeline

@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -63,8 +65,7 @@ def find_folder(given: str, raw: Path) -> Path:
         if whole.is_dir() and (folder / "dataset.json").is_file():
             return folder
     if not path.exists() and path.name == given:
-        names = [folder.name for folder in sorted(raw.iterdir())] if raw.is_dir() else []
-        names = [name for name in names if FOLDER_NAME.fullmatch(name)]
+        names = folder_names(raw)
         if not names:
             raise DatasetError(f"{given}: not a folder, and {raw} has no data set of this name; give the folder, or "
                                "--root")  # fmt: skip
@@ -74,15 +75,32 @@ def find_folder(given: str, raw: Path) -> Path:
                        "labelsTr, or its name or number under --root")  # fmt: skip
 
 
-def find_name(wanted: str, names: list[str]) -> str:
-    """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number."""
-    matches = [
+def folder_names(raw: Path) -> list[str]:
+    """All DatasetNNN_Name folders of the raw folder, usable or not; [] without a raw folder."""
+    found = sorted(folder.name for folder in raw.iterdir() if folder.is_dir()) if raw.is_dir() else []
+    return [name for name in found if FOLDER_NAME.fullmatch(name)]
+
+
+def find_name(wanted: str, names: Sequence[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number.
+
+    ``others`` are data sets that cannot be taken here, and why not. Raises DatasetError.
+    """
+    matches = _meant(wanted, names)
+    if len(matches) == 1:
+        return matches[0]
+    refused = _meant(wanted, list(others)) if not matches else []
+    if refused:
+        raise DatasetError(f"{refused[0]} {others[refused[0]]}; found: {', '.join(names) or 'none'}")
+    number = "no data set" if not matches else "several data sets"
+    raise DatasetError(f"{wanted!r} names {number}; found: {', '.join(matches or names) or 'none'}")
+
+
+def _meant(wanted: str, names: Sequence[str]) -> list[str]:
+    return [
         name for name in names
         if wanted == name or name.split("_", 1)[-1] == wanted or (wanted.isdecimal() and int(wanted) == int(name[7:10]))
     ]  # fmt: skip
-    if len(matches) != 1:
-        raise DatasetError(f"{wanted!r} names {'no' if not matches else 'several'} data set; found: {', '.join(names)}")
-    return matches[0]
 
 
 def read_dataset(folder: Path) -> Dataset:

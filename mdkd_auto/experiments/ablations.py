@@ -172,11 +172,17 @@ ABLATIONS: dict[str, Ablation] = {
 }  # fmt: skip
 
 
-def find_ablation(name: str) -> Ablation:
+def list_ablations() -> str:
+    """Each ablation with its question, and the tasks it is for where it is not for all."""
+    tasks = {name: f" ({', '.join(one.tasks)})" if one.tasks else "" for name, one in ABLATIONS.items()}
+    return "\n".join(f"  {name}: {one.question}{tasks[name]}" for name, one in ABLATIONS.items())
+
+
+def find_ablation(name: str | None) -> Ablation:
     """Raises SettingsError listing the names there are."""
     if name not in ABLATIONS:
-        listed = "\n".join(f"  {known}: {ablation.question}" for known, ablation in ABLATIONS.items())
-        raise SettingsError(f"no ablation {name!r}; there are:\n{listed}")
+        given = "given" if name is None else repr(name)
+        raise SettingsError(f"no ablation {given}; there are:\n{list_ablations()}")
     return ABLATIONS[name]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import mdkd_auto
-from mdkd_auto.data.raw import find_name
+from mdkd_auto.data.raw import find_name, folder_names
 from mdkd_auto.errors import PredictionError
 from mdkd_auto.experiments.jobs import Experiment, Job, Network
 from mdkd_auto.experiments.parts import TEST, VALIDATION
@@ -147,20 +147,31 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
     return TASK_PARTS[run.task].predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)
 
 
+def finished_students(root: Root) -> dict[Path, str]:
+    """Run folders of all finished students, sorted, and their configurations."""
+    runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
+    return {run: run.parent.name.rsplit("__", 1)[-1] for run in runs}
+
+
 def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:
     """The finished student of a target. Raises PredictionError listing all that fit where it is not the only one."""
-    runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
+    students = finished_students(root)
+    if not students:
+        raise PredictionError(f"{root.results}: no finished student; run mdkd_train_all_permutations first")
     if target is not None:
-        names = sorted({run.parent.parent.name for run in runs})
-        if not names:
-            raise PredictionError(f"{root.results}: no finished student; run mdkd_train_all_permutations first")
-        runs = [run for run in runs if run.parent.parent.name == find_name(target, names)]
-    if configuration is not None:
-        runs = [run for run in runs if run.parent.name.endswith(f"__{configuration}")]
+        names = sorted({run.parent.parent.name for run in students})
+        untrained = {name: f"has no finished student; train one with mdkd_train {name[7:10]}"
+                     for name in folder_names(root.raw) if name not in names}  # fmt: skip
+        name = find_name(target, names, untrained)
+        students = {run: of for run, of in students.items() if run.parent.parent.name == name}
+    runs = [run for run, of in students.items() if configuration in (None, of)]
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        raise PredictionError(f"{root.results}: no finished student fits; run mdkd_train_all_permutations first")
+        there = sorted(set(students.values()))
+        whose = f" of {name}" if target is not None else ""
+        raise PredictionError(f"{root.results}: no finished {configuration} student{whose}, but {' and '.join(there)}; "
+                              f"give -c {there[0]}, or train with -c {configuration}")  # fmt: skip
     scored = sorted(((_score(run), run) for run in runs), reverse=True)
     listed = "\n".join(f"  -m {run}   validation score {score:.3f}" for score, run in scored)
     raise PredictionError(f"{len(runs)} finished students fit; choose one, best validation score first:\n{listed}")

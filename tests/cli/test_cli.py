@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
+from mdkd_auto.experiments.ablations import ABLATIONS
 from mdkd_auto.experiments.runs import Finished
 from mdkd_auto.files import read_json, write_json
 from mdkd_auto.paths import Root
@@ -154,8 +155,23 @@ def test_unknown_target_or_source(command: Command, planned: Root) -> None:
     names = ("Dataset901_RoundBright", "Dataset902_FlatFaint")
     refused(command(train.main, "--root", planned.folder, "777"), "'777' names no data set", *names)
     said = command(train.main, "--root", planned.folder, "901", "--from", "901")
-    refused(said, "'901' names no data set", "Dataset902_FlatFaint")
-    assert "Dataset901_RoundBright" not in said.err  # a target is no source of its own
+    refused(said, "Dataset901_RoundBright is the target; give other data sets as sources; found: Dataset902_FlatFaint")
+
+
+def test_sources_that_are_there_but_no_sources(command: Command, planned: Root, copied: Copy) -> None:
+    root = copied(planned)
+    other, broken = root.raw / "Dataset905_Other", root.raw / "Dataset906_Broken"
+    shutil.copytree(root.raw / "Dataset902_FlatFaint", other)
+    write_json(other / "dataset.json", {**read_json(other / "dataset.json"), "channel_names": {"0": "MRI"}})
+    broken.mkdir()
+    (broken / "dataset.json").write_text("{")
+    said = command(train.main, "--root", root.folder, "901", "--from", "905")
+    refused(said, "Dataset905_Other is in group MRI_segmentation; sources are in that of the target, CT_segmentation")
+    said = command(train.main, "--root", root.folder, "901", "--from", "906")
+    refused(said, "Dataset906_Broken cannot be used here: it has errors")
+    refused(command(train.main, "--root", root.folder, "906"), "Dataset906_Broken cannot be used here: it has errors")
+    said = command(ablate.main, "controls", "--root", root.folder, "-g", "CT", "-t", "905", "--dry-run")
+    refused(said, "Dataset905_Other cannot be used here")
 
 
 def test_a_target_by_number_or_name(command: Command, planned: Root) -> None:
@@ -260,7 +276,12 @@ def test_several_students_are_listed_best_first(command: Command, tmp_path: Path
     assert str(other) not in said.err
     refused(command(*common, "-t", "901", "-c", "2d"), "2 finished students fit")
     refused(command(*common, "-t", "777"), "'777' names no data set", "Dataset901_A, Dataset902_B")
-    refused(command(*common, "-t", "902", "-c", "3d_fullres"), "no finished student fits")
+    said = command(*common, "-t", "902", "-c", "3d_fullres")
+    refused(said, "no finished 3d_fullres student of Dataset902_B, but 2d; give -c 2d, or train with -c 3d_fullres")
+    (root.raw / "Dataset904_D").mkdir(parents=True)
+    said = command(*common, "-t", "904")
+    refused(said, "Dataset904_D has no finished student; train one with mdkd_train 904; found: Dataset901_A, ")
+    assert "names no data set" not in said.err
     said = command(*common, "-t", "901", "-c", "3d_fullres")  # the only one; it has no run.json
     assert f"model: {deep}" in said.out
 
@@ -441,6 +462,13 @@ def test_a_runs_own_scores_stay(command: Command, planned: Root, tmp_path: Path,
 def test_ablations_are_listed(command: Command, planned: Root) -> None:
     said = command(ablate.main, "everything", "--root", planned.folder)
     refused(said, "no ablation 'everything'", "controls: Is a gain really the other data sets'?", "reliability")
+    refused(command(ablate.main, "--root", planned.folder), "no ablation given", "controls: Is a gain")
+    listed = command(ablate.main, "--list")
+    assert listed.status == 0
+    lines = [line.strip() for line in listed.out.splitlines()]
+    assert lines[0] == "target-labels: Should source teachers see the target's labels (r of eq. 2)?"
+    assert "fusion: Which levels should be fused? (segmentation)" in lines
+    assert len(lines) == len(ABLATIONS)
     said = command(ablate.main, "controls", "--root", planned.folder, "-t", "901", "--dry-run", *SMALL)
     assert said.status == 0, said.err
     # teacher, two source teachers, joint teacher and student; self-distilled pair; pair of untrained sources; two
