@@ -12,6 +12,7 @@
 import logging
 from collections.abc import Collection
 
+from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.raw import find_name, folder_names
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import PlanError, SettingsError, TrainingError
@@ -223,6 +224,7 @@ def make_experiment(
     if unsplit:
         raise PlanError(f"{', '.join(unsplit)}: no splits yet; run mdkd_plan_and_preprocess and mend what it names")
     splits = {name: read_splits(root.splits(name)) for name in found}
+    found = {name: with_patients(dataset, splits[name].patient_pattern)[0] for name, dataset in found.items()}
     if ignored := settings.without_effect(plan.task):
         words = "%s: %s set, but without effect on %s; docs/settings.md says what holds there"
         logger.warning(words, group, f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'}", plan.task)

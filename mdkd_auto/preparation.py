@@ -5,14 +5,24 @@ Every step is done for all groups before the next begins, so that what is wrong 
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+import msgspec
 from filelock import FileLock, Timeout
 
+from mdkd_auto.data.patients import compile_pattern, tell_patients
 from mdkd_auto.data.problems import Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
-from mdkd_auto.data.splits import MIN_PATIENTS, make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.data.splits import (
+    MIN_PATIENTS,
+    keeps_existing,
+    make_splits,
+    read_raw_splits,
+    read_splits,
+    torn_by,
+    write_splits,
+)
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError
 from mdkd_auto.files import read_record, write_json, write_text
@@ -20,7 +30,7 @@ from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness
+from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness, check_patients
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
@@ -74,6 +84,7 @@ def plan_and_preprocess(
     replan: bool = False,
     exclude_broken: bool = False,
     allow_duplicates: bool = False,
+    patient_pattern: str | None = None,
     preprocess: bool = True,
     workers: int = 1,
 ) -> Outcome:
@@ -81,13 +92,13 @@ def plan_and_preprocess(
 
     ``spacing_mm`` (z, y, x) replaces the planned spacing, ``patch_size`` (voxels z, y, x) the planned patch of
     segmentation groups; a 2-D configuration takes their last two numbers. ``input_size`` (voxels a side) replaces that
-    of classification and detection groups.
+    of classification and detection groups. ``replan`` forgets the earlier plan, and splits that tear a patient apart.
     Raises DatasetError listing everything where the data have errors, unless the broken cases are to be left out.
     """
     with _alone(root):
         verified = verify(
             root, group, test_fraction=test_fraction, exclude_broken=exclude_broken, allow_duplicates=allow_duplicates,
-            workers=workers,
+            patient_pattern=patient_pattern, replan=replan, workers=workers,
         )  # fmt: skip
         asked = Asked(memory_gb, spacing_mm, patch_size, input_size, channels or {}, replan)
         _check_used(asked, {datasets[0].task for datasets in verified.groups.values()})
@@ -114,17 +125,25 @@ def plan_and_preprocess(
 
 def verify(
     root: Root, group: str | None = None, *, test_fraction: float | None = None, exclude_broken: bool = False,
-    allow_duplicates: bool = False, workers: int = 1,
+    allow_duplicates: bool = False, patient_pattern: str | None = None, replan: bool = False, workers: int = 1,
 ) -> Verified:  # fmt: skip
     """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
 
     ``test_fraction``: of the patients, 0.2 where it is None. Raises DatasetError listing every error, unless the broken
     cases are to be left out; SettingsError for a test fraction that is none. ``allow_duplicates``: pictures that look
-    the same may be trained and tested on.
+    the same may be trained and tested on. ``patient_pattern``: a regular expression that finds the patient in names of
+    cases whose patient no table says, instead of the one stored with the splits. ``replan``: splits stored before that
+    tear a patient apart are made again.
     """
+    if patient_pattern is not None:
+        compile_pattern(patient_pattern)
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise SettingsError(f"test fraction {test_fraction:g}: expected a share of the patients, 0 or more and below 1")
     groups, problems = find_groups(root, group, broken_too=True)
+    told, by_names = tell_patients([dataset for datasets in groups.values() for dataset in datasets],
+                                   lambda name: _stored_pattern(root, name), patient_pattern)  # fmt: skip
+    groups = {name: [told[dataset.name].dataset for dataset in datasets] for name, datasets in groups.items()}
+    problems += by_names
     fingerprints: dict[str, Fingerprint] = {}
     for datasets in groups.values():
         for dataset in datasets:
@@ -137,9 +156,9 @@ def verify(
     splits: dict[str, Splits] = {}
     for datasets in sound.values():
         for dataset in datasets:
-            made = _make_splits(root, dataset, test_fraction)
+            made = _make_splits(root, dataset, test_fraction, replan)
             if isinstance(made, Splits):
-                splits[dataset.name] = made
+                splits[dataset.name] = msgspec.structs.replace(made, patient_pattern=told[dataset.name].pattern)
             else:
                 problems.append(made)
     for datasets in sound.values():
@@ -147,6 +166,7 @@ def verify(
         for dataset in whole:
             check = TASK_RULES[dataset.task].check_splits
             problems += check(dataset, splits[dataset.name]) if check is not None else []
+            problems += check_patients(dataset, splits[dataset.name])
         problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
     sound = {name: kept for name, datasets in sound.items() if (kept := without_broken(datasets, problems))}
     splits = {dataset.name: _only_those_of(splits[dataset.name], dataset)
@@ -160,6 +180,14 @@ def verify(
             fingerprints[dataset.name] = _to_plan_from(fingerprints[dataset.name], dataset, test, root)
             write_json(root.fingerprint(dataset.name), fingerprints[dataset.name])
     return Verified(sound, fingerprints, splits, tuple(problems))
+
+
+def _stored_pattern(root: Root, dataset: str) -> str:
+    """That of the data set's splits; "" where there are none, or they cannot be read, which is said later."""
+    path = root.splits(dataset)
+    with suppress(MdkdError):
+        return read_splits(path).patient_pattern if path.is_file() else ""
+    return ""
 
 
 def find_groups(
@@ -220,14 +248,21 @@ def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     )
 
 
-def _make_splits(root: Root, dataset: Dataset, test_fraction: float | None) -> Splits | Problem:
+def _make_splits(root: Root, dataset: Dataset, test_fraction: float | None, replan: bool) -> Splits | Problem:
     """The data set's splits, those stored before kept where they can be; or why it cannot be split."""
     path = root.splits(dataset.name)
     patients = len({case.patient_id for case in dataset.cases})
     try:
         existing = read_splits(path) if path.is_file() else None
+        raw_splits = read_raw_splits(dataset)
+        if existing is not None and keeps_existing(dataset, raw_splits) and (torn := torn_by(existing, dataset)):
+            found = f"tears {len(torn)} of {patients} patients apart: {', '.join(list(torn)[:5])}"
+            if not replan:
+                return problem("splits-torn", found, dataset=dataset.name, file=path)
+            logger.warning("%s: %s; its patients are dealt out again", path, found)
+            existing = None
         share = TEST_FRACTION if test_fraction is None else test_fraction
-        made = make_splits(dataset, SPLIT_SEED, share, existing=existing, raw_splits=read_raw_splits(dataset))
+        made = make_splits(dataset, SPLIT_SEED, share, existing=existing, raw_splits=raw_splits)
     except MdkdError as error:
         kind = "too-few-cases" if patients < MIN_PATIENTS else "splits"
         return problem(kind, str(error), dataset=dataset.name, file=dataset.folder)
@@ -248,9 +283,8 @@ def _only_those_of(splits: Splits, dataset: Dataset) -> Splits:
     def some(cases: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(case for case in cases if case in kept)
 
-    return Splits(
-        test=some(splits.test), folds=tuple(Fold(train=some(fold.train), val=some(fold.val)) for fold in splits.folds)
-    )
+    folds = tuple(Fold(train=some(fold.train), val=some(fold.val)) for fold in splits.folds)
+    return msgspec.structs.replace(splits, test=some(splits.test), folds=folds)
 
 
 def _to_plan_from(fingerprint: Fingerprint, dataset: Dataset, test: frozenset[str], root: Root) -> Fingerprint:

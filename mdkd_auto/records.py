@@ -14,6 +14,8 @@ DEFAULT_TASK: Task = "segmentation"  # of a dataset.json that names none, as nnU
 Configuration = Literal["2d", "3d_fullres"]
 SpacingFrom = Literal["sform", "qform", "pixdim"]  # what of a NIfTI header counts where they contradict each other
 
+PatientBy = Literal["", "table", "annotations", "pattern", "name"]  # what names a case's patient; "": nothing
+
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
 
@@ -58,7 +60,8 @@ class Case(Record, frozen=True, kw_only=True):
     boxes: tuple[Box, ...] | None = None  # of a detection data set; () says that nothing is there
     spacing_mm: Triple | None = None  # that a table states for this image, whose file carries none
     spacing_from: SpacingFrom | None = None  # what its data set or the command line says
-    patient_id: str  # the case_id where cases.csv names no patient
+    patient_id: str  # the case_id where nothing names a patient
+    patient_by: PatientBy = ""
     split: Literal["train", "val", "test", ""] = ""
 
 
@@ -288,8 +291,9 @@ class Fold(Record, frozen=True, kw_only=True):
     val: tuple[str, ...]
 
 
-class Splits(Record, frozen=True, kw_only=True):
+class Splits(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Cross-validation folds, and a test part that no training sees."""
 
     test: tuple[str, ...]
     folds: tuple[Fold, ...]
+    patient_pattern: str = ""  # regular expression by which names say the patient; "": BIDS' sub-<label>

@@ -7,7 +7,10 @@ import numpy as np
 
 from mdkd_auto.data.case_arrays import LABEL
 from mdkd_auto.data.description import likeness_of_name
+from mdkd_auto.data.likely_patients import likely_subjects
+from mdkd_auto.data.patients import plain_name
 from mdkd_auto.data.problems import Problem, names_shown, problem
+from mdkd_auto.data.splits import torn_patients
 from mdkd_auto.planners.likeness import near_pairs
 from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
 
@@ -17,6 +20,7 @@ UNUSUAL_VALUE_OF = {"CT": 32768.0}  # Hounsfield units fit into 16 bits
 HOUNSFIELD_OFFSET = 32768.0  # of 16-bit PNG and TIFF, which hold no negative numbers (DeepLesion)
 LOWEST_HOUNSFIELD = -4096.0  # of the padding around a round field of view, with a margin
 USUAL_SPACING_MM = (0.02, 20.0)
+NAMES_SHOWN = 5  # in one message
 USUAL_SPACING_FACTOR = 3.0  # of the data set's median, up or down, on any axis
 
 
@@ -137,6 +141,26 @@ def check_classes(dataset: Dataset, splits: Splits) -> list[Problem]:
     return problems
 
 
+def check_patients(dataset: Dataset, splits: Splits) -> list[Problem]:
+    """Patients who are torn apart by splits that are stated, and cases of one subject by their names that are torn."""
+    problems = []
+    if torn := torn_patients(dataset, splits):
+        patients = len({case.patient_id for case in dataset.cases})
+        found = f"{len(torn)} of {patients} patients have cases in several of test, validation and training: "
+        found += _some(list(torn))
+        problems.append(problem("patients-torn", found, dataset=dataset.name, file=dataset.folder))
+    unknown = {case.case_id: plain_name(case, dataset.folder) for case in dataset.cases if not case.patient_by}
+    subjects = likely_subjects(unknown.values())
+    subject_of_name = {name: subject for subject, names in subjects.items() for name in names}
+    subject_of = {case_id: subject_of_name[name] for case_id, name in unknown.items() if name in subject_of_name}
+    if torn := torn_patients(dataset, splits, subject_of):
+        names = subjects[next(iter(torn))]
+        found = f"{len(torn)} of {len(subjects)} subjects, going by names like {_some(names[:2])}, have cases in "
+        found += "several of test, validation and training"
+        problems.append(problem("subjects-torn", found, dataset=dataset.name, file=dataset.folder))
+    return problems
+
+
 def check_likeness(
     datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint], splits: Mapping[str, Splits],
     allowed: bool = False,
@@ -217,6 +241,12 @@ def _same_images(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerp
             yield case, earlier
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first names."""
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
 def _named_patients(cases: Sequence[Case]) -> list[str]:
-    """Patients that cases.csv names; a case's own name says nothing."""
-    return sorted({case.patient_id for case in cases if case.patient_id != case.case_id})
+    """Patients that cases.csv names; the names of cases say nothing: sub-01 is in every data set."""
+    stated = (case for case in cases if case.patient_by not in ("pattern", "name"))
+    return sorted({case.patient_id for case in stated if case.patient_id != case.case_id})

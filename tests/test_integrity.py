@@ -842,7 +842,43 @@ def segments_of_other_values(folder: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"\nencoding:", b"\n" + names + b"encoding:"))
 
 
-NOT_BY_DATA = {"not-checked"}  # a worker that dies: tests/data/test_parallel.py
+def store_splits(folder: Path, **more: str) -> None:
+    """As an earlier plan stored them: five patients of a case each."""
+    path = folder.parent.parent / "preprocessed" / folder.name / "splits.json"
+    path.parent.mkdir(parents=True)
+    folds = [{"train": ["case_3", "case_4"], "val": ["case_1", "case_2"]},
+             {"train": ["case_1", "case_2"], "val": ["case_3", "case_4"]}]  # fmt: skip
+    path.write_text(json.dumps({"test": ["case_0"], "folds": folds, **more}))
+
+
+@fault("splits-torn", "")
+def a_patient_of_two_parts_told_later(folder: Path) -> None:
+    store_splits(folder)
+    (folder / "cases.csv").write_text("case_id,patient_id\ncase_0,a\ncase_1,a\n")
+
+
+@fault("patients-torn", "")
+def a_patient_torn_by_given_folds(folder: Path) -> None:
+    folds = [{"train": ["case_1", "case_2"], "val": ["case_3"]}]
+    (folder / "splits_final.json").write_text(json.dumps(folds))
+    (folder / "cases.csv").write_text("case_id,patient_id\ncase_0,a\ncase_1,a\n")
+
+
+@fault("subjects-torn", "")
+def visits_of_patients(folder: Path) -> None:
+    for number in range(6):
+        write_case(folder, f"patient{number // 2}_visit{number % 2}", 50 + number)
+
+
+@fault("patient-unmatched")
+def a_name_that_the_stored_pattern_does_not_match(folder: Path) -> None:
+    store_splits(folder, patient_pattern="_(?P<patient>[^2])$")
+
+
+NOT_BY_DATA = {
+    "not-checked",  # a worker that dies: tests/data/test_parallel.py
+    "pattern-unused",  # by a flag: tests/data/test_patients.py
+}
 
 
 def test_every_kind_has_a_fault() -> None:

@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--test-fraction", type=float,
                       help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
                       "patients dealt out before stay where they are (default 0.2)")  # fmt: skip
+    made.add_argument("--patient-pattern", metavar="REGEX",
+                      help="finds the patient in names of cases, in a group (?P<patient>...); stored with the splits. "
+                      "A patient_id of cases.csv goes before it (default: group by sub-<label>)")  # fmt: skip
     made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
                       help="input channel of a data set, by name or number: 001=T1c")  # fmt: skip
     only = made.add_mutually_exclusive_group()
@@ -40,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                       help="leave out cases with errors instead of stopping")  # fmt: skip
     made.add_argument("--allow-duplicates", action="store_true",
                       help="pictures that look the same may be trained and tested on")  # fmt: skip
-    made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits")
+    made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits; deal "
+                      "out again the patients of a data set whose splits tear one apart")  # fmt: skip
     made.add_argument("-j", "--workers", type=int, help="processes (default: as many as cores, at most 8; fewer where "
                       "memory is short)")  # fmt: skip
     return run(made, _work, argv)
@@ -56,7 +60,8 @@ def _work(arguments: argparse.Namespace) -> int:
     if arguments.verify_only:
         preparation.verify(
             root, arguments.group, test_fraction=arguments.test_fraction, exclude_broken=arguments.exclude_broken,
-            allow_duplicates=arguments.allow_duplicates, workers=workers,
+            allow_duplicates=arguments.allow_duplicates, patient_pattern=arguments.patient_pattern,
+            replan=arguments.replan, workers=workers,
         )  # fmt: skip
         return 0
     channels = {}
@@ -71,7 +76,7 @@ def _work(arguments: argparse.Namespace) -> int:
         spacing_mm=_spacing(arguments.spacing_mm), patch_size=_patch(arguments.patch_size),
         input_size=arguments.input_size, test_fraction=arguments.test_fraction, channels=channels,
         replan=arguments.replan, exclude_broken=arguments.exclude_broken, allow_duplicates=arguments.allow_duplicates,
-        preprocess=not arguments.plan_only, workers=workers,
+        patient_pattern=arguments.patient_pattern, preprocess=not arguments.plan_only, workers=workers,
     )  # fmt: skip
     return report_problems(outcome.problems)
 

@@ -6,7 +6,7 @@ from typing import Any
 from mdkd_auto.data.annotated import Annotated, Annotations
 from mdkd_auto.data.box_frames import drawn_sizes, read_frames, turn_upright, upright_size
 from mdkd_auto.data.boxed_checks import box_classes, check_classes, has_other_layout, labelled_cases, sound_boxes
-from mdkd_auto.data.case_table import name_problems, read_case_table
+from mdkd_auto.data.case_table import name_problems, read_case_table, stated_patient
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
 from mdkd_auto.data.description import Description, Labels
@@ -134,11 +134,12 @@ def _cases(
         if case_id not in broken:
             row, files = rows.get(case_id, {}), found.files[case_id]
             split: Any = row.get("split") or one.split
+            patient_id, by = stated_patient(row, case_id, one.patient_id)
             cases.append(
                 Case(
                     case_id=case_id, images=tuple(str(files[channel]) for channel in sorted(files)),
                     boxes=boxes[case_id], spacing_mm=one.spacing_mm,
-                    patient_id=row.get("patient_id") or one.patient_id or case_id, split=split,
+                    patient_id=patient_id, patient_by=by, split=split,
                 )
             )  # fmt: skip
     return tuple(cases)

@@ -9,6 +9,7 @@ from mdkd_auto.data.cases import check_case_id, is_unusual
 from mdkd_auto.data.endings import ENDINGS
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.data.tables import TableError, likeness_of_column, read_table
+from mdkd_auto.records import PatientBy
 
 CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
 MEANT = {  # names that others give to a column, without case, spaces, "_" and "-"
@@ -52,6 +53,13 @@ def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str,
     findings += [Finding("cases-csv-column", str(path), found, remedy) for found, remedy in _meant(read.columns)]
     findings += [Finding("patients-alike", str(path), found) for found in _alike(table)]
     return table, findings
+
+
+def stated_patient(row: dict[str, str], case_id: str, annotated: str = "") -> tuple[str, PatientBy]:
+    """The patient of a case and what names him: its row of cases.csv, else its annotations, else nothing."""
+    if row.get("patient_id"):
+        return row["patient_id"], "table"
+    return (annotated, "annotations") if annotated else (case_id, "")
 
 
 def _row_problems(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mdkd_auto.data.case_table import name_problems, read_case_table
+from mdkd_auto.data.case_table import name_problems, read_case_table, stated_patient
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.description import Description, Labels, is_name
 from mdkd_auto.data.endings import is_image
@@ -130,8 +130,9 @@ def _cases(found: ImageFiles, rows: dict[str, dict[str, str]], classes: dict[str
             row = rows.get(case_id, {})
             split: Any = row.get("split", "")
             images = tuple(str(files[channel]) for channel in sorted(files))
-            patient_id = row.get("patient_id") or case_id
+            patient_id, by = stated_patient(row, case_id)
             cases.append(
-                Case(case_id=case_id, images=images, class_name=classes[case_id], patient_id=patient_id, split=split)
-            )
+                Case(case_id=case_id, images=images, class_name=classes[case_id], patient_id=patient_id,
+                     patient_by=by, split=split)
+            )  # fmt: skip
     return tuple(cases)

@@ -34,6 +34,12 @@ KINDS: dict[str, Kind] = {
     "patients-alike": Kind("warning", "give one patient one name, and leave the cell empty where it is unknown"),
     "too-few-cases": Kind("error", "add cases of other patients"),
     "splits": Kind("error", "correct cases.csv or splits_final.json"),
+    "splits-torn": Kind("error", "--replan deals its patients out again; runs trained before are kept, but not used"),
+    "patients-torn": Kind("warning", "the raw folder says so; correct it, or scores flatter the models"),
+    "subjects-torn": Kind("warning", "if they are one person, say so in column patient_id of cases.csv or by "
+                          "--patient-pattern, and --replan; else give each case its own patient_id"),
+    "patient-unmatched": Kind("error", "widen --patient-pattern, or name its patient in cases.csv"),
+    "pattern-unused": Kind("warning", "its patients are told without --patient-pattern; check that this is right"),
     # files of cases
     "no-cases": Kind("error", "put images named {case}_0000 with this ending there, or correct file_ending"),
     "image-missing": Kind("error", "add the file, or remove the case's other files"),

@@ -12,6 +12,7 @@ import msgspec
 from mdkd_auto.data.cases import check_case_id, listed
 from mdkd_auto.data.description import read_description
 from mdkd_auto.data.links import check_links, check_names, dangling, with_links
+from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of, without_broken
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError
@@ -172,4 +173,4 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
         spacing_from=description.spacing_from,
         cases=tuple(msgspec.structs.replace(case, spacing_from=description.spacing_from) for case in cases),
     )
-    return dataset, problems
+    return with_patients(dataset)[0], problems

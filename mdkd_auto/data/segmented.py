@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mdkd_auto.data.case_table import name_problems, read_case_table
+from mdkd_auto.data.case_table import name_problems, read_case_table, stated_patient
 from mdkd_auto.data.cases import split_name, visible_files
 from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.endings import output_ending
@@ -26,9 +26,10 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
     for case_id, (images, label) in sorted(files.items()):
         if case_id not in broken:
             row = rows.get(case_id, {})
-            patient_id = row.get("patient_id") or case_id
+            patient_id, by = stated_patient(row, case_id)
             split: Any = row.get("split", "")
-            cases.append(Case(case_id=case_id, images=images, label=label, patient_id=patient_id, split=split))
+            cases.append(Case(case_id=case_id, images=images, label=label, patient_id=patient_id, patient_by=by,
+                              split=split))  # fmt: skip
     if not files and not errors_of(problems):
         found = f"holds no files ending in {description.file_ending}, the file_ending of dataset.json"
         problems.append(problem("no-cases", found, dataset=folder.name, file=folder / "imagesTr"))

@@ -9,7 +9,10 @@ import hashlib
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from mdkd_auto.data.boxed import DEEP_LESION
 from mdkd_auto.data.case_table import read_case_table
@@ -71,6 +74,7 @@ def make_splits(
         raise SettingsError(f"folds {folds} and test_fraction {test_fraction}: need at least 2 folds and 0 <= part < 1")
     if raw_splits is not None:
         return _from_raw(dataset, raw_splits)
+    dataset = _parted_as_stated(dataset)
     stated = _stated_splits(dataset)
     if "val" in stated.values():
         return _single_fold(dataset, stated)
@@ -84,9 +88,10 @@ def make_splits(
     _deal_test(dataset, stated, places, waiting, test_fraction)
     count = len(existing.folds) if existing is not None else min(folds, len(waiting))
     if existing is None and count < 2:
+        by_name = " by their names" if any(case.patient_by in ("name", "pattern") for case in dataset.cases) else ""
         raise DatasetError(
-            f"{dataset.name}: {len(stated)} patient(s), {len(waiting)} outside the test part; a test part and two "
-            f"folds need at least {MIN_PATIENTS} patients: add cases, or state train and val in cases.csv"
+            f"{dataset.name}: {len(stated)} patient(s){by_name}, {len(waiting)} outside the test part; a test part and "
+            f"two folds need at least {MIN_PATIENTS} patients: add cases, or state train and val in cases.csv"
         )
     sizes = Counter(places.values())
     of_class = Counter((class_of[patient], fold) for patient, fold in places.items())
@@ -97,6 +102,44 @@ def make_splits(
         sizes[fold] += 1
         of_class[name, fold] += 1
     return _splits(dataset, places, count)
+
+
+def keeps_existing(dataset: Dataset, raw_splits: tuple[Fold, ...] | None) -> bool:
+    """Whether :func:`make_splits` goes by ``existing``: the raw folder states neither folds nor a validation part."""
+    return raw_splits is None and not any(case.split == "val" for case in dataset.cases)
+
+
+def torn_patients(dataset: Dataset, splits: Splits, patient_of: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Patients with cases in several of the test part, the folds' validation parts and the rest: patient -> parts.
+
+    ``patient_of``: case -> its patient, instead of what the data set says.
+    """
+    by_case = _place_of_cases(splits)
+    parts: dict[str, set[int]] = {}
+    for case in dataset.cases:
+        patient = case.patient_id if patient_of is None else patient_of.get(case.case_id, case.case_id)
+        if case.case_id in by_case:
+            parts.setdefault(patient, set()).add(by_case[case.case_id])
+    return {patient: len(places) for patient, places in sorted(parts.items()) if len(places) > 1}
+
+
+def torn_by(existing: Splits, dataset: Dataset) -> dict[str, int]:
+    """:func:`torn_patients` of earlier splits, without those whom splits that are stated tear."""
+    return torn_patients(_parted_as_stated(dataset), existing)
+
+
+def _parted_as_stated(dataset: Dataset) -> Dataset:
+    """Splits that are stated go before patients of names: those whose cases they part are taken case by case."""
+    stated: dict[str, set[str]] = {}
+    for case in dataset.cases:
+        if case.patient_by in ("pattern", "name"):
+            stated.setdefault(case.patient_id, set()).update({case.split} - {""})
+    parted = {patient for patient, splits in stated.items() if len(splits) > 1}
+    cases = (
+        msgspec.structs.replace(case, patient_id=case.case_id) if case.patient_id in parted else case
+        for case in dataset.cases
+    )
+    return msgspec.structs.replace(dataset, cases=tuple(cases)) if parted else dataset
 
 
 def _stated_splits(dataset: Dataset) -> dict[str, str]:
@@ -157,11 +200,15 @@ def _deal_test(
 
 def _places(dataset: Dataset, existing: Splits) -> dict[str, int]:
     """Patient -> where an earlier split put one of his cases."""
-    by_case = {case_id: _TRAIN for fold in existing.folds for case_id in fold.train}
-    by_case |= {case_id: number for number, fold in enumerate(existing.folds) for case_id in fold.val}
-    by_case |= dict.fromkeys(existing.test, _TEST)
+    by_case = _place_of_cases(existing)
     known = sorted((case.case_id, case.patient_id) for case in dataset.cases if case.case_id in by_case)
     return {patient: by_case[case_id] for case_id, patient in known}
+
+
+def _place_of_cases(splits: Splits) -> dict[str, int]:
+    by_case = {case_id: _TRAIN for fold in splits.folds for case_id in fold.train}
+    by_case |= {case_id: number for number, fold in enumerate(splits.folds) for case_id in fold.val}
+    return by_case | dict.fromkeys(splits.test, _TEST)
 
 
 def _splits(dataset: Dataset, places: dict[str, int], folds: int) -> Splits:
@@ -182,21 +229,10 @@ def _splits(dataset: Dataset, places: dict[str, int], folds: int) -> Splits:
 
 def _from_raw(dataset: Dataset, folds: tuple[Fold, ...]) -> Splits:
     """Folds as given; the cases in none of them are the test part."""
-    patients = {case.case_id: case.patient_id for case in dataset.cases}
     used = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
-    test = tuple(sorted(patients.keys() - used))
+    test = tuple(sorted({case.case_id for case in dataset.cases} - used))
     if not test:
         _warn_no_test(dataset)
-    for number, fold in enumerate(folds):
-        torn = {patients[case_id] for case_id in fold.train} & {patients[case_id] for case_id in (*fold.val, *test)}
-        if torn:
-            log.warning(
-                "%s: %s trains in fold %d on patients that it also validates or tests on: %s",
-                dataset.name,
-                RAW_SPLITS,
-                number,
-                ", ".join(sorted(torn)[:10]),
-            )
     sorted_folds = (Fold(train=tuple(sorted(fold.train)), val=tuple(sorted(fold.val))) for fold in folds)
     return Splits(test=test, folds=tuple(sorted_folds))
 

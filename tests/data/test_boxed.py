@@ -64,7 +64,7 @@ def test_a_sound_data_set(folder: Path) -> None:
     assert labels == {"tumour": (1,)}
     assert cases == (
         Case(case_id="a", images=(str(folder / "imagesTr" / "a_0000.png"),), boxes=(TUMOUR,), patient_id="p1",
-             split="test"),
+             patient_by="table", split="test"),
         Case(case_id="b", images=(str(folder / "imagesTr" / "b.jpg"),), boxes=(), patient_id="b"),
     )  # fmt: skip
 

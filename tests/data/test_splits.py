@@ -1,11 +1,20 @@
 import json
 import logging
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdkd_auto.data.splits import make_splits, read_raw_splits, read_splits, write_splits
+from mdkd_auto.data.splits import (
+    keeps_existing,
+    make_splits,
+    read_raw_splits,
+    read_splits,
+    torn_by,
+    torn_patients,
+    write_splits,
+)
 from mdkd_auto.errors import DatasetError, SettingsError
 from mdkd_auto.records import Box, Case, Dataset, Fold, Splits
 
@@ -176,17 +185,52 @@ def test_wrong_raw_splits(tmp_path, content, message):
         read_raw_splits(dataset([*plain(3), ("held", "held", "test")], tmp_path))
 
 
-def test_raw_splits_that_tear_a_patient_warn(tmp_path, caplog):
-    data = dataset([("a", "p", ""), ("b", "p", ""), ("c", "q", "")], tmp_path)
-    with caplog.at_level(logging.WARNING):
-        make_splits(data, 0, raw_splits=(Fold(train=("a", "c"), val=("b",)),))
-    assert "trains in fold 0 on patients that it also validates or tests on: p" in caplog.text
+def test_patients_torn_by_splits_are_counted(tmp_path):
+    data = dataset([("a", "p", ""), ("b", "p", ""), ("c", "q", ""), ("d", "q", ""), ("e", "r", "")], tmp_path)
+    folds = (Fold(train=("a", "c", "d"), val=("b",)), Fold(train=("b", "c", "d"), val=("a",)))
+    splits = make_splits(data, 0, raw_splits=folds)
+    assert splits.test == ("e",)
+    assert torn_patients(data, splits) == {"p": 2}  # q only trains, r is only tested on
+    assert torn_patients(data, splits, {"d": "x", "e": "x"}) == {"x": 2}
+    assert torn_patients(data, make_splits(data, 0)) == {}
+
+
+def by_names(data):
+    """As if names of cases said the patients."""
+    cases = tuple(msgspec.structs.replace(case, patient_by="name") for case in data.cases)
+    return msgspec.structs.replace(data, cases=cases)
+
+
+def test_splits_that_are_stated_go_before_patients_of_names():
+    """They part p, and only him; q keeps together."""
+    stated = [("a", "p", "train"), ("b", "p", "test"), ("c", "p", ""), ("d", "q", "test"), ("e", "q", ""), *plain(5)]
+    data = by_names(dataset(stated))
+    splits = make_splits(data, 0)
+    assert splits.test == ("b", "d", "e")
+    assert torn_patients(data, splits) == {"p": pytest.approx(3, abs=1)}
+    assert torn_by(splits, data) == {}  # the second time, too
+    assert make_splits(data, 0, existing=splits) == splits
+    with_val = by_names(dataset([("a", "p", "train"), ("b", "p", "val"), ("c", "q", "test"), ("d", "r", "")]))
+    assert make_splits(with_val, 0).folds == (Fold(train=("a", "d"), val=("b",)),)
+    assert not keeps_existing(with_val, None)
+    assert keeps_existing(data, None)
+    assert not keeps_existing(data, ())
+
+
+def test_too_few_patients_by_their_names():
+    few = by_names(dataset([(f"sub-1_{number}", "sub-1", "") for number in range(9)]))
+    with pytest.raises(DatasetError, match=r"1 patient\(s\) by their names"):
+        make_splits(few, 0)
 
 
 def test_splits_are_written_and_read(tmp_path):
     splits = make_splits(dataset(plain(7)), 0)
     write_splits(tmp_path / "splits.json", splits)
     assert read_splits(tmp_path / "splits.json") == splits
+    assert "patient_pattern" not in (tmp_path / "splits.json").read_text()  # as before there was any
+    named = msgspec.structs.replace(splits, patient_pattern="(?P<patient>x)")
+    write_splits(tmp_path / "splits.json", named)
+    assert read_splits(tmp_path / "splits.json") == named
     (tmp_path / "splits.json").write_text('{"test": [], "folds": [], "extra": 1}')
     with pytest.raises(DatasetError, match="extra"):
         read_splits(tmp_path / "splits.json")
