@@ -18,7 +18,7 @@ from mdkd_auto.records import Box, Case
 Read = tuple[tuple[Case, ...], dict[str, tuple[int, ...]], list[Problem]]
 DESCRIPTION = Description(
     task="detection", modality="CT", channel_names=("CT",), labels={}, regions_class_order=(), ignore_label=None,
-    file_ending="", spacing_mm=None, number_of_cases=None, entries={},
+    file_ending="", spacing_mm=None, spacing_from=None, number_of_cases=None, entries={},
 )  # fmt: skip
 TUMOUR = Box(class_name="tumour", x=1, y=2, width=3, height=2)
 
