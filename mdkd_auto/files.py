@@ -18,6 +18,7 @@ import msgspec
 
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.strict_json import parse_json
+from mdkd_auto.text import escaped
 
 Record = TypeVar("Record")
 
@@ -27,6 +28,7 @@ _TEMPORARY = re.compile(r"\.tmp_([0-9a-f]{8})_(\d{1,9})_")  # machine, process
 _ABANDONED_SECONDS = 24 * 3600.0
 
 _NO_HANDLE = {errno.EMFILE, errno.ENFILE}
+_MORE_HANDLES = "too many files are open: raise the limit (ulimit -n) or use fewer workers (-j)"
 _NO_RIGHT = {errno.EACCES, errno.EPERM}
 _NO_DISK = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EAGAIN, errno.ENODEV, errno.ENXIO}
 _HANDLES_OF_A_READER = 4  # that a library may hold at a time: of a header, its voxels, and what it loads meanwhile
@@ -34,6 +36,13 @@ _HANDLES_OF_A_READER = 4  # that a library may hold at a time: of a header, its 
 
 class ReadError(MdkdError):
     """The system refuses to read a file: no handle, no right, no memory, a failing disk. The file may be sound."""
+
+    def __init__(self, file: str, found: str) -> None:
+        super().__init__(file, found)
+        self.file, self.found = file, found
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.found}"
 
 
 class WriteError(MdkdError):
@@ -47,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     What a killed process left behind is removed by the next that writes into the folder. Raises WriteError.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _remove_litter(path.parent)
         temporary = _temporary_beside(path)
         try:
@@ -58,15 +67,39 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        remedy = "free some space" if error.errno in _NO_SPACE else "check the disk and its permissions"
         untouched = "; the earlier file is untouched" if path.is_file() else ""
-        words = f"cannot be written ({error.strerror or error}); {remedy} and run the command again{untouched}"
-        raise WriteError(f"{path}: {words}") from error
+        if path.is_dir():
+            raise WriteError(f"{path}: is a folder, and a file is to be written there; move it elsewhere") from error
+        raise WriteError(f"{path}: {_unwritten_because(error)}{untouched}") from error
     try:
         _flush_folder(path.parent)
     except OSError as error:
         words = f"written, but the disk may not keep it ({error.strerror or error}); run the command again"
         raise WriteError(f"{path}: {words}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises WriteError, also where there is a file in the place of one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder}: {_no_folder_because(folder, error)}") from error
+
+
+def _no_folder_because(folder: Path, error: OSError) -> str:
+    for part in (folder, *folder.parents):
+        if os.path.islink(part) and not os.path.exists(part):
+            return f"cannot be made: {part} is a link to {os.readlink(part)}, which is not there; correct the link"
+        if os.path.exists(part) and not os.path.isdir(part):
+            return f"cannot be made: {part} is a file, and a folder is expected; move it elsewhere"
+    return _unwritten_because(error)
+
+
+def _unwritten_because(error: OSError) -> str:
+    remedy = "free some space" if error.errno in _NO_SPACE else "check the disk and its permissions"
+    if error.errno in _NO_HANDLE:
+        remedy = _MORE_HANDLES
+    return f"cannot be written ({error.strerror or error}); {remedy} and run the command again"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -79,8 +112,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write ``text`` as UTF-8, atomically; bytes of names that are none are written out."""
+    write_bytes(path, escaped(text).encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -90,7 +123,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def to_json_text(content: Any) -> str:
     """Indented JSON of a record or a plain value."""
-    return json.dumps(msgspec.to_builtins(content), indent=2, ensure_ascii=False) + "\n"
+    return escaped(json.dumps(msgspec.to_builtins(content), indent=2, ensure_ascii=False), "\\\\") + "\n"
 
 
 def read_json(path: Path, any_number: bool = False) -> Any:
@@ -108,18 +141,18 @@ def read_bytes(path: Path) -> bytes:
     except IsADirectoryError:
         raise MdkdError(f"{path}: is a folder; expected a file") from None
     except OSError as error:
-        raise ReadError(f"{path}: {unread_because(error)}") from error
+        raise ReadError(str(path), unread_because(error)) from error
 
 
-def raise_if_refused(path: Path, error: BaseException) -> None:
-    """Raise ReadError where the system, and not what the file holds, made a library fail with ``error``.
+def refusal_of(path: Path, error: BaseException) -> str | None:
+    """Why the system, and not what the file holds, made a library fail with ``error``; None where it did not.
 
     Libraries hide the reason or call every refusal damage, so the file is opened and read to its end once more.
     """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and is_refusal(cause):
-            raise ReadError(f"{path}: {unread_because(cause)}") from error
+            return unread_because(cause)
         cause = cause.__cause__ or cause.__context__
     try:
         with ExitStack() as opened:
@@ -127,8 +160,15 @@ def raise_if_refused(path: Path, error: BaseException) -> None:
             while files[0].read(1 << 20):
                 pass
     except OSError as probed:
-        if is_refusal(probed):
-            raise ReadError(f"{path}: {unread_because(probed)}") from error
+        return unread_because(probed) if is_refusal(probed) else None
+    return None
+
+
+def raise_if_refused(path: Path, error: BaseException) -> None:
+    """Raise ReadError where :func:`refusal_of` knows why."""
+    why = refusal_of(path, error)
+    if why is not None:
+        raise ReadError(str(path), why) from error
 
 
 def is_refusal(error: OSError) -> bool:
@@ -139,7 +179,7 @@ def is_refusal(error: OSError) -> bool:
 def unread_because(error: OSError) -> str:
     """Why a file cannot be read, and what to do."""
     if error.errno in _NO_HANDLE:
-        remedy = "too many files are open: raise the limit (ulimit -n) or use fewer workers (-j)"
+        remedy = _MORE_HANDLES
     elif error.errno in _NO_RIGHT:
         remedy = "give yourself the right to read it"
     elif error.errno == errno.ENOMEM:
@@ -177,11 +217,16 @@ def content_hash(content: Any) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """SHA-256 (hex) of a file's bytes. Raises ReadError where the system refuses to read it."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        raise ReadError(str(path), unread_because(error)) from error
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ Every step is done for all groups before the next begins, so that what is wrong 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from mdkd_auto.data.patients import compile_pattern, tell_patients
-from mdkd_auto.data.problems import Problem, errors_of, problem, problems_text, without_broken
+from mdkd_auto.data.problems import KINDS, Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
 from mdkd_auto.data.splits import (
     MIN_PATIENTS,
@@ -25,7 +25,7 @@ from mdkd_auto.data.splits import (
 )
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError
-from mdkd_auto.files import read_record, write_json, write_text
+from mdkd_auto.files import make_folder, read_record, write_json, write_text
 from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
@@ -139,7 +139,13 @@ def verify(
         compile_pattern(patient_pattern)
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise SettingsError(f"test fraction {test_fraction:g}: expected a share of the patients, 0 or more and below 1")
-    groups, problems = find_groups(root, group, broken_too=True)
+    for report in (root.integrity, root.integrity.with_suffix(".txt")):
+        report.unlink(missing_ok=True)  # an earlier one must not vouch for what is found now
+    groups, problems = _groups_of(root, group, broken_too=True)
+    if not groups:
+        problems = problems or [problem("no-data-sets", "holds no data set", dataset=root.raw.name, file=root.raw)]
+        _write_report(root, problems)
+        raise DatasetError(_no_groups(root, problems))
     told, by_names = tell_patients([dataset for datasets in groups.values() for dataset in datasets],
                                    lambda name: _stored_pattern(root, name), patient_pattern)  # fmt: skip
     groups = {name: [told[dataset.name].dataset for dataset in datasets] for name, datasets in groups.items()}
@@ -159,7 +165,7 @@ def verify(
             made = _make_splits(root, dataset, test_fraction, replan)
             if isinstance(made, Splits):
                 splits[dataset.name] = msgspec.structs.replace(made, patient_pattern=told[dataset.name].pattern)
-            else:
+            elif exclude_broken or made.kind != "too-few-cases" or _lacks_patients(dataset.name, groups, problems):
                 problems.append(made)
     for datasets in sound.values():
         whole = [dataset for dataset in datasets if dataset.name in splits]
@@ -168,7 +174,9 @@ def verify(
             problems += check(dataset, splits[dataset.name]) if check is not None else []
             problems += check_patients(dataset, splits[dataset.name])
         problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
-    sound = {name: kept for name, datasets in sound.items() if (kept := without_broken(datasets, problems))}
+    sound = {name: [dataset for dataset in without_broken(datasets, problems) if dataset.name in splits]
+             for name, datasets in sound.items()}  # fmt: skip
+    sound = {name: kept for name, kept in sound.items() if kept}
     splits = {dataset.name: _only_those_of(splits[dataset.name], dataset)
               for datasets in sound.values() for dataset in datasets}  # fmt: skip
     _report(root, problems, exclude_broken)
@@ -190,14 +198,30 @@ def _stored_pattern(root: Root, dataset: str) -> str:
     return ""
 
 
-def find_groups(
-    root: Root, group: str | None = None, *, broken_too: bool = False
-) -> tuple[dict[str, list[Dataset]], list[Problem]]:
+def _lacks_patients(name: str, groups: Mapping[str, Sequence[Dataset]], problems: Sequence[Problem]) -> bool:
+    """Whether a data set would have too few patients even with the cases that have errors."""
+    dataset = next(one for datasets in groups.values() for one in datasets if one.name == name)
+    known = {case.case_id for case in dataset.cases}
+    broken = {one.case_id for one in errors_of(problems) if one.dataset == name} - known - {""}
+    return len({case.patient_id for case in dataset.cases}) + len(broken) < MIN_PATIENTS
+
+
+def find_groups(root: Root, group: str | None = None) -> tuple[dict[str, list[Dataset]], list[Problem]]:
     """Data sets of the raw folder by group (all, or the one named: CT or CT_segmentation), and what is wrong.
 
-    Without ``broken_too`` a data set with an error of its own is left out, and a warning says so. What is wrong with
-    data sets of other groups than the one named does not count.
+    A data set with an error of its own is left out, and a warning says so. What is wrong with data sets of other groups
+    than the one named does not count. Raises DatasetError where there is none.
     """
+    groups, problems = _groups_of(root, group)
+    if not groups:
+        raise DatasetError(_no_groups(root, problems))
+    return groups, problems
+
+
+def _groups_of(
+    root: Root, group: str | None, *, broken_too: bool = False
+) -> tuple[dict[str, list[Dataset]], list[Problem]]:
+    """See :func:`find_groups`. ``broken_too``: data sets with errors as well; there may be none at all."""
     datasets, problems = find_datasets(root.raw)
     if not broken_too:
         for one in errors_of(problems):
@@ -217,13 +241,13 @@ def find_groups(
             if one.severity == "error" and one.dataset not in chosen and broken_too:
                 logger.warning("not of group %s, or of unknown group: %s", group, one)
         problems = [one for one in problems if one.dataset in chosen]
-    if not groups:
-        listing = f":\n{problems_text(problems)}" if problems else ""
-        raise DatasetError(
-            f"{root.raw}: no data set of any task; put DatasetNNN_Name folders in nnU-Net's "
-            f"layout there{listing}"
-        )
     return groups, problems
+
+
+def _no_groups(root: Root, problems: Sequence[Problem]) -> str:
+    if any(one.kind != "no-data-sets" for one in problems):
+        return f"{root.raw}: no data set can be used:\n{problems_text(problems)}"
+    return f"{root.raw}: no data set of any task; {KINDS['no-data-sets'].remedy}"
 
 
 def dataset_names(root: Root, group: str | None = None) -> list[str]:
@@ -235,8 +259,7 @@ def dataset_names(root: Root, group: str | None = None) -> list[str]:
 def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     """Write all problems, show them, and stop at errors."""
     errors = errors_of(problems)
-    write_json(root.integrity, problems)
-    write_text(root.integrity.with_suffix(".txt"), problems_text(problems))
+    _write_report(root, problems)
     if not errors or exclude_broken:
         logger.info("integrity: %s-> %s", problems_text(problems, full=False), root.integrity)
         for dataset, case in dict.fromkeys((one.dataset, one.case_id) for one in errors):
@@ -248,12 +271,23 @@ def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     )
 
 
+def _write_report(root: Root, problems: list[Problem]) -> None:
+    write_json(root.integrity, problems)
+    write_text(root.integrity.with_suffix(".txt"), problems_text(problems))
+
+
 def _make_splits(root: Root, dataset: Dataset, test_fraction: float | None, replan: bool) -> Splits | Problem:
     """The data set's splits, those stored before kept where they can be; or why it cannot be split."""
     path = root.splits(dataset.name)
     patients = len({case.patient_id for case in dataset.cases})
     try:
         existing = read_splits(path) if path.is_file() else None
+    except MdkdError as error:
+        remedy = ("restore it from a copy; or delete it: patients are then dealt out anew, and what was trained before "
+                  "no longer matches")  # fmt: skip
+        found = str(error).removeprefix(f"{path}: ")
+        return problem("splits", found, dataset=dataset.name, file=path, remedy=remedy)
+    try:
         raw_splits = read_raw_splits(dataset)
         if existing is not None and keeps_existing(dataset, raw_splits) and (torn := torn_by(existing, dataset)):
             found = f"tears {len(torn)} of {patients} patients apart: {', '.join(list(torn)[:5])}"
@@ -365,7 +399,7 @@ def _preprocess(
 @contextmanager
 def _alone(root: Root) -> Iterator[None]:
     """Two commands may not plan one root at a time: the second waits."""
-    root.preprocessed.mkdir(parents=True, exist_ok=True)
+    make_folder(root.preprocessed)
     lock = FileLock(root.preprocessed / ".lock")
     try:
         lock.acquire(timeout=0)

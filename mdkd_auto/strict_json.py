@@ -4,10 +4,10 @@ import json
 from typing import Any, NoReturn
 
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.text import is_utf8, shown
 
 DEEPEST_JSON = 100  # lists and objects within each other
 LARGEST_NUMBER = 1e40  # holds identifiers of 128 bits; float32 ends at 3e38
-_SHOWN = 80  # characters of a value in a message
 _TOO_DEEP = f"not valid JSON: lists and objects within each other, more than {DEEPEST_JSON} deep"
 
 
@@ -76,19 +76,5 @@ def _check_json(content: dict[str, Any] | list[Any], any_number: bool, depth: in
 
 
 def _check_text(text: str) -> None:
-    if "\0" in text or not (text.isascii() or _is_text(text)):
+    if "\0" in text or not is_utf8(text):
         _refuse(f"{shown(text)} holds a NUL character or half a surrogate pair, which no text does")
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -19,7 +19,7 @@ from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import content_hash, read_record, write_atomically, write_json
+from mdkd_auto.files import ReadError, content_hash, make_folder, read_record, write_atomically, write_json
 from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
 from mdkd_auto.planners.likeness import picture_hash
 from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
@@ -34,7 +34,7 @@ def fingerprint_dataset(
 
     A plan is made from what :func:`pooled_fingerprint` leaves of it once the test part is known.
     """
-    cache_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(cache_folder)
     without_cases = msgspec.structs.replace(dataset, cases=())
     work = partial(fingerprint_case, dataset=without_cases, cache_folder=cache_folder)
     items = {case.case_id: case for case in dataset.cases}
@@ -85,7 +85,10 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         "labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm,
         **({} if case.spacing_from is None else {"spacing_from": case.spacing_from}),
     }  # fmt: skip
-    key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
+    try:
+        key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
+    except ReadError as error:
+        return [Finding("refused", error.file, error.found)]
     cached = _read_cached(case.case_id, key, cache_folder)
     if cached is not None:
         return cached

@@ -15,7 +15,7 @@ from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.store import compact_label, image_path, label_path, read_case_record, record_path, save_case
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import content_hash, file_hash
+from mdkd_auto.files import content_hash, file_hash, make_folder
 from mdkd_auto.preprocessing.case import preprocess_case, read_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
@@ -41,7 +41,7 @@ def preprocess_dataset(
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Preprocess every case into ``folder``; cases already there and unchanged are skipped. Raises KeyError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     work = partial(
         store_case,
         dataset=msgspec.structs.replace(dataset, cases=()),

@@ -1,7 +1,10 @@
 """Every kind of fault in raw data: named with its file and case before anything is planned."""
 
+import errno
 import gzip
+import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,7 @@ import SimpleITK as sitk
 from PIL import Image as Pillow
 
 from mdkd_auto import preparation
-from mdkd_auto.cli import plan_and_preprocess
+from mdkd_auto.cli import plan_and_preprocess, train
 from mdkd_auto.data.phantoms import PICTURES, write_pictures
 from mdkd_auto.data.problems import KINDS
 from mdkd_auto.errors import DatasetError
@@ -136,8 +139,8 @@ def image_without_channel_number(folder: Path) -> None:
 
 
 @fault("file-unknown", "")
-def thumbnail(folder: Path) -> None:
-    (folder / "imagesTr" / "Thumbs.db").write_bytes(b"x")
+def notes(folder: Path) -> None:
+    (folder / "imagesTr" / "notes.txt").write_bytes(b"x")
 
 
 @fault("case-name", "case;rm -rf")
@@ -878,7 +881,8 @@ def a_name_that_the_stored_pattern_does_not_match(folder: Path) -> None:
 NOT_BY_DATA = {
     "not-checked",  # a worker that dies: tests/data/test_parallel.py
     "pattern-unused",  # by a flag: tests/data/test_patients.py
-}
+    "refused", "no-data-sets",  # tests of their own below
+}  # fmt: skip
 
 
 def test_every_kind_has_a_fault() -> None:
@@ -944,15 +948,111 @@ def test_a_case_left_out_is_named_once(root: Root, caplog: pytest.LogCaptureFixt
 
 
 def test_all_problems_are_listed_at_once(root: Root) -> None:
-    for change in (truncated_image, one_patient, wrong_number, thumbnail):
+    for change in (truncated_image, one_patient, wrong_number, notes):
         change(root.raw / NAME)
     mask_of_255(root.raw / OTHER)
     with pytest.raises(DatasetError) as error:
         verify(root)
-    for words in ("truncated", "label-0-255", "too-few-cases", "number-of-cases", "Thumbs.db", "3 errors, 2 warnings"):
+    for words in ("truncated", "label-0-255", "too-few-cases", "number-of-cases", "notes.txt", "3 errors, 2 warnings"):
         assert words in str(error.value)
     kinds = {problem["kind"] for problem in read_json(root.integrity)}
     assert kinds == {"truncated", "label-0-255", "too-few-cases", "number-of-cases", "file-unknown"}
+
+
+@pytest.mark.parametrize(
+    ("part", "number"), [("imagesTr/case_2_0000.nii.gz", errno.EACCES), ("labelsTr/case_2.nii.gz", errno.EIO),
+                         ("dataset.json", errno.EMFILE), ("cases.csv", errno.EACCES)],
+)  # fmt: skip
+def test_a_file_that_the_system_refuses_is_one_more_problem(
+    root: Root, monkeypatch: pytest.MonkeyPatch, part: str, number: int
+) -> None:
+    refused = root.raw / NAME / part
+    mask_of_255(root.raw / OTHER)
+    one_patient(root.raw / NAME)
+    real_open = io.open
+
+    def refuse(file: Any, *arguments: Any, **options: Any) -> Any:
+        if str(file) == str(refused):
+            raise OSError(number, os.strerror(number), str(file))
+        return real_open(file, *arguments, **options)
+
+    monkeypatch.setattr("io.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DatasetError):
+        verify(root)
+    found = read_json(root.integrity)
+    assert "label-0-255" in {problem["kind"] for problem in found}
+    (hit,) = [problem for problem in found if problem["kind"] == "refused"]
+    assert hit["file"] == str(refused)
+    assert os.strerror(number) in hit["found"]
+    assert "damaged" not in hit["found"] + hit["remedy"]
+
+
+def test_an_earlier_report_does_not_stay(root: Root) -> None:
+    mask_of_255(root.raw / OTHER)
+    with pytest.raises(DatasetError):
+        verify(root)
+    for name in (NAME, OTHER):
+        (root.raw / name / "dataset.json").rename(root.raw / name / "dataset.jsn")
+    with pytest.raises(DatasetError, match=r"(?s)no data set can be used.*dataset-json-missing"):
+        verify(root)
+    assert {problem["kind"] for problem in read_json(root.integrity)} == {"dataset-json-missing"}
+    for number, name in enumerate((NAME, OTHER)):
+        (root.raw / name).rename(root.raw / f"elsewhere_{number}")
+    with pytest.raises(DatasetError, match="no data set of any task; put DatasetNNN_Name folders"):
+        verify(root)
+    assert [problem["kind"] for problem in read_json(root.integrity)] == ["no-data-sets"]
+    root.raw.rename(root.folder / "moved")
+    with pytest.raises(DatasetError, match="the raw folder does not exist"):
+        verify(root)
+    assert not root.integrity.exists()
+    assert not root.integrity.with_suffix(".txt").exists()
+
+
+def test_broken_cases_are_not_called_too_few(root: Root) -> None:
+    for number in range(5):
+        label_file(root.raw / NAME, f"case_{number}").unlink()
+    for number in range(1, 5):
+        label_file(root.raw / OTHER, f"case_{number}").write_bytes(b"no mask")
+    with pytest.raises(DatasetError):
+        verify(root)
+    assert {problem["kind"] for problem in read_json(root.integrity)} == {"label-missing", "truncated"}
+    with pytest.raises(DatasetError, match="every data set has errors"):
+        verify(root, exclude_broken=True)  # then it is the reason why both are left out
+    assert "too-few-cases" in {problem["kind"] for problem in read_json(root.integrity)}
+
+
+@pytest.mark.parametrize("name", ["preprocessed", "results", "raw"])
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path, name: str, command: Callable[..., Any]) -> None:
+    (tmp_path / name).write_text("not a folder")
+    for main, more in ((plan_and_preprocess.main, ()), (train.main, ("011",))):
+        said = command(main, "--root", tmp_path, *more)
+        assert said.status == 1
+        assert f"{tmp_path / name}: is a file, and a folder is expected" in said.err
+        assert "Traceback" not in said.err
+
+
+def test_a_file_in_the_place_of_a_data_sets_folder(root: Root, command: Callable[..., Any]) -> None:
+    root.preprocessed.mkdir()
+    (root.preprocessed / NAME).write_text("not a folder")
+    said = command(plan_and_preprocess.main, "--root", root.folder, "-j", 1)
+    assert said.status == 1
+    assert f"{root.preprocessed / NAME} is a file, and a folder is expected; move it elsewhere" in said.err
+
+
+def test_a_damaged_splits_file(root: Root) -> None:
+    plan(root, preprocess=False)
+    content = read_json(root.splits(NAME))
+    torn = {**content, "test": [*content["test"], content["folds"][0]["train"][0]]}
+    for text, words in (("{", "not valid JSON"), (json.dumps({"test": [], "folds": []}), "holds no folds"),
+                        (json.dumps(torn), "in two of train, val and test")):  # fmt: skip
+        root.splits(NAME).write_text(text)
+        with pytest.raises(DatasetError):
+            verify(root)
+        (hit,) = read_json(root.integrity)
+        assert (hit["kind"], hit["file"]) == ("splits", str(root.splits(NAME)))
+        assert words in hit["found"]
+        assert "delete it" in hit["remedy"]
 
 
 def test_two_wrong_files_of_one_case_are_both_named(root: Root) -> None:

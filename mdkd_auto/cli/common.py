@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
 import signal
@@ -14,11 +15,14 @@ from typing import Any
 
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.paths import DEFAULT_ROOT, ROOT_VARIABLE, Root
+from mdkd_auto.text import escaped, is_utf8
 from mdkd_auto.training.interruption import Terminated, termination_interrupts
 
 logger = logging.getLogger("mdkd_auto")
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO)  # of the disk or its owner
+_HANDLES = (errno.EMFILE, errno.ENFILE)
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE,
+             errno.ENOMEM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, *_HANDLES)  # of the disk or its owner
 _GOES_ON = "what was done is kept, the same command goes on from there"
 
 # Flags for the common settings; every other one goes into a --settings file.
@@ -87,7 +91,22 @@ def settings_from(arguments: argparse.Namespace) -> Any:
 
 
 def root_from(arguments: argparse.Namespace) -> Root:
-    """The root folder: flag, else environment, else ./mdkd_data; says which."""
+    """The root folder: flag, else environment, else ./mdkd_data; says which.
+
+    Raises MdkdError where it, or a folder in it, cannot be one.
+    """
+    root = find_root(arguments)
+    _check_name(root.folder)
+    for part in (root.folder, root.raw, root.preprocessed, root.results):
+        if os.path.islink(part) and not os.path.exists(part):
+            raise MdkdError(f"{part}: is a link to {os.readlink(part)}, which is not there; correct the link")
+        if os.path.exists(part) and not os.path.isdir(part):
+            raise MdkdError(f"{part}: is a file, and a folder is expected; move it elsewhere, or give another --root")
+    return root
+
+
+def find_root(arguments: argparse.Namespace) -> Root:
+    """Like :func:`root_from`, whatever lies there."""
     if arguments.root is not None:
         folder, source = arguments.root, "--root"
     elif os.environ.get(ROOT_VARIABLE):
@@ -106,6 +125,9 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     become a message; a bug shows its traceback.
     """
     arguments = made.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", stream=sys.stdout, force=True
     )
@@ -116,6 +138,9 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     for category in (FutureWarning, DeprecationWarning):  # what libraries tell each other's developers
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchvision|timm|transformers)\b")
     try:
+        for value in vars(arguments).values():
+            if isinstance(value, Path):
+                _check_name(value.absolute())
         with termination_interrupts():
             return work(arguments)
     except KeyboardInterrupt as interrupt:
@@ -129,14 +154,22 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
         why = str(error) or "MemoryError"
         _say(f"error: not enough memory ({why}): use fewer workers (-j); {_GOES_ON}")
     except Exception as error:
-        if isinstance(error, OSError) and (error.errno in _REFUSALS or isinstance(error, PermissionError)):
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
             where = f"{error.filename}: " if error.filename else ""
-            _say(f"error: {where}{error.strerror}; mend that; {_GOES_ON}")
+            remedy = "raise the limit (ulimit -n) or use fewer workers (-j)" if error.errno in _HANDLES else "mend that"
+            _say(f"error: {where}{error.strerror}; {remedy}; {_GOES_ON}")
         else:
             traceback.print_exc()
             print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
                   file=sys.stderr)  # fmt: skip
     return 1
+
+
+def _check_name(path: Path) -> None:
+    """Raise MdkdError for a path that cannot be written down: libraries and JSON files take none."""
+    if not is_utf8(str(path)):
+        raise MdkdError(f"{escaped(str(path))}: the path is not UTF-8, as of an archive packed on another system; "
+                        "rename the folder or file")  # fmt: skip
 
 
 def report_problems(problems: Sequence[str]) -> int:

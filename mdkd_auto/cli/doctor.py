@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdkd_auto.cli.common import parser, root_from, run
+from mdkd_auto.cli.common import find_root, parser, run
 from mdkd_auto.experiments.doctor import SHOWN_VARIABLES, Report, look_at_machine, shown_path
 from mdkd_auto.paths import ROOT_VARIABLE
+from mdkd_auto.text import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def _work(arguments: argparse.Namespace) -> int:
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         part = arguments.out.with_name(f".tmp_{arguments.out.name}")  # files.py needs packages that may be broken
-        part.write_text(f"{report.text()}\n\n{json.dumps(report.content(), indent=1)}\n", encoding="utf-8")
+        text = f"{report.text()}\n\n{json.dumps(report.content(), indent=1)}\n"
+        part.write_text(escaped(text), encoding="utf-8")
         os.replace(part, arguments.out)
     except OSError as error:
         print(f"error: {arguments.out}: cannot be written ({error}); give another file with -o", file=sys.stderr)
@@ -55,4 +57,4 @@ def _look_at_root(report: Report, arguments: argparse.Namespace) -> None:
     from mdkd_auto.experiments.doctor_root import look_at_root  # needs sound packages, the rest does not
 
     given = "--root" if arguments.root else ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else "default"
-    look_at_root(report, root_from(arguments), given, arguments.names)
+    look_at_root(report, find_root(arguments), given, arguments.names)

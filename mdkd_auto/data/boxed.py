@@ -10,7 +10,7 @@ from mdkd_auto.data.case_table import name_problems, read_case_table, stated_pat
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
 from mdkd_auto.data.description import Description, Labels
-from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending
+from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending, spellings
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.data.voc import read_voc
@@ -72,8 +72,9 @@ def _names(found: ImageFiles) -> dict[str, str]:
     for case_id, channels in found.files.items():
         for path in channels.values():
             stem = path.name[: len(path.name) - len(image_ending(path.name))]
-            names[case_id + path.name[len(stem) :]] = case_id
-            stems[stem], files[path.name] = case_id, case_id
+            stems[stem] = case_id
+            for ending in spellings(path.name[len(stem) :]):
+                names[case_id + ending] = files[stem + ending] = case_id
     return stems | names | files
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.data.companions import hash_image, voxel_files
 from mdkd_auto.data.description import likeness_of_name
 from mdkd_auto.data.file_hashes import HashOf
 from mdkd_auto.data.images import Image, axis_codes, compare_geometry, read_image, read_mask
@@ -160,14 +162,14 @@ def source_hash(case: Case, channels: Sequence[int] | None = None, hash_of: Hash
     ``hash_of`` gives the SHA-256 of a file.
     """
     chosen = range(len(case.images)) if channels is None else channels
-    images = [hash_of(_existing(Path(case.images[index]))) for index in chosen]
-    label = None if case.label is None else hash_of(_existing(Path(case.label)))
+    images = [hash_image(_existing(Path(case.images[index])), hash_of) for index in chosen]
+    label = None if case.label is None else hash_image(_existing(Path(case.label)), hash_of)
     return content_hash({"images": images, "label": label, **_stated_truth(case)})
 
 
 def truth_hash(case: Case, hash_of: HashOf = file_hash) -> str:
     """SHA-256 of the label file, or hash of the class or boxes. Raises ImageError where the file is missing."""
-    return content_hash(_stated_truth(case)) if case.label is None else hash_of(_existing(Path(case.label)))
+    return content_hash(_stated_truth(case)) if case.label is None else hash_image(_existing(Path(case.label)), hash_of)
 
 
 def _stated_truth(case: Case) -> dict[str, Any]:
@@ -181,13 +183,16 @@ def _stated_truth(case: Case) -> dict[str, Any]:
 def bytes_to_read(case: Case) -> int:
     """About how much memory it takes to read and check a case: several copies of its largest channel."""
     files = [Path(file) for file in (*case.images, *([case.label] if case.label else []))]
-    sizes = [_voxel_bytes(file) for file in files if file.is_file()]
+    sizes = []
+    for file in files:
+        with suppress(OSError):  # what cannot be read is told when its turn comes
+            sizes.append(_voxel_bytes(file))
     return sum(sizes) + COPIES_WHILE_READING * max(sizes, default=0)
 
 
 def _voxel_bytes(path: Path) -> int:
     """Bytes of the voxels, decompressed. A gzip stream ends with that number (modulo 4 GiB)."""
-    stored = path.stat().st_size
+    stored = sum(file.stat().st_size for file in (path, *voxel_files(path)))
     if path.name.lower().endswith(".gz") and stored > 4:
         with open(path, "rb") as file:
             file.seek(-4, os.SEEK_END)

@@ -9,6 +9,7 @@ from mdkd_auto.data.cases import check_case_id, is_unusual
 from mdkd_auto.data.endings import ENDINGS
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.data.tables import TableError, likeness_of_column, read_table
+from mdkd_auto.files import unread_because
 from mdkd_auto.records import PatientBy
 
 CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
@@ -40,7 +41,7 @@ def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str,
     except TableError as error:
         return {}, [Finding("cases-csv", str(path), error.found, error.remedy)]
     except OSError as error:
-        return {}, [Finding("cases-csv", str(path), f"cannot be read ({error.strerror})", "it must be a file to read")]
+        return {}, [Finding("refused", str(path), unread_because(error))]
     table: dict[str, dict[str, str]] = {}
     findings = []
     nearly = {likeness_of_id(case_id): case_id for case_id in sorted(case_ids)}

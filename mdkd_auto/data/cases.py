@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
-from mdkd_auto.data.endings import ENDINGS, image_ending
+from mdkd_auto.data.companions import is_litter
+from mdkd_auto.data.endings import ENDINGS, ends_in, image_ending, is_image
 from mdkd_auto.errors import ImageError, PredictionError
 from mdkd_auto.records import Case
+from mdkd_auto.text import escaped, is_utf8
 
+NOT_UTF8 = "is not UTF-8, as of an archive packed on another system"
 LISTED = 10  # problems shown in one message
 _UNSAFE = frozenset("$&;|<>*?\"'`:")
 _UNUSUAL = frozenset(" ()[]{}#~!%,")
@@ -15,14 +18,14 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 def split_name(name: str, ending: str) -> tuple[str, int] | None:
-    """``lung_01_0000.png`` -> ("lung_01", 0); None where the name does not end so."""
-    match = _CHANNEL.fullmatch(name[: len(name) - len(ending)]) if name.endswith(ending) else None
+    """``lung_01_0000.png`` -> ("lung_01", 0); None where the name does not end so, in capitals or not."""
+    match = _CHANNEL.fullmatch(name[: len(name) - len(ending)]) if ends_in(name, ending) else None
     return (match[1], int(match[2])) if match else None
 
 
 def visible_files(folder: Path) -> list[str]:
-    """Sorted names of the files in a folder, hidden ones left out."""
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file())
+    """Sorted names of the files in a folder, without hidden ones and what systems leave behind."""
+    return sorted(entry.name for entry in folder.iterdir() if not is_litter(entry.name) and entry.is_file())
 
 
 def listed(problems: list[str]) -> str:
@@ -36,6 +39,8 @@ def check_case_id(case_id: str) -> str | None:
     """What is wrong with a case name, or None."""
     if not case_id:
         return "is empty"
+    if not is_utf8(case_id):
+        return NOT_UTF8
     if case_id[0] in ".-=+@":
         return f"begins with {case_id[0]!r}, which is hidden, an option or a formula to other programs"
     if "/" in case_id or "\\" in case_id:
@@ -68,6 +73,9 @@ def find_cases(path: Path, ending: str | None, channels: int, needed: int | None
     found: dict[str, dict[int, Path]] = {}
     problems = []
     for name in visible_files(folder):
+        if is_image(name) and not is_utf8(name):
+            problems.append(f"the name {escaped(name)} {NOT_UTF8}; rename the file")
+            continue
         named = _case_and_channel(name, ending if path.is_dir() else None, channels, needed)
         if named is None:
             continue
@@ -96,7 +104,7 @@ def _case_and_channel(name: str, ending: str | None, channels: int, needed: int 
         found = name[len(name) - len(image_ending(name)) :]
     except ImageError:
         return None
-    if ending is not None and not name.endswith(ending):
+    if ending is not None and not ends_in(name, ending):
         return None
     ending = ending or found
     named = split_name(name, ending)

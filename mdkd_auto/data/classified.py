@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mdkd_auto.data.case_table import name_problems, read_case_table, stated_patient
-from mdkd_auto.data.cases import visible_files
+from mdkd_auto.data.cases import NOT_UTF8, visible_files
 from mdkd_auto.data.description import Description, Labels, is_name
 from mdkd_auto.data.endings import is_image
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.records import Case
+from mdkd_auto.text import is_utf8
 
 SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
 FOLDERS_SHOWN = 5  # in one message
@@ -28,6 +29,10 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     if not images.is_dir() and not class_folders:
         found.report("folder-missing", "has neither a folder imagesTr nor one folder a class", folder)
         return (), description.labels, found.problems
+    for one in class_folders:
+        if not is_utf8(one.name):
+            found.report("class-name", f"the folder's name {NOT_UTF8}", one)
+    class_folders = [one for one in class_folders if is_utf8(one.name)]
     deeper = [one for one in class_folders if _report_deeper(found, one)]
     for one in class_folders:
         if not visible_files(one) and one not in deeper:

@@ -18,9 +18,9 @@ from mdkd_auto.data.annotated import (
 from mdkd_auto.data.box_layouts import SIZES, Contents, Four, suspect_contents
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import read_json
+from mdkd_auto.files import ReadError, read_json
 from mdkd_auto.records import Box
-from mdkd_auto.strict_json import shown
+from mdkd_auto.text import shown
 
 LISTS = ("images", "annotations", "categories")
 EXPECTED = "expected four numbers x, y, width, height"
@@ -50,6 +50,8 @@ def _content(path: Path) -> dict[str, list[Any]] | Finding:
     """The three lists, or what is wrong with the file."""
     try:
         content = read_json(path, any_number=True)  # each box is judged by itself
+    except ReadError as error:
+        return Annotations([], (), [Finding("refused", str(path), error.found)])
     except MdkdError as error:
         return Finding("annotations-syntax", str(path), str(error).removeprefix(f"{path}: "))
     missing = [name for name in LISTS if not isinstance(content, dict) or not isinstance(content.get(name), list)]

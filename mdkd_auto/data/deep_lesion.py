@@ -9,8 +9,9 @@ from mdkd_auto.data.annotated import Annotated, Annotations, Split, base_name, f
 from mdkd_auto.data.box_layouts import CORNERS
 from mdkd_auto.data.problems import Finding
 from mdkd_auto.data.tables import TableError, read_table
+from mdkd_auto.files import unread_because
 from mdkd_auto.records import Box, Triple
-from mdkd_auto.strict_json import shown
+from mdkd_auto.text import shown
 
 NEEDED = ("File_name", "Bounding_boxes")
 TYPE, NOISY = "Coarse_lesion_type", "Possibly_noisy"
@@ -103,7 +104,7 @@ def _rows(path: Path, names: Collection[str]) -> tuple[list[tuple[int, Row]], li
     except TableError as error:
         return [], [Finding("annotations-syntax", str(path), error.found, error.remedy)]
     except OSError as error:
-        return [], [Finding("annotations-syntax", str(path), f"cannot be read ({error.strerror})")]
+        return [], [Finding("refused", str(path), unread_because(error))]
     rows, findings = [], []
     for number, cells, fault in table.rows:
         if not fault:

@@ -10,7 +10,7 @@ from mdkd_auto.data.endings import ENDINGS
 from mdkd_auto.data.no_objects import is_background, is_no_object
 from mdkd_auto.data.problems import Finding, Problem
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import read_json
+from mdkd_auto.files import ReadError, read_json
 from mdkd_auto.records import DEFAULT_TASK, Case, Dataset, SpacingFrom, Task, Triple
 
 Value = TypeVar("Value")
@@ -60,6 +60,8 @@ def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Descri
         return None, [Finding("dataset-json-missing", str(path), "the file does not exist")]
     try:
         content = read_json(path)
+    except ReadError as error:
+        return None, [Finding("refused", str(path), error.found)]
     except MdkdError as error:
         return None, [Finding("dataset-json-syntax", str(path), str(error).removeprefix(f"{path}: "))]
     if not isinstance(content, dict):
@@ -235,7 +237,7 @@ def _file_ending(content: dict[str, Any], masks: bool) -> str:
         return ""
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         _refuse("file_ending", ending, f"one of {', '.join(ENDINGS)}")
-    return ending
+    return ending.lower()
 
 
 def _spacing_mm(content: dict[str, Any]) -> Triple | None:

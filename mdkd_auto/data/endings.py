@@ -35,6 +35,16 @@ def is_image(name: str) -> bool:
     return any(name.lower().endswith(ending) and len(name) > len(ending) for ending in ENDINGS)
 
 
+def ends_in(name: str, ending: str) -> bool:
+    """Whether a name ends so, in capitals or not."""
+    return name.lower().endswith(ending.lower())
+
+
+def spellings(ending: str) -> tuple[str, ...]:
+    """An ending as it is, and in the ways others may have written it: a case that is told by name has one image."""
+    return tuple(dict.fromkeys((ending.lower(), ending.upper(), ending)))
+
+
 def output_ending(input_ending: str) -> str:
     """The ending of a mask for an image with ``input_ending``: the same, but .png for JPEG and .mha for .mhd."""
     return _MASK_ENDINGS.get(input_ending.lower(), input_ending)

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from mdkd_auto.data.cases import split_name, visible_files
+from mdkd_auto.data.cases import NOT_UTF8, split_name, visible_files
+from mdkd_auto.data.companions import Companions
 from mdkd_auto.data.description import Description
-from mdkd_auto.data.endings import image_ending
+from mdkd_auto.data.endings import ends_in, image_ending, is_image
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.errors import ImageError
+from mdkd_auto.text import is_utf8
 
 EXTRA_OF_ONE = "remove it, or name its channel in dataset.json; a case of its own needs another name, {case}_0000"
 
@@ -29,17 +31,18 @@ class ImageFiles:
         """The images of one folder, ``prefix`` in front of their names; the cases they belong to."""
         case_ids = set()
         names = visible_files(images)
+        companions = Companions(images, names)
         beside = {name.rpartition("_0000.")[0] for name in names}
         for name in names:
             path = images / name
             wanted = self.description.file_ending
-            try:
-                ending = name[len(name) - len(image_ending(name)) :]
-            except ImageError:
-                self.report("file-unknown", "is not an image this program reads", path)
+            if not is_image(name) or (wanted and not ends_in(name, wanted)):
+                if (unread := companions.unread(name, wanted)) is not None:
+                    self.report("file-unknown", unread.found, path, remedy=unread.remedy)
                 continue
-            if wanted and ending != wanted:
-                self.report("file-unknown", f"does not end in {wanted}, the file_ending of dataset.json", path)
+            ending = name[len(name) - len(image_ending(name)) :]
+            if not is_utf8(name):
+                self.report("case-name", f"its name {NOT_UTF8}", path, f"{prefix}{name[: len(name) - len(ending)]}")
                 continue
             case_id, channel = self._case_and_channel(name, ending, beside)
             case_id = f"{prefix}{case_id}"

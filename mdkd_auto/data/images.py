@@ -14,7 +14,7 @@ from mdkd_auto.data.nifti import nifti_bytes, read_nifti
 from mdkd_auto.data.orientation import Array, Header, Image, axis_codes, compare_geometry, same_geometry
 from mdkd_auto.data.planar import read_planar, write_planar
 from mdkd_auto.errors import ImageError
-from mdkd_auto.files import write_atomically, write_bytes
+from mdkd_auto.files import refusal_of, write_atomically, write_bytes
 from mdkd_auto.records import SpacingFrom
 
 __all__ = [
@@ -52,6 +52,8 @@ def _read(
     except MemoryError:
         raise
     except Exception as error:  # the libraries raise dozens of kinds on damaged files
+        if (why := refusal_of(path, error)) is not None:
+            raise ImageError(f"{path}: {why}", "refused") from error
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise ImageError(f"{path}: cannot be read ({reason[0]}); copy or export it anew") from error
 

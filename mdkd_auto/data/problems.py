@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from mdkd_auto.records import Dataset, Record
+from mdkd_auto.text import escaped
 
 Severity = Literal["error", "warning"]
 CASES_SHOWN = 5  # of one kind of warning on the screen; the written report names all
@@ -21,6 +22,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     # the folder and its description
     "folder-name": Kind("error", "rename it to DatasetNNN_Name, like Dataset011_LungTumour"),
+    "no-data-sets": Kind("error", "put DatasetNNN_Name folders in nnU-Net's layout there"),
     "folder-missing": Kind("error", "images go to imagesTr, labels to labelsTr"),
     "link-dangling": Kind("error", "fetch its target (git annex get, dvc pull, mount the drive), or remove it"),
     "name-almost": Kind("error", "rename it, saved as the file that is read; or remove it"),
@@ -47,7 +49,7 @@ KINDS: dict[str, Kind] = {
     "label-missing": Kind("error", "add the label, or remove the case's images"),
     "label-extra": Kind("error", "add the images of this case, or remove the label"),
     "file-name": Kind("error", "name images {case}_0000, one number a channel"),
-    "file-unknown": Kind("warning", "it is not read; remove it if it is not meant to be there"),
+    "file-unknown": Kind("warning", "ignored"),
     "case-name": Kind("error", "rename the files of the case: letters, digits, '_', '-' and '.' are safe"),
     "case-name-unusual": Kind("warning", "scripts must quote it; letters, digits, '_', '-' and '.' are safe"),
     "case-names-alike": Kind("warning", "some file systems take them for one; rename one of them"),
@@ -126,6 +128,7 @@ KINDS: dict[str, Kind] = {
     "near-duplicate-train-test": Kind("error", "a test on it would not be fair: remove it, or --allow-duplicates"),
     "same-image-other-dataset": Kind("error", "a source would see the target's test images: remove one of them"),
     "same-patient-other-dataset": Kind("warning", "if it is one person, tests are not independent; else rename one"),
+    "refused": Kind("error", "the system does not let this program read it: see its rights, and the disk"),
     "not-checked": Kind("error", "see the message; run the command again"),
 }
 
@@ -159,11 +162,12 @@ class Finding(NamedTuple):
 def problem(
     kind: str, found: str, *, dataset: str, case_id: str = "", file: object = "", remedy: str = ""
 ) -> Problem:
-    """A problem of a known kind, with the kind's remedy unless a better one is at hand."""
+    """A problem of a known kind, with the kind's remedy unless a better one is at hand. It can be written: names that
+    are no UTF-8 are escaped."""
     severity, usual = KINDS[kind]
     return Problem(
-        kind=kind, severity=severity, dataset=dataset, case_id=case_id, file=str(file), found=found,
-        remedy=remedy or usual,
+        kind=kind, severity=severity, dataset=escaped(dataset), case_id=escaped(case_id), file=escaped(str(file)),
+        found=escaped(found), remedy=escaped(remedy) or usual,
     )  # fmt: skip
 
 

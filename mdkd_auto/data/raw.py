@@ -16,6 +16,7 @@ from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of, without_broken
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError
+from mdkd_auto.files import is_refusal, unread_because
 from mdkd_auto.records import Dataset
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
             problems.append(problem("link-dangling", aim, dataset=folder.name, file=folder))
         if folder.name.startswith(".") or not folder.is_dir() or not meant:
             continue
-        dataset, found = inspect_dataset(folder)
+        dataset, found = _inspect_if_let(folder)
         problems += found
         if dataset is None:
             continue
@@ -143,6 +144,17 @@ def _refusal(folder: Path, errors: list[Problem]) -> DatasetError:
     return DatasetError(str(errors[0]) if len(errors) == 1 else f"{folder}:{listed([str(one) for one in errors])}")
 
 
+def _inspect_if_let(folder: Path) -> tuple[Dataset | None, list[Problem]]:
+    """Like :func:`inspect_dataset`; a folder that the system refuses to read is one more problem."""
+    try:
+        return inspect_dataset(folder)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        file = error.filename or folder
+        return None, [problem("refused", unread_because(error), dataset=folder.name, file=file)]
+
+
 def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     """Like :func:`read_dataset`, without the cases whose files are wrong; and everything that is wrong.
 
@@ -150,8 +162,9 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     """
     folder = folder.absolute()
     name = folder.name
-    if not FOLDER_NAME.fullmatch(name) or check_case_id(name):
-        return None, [problem("folder-name", "the folder is not named DatasetNNN_Name", dataset=name, file=folder)]
+    if not FOLDER_NAME.fullmatch(name) or (wrong := check_case_id(name)):
+        found = f"the name {wrong}" if FOLDER_NAME.fullmatch(name) else "the folder is not named DatasetNNN_Name"
+        return None, [problem("folder-name", found, dataset=name, file=folder)]
     description, findings = read_description(folder / "dataset.json", TASK_DATA)
     problems = [problem_of(name, finding) for finding in findings] + check_names(folder)
     if description is None:

@@ -2,17 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mdkd_auto.data.case_table import name_problems, read_case_table, stated_patient
-from mdkd_auto.data.cases import split_name, visible_files
+from mdkd_auto.data.cases import NOT_UTF8, split_name, visible_files
+from mdkd_auto.data.companions import Companions
 from mdkd_auto.data.description import Description, Labels
-from mdkd_auto.data.endings import output_ending
+from mdkd_auto.data.endings import ends_in, output_ending
 from mdkd_auto.data.links import dangling
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
 from mdkd_auto.records import Case
+from mdkd_auto.text import is_utf8
 
 SLICER = ".seg"  # between name and ending of what 3-D Slicer saves as a segmentation
+Key = TypeVar("Key", int, str)
 Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one a channel, and its label
 
 
@@ -42,71 +45,109 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
 
 def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:
     """The files of imagesTr and labelsTr."""
-    ending, channels = description.file_ending, len(description.channel_names)
-    images, labels_folder = folder / "imagesTr", folder / "labelsTr"
-    missing = [part for part in (images, labels_folder) if not part.is_dir()]
+    missing = [part for part in ("imagesTr", "labelsTr") if not (folder / part).is_dir()]
     if missing:
         return {}, [
-            problem("folder-missing", f"has no folder {part.name}", dataset=folder.name, file=folder)
-            for part in missing
+            problem("folder-missing", f"has no folder {part}", dataset=folder.name, file=folder) for part in missing
         ]
-    problems: list[Problem] = []
+    scan = _Scan(folder, description)
+    scan.find_images()
+    scan.find_labels()
+    scan.compare()
+    return scan.files(), scan.problems
 
-    def report(kind: str, file: Path, found: str, case_id: str = "") -> None:
-        problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=file))
 
-    found: dict[str, set[int]] = {}
-    for name in visible_files(images):
-        named = split_name(name, ending)
-        if named is not None:
-            found.setdefault(named[0], set()).add(named[1])
-        elif name.endswith(ending):
-            report("file-name", images / name, f"not named {{case}}_0000{ending}", name[: len(name) - len(ending)])
-        else:
-            report("file-unknown", images / name, f"does not end in {ending}")
-    labels = _labels(labels_folder, ending, set(found))
-    for name in sorted(set(visible_files(labels_folder)) - set(labels.values())):
-        report("file-unknown", labels_folder / name, f"does not end in {ending}")
-    for case_id in sorted(found.keys() | labels.keys()):
-        have = found.get(case_id, set())
-        if not have:
-            report("label-extra", labels_folder / labels[case_id], f"no image {case_id}_0000{ending}", case_id)
-            continue
-        for channel in sorted(have ^ set(range(channels))):
-            file = images / f"{case_id}_{channel:04d}{ending}"
-            if channel < channels:
-                name = description.channel_names[channel]
-                report("image-missing", file, f"missing (channel {channel}, {name})", case_id)
+class _Scan:
+    """Images by case and channel, labels by case, and what is wrong with their names. Endings may be in capitals."""
+
+    def __init__(self, folder: Path, description: Description) -> None:
+        self.name, self.description, self.ending = folder.name, description, description.file_ending
+        self.images_folder, self.labels_folder = folder / "imagesTr", folder / "labelsTr"
+        self.images: dict[str, dict[int, Path]] = {}
+        self.labels: dict[str, Path] = {}
+        self.problems: list[Problem] = []
+
+    def report(self, kind: str, file: Path, found: str, case_id: str = "", remedy: str = "") -> None:
+        self.problems.append(problem(kind, found, dataset=self.name, case_id=case_id, file=file, remedy=remedy))
+
+    def find_images(self) -> None:
+        names = visible_files(self.images_folder)
+        companions = Companions(self.images_folder, names)
+        for name in names:
+            file, named = self.images_folder / name, split_name(name, self.ending)
+            if not ends_in(name, self.ending):
+                self._report_unread(file, companions)
+            elif named is None or not is_utf8(name):
+                case_id = name[: len(name) - len(self.ending)] if named is None else named[0]
+                wrong = f"not named {{case}}_0000{self.ending}" if is_utf8(name) else f"its name {NOT_UTF8}"
+                self.report("file-name" if is_utf8(name) else "case-name", file, wrong, case_id)
             else:
-                report("image-extra", file, f"one channel too many; dataset.json names {channels}", case_id)
-        if case_id not in labels:
-            report("label-missing", labels_folder / f"{case_id}{ending}", "missing", case_id)
-    files = {
-        case_id: (
-            tuple(str(images / f"{case_id}_{channel:04d}{ending}") for channel in range(channels)),
-            str(labels_folder / labels.get(case_id, f"{case_id}{ending}")),
-        )
-        for case_id in found
-    }
-    return files, problems
+                self._add(self.images.setdefault(named[0], {}), named[1], file, named[0])
 
+    def find_labels(self) -> None:
+        """Labels of JPEG images may be PNG, those of .mhd images .mha, and those of .nrrd images may end in .seg.nrrd."""
+        names = visible_files(self.labels_folder)
+        companions = Companions(self.labels_folder, names)
+        usual = output_ending(self.ending)
+        for ending in dict.fromkeys((usual, self.ending)):
+            labels: dict[str, Path] = {}
+            for name in [name for name in names if ends_in(name, ending)]:
+                case_id, file = name[: len(name) - len(ending)], self.labels_folder / name
+                if not is_utf8(name):
+                    self.report("case-name", file, f"its name {NOT_UTF8}", case_id)
+                elif case_id in self.labels:
+                    self.report("file-unknown", file, f"{self.labels[case_id].name} is read in its place")
+                else:
+                    self._add(labels, case_id, file, case_id)
+            self.labels |= labels
+        for name in [name for name in self.labels if name.lower().endswith(SLICER) and name not in self.images]:
+            if self.ending == ".nrrd" and name[: -len(SLICER)] not in self.labels:
+                self.labels[name[: -len(SLICER)]] = self.labels.pop(name)
+        for name in names:
+            if not ends_in(name, usual) and not ends_in(name, self.ending):
+                self._report_unread(self.labels_folder / name, companions)
 
-def _labels(folder: Path, ending: str, cases: set[str]) -> dict[str, str]:
-    """Case -> name of its label file.
+    def compare(self) -> None:
+        """Every case has its channels and a label, and nothing more."""
+        channels = self.description.channel_names
+        for case_id in sorted(self.images.keys() | self.labels.keys()):
+            have = self.images.get(case_id, {})
+            if not have:
+                self.report("label-extra", self.labels[case_id], f"no image {case_id}_0000{self.ending}", case_id)
+                continue
+            for channel in sorted(set(have) ^ set(range(len(channels)))):
+                if channel < len(channels):
+                    found = f"missing (channel {channel}, {channels[channel]})"
+                    self.report("image-missing", self._image(case_id, channel), found, case_id)
+                else:
+                    found = f"one channel too many; dataset.json names {len(channels)}"
+                    self.report("image-extra", have[channel], found, case_id)
+            if case_id not in self.labels:
+                self.report("label-missing", self._label(case_id), "missing", case_id)
 
-    Labels of JPEG images may be PNG, those of .mhd images .mha, and those of .nrrd images may end in .seg.nrrd.
-    """
-    names = visible_files(folder)
-    labels = {
-        name[: len(name) - len(allowed)]: name
-        for allowed in dict.fromkeys((ending, output_ending(ending)))
-        for name in names
-        if name.endswith(allowed)
-    }
-    for name in [name for name in labels if name.endswith(SLICER) and ending == ".nrrd" and name not in cases]:
-        if name.removesuffix(SLICER) not in labels:
-            labels[name.removesuffix(SLICER)] = labels.pop(name)
-    return labels
+    def files(self) -> Files:
+        channels = range(len(self.description.channel_names))
+        return {
+            case_id: (tuple(str(self._image(case_id, channel)) for channel in channels), str(self._label(case_id)))
+            for case_id in self.images
+        }
+
+    def _image(self, case_id: str, channel: int) -> Path:
+        """The file, or where it should be."""
+        return self.images[case_id].get(channel, self.images_folder / f"{case_id}_{channel:04d}{self.ending}")
+
+    def _label(self, case_id: str) -> Path:
+        return self.labels.get(case_id, self.labels_folder / f"{case_id}{self.ending}")
+
+    def _add(self, files: dict[Key, Path], key: Key, file: Path, case_id: str) -> None:
+        if key in files:
+            self.report("case-twice", file, f"is the same case and channel as {files[key].name}", case_id)
+        else:
+            files[key] = file
+
+    def _report_unread(self, file: Path, companions: Companions) -> None:
+        if (unread := companions.unread(file.name, self.ending)) is not None:
+            self.report("file-unknown", file, unread.found, remedy=unread.remedy)
 
 
 def _listed_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:

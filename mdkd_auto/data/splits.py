@@ -16,7 +16,7 @@ import msgspec
 
 from mdkd_auto.data.boxed import DEEP_LESION
 from mdkd_auto.data.case_table import read_case_table
-from mdkd_auto.data.cases import listed
+from mdkd_auto.data.cases import LISTED, listed
 from mdkd_auto.errors import DatasetError, MdkdError, SettingsError
 from mdkd_auto.files import read_json, read_record, to_record, write_json
 from mdkd_auto.records import Dataset, Fold, Splits
@@ -32,8 +32,16 @@ _TRAIN = -2
 
 
 def read_splits(path: Path) -> Splits:
-    """Read splits.json. Raises DatasetError."""
-    return read_record(path, Splits, DatasetError)
+    """Read splits.json. Raises MdkdError, also for a case that is trained on and held out."""
+    splits = read_record(path, Splits, DatasetError)
+    for number, fold in enumerate(splits.folds):
+        shared = {*splits.test, *fold.val} & {*fold.train} | {*splits.test} & {*fold.val}
+        if shared:
+            raise DatasetError(f"{path}: fold {number}: these cases are in two of train, val and test: "
+                               f"{', '.join(sorted(shared)[:LISTED])}")  # fmt: skip
+    if not splits.folds:
+        raise DatasetError(f"{path}: holds no folds")
+    return splits
 
 
 def write_splits(path: Path, splits: Splits) -> None:

@@ -16,8 +16,9 @@ from mdkd_auto.data.annotated import (
 from mdkd_auto.data.box_layouts import CORNERS as LAYOUT
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.problems import Finding
+from mdkd_auto.files import ReadError, read_bytes
 from mdkd_auto.records import Box
-from mdkd_auto.strict_json import shown
+from mdkd_auto.text import shown
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of the first and the last pixel in the box, counted from 1
 EXPECTED = f"expected one of numbers {', '.join(CORNERS)}"
@@ -64,9 +65,8 @@ def read_voc(folder: Path) -> Annotations:
 def _read(path: Path) -> tuple[Annotated, int]:
     """The image of one file, and how many of its objects are marked difficult."""
     root = _root(path)
-    if isinstance(root, str):  # it stands for the image of its own name, which is then known to be wrong
-        wrong = Finding("annotations-syntax", str(path), root)
-        return Annotated(path.stem, None, (), file=str(path), findings=(wrong,)), 0
+    if isinstance(root, Finding):  # it stands for the image of its own name, which is then known to be wrong
+        return Annotated(path.stem, None, (), file=str(path), findings=(root,)), 0
     findings: list[Finding] = []
     boxes: list[Box] = []
 
@@ -98,21 +98,25 @@ def _read(path: Path) -> tuple[Annotated, int]:
     return image, sum(_text(element, "difficult").lower() not in ("", "0", "false") for element in objects)
 
 
-def _root(path: Path) -> ElementTree.Element | str:
+def _root(path: Path) -> ElementTree.Element | Finding:
     """The outermost element, or what is wrong with the file."""
+    kind = "annotations-syntax"
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_Plain()))
+        if root.tag == "annotation":
+            return root
+        found = f"its outermost element is {shown(root.tag)}; expected 'annotation'"
     except _Doctype:
-        return "declares a document type (DOCTYPE), which annotations do not need; remove it"
+        found = "declares a document type (DOCTYPE), which annotations do not need; remove it"
     except ElementTree.ParseError as error:
         encoding = "; it is no UTF-8, and says no other encoding" if _is_of_unknown_encoding(content) else ""
-        return f"is not valid XML: {error}{encoding}"
-    except (OSError, ValueError, LookupError) as error:  # an encoding that is not known
-        return f"cannot be read ({error})"
-    if root.tag != "annotation":
-        return f"its outermost element is {shown(root.tag)}; expected 'annotation'"
-    return root
+        found = f"is not valid XML: {error}{encoding}"
+    except ReadError as error:
+        kind, found = "refused", error.found
+    except (ValueError, LookupError) as error:  # an encoding that is not known
+        found = f"cannot be read ({error})"
+    return Finding(kind, str(path), found)
 
 
 def _is_of_unknown_encoding(content: bytes) -> bool:

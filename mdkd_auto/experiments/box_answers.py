@@ -18,7 +18,7 @@ from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named,
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.records import Box, Case, Dataset
-from mdkd_auto.strict_json import shown
+from mdkd_auto.text import shown
 
 COLUMNS = ("case_id", "class", "score", "x", "y", "width", "height")  # of detections.csv, all that scoring reads
 PREDICTED, ASSUMED = "as prediction.json says", "for want of a prediction.json that says one"

@@ -87,6 +87,9 @@ def _folder(report: Report, root: Root, given: str) -> dict[str, Any]:
         advice = f"less than {LOW_DISK_GB} GB: make room, or use a root on another disk"
         report.find("error" if free_gb < LEAST_DISK_GB else "warning", f"{free_gb} GB free", advice)
     parts = {"root": folder, "preprocessed": root.preprocessed, "results": root.results}
+    for name, part in parts.items():
+        if os.path.lexists(part) and not part.is_dir():
+            report.find("error", f"{name} is a file; expected a folder", "move it elsewhere, or use another root")
     trials = {name: guarded(_trial, part) for name, part in parts.items() if part.is_dir()}
     for name, trial in trials.items():
         if isinstance(trial, str):

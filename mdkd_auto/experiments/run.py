@@ -19,7 +19,7 @@ from mdkd_auto.experiments.jobs import Experiment, Job, check_unchanged, is_fini
 from mdkd_auto.experiments.memory import memory_note
 from mdkd_auto.experiments.reliability import baseline_scores, distillation_weight, source_weights
 from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
-from mdkd_auto.files import content_hash, write_json
+from mdkd_auto.files import content_hash, make_folder, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.loading import load_pretrained, takes_pretrained
@@ -78,7 +78,7 @@ def run_job(experiment: Experiment, job: Job, title: str) -> bool:
     if is_finished(experiment.root, job) and is_up_to_date(experiment, job):
         logger.info("%s: done before", title)
         return True
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(RunFolder(folder).lock)
     try:
         lock.acquire(timeout=0)

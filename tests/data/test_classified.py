@@ -70,7 +70,7 @@ def test_a_folder_a_class(described: Callable[..., Path]) -> None:
     assert {case.case_id: case.class_name for case in dataset.cases} == {
         "sick_x": "sick", "sick_y": "sick", "well_x": "well",
     }  # fmt: skip
-    assert kinds == {("file-unknown", ""), ("class-empty", "")}
+    assert kinds == {("class-empty", "")}
 
 
 def test_images_in_subfolders_are_not_lost_without_a_word(described: Callable[..., Path]) -> None:

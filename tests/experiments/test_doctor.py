@@ -430,7 +430,7 @@ def test_broken_finished_jobs(jobs: Jobs, harm: Callable[[RunFolder], Any], word
 
 def test_nothing_is_deleted_that_may_be_sound(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, any_number: bool) -> Any:
-        raise ReadError(f"no right to {path}") from PermissionError(13, "Permission denied")
+        raise ReadError(str(path), "no right") from PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(doctor_root, "read_json", refuse)
     report = looked(jobs.root)
