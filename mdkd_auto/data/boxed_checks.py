@@ -12,7 +12,7 @@ from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.no_objects import is_no_object
 from mdkd_auto.data.problems import errors_of
 from mdkd_auto.records import Box
-from mdkd_auto.strict_json import shown
+from mdkd_auto.text import shown
 
 NAMES_SHOWN = 10  # in one message
 
