@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mdkd_auto.data.endings import ENDINGS
-from mdkd_auto.files import ReadError, content_hash, file_hash, unread_because
+from mdkd_auto.files import ReadError, content_hash, file_hash, is_refusal, unread_because
 
 HEADER_ENDINGS = (".mhd", ".mha", ".nrrd", ".nhdr")  # may name a file of their own for their voxels
 VOXEL_ENDINGS = (".raw.gz", ".raw", ".zraw", ".img.gz", ".img", ".bin", ".dat")
@@ -63,11 +63,13 @@ def voxel_files(image: Path) -> list[Path]:
 def hash_image(image: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
     """Hash of an image's contents: of its one file, or of its header and the files that hold its voxels.
 
-    Raises ReadError where the system refuses to read one.
+    Raises ReadError where the system refuses to read one, FileNotFoundError.
     """
     try:
         parts = [image, *voxel_files(image)]
     except OSError as error:
+        if not is_refusal(error):
+            raise
         raise ReadError(str(image), unread_because(error)) from error
     hashes = [hash_of(part) for part in parts]
     return hashes[0] if len(hashes) == 1 else content_hash(hashes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mdkd_auto.data.case_arrays import truth_hash
+from mdkd_auto.data.companions import hash_image
 from mdkd_auto.data.file_hashes import HashOf
 from mdkd_auto.errors import ImageError, TrainingError
 from mdkd_auto.files import content_hash
@@ -54,7 +55,7 @@ def evidence_of(case: Case, dataset: Dataset, classes: Classes, hash_of: HashOf)
 
 def _hash(path: Path, hash_of: HashOf) -> str:
     try:
-        return hash_of(path)
+        return hash_image(path, hash_of)
     except OSError:
         return MISSING
 
