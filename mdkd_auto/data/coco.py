@@ -51,7 +51,7 @@ def _content(path: Path) -> dict[str, list[Any]] | Finding:
     try:
         content = read_json(path, any_number=True)  # each box is judged by itself
     except ReadError as error:
-        return Annotations([], (), [Finding("refused", str(path), error.found)])
+        return Finding("refused", str(path), error.found)
     except MdkdError as error:
         return Finding("annotations-syntax", str(path), str(error).removeprefix(f"{path}: "))
     missing = [name for name in LISTS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
