@@ -85,7 +85,7 @@ class _Scan:
                 self._add(self.images.setdefault(named[0], {}), named[1], file, named[0])
 
     def find_labels(self) -> None:
-        """Labels of JPEG images may be PNG, those of .mhd images .mha, and those of .nrrd images may end in .seg.nrrd."""
+        """Labels of JPEG images may be PNG, those of .mhd images .mha, those of .nrrd images may end in .seg.nrrd."""
         names = visible_files(self.labels_folder)
         companions = Companions(self.labels_folder, names)
         usual = output_ending(self.ending)
