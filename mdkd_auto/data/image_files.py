@@ -7,7 +7,6 @@ from mdkd_auto.data.companions import Companions
 from mdkd_auto.data.description import Description
 from mdkd_auto.data.endings import ends_in, image_ending, is_image
 from mdkd_auto.data.problems import Finding, Problem, problem
-from mdkd_auto.errors import ImageError
 from mdkd_auto.text import is_utf8
 
 EXTRA_OF_ONE = "remove it, or name its channel in dataset.json; a case of its own needs another name, {case}_0000"
