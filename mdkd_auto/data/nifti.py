@@ -12,7 +12,7 @@ import numpy as np
 from isal import igzip
 
 from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, check_promise, check_rest
-from mdkd_auto.data.nifti_space import affine_mm, fill_pixdim, form_remarks
+from mdkd_auto.data.nifti_space import affine_mm, form_remarks, repair_pixdim
 from mdkd_auto.data.orientation import (
     Array,
     Header,
@@ -200,7 +200,7 @@ def _header_from(block: bytes) -> Any:
     for field in PLACE_CODES:
         if as_stored[field] != header[field]:
             raise ImageError(f"the {field} of its header is {as_stored[field]}, which means nothing; export it anew")
-    fill_pixdim(header, as_stored)
+    repair_pixdim(header, as_stored)
     return header
 
 

@@ -21,8 +21,14 @@ CHOICE = "say which is right: spacing_from in dataset.json, --spacing-from of md
 Floats = NDArray[np.float64]
 
 
-def fill_pixdim(header: Any, as_stored: Any) -> None:
-    """Where an s-form is given, voxel sizes that pixdim leaves out (0, NaN, infinite) are the s-form's."""
+def repair_pixdim(header: Any, as_stored: Any) -> None:
+    """What nibabel makes of a pixdim that breaks the rules, made as nifti1_io.c does.
+
+    Its first number counts by its sign. Where an s-form is given, voxel sizes that are left out (0, NaN, infinite) are
+    the s-form's.
+    """
+    if as_stored["pixdim"][0] < 0:
+        header["pixdim"][0] = -1
     if int(header["sform_code"]) == 0:
         return
     sizes = _lengths(header.get_sform())
@@ -39,7 +45,7 @@ def affine_mm(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | N
     unit = int(header["xyzt_units"]) & UNIT_BITS
     if unit not in MM_PER_UNIT:
         raise ImageError(f"the unit of its voxel sizes (xyzt_units) is {unit}, which means nothing; export it anew")
-    affine = _chosen(header, spacing_from)
+    affine = _chosen(header, shape, spacing_from)
     if affine is None:
         _check_sizes(header, shape, MM_PER_UNIT[unit])
         affine = np.array(header.get_best_affine(), dtype=np.float64)
@@ -64,14 +70,17 @@ def form_remarks(header: Any, spacing_from: SpacingFrom | None) -> tuple[Remark,
     return (Remark("forms-contradict", found),)
 
 
-def _chosen(header: Any, spacing_from: SpacingFrom | None) -> Affine | None:
+def _chosen(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | None) -> Affine | None:
     """What the data set says is right; None where it says nothing, or the file does not have it."""
     forms = _forms(header)
     if spacing_from in forms:
         return forms[spacing_from]
-    form = next((form for form in forms.values() if np.isfinite(form).all()), None)
-    if spacing_from != "pixdim" or form is None:
+    if spacing_from != "pixdim":
         return None
+    axes = _counted(shape)
+    form = next((form for form in forms.values() if np.isfinite(form).all() and _lengths(form)[axes].all()), None)
+    if form is None:
+        return np.array(header.get_base_affine(), dtype=np.float64)
     lengths, sizes = _lengths(form), np.asarray(header["pixdim"][1:4], dtype=np.float64)
     turned = form.copy()  # the form's directions and origin, pixdim's sizes
     turned[:3, :3] *= np.divide(sizes, lengths, out=np.zeros(3), where=lengths > 0)  # a slice may have no thickness
@@ -97,9 +106,8 @@ def _check_sizes(header: Any, shape: tuple[int, ...], mm_per_unit: float) -> Non
     if int(header["sform_code"]) == 0:
         return
     form, stated = _lengths(header.get_sform()), np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    counted = np.array([size > 1 for size in shape])
-    unusable = not np.isfinite(form).all() or (form[counted] == 0).any()  # which closest_orientation says
-    if unusable or np.allclose(form[counted], stated[counted], MOST_DIFFERENCE, 0):
+    axes = _counted(shape)
+    if np.allclose(form[axes], stated[axes], MOST_DIFFERENCE, 0):
         return
     sform, pixdim = _text(form * mm_per_unit), _text(stated * mm_per_unit)
     qform = pixdim if int(header["qform_code"]) > 0 else "not set"
@@ -109,6 +117,11 @@ def _check_sizes(header: Any, shape: tuple[int, ...], mm_per_unit: float) -> Non
 
 def _is_usable(form: Affine) -> bool:
     return bool(np.isfinite(form).all() and abs(np.linalg.det(form[:3, :3])) > 0)
+
+
+def _counted(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The axes whose voxel size matters: a single slice may have any thickness, or none."""
+    return np.array([size > 1 for size in shape])
 
 
 def _lengths(form: Affine) -> Floats:

@@ -177,8 +177,8 @@ def test_nifti_colour_and_geometry_nobody_can_use_are_refused(tmp_path):
     with pytest.raises(ImageError, match="pixdim"):
         read_image(tmp_path / "zero.nii")
     for name, first, number, message in [
-        ("nan.nii", 280, np.nan, "NaN or infinite"),  # srow_x
-        ("thin.nii", 312, 0.0, "without volume"),  # srow_z
+        ("nan.nii", 280, np.nan, "s-form nan x nan x nan, q-form 0.5 x 0.75 x 2.5"),  # srow_x
+        ("thin.nii", 312, 0.0, "s-form 0.5 x 0.75 x 0, q-form 0.5 x 0.75 x 2.5"),  # srow_z
     ]:
         content = bytearray(unplaced.read_bytes())
         content[first : first + 16] = np.full(4, number, np.float32).tobytes()

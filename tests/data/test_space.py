@@ -105,6 +105,31 @@ def test_a_percent_is_rounding(tmp_path: Path) -> None:
         read_image(write_nifti(tmp_path / "b.nii", diagonal(0.5, 0.5, 2), diagonal(0.5, 0.5, 2.03)))
 
 
+@pytest.mark.parametrize("row", [0.0, np.nan, np.inf])
+def test_an_s_form_that_nobody_can_use(row: float, tmp_path: Path) -> None:
+    sform = np.array([[row] * 4, [0, 0.75, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+    path = write_nifti(tmp_path / "a.nii", sform, turned((0.5, 0.75, 3)))
+    with pytest.raises(ImageError, match="contradict"):
+        read_image(path)
+    for rule in ("qform", "pixdim"):
+        assert np.allclose(read_image(path, spacing_from=rule).affine, turned((0.5, 0.75, 3)), atol=1e-5)
+    alone = write_nifti(tmp_path / "b.nii", sform, pixdim=[1, 0.5, 0.75, 3, 0, 0, 0, 0])
+    assert read_image(alone, spacing_from="pixdim").spacing_mm == (3, 0.75, 0.5)
+
+
+@pytest.mark.parametrize(("first", "sign"), [(-1, -1), (-3, -1), (0, 1), (1, 1), (4, 1)])
+def test_the_first_number_of_pixdim_is_a_sign(first: float, sign: int, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", None, diagonal(1, 1, 2), pixdim=[first, 1, 1, 2, 0, 0, 0, 0])
+    affine = read_image(path).header.affine
+    assert affine is not None
+    assert affine[2, 2] == 2 * sign
+
+
+def test_a_negative_size_is_a_size(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", diagonal(-1, 1, 2), pixdim=[1, -1, 1, 2, 0, 0, 0, 0])
+    assert np.allclose(read_image(path).header.affine, diagonal(-1, 1, 2))
+
+
 @pytest.mark.parametrize("left_out", [0.0, np.nan, np.inf])
 def test_sizes_that_pixdim_leaves_out_are_the_s_form_s(left_out: float, tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "a.nii", turned((0.5, 0.75, 3)), pixdim=[1, 0.5, 0.75, left_out, 0, 0, 0, 0])
