@@ -10,6 +10,7 @@ from msgspec import structs
 
 from mdkd_auto.data.case_arrays import Array, checked_label, misnamed_segments
 from mdkd_auto.data.cases import visible_files
+from mdkd_auto.data.dicom import CONVERT, find_dicom
 from mdkd_auto.data.endings import image_ending, is_image
 from mdkd_auto.data.images import Image, read_mask, same_geometry
 from mdkd_auto.data.links import dangling
@@ -97,7 +98,7 @@ def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, reading: R
         try:
             truth = _checked_truth(case, dataset)
             broken.remove(case.case_id)
-            labels, values, said = _labels_of(path, case, truth, reading)
+            labels, values, said = _labels_of(path, case, truth, reading, dataset)
         except MdkdError as error:
             failed[case.case_id] = str(error)
             continue
@@ -125,9 +126,14 @@ def _checked_truth(case: Case, dataset: Dataset) -> Image:
     return replace(truth, array=label)
 
 
-def _labels_of(path: Path, case: Case, truth: Image, reading: Reading) -> tuple[Array, tuple[int, ...], str]:
+def _labels_of(
+    path: Path, case: Case, truth: Image, reading: Reading, dataset: Dataset
+) -> tuple[Array, tuple[int, ...], str]:
     """See :func:`mask_values.read_labels`; the file's name is added to its errors."""
     mask = read_mask(path, spacing_from=case.spacing_from)
+    apart = not reading.one_class and reading.declared_by == DATASET_JSON
+    if apart and (wrong := misnamed_segments(mask.header.segments, path, dataset)):
+        raise ImageError(f"{path}: {wrong[0].found}")
     if (difference := same_geometry(mask, truth)) is not None:
         raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
     try:
@@ -143,5 +149,6 @@ def _no_mask(folder: Path, dataset: Dataset) -> str:
     below = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     there = f"its images are {shortened(images)}" if images else "it holds no image"
     folders = f", and its folders {shortened([readable(name) for name in below])}" if below else ""
+    dicom = f"; {readable(name)} is DICOM. {CONVERT}" if not images and (name := find_dicom(folder)) else ""
     return (f"{folder}: no mask is named as a case of {dataset.name} ({first.case_id}{mask_ending(first)}, ...); "
-            f"{there}{folders}")  # fmt: skip
+            f"{there}{folders}{dicom}")  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image as Picture
 
 from mdkd_auto.errors import DatasetError, MdkdError, SettingsError
@@ -161,6 +162,18 @@ def test_masks_of_0_and_1_scored_class_by_class_are_pointed_out(
     assert score_mask_folder(folder, truth, True).notes == ()
 
 
+def test_names_that_3d_slicer_gave_other_values_are_refused(folder: Path, truth_of: Callable[..., Truth]) -> None:
+    truth = truth_of({"core": (1,), "edge": (2,)}, a=block(1) + block(2, 8))
+    mask = sitk.GetImageFromArray(block(1) + block(2, 8))
+    for number, name in enumerate(("edge", "core")):
+        mask.SetMetaData(f"Segment{number}_Name", name)
+        mask.SetMetaData(f"Segment{number}_LabelValue", str(number + 1))
+    sitk.WriteImage(mask, str(folder / "a.nrrd"))
+    found = score_mask_folder(folder, truth, True)
+    assert "its segments are named edge = 1, core = 2" in found.summary.failed["a"]
+    assert dice(score_mask_folder(folder, truth, None)) == {"a": {"foreground": 1.0}}
+
+
 # --- prediction.json ------------------------------------------------------------------------------------------------
 
 
@@ -310,3 +323,7 @@ def test_without_a_mask_the_error_says_what_there_is(folder: Path, truth_of: Cal
         score_mask_folder(folder, one_class(truth_of), None)
     assert "no mask is named as a case of Dataset061_Cells (a.tif, ...)" in str(error.value)
     assert "its images are other.tif, and its folders fold_0" in str(error.value)
+    (folder / "other.tif").unlink()
+    (folder / "fold_0" / "IM0001").write_bytes(bytes(128) + b"DICM...")
+    with pytest.raises(MdkdError, match=r"it holds no image, and its folders fold_0; fold_0/IM0001 is DICOM\. DICOM is"):
+        score_mask_folder(folder, one_class(truth_of), None)
