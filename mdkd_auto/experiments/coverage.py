@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from mdkd_auto.data.cases import listed
 from mdkd_auto.data.endings import image_ending, is_image
+from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.raw import read_sound_cases
 from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError
@@ -52,7 +53,7 @@ class Coverage(Record, frozen=True, kw_only=True):
 
 
 def read_truth(folder: Path) -> Truth:
-    """The data set of a raw folder, with the parts that its splits.json (or else column split of cases.csv) names.
+    """The data set of a raw folder, with the parts and patients of its splits.json, or else those of cases.csv.
 
     Raises DatasetError where the data set as a whole cannot be used.
     """
@@ -61,6 +62,7 @@ def read_truth(folder: Path) -> Truth:
     splits = folder.absolute().parent.parent / "preprocessed" / dataset.name / "splits.json"
     if splits.is_file():
         stored = read_splits(splits)
+        dataset, _ = with_patients(dataset, stored.patient_pattern)
         parts[TEST_PART] = frozenset(stored.test)
         parts |= {f"validation part of fold {number}": frozenset(fold.val) for number, fold in enumerate(stored.folds)}
     else:

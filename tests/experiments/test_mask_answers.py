@@ -325,5 +325,5 @@ def test_without_a_mask_the_error_says_what_there_is(folder: Path, truth_of: Cal
     assert "its images are other.tif, and its folders fold_0" in str(error.value)
     (folder / "other.tif").unlink()
     (folder / "fold_0" / "IM0001").write_bytes(bytes(128) + b"DICM...")
-    with pytest.raises(MdkdError, match=r"it holds no image, and its folders fold_0; fold_0/IM0001 is DICOM\. DICOM is"):
+    with pytest.raises(MdkdError, match=r"holds no image, and its folders fold_0; fold_0/IM0001 is DICOM\. DICOM is"):
         score_mask_folder(folder, one_class(truth_of), None)
