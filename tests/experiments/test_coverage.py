@@ -101,7 +101,8 @@ def test_parts_are_those_of_the_splits_or_of_the_case_table(tmp_path: Path) -> N
         (folder / f"{name}.png").write_bytes(b"a picture")
     (folder / "cases.csv").write_text("case_id,split\nwell_a,test\nwell_b,val\n")
     assert read_truth(folder).parts == {TEST_PART: {"well_a"}, "validation part": {"well_b"}}
-    splits: dict[str, Any] = {"test": ["c"], "folds": [{"train": ["a"], "val": ["b", "d"]}, {"train": ["b", "d"], "val": ["a"]}]}
+    folds = [{"train": ["a"], "val": ["b", "d"]}, {"train": ["b", "d"], "val": ["a"]}]
+    splits: dict[str, Any] = {"test": ["c"], "folds": folds}
     write_json(tmp_path / "preprocessed" / folder.name / "splits.json", splits)
     assert {case.patient_id for case in read_truth(folder).dataset.cases} == {"well_a", "well_b", "ill_c", "ill_d"}
     assert read_truth(folder).parts == {
