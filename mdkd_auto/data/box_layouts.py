@@ -112,6 +112,15 @@ def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout)
     return _suspect_scale([written.corners(one) for one in numbers], sizes, misfits)
 
 
+def other_layouts(box: Box, size: Size, written: Layout) -> str:
+    """The layouts by which a box that leaves its image would lie in it; "" where there are none."""
+    numbers = [written.numbers(box)]
+    likely, fitting = _likeliest(
+        [(layout, _fit(numbers, [size], layout)) for layout in LAYOUTS if layout is not written]
+    )
+    return likely if fitting else ""
+
+
 def _likeliest(flags_of: Sequence[tuple[Layout, Sequence[bool]]]) -> tuple[str, int]:
     """The layouts that most boxes speak for, and the number of these boxes. Swapped axes last: squares do not tell."""
     most = max(sum(flags) for _, flags in flags_of)

@@ -47,10 +47,11 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
     frames = read_frames(found, listed)
     misread = has_other_layout(found, annotations, listed, drawn_sizes(frames, listed))
     listed = turn_upright(found, listed, {} if misread else frames)
-    boxes = {  # where they are misread, what is wrong with each box comes from this
-        case_id: () if misread else sound_boxes(found, case_id, one, upright_size(frames, case_id), labels)
-        for case_id, one in listed.items()
-    }
+    boxes: dict[str, tuple[Box, ...]] = dict.fromkeys(listed, ())
+    if not misread:  # else what is wrong with each box comes from this
+        for case_id, one in listed.items():
+            size = upright_size(frames, case_id)
+            boxes[case_id] = sound_boxes(found, case_id, one, size, labels, annotations.layout)
     check_classes(found, annotations.images, labels)
     labelled = labelled_cases(found, annotations, listed)
     return (

@@ -5,16 +5,17 @@ from pathlib import Path
 import msgspec
 
 from mdkd_auto.data.annotated import Annotated, Annotations
-from mdkd_auto.data.box_layouts import TOLERANCE, suspect_places
+from mdkd_auto.data.box_layouts import TOLERANCE, Layout, other_layouts, suspect_places
 from mdkd_auto.data.description import SAFE_NAMES, Labels, is_name, likeness_of_name
 from mdkd_auto.data.exif import Size
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.no_objects import is_no_object
-from mdkd_auto.data.problems import errors_of
+from mdkd_auto.data.problems import Finding, errors_of
 from mdkd_auto.records import Box
 from mdkd_auto.text import shown
 
 NAMES_SHOWN = 10  # in one message
+LEAST_INSIDE = 0.5  # of a box over the edge; of less another layout is more likely than an object cut off
 
 
 def box_classes(found: ImageFiles, annotations: Annotations) -> Labels:
@@ -57,7 +58,9 @@ def has_other_layout(
     return suspicion.certain
 
 
-def sound_boxes(found: ImageFiles, case_id: str, one: Annotated, size: Size | None, labels: Labels) -> tuple[Box, ...]:
+def sound_boxes(
+    found: ImageFiles, case_id: str, one: Annotated, size: Size | None, labels: Labels, layout: Layout
+) -> tuple[Box, ...]:
     """The boxes that are inside the image or cut off at its edge, each once; what is wrong with them is reported."""
     kept: dict[Box, Box] = {}  # as written -> as kept
     for box in one.boxes:
@@ -73,15 +76,28 @@ def sound_boxes(found: ImageFiles, case_id: str, one: Annotated, size: Size | No
         elif box in kept:
             found.report("box-twice", f"{where} stands there twice", Path(one.file), case_id)
         elif size is not None:
-            inside, beyond = _clipped(box, size)
-            edges = f"the image of {size[0]} x {size[1]} pixels"
-            if inside is None:
-                found.report("box-outside", f"{where} is wholly outside {edges}", Path(one.file), case_id)
-                continue
-            if beyond > TOLERANCE:
-                found.report("box-clipped", f"{where} is {beyond:g} pixels beyond {edges}", Path(one.file), case_id)
-            kept[box] = inside
+            inside, wrong = _place(box, size, layout)
+            if wrong is not None:
+                found.report(wrong.kind, f"{where} {wrong.found}", Path(one.file), case_id, wrong.remedy)
+            if inside is not None:
+                kept[box] = inside
     return tuple(kept.values())
+
+
+def _place(box: Box, size: Size, layout: Layout) -> tuple[Box | None, Finding | None]:
+    """The part of a box inside its image, None where it is to be corrected; and what is wrong with its place."""
+    inside, beyond = _clipped(box, size)
+    if beyond <= TOLERANCE and inside is not None:
+        return inside, None
+    edges = f"the image of {size[0]} x {size[1]} pixels"
+    share = 0.0 if inside is None else inside.width * inside.height / (box.width * box.height)
+    likely = other_layouts(box, size, layout) if share < LEAST_INSIDE else ""
+    remedy = f"write {layout.name}; the numbers may be {likely}" if likely else ""
+    if inside is None:
+        return None, Finding("box-outside", "", f"is wholly outside {edges}", remedy)
+    if likely:
+        return None, Finding("box-layout", "", f"is more than half outside {edges}, and inside as {likely}", remedy)
+    return inside, Finding("box-clipped", "", f"is {beyond:g} pixels beyond {edges}")
 
 
 def _unknown(name: str, labels: Labels) -> str:

@@ -413,6 +413,17 @@ def test_corners_in_the_place_of_sizes_are_one_error(folder: Path) -> None:
     assert wrong.remedy.startswith("write x, y, width, height; the numbers seem to be corners x1, y1, x2, y2")
 
 
+def test_one_box_written_as_corners_is_an_error_of_its_image(folder: Path) -> None:
+    """[5, 3, 8, 6] is 5 to 13 of 8 pixels wide: 3/8 x 3/6 of it are inside."""
+    write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]] * 2, "b.jpg": [[5, 3, 8, 6], [4, 2, 1, 1], [2, 2, 1, 1]]})
+    cases, _, problems = read(folder)
+    (wrong,) = [one for one in problems if one.severity == "error"]
+    assert (wrong.kind, wrong.case_id) == ("box-layout", "b")
+    assert wrong.found.startswith("box of tumour at x 5, y 3, 8 x 6 is more than half outside the image of 8 x 6")
+    assert wrong.remedy.startswith("write x, y, width, height; the numbers may be corners x1, y1, x2, y2")
+    assert [case.case_id for case in cases] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("listed", "file"),
     [
