@@ -621,7 +621,7 @@ def corners_in_the_place_of_sizes(folder: Path) -> None:
 
 @box_fault("box-layout-doubtful", "")
 def boxes_that_may_be_corners(folder: Path) -> None:
-    give_boxes(folder, (20, 20, 50, 50), (30, 30, 50, 52), (5, 5, 30, 30), (10, 10, 20, 20), (8, 8, 20, 20))
+    give_boxes(folder, (20, 20, 50, 50), (26, 26, 50, 50), (5, 5, 30, 30), (10, 10, 20, 20), (8, 8, 20, 20))
 
 
 @box_fault("class-no-object", "")
