@@ -32,10 +32,11 @@ _PERSON = re.compile(
 # a short number, letter or both at the end
 _TOKEN = re.compile(r"(?:[_. -]+(?:[a-z]{0,3}\d{1,4}|(?:19|20)\d{6}|[a-z])|(?<=\d)[a-z]| ?\(\d+\))$", re.IGNORECASE)
 _DATE = re.compile(r"(?<!\d)(?:19|20)\d{2}(?:\d{4})?$")
+_SEPARATORS = re.compile(r"[_. -]+")
 _DAY = re.compile(r"(?:19|20)\d{6}")
 _NO_PERSON = re.compile(
     r"(?:^|[_. -])(?:site|cent(?:er|re)|hospital|clinic|scanner|vendor|fold|set|dataset|batch|part|class|grade|level|"
-    r"stage|group|cohort|train|training|test|val|t1|t2)[_-]?\d*$",
+    r"stage|group|cohort|t1|t2)[_-]?\d*$|(?:^|[_. -])(?:train|training|test|val)[_-]?\d?$",
     re.IGNORECASE,
 )
 
@@ -104,9 +105,17 @@ def _is_by_numbers(groups: Groups) -> bool:
     owners: dict[str, set[str]] = {}
     for subject, names in several.items():
         for name in names:
-            owners.setdefault(_DAY.sub("", name[len(subject) :]), set()).add(subject)
-    reused = sum(len(names) for names in owners.values() if len(names) > 1)
+            owners.setdefault(_number_after(subject, name), set()).add(subject)
+    reused = sum(
+        len(owners[_number_after(subject, name)]) > 1 for subject, names in several.items() for name in names
+    )
     return reused >= REUSED * count
+
+
+def _number_after(subject: str, name: str) -> str:
+    """What follows the subject in a name, up to the next separator; days of an examination left out."""
+    words = _SEPARATORS.split(_DAY.sub("", name[len(subject) :]))
+    return next((word for word in words if word), "")
 
 
 def _may_be_subject(text: str) -> bool:
