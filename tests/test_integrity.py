@@ -443,6 +443,24 @@ def a_class_folder_beside_the_images(folder: Path) -> None:
     shutil.copy(folder / "imagesTr" / "case_003_0000.png", folder / "round" / "a.png")
 
 
+@class_fault("splits-by-folders", "")
+def folders_of_splits(folder: Path) -> None:
+    rows = [row.split(",") for row in (folder / "cases.csv").read_text().splitlines()[1:]]
+    (folder / "cases.csv").unlink()
+    for number, (case_id, name) in enumerate(rows):
+        place = folder / ("test" if number < 4 else "train") / name
+        place.mkdir(parents=True, exist_ok=True)
+        (folder / "imagesTr" / f"{case_id}_0000.png").rename(place / f"{case_id}.png")
+    (folder / "imagesTr").rmdir()
+    change_json(folder, {"numTraining": None})
+
+
+@class_fault("split-folder", "")
+def a_split_of_images_without_a_class(folder: Path) -> None:
+    (folder / "imagesTr" / "test").mkdir()
+    (folder / "imagesTr" / "case_003_0000.png").rename(folder / "imagesTr" / "test" / "case_003.png")
+
+
 @class_fault("class-empty", "")
 def a_folder_without_images(folder: Path) -> None:
     (folder / "imagesTr" / "round").mkdir()

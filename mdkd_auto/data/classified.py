@@ -1,6 +1,5 @@
 """The cases of a classification data set: one folder a class, or imagesTr with the classes in cases.csv."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ from mdkd_auto.data.description import Description, Labels, is_name
 from mdkd_auto.data.endings import is_image
 from mdkd_auto.data.image_files import ImageFiles
 from mdkd_auto.data.problems import Problem, errors_of
+from mdkd_auto.data.split_folders import SPLIT_OF_FOLDER, ClassFolder, class_folders, folders_in, images_below
 from mdkd_auto.records import Case
 from mdkd_auto.text import is_utf8
 
-SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing")
+UNREAD = {"images-deeper", "split-folder"}  # images are there, but not read
 FOLDERS_SHOWN = 5  # in one message
 
 
@@ -23,22 +23,24 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     Classes are those of dataset.json; where it names none, the folders' or the table's in alphabetical order.
     """
     found = ImageFiles(folder, description)
-    class_of_folder: dict[str, str] = {}  # of each case where its folder says it
+    of_folder: dict[str, ClassFolder] = {}  # of each case where its folder says the class
     images = folder / "imagesTr"
-    class_folders = _class_folders(images if images.is_dir() else folder)
-    if not images.is_dir() and not class_folders:
+    parent = images if images.is_dir() else folder
+    if not images.is_dir() and not folders_in(folder):
         found.report("folder-missing", "has neither a folder imagesTr nor one folder a class", folder)
         return (), description.labels, found.problems
-    for one in class_folders:
-        if not is_utf8(one.name):
-            found.report("class-name", f"the folder's name {NOT_UTF8}", one)
-    class_folders = [one for one in class_folders if is_utf8(one.name)]
-    deeper = [one for one in class_folders if _report_deeper(found, one)]
-    for one in class_folders:
-        if not visible_files(one) and one not in deeper:
-            found.report("class-empty", "is empty", one)
+    class_places = class_folders(found, parent)
+    for one in class_places:
+        if not is_utf8(one.path.name):
+            found.report("class-name", f"the folder's name {NOT_UTF8}", one.path)
+    class_places = [one for one in class_places if is_utf8(one.prefix)]
+    deeper = [one for one in class_places if _report_deeper(found, one.path)]
+    for one in class_places:
+        if not visible_files(one.path) and one not in deeper:
+            found.report("class-empty", "is empty", one.path)
         # the class in front of the name, as names may repeat
-        class_of_folder.update(dict.fromkeys(found.add_folder(one, f"{one.name}_"), one.name))
+        of_folder.update(dict.fromkeys(found.add_folder(one.path, one.prefix), one))
+    class_of_folder = {case_id: one.class_name for case_id, one in of_folder.items()}
     if images.is_dir():
         found.add_folder(images)
         _report_beside(found)
@@ -52,39 +54,20 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     named = sorted(filter(is_name, {*classes.values()}))
     labels = description.labels or {name: (value,) for value, name in enumerate(named)}
     _check_classes(found, classes, labels, class_of_folder)
-    if found.files or not deeper:
+    if found.files or not UNREAD & {one.kind for one in found.problems}:
         found.check_number()
-    return _cases(found, rows, classes), labels, found.problems + name_problems(folder.name, sorted(found.files))
-
-
-def _class_folders(parent: Path) -> list[Path]:
-    """Folders that hold one class each; nnU-Net's own (imagesTs, labelsTr) are none."""
-    own = ("imagestr", "imagests", "labelstr", "labelsts")
-    return sorted(
-        entry for entry in parent.iterdir()
-        if entry.is_dir() and not entry.name.startswith((".", "__")) and entry.name.lower() not in own
-    )  # fmt: skip
-
-
-def _images_below(folder: Path) -> dict[str, int]:
-    """Images of each folder below this one that holds any, by its path from here; hidden folders hold none."""
-    below: dict[str, int] = {}
-    for place, names, files in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith((".", "__")))
-        count = sum(is_image(name) for name in files if not name.startswith("."))
-        if count and Path(place) != folder:
-            below[Path(place).relative_to(folder).as_posix()] = count
-    return below
+    splits = {case_id: _split(found, case_id, rows, of_folder) for case_id in found.files}
+    return _cases(found, rows, classes, splits), labels, found.problems + name_problems(folder.name, sorted(found.files))
 
 
 def _report_deeper(found: ImageFiles, folder: Path) -> bool:
     """Whether there are images in subfolders of a class's folder, where they are not read."""
-    below = _images_below(folder)
+    below = images_below(folder)
     if not below:
         return False
     parts = {part.lower() for place in below for part in (folder.name, *place.split("/"))}
     remedy = ""
-    if parts & set(SPLIT_FOLDERS):
+    if parts & set(SPLIT_OF_FOLDER):
         remedy = "one folder a class, without folders for splits: give the split in column split of cases.csv"
     shown = ", ".join([*list(below)[:FOLDERS_SHOWN], *(["..."] if len(below) > FOLDERS_SHOWN else [])])
     words = f"has images in subfolders, which are not read: {shown} ({sum(below.values())} in all)"
@@ -94,8 +77,8 @@ def _report_deeper(found: ImageFiles, folder: Path) -> bool:
 
 def _report_beside(found: ImageFiles) -> None:
     """Folders of images beside imagesTr, which alone is read."""
-    for folder in _class_folders(found.folder):
-        count = sum(map(is_image, visible_files(folder))) + sum(_images_below(folder).values())
+    for folder in folders_in(found.folder):
+        count = sum(map(is_image, visible_files(folder))) + sum(images_below(folder).values())
         if count:
             found.report("images-beside", f"is not read beside imagesTr; images in it: {count}", folder)
 
@@ -127,13 +110,27 @@ def _check_classes(
         found.report("one-class", f"its cases are all of one class: {only}", found.folder)
 
 
-def _cases(found: ImageFiles, rows: dict[str, dict[str, str]], classes: dict[str, str]) -> tuple[Case, ...]:
+def _split(
+    found: ImageFiles, case_id: str, rows: dict[str, dict[str, str]], of_folder: dict[str, ClassFolder]
+) -> str:
+    """The split that the table says, else the folder; they may not contradict each other."""
+    by_table = rows.get(case_id, {}).get("split", "")
+    by_folder = of_folder[case_id].split if case_id in of_folder else ""
+    if by_table and by_folder and by_table != by_folder:
+        words = f"says split {by_table!r} of {case_id}, its folder says {by_folder!r}"
+        found.report("cases-csv", words, found.folder / "cases.csv", case_id)
+    return by_table or by_folder
+
+
+def _cases(
+    found: ImageFiles, rows: dict[str, dict[str, str]], classes: dict[str, str], splits: dict[str, str]
+) -> tuple[Case, ...]:
     broken = {one.case_id for one in errors_of(found.problems)}
     cases = []
     for case_id, files in sorted(found.files.items()):
         if case_id not in broken:
             row = rows.get(case_id, {})
-            split: Any = row.get("split", "")
+            split: Any = splits[case_id]
             images = tuple(str(files[channel]) for channel in sorted(files))
             patient_id, by = stated_patient(row, case_id)
             cases.append(

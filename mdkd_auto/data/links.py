@@ -46,7 +46,7 @@ def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
         elif path.is_dir() and (path.name in FOLDERS_READ or may_be_class):
             problems += [
                 problem("link-dangling", found, dataset=folder.name, case_id=_case_of(below, folder), file=below)
-                for below in _below(path) if (found := dangling(below)) is not None
+                for below in files_below(path) if (found := dangling(below)) is not None
             ]  # fmt: skip
     return problems
 
@@ -78,7 +78,7 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """Everything visible in a folder and those below; linked folders too, each once."""
     entered = set()
     for place, folders, files in os.walk(folder, followlinks=True):

@@ -61,6 +61,8 @@ KINDS: dict[str, Kind] = {
     "class-contradicted": Kind("error", "correct the row, or move the image into the folder of its class"),
     "images-deeper": Kind("error", "put them into the class's folder itself; patients go to cases.csv"),
     "images-beside": Kind("warning", "move the folder into imagesTr if its images are meant, else elsewhere"),
+    "splits-by-folders": Kind("warning", "right for splits; name classes that are called so in labels of dataset.json"),
+    "split-folder": Kind("error", "give each split the same class folders, or use imagesTr and cases.csv"),
     "class-empty": Kind("warning", "remove the folder if it is not meant to be a class"),
     "class-rare": Kind("warning", "some folds or the test part lack it, and their scores say nothing of it; add cases"),
     "class-without-cases": Kind("warning", "right where other data sets have it; else correct labels or cases.csv"),

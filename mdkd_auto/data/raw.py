@@ -14,6 +14,7 @@ from mdkd_auto.data.description import read_description
 from mdkd_auto.data.links import check_links, check_names, dangling, with_links
 from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of, without_broken
+from mdkd_auto.data.split_folders import check_unread_folders
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import is_refusal, unread_because
@@ -170,8 +171,9 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     if description is None:
         return None, with_links(problems, check_links(folder))
     cases, labels, more = TASK_DATA[description.task].read(folder, description)
-    links = check_links(folder, TASK_DATA[description.task].class_folders)
-    problems = with_links(problems + more, links)
+    in_folders = TASK_DATA[description.task].class_folders
+    more += [] if in_folders or description.entries else check_unread_folders(folder)
+    problems = with_links(problems + more, check_links(folder, in_folders))
     dataset = Dataset(
         name=name,
         folder=str(folder),

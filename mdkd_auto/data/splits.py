@@ -170,6 +170,9 @@ def _stated_by(dataset: Dataset) -> str:
     rows, _ = read_case_table(folder / "cases.csv", {case.case_id for case in dataset.cases})
     by_deep_lesion = (folder / DEEP_LESION).is_file()
     columns = ["column split of cases.csv"] if any(row["split"] for row in rows.values()) or not by_deep_lesion else []
+    if any(case.class_name is not None and case.split and not rows.get(case.case_id, {}).get("split")
+           for case in dataset.cases):  # fmt: skip
+        columns = [*(columns if rows else []), "folders named for splits"]
     return " and ".join([*columns, *([f"column Train_Val_Test of {DEEP_LESION}"] if by_deep_lesion else [])])
 
 

@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from mdkd_auto.data.images import read_image
 from mdkd_auto.data.problems import Problem
 from mdkd_auto.data.raw import inspect_dataset
+from mdkd_auto.data.splits import make_splits
 from mdkd_auto.errors import ImageError
 from mdkd_auto.records import Dataset
 
@@ -87,18 +88,81 @@ def test_images_in_subfolders_are_not_lost_without_a_word(described: Callable[..
     assert all(one.remedy == "put them into the class's folder itself; patients go to cases.csv" for one in problems)
 
 
-def test_folders_of_splits_are_no_classes(described: Callable[..., Path]) -> None:
-    """As Kaggle gives them; said once for each, and nothing else."""
-    folder = described(numTraining=6)
-    for part in ("train", "val", "test"):
-        save(folder / part / "NORMAL" / "a.png")
-        save(folder / part / "PNEUMONIA" / "a.png")
+def test_folders_of_splits_above_those_of_classes(described: Callable[..., Path]) -> None:
+    """As Kaggle gives them: the same names in each."""
+    folder = described(numTraining=8)
+    for part in ("Train", "val", "TEST"):
+        for name in ("NORMAL", "PNEUMONIA"):
+            save(folder / part / name / "a.png")
+    save(folder / "Train" / "NORMAL" / "b.png")
+    save(folder / "Train" / "PNEUMONIA" / "b.png")
+    dataset, (one,), _ = read(folder)
+    assert [(case.case_id, case.class_name, case.split) for case in dataset.cases] == [
+        ("TEST_NORMAL_a", "NORMAL", "test"), ("TEST_PNEUMONIA_a", "PNEUMONIA", "test"),
+        ("Train_NORMAL_a", "NORMAL", "train"), ("Train_NORMAL_b", "NORMAL", "train"),
+        ("Train_PNEUMONIA_a", "PNEUMONIA", "train"), ("Train_PNEUMONIA_b", "PNEUMONIA", "train"),
+        ("val_NORMAL_a", "NORMAL", "val"), ("val_PNEUMONIA_a", "PNEUMONIA", "val"),
+    ]  # fmt: skip
+    assert (one.kind, one.found) == (
+        "splits-by-folders", "has folders that are read as splits, with images: TEST 2, Train 4, val 2",
+    )  # fmt: skip
+    assert make_splits(dataset, 0).folds[0].val == ("val_NORMAL_a", "val_PNEUMONIA_a")
+    (folder / "cases.csv").write_text("case_id,split\nTEST_NORMAL_a,train\nval_NORMAL_a,val\n")
+    dataset, problems, _ = read(folder)
+    assert [(one.case_id, one.found) for one in problems if one.kind == "cases-csv"] == [
+        ("TEST_NORMAL_a", "says split 'train' of TEST_NORMAL_a, its folder says 'test'")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (("train/a.png", "test/b.png"), "is named for a split and holds images itself (1)"),
+        (("train/N/a.png", "train/P/b.png", "test/c.png"), "is named for a split and holds images itself (1)"),
+        (("train/N/a.png", "train/P/b.png", "test/N/c.png"), "with other classes: test holds N; train holds N, P"),
+        (("train/N/a.png", "train/P/b.png", "P/c.png"), "lies beside folders of splits (train); images in it: 1"),
+        (("imagesTr/train/a.png", "imagesTr/valid/b.png"), "is named for a split and holds images itself (1)"),
+    ],
+)
+def test_folders_of_splits_that_say_no_class_are_refused(
+    described: Callable[..., Path], files: tuple[str, ...], found: str
+) -> None:
+    folder = described()
+    for name in files:
+        save(folder / name)
+    dataset, problems, _ = read(folder)
+    assert dataset.cases == ()
+    refused = [one for one in problems if one.kind == "split-folder"]
+    assert found in refused[0].found
+    assert "cases.csv" in refused[0].remedy
+
+
+def test_one_folder_of_a_split_is_none_and_labels_say_what_is_a_class(described: Callable[..., Path]) -> None:
+    folder = described()
+    for name in ("train/N/a.png", "train/P/b.png"):
+        save(folder / name)
+    (folder / "val").mkdir()
+    dataset, problems, _ = read(folder)
+    assert [(case.case_id, case.split) for case in dataset.cases] == [("N_a", ""), ("P_b", "")]
+    assert [one.kind for one in problems] == ["class-empty", "splits-by-folders"]
+    classes = described(labels={"test": 0, "control": 1})
+    for name in ("test/a.png", "control/b.png"):
+        save(classes / name)
+    (classes / "train" / "N" / "a.png").unlink()
+    (classes / "train" / "P" / "b.png").unlink()
+    assert [case.class_name for case in read(classes)[0].cases] == ["control", "test"]
+
+
+def test_linked_folders_of_images_below_a_class_are_seen(described: Callable[..., Path], tmp_path: Path) -> None:
+    folder = described()
+    for name in ("N/a.png", "P/x.png"):
+        save(folder / name)
+    save(tmp_path / "elsewhere" / "b.png")
+    (folder / "N" / "more").symlink_to(tmp_path / "elsewhere")
     _, problems, _ = read(folder)
-    assert {(one.kind, Path(one.file).name) for one in problems} == {
-        ("images-deeper", part) for part in ("train", "val", "test")
-    }
-    assert "which are not read: NORMAL, PNEUMONIA (2 in all)" in problems[0].found
-    assert "column split of cases.csv" in problems[0].remedy
+    assert [(one.kind, one.found) for one in problems] == [
+        ("images-deeper", "has images in subfolders, which are not read: more (1 in all)")
+    ]
 
 
 def test_class_folders_beside_the_images(described: Callable[..., Path]) -> None:
