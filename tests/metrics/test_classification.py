@@ -67,6 +67,9 @@ def test_the_temperature_undoes_overconfidence() -> None:
     truth = (rng.random(4000)[:, None] < softmax(true_logits, axis=1).cumsum(1)).argmax(1)
     assert fit_temperature(3 * true_logits, truth) == pytest.approx(3, rel=0.1)
     assert fit_temperature(np.zeros((0, 3)), np.zeros(0, dtype=int)) == 1
+    sure = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert fit_temperature(sure, np.array([0, 1])) == pytest.approx(0.05, rel=0.01)  # never wrong: the sharpest allowed
+    assert fit_temperature(sure, np.array([1, 0])) == pytest.approx(20, rel=0.01)  # never right: the flattest
     found = score_classes(3 * true_logits, truth, temperature=3.0).metrics
     calibrated, raw = found["calibrated_error"].mean, found["calibration_error"].mean
     assert calibrated is not None

@@ -18,6 +18,7 @@ from mdkd_auto.metrics.detection import (
     FROC_RATES,
     BoxCounts,
     Boxes,
+    _greedy,
     average_precision,
     best_threshold,
     bootstrap_interval,
@@ -320,6 +321,19 @@ def test_no_detections() -> None:
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_boxes_match_at_any_threshold() -> None:
+    """Rounding may leave an overlap just below 1."""
+    assert _greedy(np.array([[1 - 1e-12, 0.9]]), 1.0).tolist() == [True]
+    assert _greedy(np.array([[1 - 1e-8, 0.9]]), 1.0).tolist() == [False]
+
+
+@pytest.mark.parametrize(("without", "known"), [(0, True), (50, True), (51, False), (100, False)])
+def test_an_interval_needs_a_value_of_half_the_draws(without: int, known: bool) -> None:
+    calls = iter(range(100))
+    found = bootstrap_interval(lambda counts: None if next(calls) < without else 0.5, ["a", "b", "c"], draws=100)
+    assert found == ((0.5, 0.5) if known else None)
 
 
 def test_patients_are_drawn_whole() -> None:

@@ -18,6 +18,16 @@ def test_variances_by_hand() -> None:
     assert noise_of(np.array([[1.0], [2.0]])) is None
 
 
+def test_what_is_neither_of_units_nor_of_trainings_by_hand() -> None:
+    """Three trainings of three units; rows, columns and the whole have mean 0, so all squares are of the rest.
+
+    Sum of squares 12 on (3 - 1) (3 - 1) degrees of freedom: 3. A unit's mean of three trainings holds 1 of it, so units
+    that differ by 2, 0 and -2 (variance 4) leave 3.
+    """
+    rest = np.array([[1.0, -2.0, 1.0], [-2.0, 1.0, 1.0], [1.0, 1.0, -2.0]]) * (12 / 18) ** 0.5
+    assert noise_of(rest + np.array([2.0, 0.0, -2.0])) == pytest.approx(Noise(3.0, 0.0, 3, 3))
+
+
 def test_variances_of_many_draws() -> None:
     rng = np.random.default_rng(0)
     drawn = rng.normal(0, 3, (1, 2000)) + rng.normal(0, 2, (500, 1)) + rng.normal(0, 5, (500, 2000))
