@@ -1,28 +1,32 @@
 """New images and a run folder -> masks, classes or boxes, and prediction.json, which says with what they were made."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mdkd_auto.data.cases import find_cases
+from mdkd_auto.data.cases import LISTED, listed
+from mdkd_auto.data.exif import UPRIGHT
 from mdkd_auto.data.images import Image
+from mdkd_auto.data.new_cases import find_cases, not_read
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError, PredictionError
 from mdkd_auto.experiments.box_scoring import BoxSummary, coco_results, detections_csv
 from mdkd_auto.experiments.class_scoring import UNCALIBRATED, ClassSummary, predictions_csv
 from mdkd_auto.experiments.evaluate import read_summary
 from mdkd_auto.experiments.parts import VALIDATION, AnySummary
 from mdkd_auto.experiments.runs import RunRecord, load_predictor, read_run
-from mdkd_auto.files import WriteError, write_json, write_text
+from mdkd_auto.files import WriteError, read_json, to_record, write_json, write_text
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.paths import RunFolder
+from mdkd_auto.planners.ranges import TrainingRanges, Unlike, unlike_training
 from mdkd_auto.preparation import Outcome
 from mdkd_auto.progress import progress
 from mdkd_auto.records import ByTask, Case, SpacingFrom
 from mdkd_auto.report.box_pictures import draw_boxes
-from mdkd_auto.tasks.segmentation import PredictionOptions, mask_ending, predict_file, read_channel
+from mdkd_auto.tasks.segmentation import PredictionOptions, mask_ending, predict_image, read_channel
 from mdkd_auto.training.fit import find_device, uses_bf16
 
 logger = logging.getLogger(__name__)
@@ -56,9 +60,15 @@ def predict(
     record = read_run(run)
     predictor = load_predictor(run, options, dataset)
     plan = predictor.dataset_plan
-    cases = [msgspec.structs.replace(case, spacing_from=spacing_from)
-             for case in find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)]  # fmt: skip
-    return TASK_ANSWERS[record.task](Asked(cases, masks, run, record, predictor, keep_existing))
+    cases, refused = find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)
+    cases = [msgspec.structs.replace(case, spacing_from=spacing_from) for case in cases]
+    for problem in refused:
+        logger.warning("left out: %s", problem)
+    _name_unread(images, masks)
+    seen = Seen(run, record.ranges.get(plan.dataset))
+    outcome = TASK_ANSWERS[record.task](Asked(cases, masks, run, record, predictor, keep_existing, seen))
+    seen.summarise(len(cases))
+    return outcome._replace(problems=(*refused, *outcome.problems))
 
 
 def _check_folders(images: Path, out: Path) -> None:
@@ -67,6 +77,59 @@ def _check_folders(images: Path, out: Path) -> None:
     if out.is_dir() and folder.is_dir() and out.samefile(folder):
         raise PredictionError(f"{out}: holds the images, and answers there could replace them or be taken for images; "
                               "give another folder for the answers (-o)")  # fmt: skip
+
+
+def _name_unread(images: Path, out: Path) -> None:
+    """Say what of a folder of images is not predicted; an earlier call's answers in it are not meant."""
+    if not images.is_dir():
+        return
+    answers = f"{out.name}: " if out.resolve().parent == images.resolve() else "/"
+    unread = [text for text in not_read(images) if not text.startswith(answers)]
+    if unread:
+        logger.warning("%s: not predicted:%s", images, listed(unread))
+
+
+class Seen:
+    """What is worth saying of the images that were read: which are unlike the training images, which were turned."""
+
+    def __init__(self, run: Path, ranges: TrainingRanges | None) -> None:
+        self.run, self.ranges = run, ranges
+        self.unlike: dict[str, tuple[Unlike, ...]] = {}
+        self.turned: dict[str, int] = {}  # case -> EXIF orientation
+
+    def look(self, case_id: str, image: Image) -> None:
+        """Warn where the image is unlike the training images; of many only the first ones are named."""
+        found = unlike_training(image, self.ranges)
+        if found:
+            self.unlike[case_id] = found
+            if len(self.unlike) <= LISTED:
+                logger.warning("%s: unlike the training images: %s", case_id, "; ".join(map(str, found)))
+        if image.header.exif != UPRIGHT:
+            self.turned[case_id] = image.header.exif
+
+    def summarise(self, images: int) -> None:
+        """Say of all images together what was found."""
+        if self.ranges is None:
+            logger.warning("%s: keeps no ranges of its training images, so images unlike them are not noticed; a run "
+                           "trained with this version has them", self.run)  # fmt: skip
+        if self.unlike:
+            logger.warning("%d of %d images unlike the training images: the answers for them may be wrong; "
+                           "prediction.json lists them", len(self.unlike), images)  # fmt: skip
+        if self.turned:
+            logger.warning("%d of %d pictures turned upright as their EXIF orientation says; their answers are in the "
+                           "upright frame:%s", len(self.turned), images, listed(list(self.turned)))  # fmt: skip
+
+    def recall(self, path: Path, kept: Iterable[Case]) -> None:
+        """Take from an earlier prediction.json what it says of cases whose answers are kept."""
+        try:
+            used = read_json(path)
+            unlike = to_record(used["unlike_training"], dict[str, tuple[Unlike, ...]], str(path))
+            turned = to_record(used["turned_by_exif"], dict[str, int], str(path))
+        except (MdkdError, KeyError, TypeError):
+            return  # not there, or of another version
+        names = [case.case_id for case in kept]
+        self.unlike |= {name: unlike[name] for name in names if name in unlike}
+        self.turned |= {name: turned[name] for name in names if name in turned}
 
 
 class Asked(NamedTuple):
@@ -78,14 +141,18 @@ class Asked(NamedTuple):
     record: RunRecord
     predictor: Any  # the task's
     keep_existing: bool
+    seen: Seen
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(channel.name for channel in self.predictor.classes.channels)
 
     def image(self, case: Case) -> Image:
-        """The channel that the model reads; colours become grey."""
-        return read_channel(case, self.predictor.dataset_plan, colour_to_grey=True)
+        """The channel that the model reads; without masks colours become grey. What is unusual about it is noted."""
+        grey = not TASK_DATA[self.record.task].masks
+        image = read_channel(case, self.predictor.dataset_plan, colour_to_grey=grey)
+        self.seen.look(case.case_id, image)
+        return image
 
     def of_validation(self) -> AnySummary | None:
         """What the run scored on its validation cases."""
@@ -93,9 +160,11 @@ class Asked(NamedTuple):
         return read_summary(RunFolder(self.run), VALIDATION, dataset, self.record.task)
 
     def write_used(self, **more: object) -> None:
-        """prediction.json: with what the answers were made."""
+        """prediction.json: with what the answers were made, and which images are unlike the training images."""
         used = {"run": str(self.run), "dataset": self.predictor.dataset_plan.dataset, "version": self.record.version}
-        write_json(self.out / "prediction.json", {**used, **more})
+        seen = {"training_ranges": self.seen.ranges, "unlike_training": self.seen.unlike,
+                "turned_by_exif": self.seen.turned}  # fmt: skip
+        write_json(self.out / "prediction.json", {**used, **more, **seen})
 
 
 def _segment(asked: Asked) -> Outcome:
@@ -103,8 +172,9 @@ def _segment(asked: Asked) -> Outcome:
     predictor, masks = asked.predictor, asked.out
     skipped = [case for case in asked.cases if asked.keep_existing
                and (masks / f"{case.case_id}{mask_ending(case)}").is_file()]  # fmt: skip
+    asked.seen.recall(masks / "prediction.json", skipped)
     done, problems = each([case for case in asked.cases if case not in skipped],
-                           lambda case: predict_file(predictor, case, masks))  # fmt: skip
+                           lambda case: predict_image(predictor, case, asked.image(case), masks))  # fmt: skip
     options = predictor.options
     asked.write_used(step=options.step, mirror=options.mirror, classes=predictor.classes)
     return Outcome(len(done), len(skipped), problems)

@@ -131,6 +131,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     integer_valued: bool
     image_minimum: tuple[float, ...]  # one a channel
     image_maximum: tuple[float, ...]
+    image_percentiles: tuple[tuple[float, float], ...] = ()  # p0.5 and p99.5 of all voxels, a pair for each channel
     labelled_voxels: int  # not background, not ignore
     foreground: tuple[Intensities | None, ...]  # one a channel; None for an empty label
     lesions: tuple[Lesion, ...]

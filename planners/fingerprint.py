@@ -20,11 +20,11 @@ from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import ReadError, content_hash, make_folder, read_record, write_atomically, write_json
-from mdkd_auto.planners.intensities import Histogram, histogram, pool, statistics
+from mdkd_auto.planners.intensities import Histogram, histogram, image_percentiles, pool, statistics
 from mdkd_auto.planners.likeness import picture_hash
 from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
 
-FINGERPRINT_VERSION = 3  # raise it when a case's fingerprint is computed differently
+FINGERPRINT_VERSION = 4  # raise it when a case's fingerprint is computed differently
 
 
 def fingerprint_dataset(
@@ -123,6 +123,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         integer_valued=whole,
         image_minimum=tuple(float(channel.min()) for channel in arrays.channels),
         image_maximum=tuple(float(channel.max()) for channel in arrays.channels),
+        image_percentiles=tuple(image_percentiles(channel) for channel in arrays.channels),
         labelled_voxels=0 if foreground is None else int(np.count_nonzero(foreground)),
         foreground=tuple(statistics(part) for part in histograms),
         lesions=lesions,

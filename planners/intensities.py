@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mdkd_auto.records import Intensities
 
 COUNTING_RANGE = 1 << 20  # whole numbers within this range are counted, not sorted
+LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
 
 
 class Histogram(NamedTuple):
@@ -47,7 +48,7 @@ def statistics(part: Histogram) -> Intensities | None:
     values = part.values.astype(np.float64)
     mean = float(np.dot(values, part.counts) / total)
     variance = float(np.dot((values - mean) ** 2, part.counts) / total)
-    lower, median, upper = (percentile(part, percent) for percent in (0.5, 50.0, 99.5))
+    lower, median, upper = (percentile(part, percent) for percent in (LOW_PERCENT, 50.0, HIGH_PERCENT))
     return Intensities(
         count=total,
         mean=mean,
@@ -69,3 +70,17 @@ def percentile(part: Histogram, percent: float) -> float:
     above = min(below + 1, total - 1)
     low, high = (float(part.values[np.searchsorted(cumulative, rank, side="right")]) for rank in (below, above))
     return low + (high - low) * (position - below)
+
+
+def image_percentiles(image: NDArray[Any]) -> tuple[float, float]:
+    """The 0.5 and 99.5 percentiles of all voxels of an image (z, y, x), slice by slice where they can be counted."""
+    lowest, highest = image.min(), image.max()
+    if image.dtype.kind in "iu" and image.dtype.itemsize < 8 and int(highest) - int(lowest) < COUNTING_RANGE:
+        counts = np.zeros(int(highest) - int(lowest) + 1, dtype=np.int64)
+        for part in image:
+            counts += np.bincount(part.ravel().astype(np.int64) - int(lowest), minlength=counts.size)
+        present = np.flatnonzero(counts)
+        whole = Histogram((present + int(lowest)).astype(np.float64), counts[present])
+        return percentile(whole, LOW_PERCENT), percentile(whole, HIGH_PERCENT)
+    lower, upper = np.percentile(image, (LOW_PERCENT, HIGH_PERCENT))
+    return float(lower), float(upper)

@@ -53,7 +53,7 @@ class ImageFiles:
         return case_ids
 
     def _case_and_channel(self, name: str, ending: str, beside: set[str]) -> tuple[str, int]:
-        """A number beyond the one channel is part of the name (``patient_2023.png``), as in :func:`cases.find_cases`;
+        """A number beyond the one channel is part of the name (``patient_2023.png``), as in :func:`find_cases`;
         not where channel 0 lies ``beside`` it: then a channel is not described."""
         named = split_name(name, ending)
         alone = named is not None and len(self.description.channel_names) == 1 <= named[1] and named[0] not in beside

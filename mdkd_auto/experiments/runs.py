@@ -1,5 +1,6 @@
 """A run folder: the networks of a job, and prediction from nothing but the folder."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,22 @@ from torch import nn
 
 import mdkd_auto
 from mdkd_auto.data.raw import find_name, folder_names
-from mdkd_auto.errors import PredictionError
+from mdkd_auto.errors import MdkdError, PredictionError
 from mdkd_auto.experiments.jobs import Experiment, Job, Network
 from mdkd_auto.experiments.parts import TEST, VALIDATION
 from mdkd_auto.files import read_record
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Record, Task
+from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
+from mdkd_auto.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Fingerprint, Record, Task
 from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.checkpoints import load_weights
 from mdkd_auto.training.interfaces import Output, TrainingTask
 from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
+
+logger = logging.getLogger(__name__)
 
 
 class RunRecord(Record, frozen=True, kw_only=True):
@@ -37,6 +41,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     settings: Settings
     task: Task = DEFAULT_TASK
     class_counts: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # classification: trained on
+    ranges: dict[str, TrainingRanges] = msgspec.field(default_factory=dict)  # of the data sets that it predicts
 
 
 class Finished(Record, frozen=True, kw_only=True):
@@ -64,7 +69,28 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
         settings=experiment.settings,
         task=experiment.plan.task,
         class_counts=experiment.class_counts(job),
+        ranges=ranges_of_training(experiment, job),
     )
+
+
+def ranges_of_training(experiment: Experiment, job: Job) -> dict[str, TrainingRanges]:
+    """What the training images span of each data set that the job's model predicts; without those not known."""
+    found = {}
+    for dataset in job.datasets if job.stage == "multi_head" else (job.target,):
+        path = experiment.root.fingerprint(dataset)
+        trained = set(experiment.cases(dataset, "train", job.label_fraction if dataset == job.target else 1.0))
+        try:
+            cases = [case for case in read_record(path, Fingerprint).cases if case.case_id in trained]
+        except MdkdError as error:
+            logger.warning("%s; prediction will not tell images unlike the training images", error)
+            continue
+        ranges = training_ranges(cases, experiment.plan.dataset(dataset)) if len(cases) == len(trained) else None
+        if ranges is not None:
+            found[dataset] = ranges
+        else:
+            logger.warning("%s: not of this version; prediction will not tell images unlike the training images. "
+                           "mdkd_plan_and_preprocess renews it", path)  # fmt: skip
+    return found
 
 
 def make_task(run: RunRecord) -> TrainingTask:

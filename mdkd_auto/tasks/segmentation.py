@@ -274,7 +274,11 @@ def predict_file(predictor: Predictor, case: Case, folder: Path) -> Path:
 
     Raises ImageError for an unreadable image, PredictionError if the model's channel is missing.
     """
-    image = read_channel(case, predictor.dataset_plan)
+    return predict_image(predictor, case, read_channel(case, predictor.dataset_plan), folder)
+
+
+def predict_image(predictor: Predictor, case: Case, image: Image, folder: Path) -> Path:
+    """As :func:`predict_file`, of the image already read."""
     target = folder / f"{case.case_id}{mask_ending(case)}"
     write_mask(target, predictor.mask(image), image.header)
     return target

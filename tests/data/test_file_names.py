@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as Pillow
 
 from mdkd_auto.cli import doctor, plan_and_preprocess
-from mdkd_auto.data.cases import find_cases
+from mdkd_auto.data.new_cases import find_cases
 from mdkd_auto.data.raw import inspect_dataset, read_dataset
 from mdkd_auto.errors import PredictionError
 from mdkd_auto.files import read_json, write_json
@@ -131,9 +131,13 @@ def test_images_to_predict(tmp_path: Path) -> None:
     save_picture(tmp_path / f"{BAD}.png")
     save_picture(tmp_path / "a.png")
     (tmp_path / f"{BAD}.txt").touch()
-    with pytest.raises(PredictionError, match=r"the name M\\xfcller\.png is not UTF-8") as error:
+    cases, refused = find_cases(tmp_path, None, 1, 0)
+    assert [case.case_id for case in cases] == ["a"]
+    (problem,) = refused
+    assert problem.startswith(f"the name {SHOWN} is not UTF-8")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(PredictionError, match=r"no image can be predicted:\n  the name M\\xfcller is not UTF-8"):
         find_cases(tmp_path, None, 1, 0)
-    assert len(str(error.value).splitlines()) == 2
 
 
 # --- endings in capitals ----------------------------------------------------------------------------------------------
@@ -172,4 +176,4 @@ def test_boxes_of_images_in_capitals(tmp_path: Path) -> None:
 def test_images_to_predict_in_capitals(tmp_path: Path) -> None:
     save_picture(tmp_path / "a_0000.PNG")
     save_picture(tmp_path / "b.Png")
-    assert [case.case_id for case in find_cases(tmp_path, ".png", 1, 0)] == ["a", "b"]
+    assert [case.case_id for case in find_cases(tmp_path, ".png", 1, 0).cases] == ["a", "b"]

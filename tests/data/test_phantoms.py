@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mdkd_auto.data.case_arrays import read_case_arrays
-from mdkd_auto.data.cases import find_cases
+from mdkd_auto.data.new_cases import find_cases
 from mdkd_auto.data.phantoms import LOOKS, volume, write_datasets, write_new_images
 from mdkd_auto.data.raw import find_datasets, read_dataset
 
@@ -71,6 +71,6 @@ def test_the_same_seed_gives_the_same_voxels(tmp_path: Path, raw: Path) -> None:
 
 def test_new_images_have_no_labels(tmp_path: Path) -> None:
     write_new_images(tmp_path, LOOKS[1], cases=2)
-    cases = find_cases(tmp_path, ".nii.gz", 1)
+    cases = find_cases(tmp_path, ".nii.gz", 1).cases
     assert [case.case_id for case in cases] == ["new_000", "new_001"]
     assert all(case.label is None for case in cases)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mdkd_auto.data.cases import find_cases
+from mdkd_auto.data.new_cases import find_cases
 from mdkd_auto.data.raw import find_datasets, read_dataset
 from mdkd_auto.errors import DatasetError, PredictionError
 
@@ -246,13 +246,13 @@ def touch(folder, *names):
 
 def test_find_cases(tmp_path):
     touch(tmp_path, "b_0000.png", "b_0001.png", "a_0001.png", "a_0000.png", "notes.txt")
-    a, b = find_cases(tmp_path, ".png", 2)
+    a, b = find_cases(tmp_path, ".png", 2).cases
     assert (a.case_id, b.case_id) == ("a", "b")
     assert a.images == (str(tmp_path / "a_0000.png"), str(tmp_path / "a_0001.png"))
     assert a.label is None
     (tmp_path / "a_0000.png").unlink()
     touch(tmp_path, "plain.png")
-    assert [case.images for case in find_cases(tmp_path, ".png", 2, needed=1)] == [
+    assert [case.images for case in find_cases(tmp_path, ".png", 2, needed=1).cases] == [
         (str(tmp_path / name),) for name in ("a_0001.png", "b_0001.png", "plain.png")
     ]
     with pytest.raises(PredictionError, match=r"a: channel _0000 is missing; found a_0001\.png"):
@@ -263,9 +263,9 @@ def test_find_cases(tmp_path):
 
 def test_find_cases_of_plain_names_and_one_file(tmp_path):
     touch(tmp_path, "patient_2023.nii.gz", "other.nii")
-    (case,) = find_cases(tmp_path, ".nii.gz", 1)
+    (case,) = find_cases(tmp_path, ".nii.gz", 1).cases
     assert (case.case_id, case.patient_id) == ("patient_2023", "patient_2023")
-    (case,) = find_cases(tmp_path / "other.nii", ".nii.gz", 1)
+    (case,) = find_cases(tmp_path / "other.nii", ".nii.gz", 1).cases
     assert (case.case_id, case.images) == ("other", (str(tmp_path / "other.nii"),))
     touch(tmp_path, "other_0000.nii.gz")
     with pytest.raises(PredictionError, match="both channel 0 of other"):
