@@ -1,5 +1,6 @@
 """spacing_from of dataset.json, and --spacing-from: from the raw folder to masks and their scores."""
 
+import ast
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +17,17 @@ from mdkd_auto.data.case_arrays import inspect_case
 from mdkd_auto.data.images import read_image, write_mask
 from mdkd_auto.data.raw import inspect_dataset, read_dataset
 from mdkd_auto.errors import DatasetError, ImageError
-from mdkd_auto.experiments.scoring import read_truth
+from mdkd_auto.experiments.scoring import read_truth, score_mask_file
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
 from mdkd_auto.planners.fingerprint import fingerprint_case
 from mdkd_auto.preparation import verify
 from mdkd_auto.preprocessing.dataset import plan_key
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Normalisation, Topology
-from mdkd_auto.tasks.segmentation import read_channel
+from mdkd_auto.tasks.segmentation import classes_of, read_channel
 
 NAME = "Dataset008_Hearts"
+SOURCES = sorted((Path(__file__).parent.parent / "mdkd_auto").rglob("*.py"))
 SHAPE = (8, 7, 5)  # x, y, z
 KEY_BEFORE_THERE_WAS_A_RULE = "f25bcba2c4f16bd4805daf744f39703b95db06cc26a119cd3e4d3c79199e1d3f"
 
@@ -89,6 +91,8 @@ def test_the_field_decides_from_verification_to_scores(root: Root, rule: str, sp
     write_mask(root.folder / "h0.nii", truth.array.astype(np.uint8), image.header)
     mask = read_image(root.folder / "h0.nii", spacing_from=case.spacing_from)
     assert mask.spacing_mm == spacing
+    scored = score_mask_file(root.folder / "h0.nii", case, dataset, classes_of(dataset, keep_classes=False))
+    assert [scores.dice for scores in scored.metrics.values()] == [1.0]
 
 
 def test_another_rule_is_another_fingerprint(root: Root) -> None:
@@ -116,6 +120,14 @@ def test_the_key_of_preprocessed_cases_has_the_rule_only_where_there_is_one(root
     without = msgspec.structs.replace(dataset, spacing_from=None)
     assert plan_key(dataset, plan, flat) != plan_key(without, plan, flat)
     assert plan_key(without, plan, flat) == KEY_BEFORE_THERE_WAS_A_RULE
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.name)
+def test_every_reader_of_files_is_told_the_rule(file: Path) -> None:
+    readers = {"read_image", "read_mask", "read_finite"}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in readers:
+            assert "spacing_from" in ast.unparse(node), f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("wrong", ["s-form", "", 1, ["sform"]])

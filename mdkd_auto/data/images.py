@@ -1,6 +1,9 @@
 """Reading images in canonical orientation, and writing masks back in the geometry of the file they are for."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from mdkd_auto.data.endings import (
     ENDINGS,
@@ -23,6 +26,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+LABEL_DRIFT = 1e-4  # of a label by a header's slope and intercept, as they become by reading and saving many times
+
+
 def read_image(path: Path, colour_to_grey: bool = False, spacing_from: SpacingFrom | None = None) -> Image:
     """Read one file of any of ``ENDINGS``, whole, into canonical orientation; colour only where it may become grey.
 
@@ -33,8 +39,17 @@ def read_image(path: Path, colour_to_grey: bool = False, spacing_from: SpacingFr
 
 
 def read_mask(path: Path, spacing_from: SpacingFrom | None = None) -> Image:
-    """Like :func:`read_image`, for labels: the indices of a palette, and samples of few bits as they are stored."""
-    return _read(Path(path), spacing_from, as_mask=True)
+    """Like :func:`read_image`, for labels: the indices of a palette, and samples of few bits as they are stored.
+
+    Integers that the header scales are whole numbers again, where only rounding keeps them from it.
+    """
+    image = _read(Path(path), spacing_from, as_mask=True)
+    if image.array.dtype.kind != "f":
+        return image
+    with np.errstate(invalid="ignore"):  # infinite values, which are refused by who uses them
+        whole = np.rint(image.array)
+        drifted = np.abs(image.array - whole).max() <= LABEL_DRIFT
+    return replace(image, array=whole) if drifted else image
 
 
 def _read(

@@ -126,7 +126,7 @@ def mask_hash(folder: Path, case: Case, _: CaseScores | None) -> str:
 
 def score_mask_file(path: Path, case: Case, dataset: Dataset, classes: Classes) -> CaseScores:
     """Score a mask file against the case's label. Raises ImageError where it does not lie on the label's grid."""
-    truth, mask = read_truth(case, dataset), read_mask(path)
+    truth, mask = read_truth(case, dataset), read_mask(path, spacing_from=case.spacing_from)
     if (difference := same_geometry(mask, truth)) is not None:
         raise ImageError(f"{path}: does not lie on the grid of its label {case.label}: {difference}")
     return CaseScores(case_id=case.case_id, metrics=score_case(mask.array, truth, classes))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from isal import igzip
 from PIL import Image as Pillow
 
-from mdkd_auto.data.images import image_ending, output_ending, read_image, same_geometry, write_mask
+from mdkd_auto.data.images import image_ending, output_ending, read_image, read_mask, same_geometry, write_mask
 from mdkd_auto.errors import ImageError
 
 # A canonical volume (x, y, z in RAS) and its affine; files hold it with turned and mirrored axes.
@@ -149,6 +149,29 @@ def test_nifti_scale_float_endianness_and_units(tmp_path):
     metres[:3] /= 1000
     image = read_image(write_nifti(tmp_path / "metres.nii", voxels, metres, xyzt_units=1))
     np.testing.assert_allclose(image.spacing_mm, SPACING[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "stored"),
+    [(0.99999994, 2.3e-8, 3), (0.5, 0, 6), (1 / 3, 0, 9), (-1, 0, -3), (1 / 85, 0, 255), (np.nan, np.nan, 3)],
+)
+def test_labels_that_the_header_scales_are_whole(tmp_path, slope, intercept, stored):
+    voxels = np.zeros((3, 4, 5), dtype=np.int16)
+    voxels[1, 1:3, 2] = stored
+    path = write_nifti(tmp_path / "a.nii", voxels, np.eye(4))
+    content = bytearray(path.read_bytes())
+    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    path.write_bytes(content)
+    assert np.unique(read_mask(path).array, return_counts=True)[0].tolist() == [0, 3]
+    assert np.count_nonzero(read_mask(path).array == 3) == 2
+
+
+def test_fractions_and_values_that_are_none_stay_what_they_are(tmp_path):
+    for value in (0.5, 0.999, np.nan, np.inf):
+        voxels = np.zeros((3, 4, 5), dtype=np.float32)
+        voxels[1, 1, 1] = value
+        array = read_mask(write_nifti(tmp_path / "a.nii", voxels, np.eye(4))).array
+        assert np.array_equal(array.max(), np.float32(value), equal_nan=True)
 
 
 def test_nifti_axes_of_size_one(tmp_path):
