@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mdkd_auto.data.dicom import CONVERT, is_dicom
 from mdkd_auto.data.endings import ENDINGS
 from mdkd_auto.files import ReadError, content_hash, file_hash, is_refusal, unread_because
 
@@ -97,6 +98,8 @@ class Companions:
         if lower.endswith(ENDINGS) and wanted:
             words = f"does not end in {wanted}, the file_ending of dataset.json"
             return Unread(words, f"ignored; if it belongs to a case, save it as {wanted}")
+        if is_dicom(self.folder / name):
+            return Unread("is DICOM", f"ignored; {CONVERT}")
         if lower.endswith(DOCUMENTS):
             return Unread("is no image", "ignored")
         return Unread("is not an image this program reads", f"ignored; if it is a case, save it as {wanted or '.png'}")

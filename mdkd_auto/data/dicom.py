@@ -9,7 +9,7 @@ ENDINGS = (".dcm", ".dicom", ".ima")
 INDEX = "dicomdir"
 MAGIC, PREAMBLE = b"DICM", 128  # bytes in front of the magic word: DICOM part 10
 MOST_FILES = 1000  # of a folder and those below that are looked at
-CONVERT = "DICOM is not read: convert each series to NIfTI, for example with dcm2niix"
+CONVERT = "DICOM is not read: convert it, volumes to NIfTI (dcm2niix), single pictures to 16-bit PNG"
 
 
 def is_dicom(path: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from mdkd_auto.data.cases import NOT_UTF8, split_name, visible_files
 from mdkd_auto.data.companions import Companions
 from mdkd_auto.data.description import Description
+from mdkd_auto.data.dicom import CONVERT, find_dicom
 from mdkd_auto.data.endings import ends_in, image_ending, is_image
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.text import is_utf8
@@ -75,7 +76,11 @@ class ImageFiles:
     def check_number(self) -> None:
         """There are cases, and as many as dataset.json says."""
         if not self.files:
-            self.report("no-cases", "holds no images that can be read", self.folder)
+            found, dicom = "holds no images that can be read", find_dicom(self.folder)
+            if dicom is not None:
+                self.report("no-cases", f"{found}, but DICOM ({dicom})", self.folder, remedy=CONVERT)
+            else:
+                self.report("no-cases", found, self.folder)
         number = self.description.number_of_cases
         if number is not None and number != len(self.files):
             found = f"says numTraining {number}, the folder holds {len(self.files)} cases"

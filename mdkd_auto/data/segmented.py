@@ -8,6 +8,7 @@ from mdkd_auto.data.case_table import name_problems, read_case_table, stated_pat
 from mdkd_auto.data.cases import NOT_UTF8, split_name, visible_files
 from mdkd_auto.data.companions import Companions
 from mdkd_auto.data.description import Description, Labels
+from mdkd_auto.data.dicom import CONVERT, find_dicom
 from mdkd_auto.data.endings import ends_in, output_ending
 from mdkd_auto.data.links import dangling
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
@@ -34,8 +35,11 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
             cases.append(Case(case_id=case_id, images=images, label=label, patient_id=patient_id, patient_by=by,
                               split=split))  # fmt: skip
     if not files and not errors_of(problems):
+        place = folder / "imagesTr"
         found = f"holds no files ending in {description.file_ending}, the file_ending of dataset.json"
-        problems.append(problem("no-cases", found, dataset=folder.name, file=folder / "imagesTr"))
+        dicom = find_dicom(place)
+        found, remedy = (found, "") if dicom is None else (f"{found}, but DICOM ({dicom})", CONVERT)
+        problems.append(problem("no-cases", found, dataset=folder.name, file=place, remedy=remedy))
     number = description.number_of_cases
     if number is not None and number != len(files):
         found = f"says numTraining {number}, the folder holds {len(files)} cases"

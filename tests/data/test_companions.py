@@ -66,7 +66,7 @@ def test_voxels_of_an_image_are_nothing_to_speak_of(folder: Path) -> None:
         ("c.img", [], "whose header is missing", "keep it"),
         ("c.nii", [], "does not end in .nii.gz", "ignored; if it belongs to a case, save it as .nii.gz"),
         ("notes.TXT", [], "is no image", "ignored"),
-        ("c.dcm", [], "is not an image this program reads", "ignored; if it is a case, save it as .nii.gz"),
+        ("c.dcm", [], "is DICOM", "ignored; DICOM is not read: convert it, volumes to NIfTI (dcm2niix)"),
     ],
 )
 def test_what_is_said(tmp_path: Path, name: str, beside: list[str], found: str, remedy: str) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from mdkd_auto.data.dicom import find_dicom, is_dicom
+from mdkd_auto.data.raw import inspect_dataset
+from mdkd_auto.files import write_json
 
 PART_10 = bytes(128) + b"DICM" + bytes(4)
 
@@ -30,3 +32,21 @@ def test_the_first_is_found_in_folders_below(tmp_path: Path) -> None:
     (tmp_path / ".hidden" / "0000.dcm").write_bytes(PART_10)
     assert find_dicom(tmp_path) == str(Path("patient", "series", "0001"))
     assert not is_dicom(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification", "detection"])
+def test_a_data_set_of_dicom_is_told_to_be_converted(tmp_path: Path, task: str) -> None:
+    folder = tmp_path / "Dataset011_Scans"
+    for part in ("imagesTr/p1/s1", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    (folder / "imagesTr" / "p1" / "s1" / "IM1").write_bytes(PART_10)
+    write_json(folder / "dataset.json", {"task": task, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz",
+                                         "labels": {"background": 0, "a": 1}, "numTraining": 1})  # fmt: skip
+    if task == "detection":
+        write_json(folder / "annotations.json", {"images": [], "annotations": [], "categories": []})
+    _, problems = inspect_dataset(folder)
+    said = [one for one in problems if one.kind == "no-cases"]
+    assert len(said) == 1
+    assert "but DICOM (" in said[0].found
+    assert said[0].found.endswith("p1/s1/IM1)")
+    assert said[0].remedy.startswith("DICOM is not read: convert it")
