@@ -1,5 +1,6 @@
 """The cases of a detection data set: images of imagesTr, boxes from COCO, Pascal VOC or DeepLesion annotations."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from mdkd_auto.data.annotated import Annotated, Annotations
 from mdkd_auto.data.box_frames import drawn_sizes, read_frames, turn_upright, upright_size
 from mdkd_auto.data.boxed_checks import box_classes, check_classes, has_other_layout, labelled_cases, sound_boxes
 from mdkd_auto.data.case_table import name_problems, read_case_table, stated_patient
+from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.coco import read_coco
 from mdkd_auto.data.deep_lesion import read_deep_lesion
 from mdkd_auto.data.description import Description, Labels
@@ -17,6 +19,7 @@ from mdkd_auto.data.voc import read_voc
 from mdkd_auto.records import Box, Case
 
 COCO, VOC, DEEP_LESION = "annotations.json", "Annotations", "DL_info.csv"
+OTHER_JSON = ("dataset.json", "splits_final.json")
 
 
 def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
@@ -85,7 +88,9 @@ def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations |
     present = [name for name in (COCO, VOC, DEEP_LESION) if (folder / name).exists()]
     if not present:
         words = f"has no annotations: none of {COCO}, {VOC} and {DEEP_LESION}"
-        found.report("annotations-missing", words, folder)
+        others = [name for name in visible_files(folder) if name.endswith(".json") and name not in OTHER_JSON]
+        hint = f"; is {others[0]} meant? COCO's file is named {COCO}" if others else ""
+        found.report("annotations-missing", f"{words}{hint}", folder)
         return None
     if len(present) > 1:
         found.report("annotations-several", f"has annotations more than once: {', '.join(present)}", folder)
@@ -105,12 +110,15 @@ def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations |
 def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) -> dict[str, Annotated]:
     """Case -> what the annotations say of it, every image once."""
     listed: dict[str, Annotated] = {}
+    folder = found.folder / "imagesTr"
+    deeper = {name for place, _, inside in os.walk(folder) if Path(place) != folder for name in inside}
     for one in images:
         case_id = next((names[name] for name in (one.file_name, *one.other_names) if name in names), None)
         for finding in one.findings:
             found.report_finding(finding, case_id or one.file_name)
         if case_id is None:
-            found.report("image-absent", f"lists {one.file_name}, which is not there", Path(one.file), one.file_name)
+            where = "only in a subfolder of imagesTr, which is not read" if one.file_name in deeper else "not there"
+            found.report("image-absent", f"lists {one.file_name}, which is {where}", Path(one.file), one.file_name)
         elif case_id in listed:
             found.report("image-listed-twice", f"lists {one.file_name} more than once", Path(one.file), case_id)
         else:

@@ -68,6 +68,7 @@ class _Reader:
         self.findings: list[Finding] = []
         self.boxes: dict[Key, list[Box]] = {}
         self.of_image: dict[Key, list[Finding]] = {}
+        self.meant: dict[str, Key] = {}  # ids as text and names of files -> id
         self.used: set[str] = set()  # categories
         self.unplaced = 0
         self.crowds: Counter[Key] = Counter()  # of each image
@@ -122,6 +123,7 @@ class _Reader:
                 self._find("annotations-field", f"{where}: id {key!r} is that of {seen[key]} too")
             self.boxes.setdefault(key, [])
             self.of_image.setdefault(key, [])
+            self.meant |= dict.fromkeys((str(key), name, base_name(name)), key)
             stated = [one.get("width"), one.get("height")]
             size = whole_size(stated)
             if size is None and is_no_size(stated):
@@ -151,8 +153,12 @@ class _Reader:
             self.used.add(name)
         if image is None or image not in self.boxes:
             found = f"{where}: image_id {shown(one.get('image_id'))} is not among the images"
-            self._find("annotation-without-image", found, part=where)
-            self.unplaced += 1
+            meant = self.meant.get(str(image).strip())
+            if meant is not None:
+                self._find("annotation-without-image", f"{found}; {meant!r} seems to be meant", meant)
+            else:
+                self._find("annotation-without-image", found, part=where)
+                self.unplaced += 1
             return
         if _is_set(one.get("iscrowd")) or _is_set(one.get("ignore")):
             self.crowds[image] += 1

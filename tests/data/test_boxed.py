@@ -442,6 +442,18 @@ def test_names_in_web_addresses(folder: Path, listed: str, file: str) -> None:
     assert [case.boxes for case in cases if case.case_id != "b"] == [(TUMOUR,)]
 
 
+def test_files_that_lie_elsewhere_are_pointed_at(folder: Path) -> None:
+    (folder / "imagesTr" / "patient_1").mkdir()
+    (folder / "imagesTr" / "b.jpg").rename(folder / "imagesTr" / "patient_1" / "b.jpg")
+    _, _, (wrong,) = read(folder)
+    assert wrong.kind == "image-absent"
+    assert wrong.found == "lists b.jpg, which is only in a subfolder of imagesTr, which is not read"
+    (folder / "annotations.json").rename(folder / "_annotations.coco.json")
+    _, _, (wrong,) = read(folder)
+    assert wrong.kind == "annotations-missing"
+    assert wrong.found.endswith("; is _annotations.coco.json meant? COCO's file is named annotations.json")
+
+
 def test_a_file_of_one_image_that_names_another(folder: Path) -> None:
     (folder / "annotations.json").unlink()
     (folder / "Annotations").mkdir()

@@ -94,9 +94,18 @@ def test_ids_that_a_table_made_fractions(tmp_path: Path) -> None:
 
 
 def test_annotations_of_no_image_are_counted(tmp_path: Path) -> None:
-    strays = [{"image_id": image, "category_id": 7, "bbox": [0, 0, 1, 1]} for image in (9, "1", None, 1.5, True)]
+    strays = [{"image_id": image, "category_id": 7, "bbox": [0, 0, 1, 1]} for image in (9, "three", None, 1.5, True)]
     read = read_coco(write(tmp_path, annotations=[*strays, "words"]))
     assert (read.unplaced, read.classes) == (6, ("cyst",))
+
+
+@pytest.mark.parametrize("image", ["1", " 1", "sub/a.png", "a.png"])
+def test_an_annotation_whose_image_is_clear_is_an_error_of_this_image(tmp_path: Path, image: str) -> None:
+    boxes = [{"image_id": number, "category_id": 7, "bbox": [0, 0, 1, 1]} for number in (1, image)]
+    read = read_coco(write(tmp_path, annotations=boxes))
+    (wrong,) = read.images[0].findings
+    assert (wrong.kind, read.unplaced) == ("annotation-without-image", 0)
+    assert wrong.found == f"annotations[1]: image_id {image!r} is not among the images; 1 seems to be meant"
 
 
 @pytest.mark.parametrize("size", [{"width": 0, "height": 0}, {"width": -1, "height": -1}])
