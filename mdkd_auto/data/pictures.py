@@ -162,8 +162,12 @@ def _check_png(content: bytes) -> None:
     """The checksum of every chunk, which reading skips."""
     from PIL import Image as Pillow
 
-    with Pillow.open(io.BytesIO(content), formats=PILLOW_FORMATS) as checked:
-        checked.verify()
+    try:
+        with Pillow.open(io.BytesIO(content), formats=PILLOW_FORMATS) as checked:
+            checked.verify()
+    except SyntaxError as error:
+        kind = "checksum" if "checksum" in str(error) else "unreadable"
+        raise ImageError(f"cannot be read ({error}); copy or export it anew", kind) from None
 
 
 def _grey(image: Any, colour_to_grey: bool) -> Array:

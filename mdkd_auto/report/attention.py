@@ -15,7 +15,6 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdkd_auto.data.endings import is_planar
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.runs import read_run
@@ -25,7 +24,7 @@ from mdkd_auto.networks.layers import resized_linearly
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import batch_of_one, column_model
 from mdkd_auto.report.overlays import TRUTH_COLOUR, median_case, outline, show_image
-from mdkd_auto.report.patches import Patch, lesion_patch, read_stored
+from mdkd_auto.report.patches import Patch, lesion_patch, read_stored, row_step
 
 MODELS = ("data-set-specific", "joint teacher", "student")
 SHALLOWER = 2  # levels above the bottleneck
@@ -97,9 +96,8 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
     case = read_stored(experiment, row.target, name)
     patch, plane = lesion_patch(case, experiment.plan.configuration(experiment.configuration).patch_size)
     maps, listening = _look(experiment, row, patch)
-    cases = {one.case_id: one for one in experiment.datasets[row.target].cases}
-    upright = 1 if is_planar(cases[name].images[0]) else -1
-    _draw(path, row, View(patch, plane, upright), maps, listening)
+    step = row_step(experiment.datasets[row.target], name)
+    _draw(path, row, View(patch, plane, step), maps, listening)
     numbers: dict[str, object] = {"case": name}
     numbers["lesion_against_mean_by_level"] = {
         column: [preference(level, patch) for level in levels] for column, levels in maps.items()

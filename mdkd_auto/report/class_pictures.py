@@ -20,7 +20,7 @@ from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.embedding import tsne
 from mdkd_auto.report.models import column_model
 from mdkd_auto.report.neighbours import NEIGHBOURS, named_accuracy
-from mdkd_auto.report.patches import read_stored
+from mdkd_auto.report.patches import read_stored, row_step
 from mdkd_auto.tasks.whole_images import into_patch
 
 COLUMNS = ("data-set-specific", "student")
@@ -74,12 +74,13 @@ def draw_class_attention(path: Path, experiment: Experiment, row: Row) -> None:
     panels = figure.subplots(len(chosen), 1 + len(COLUMNS), squeeze=False)
     for line, (name, place) in zip(panels, chosen.items(), strict=True):
         image = _picture(experiment, row.target, scored.names[place], size)
-        line[0].imshow(_flat(image), cmap="gray")
+        step = row_step(experiment.datasets[row.target], scored.names[place])
+        line[0].imshow(_flat(image)[::step], cmap="gray")
         line[0].set_title(f"{name}\n{scored.names[place]}"[:48].replace("$", r"\$"), fontsize=8)
         for axes, column in zip(line[1:], COLUMNS, strict=True):
             attention = grad_cam(models[column], image, int(scored.truth[place]))
-            axes.imshow(_flat(image), cmap="gray")
-            axes.imshow(_flat(attention), cmap="inferno", alpha=0.55)
+            axes.imshow(_flat(image)[::step], cmap="gray")
+            axes.imshow(_flat(attention)[::step], cmap="inferno", alpha=0.55)
             axes.set_title(f"{column}: {'right' if scored.right[column][place] else 'wrong'}", fontsize=8)
         for axes in line:
             axes.set_axis_off()

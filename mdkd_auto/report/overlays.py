@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mdkd_auto.data.endings import is_planar
 from mdkd_auto.data.images import read_mask
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
@@ -19,7 +18,7 @@ from mdkd_auto.files import write_atomically
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.report.comparison import COLUMNS, Row
-from mdkd_auto.report.patches import Bools, busiest_slice
+from mdkd_auto.report.patches import Bools, busiest_slice, row_step
 from mdkd_auto.tasks.segmentation import mask_ending, read_channel
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#00d98b", "#ff1744"  # green and red of different brightness and hue for all eyes
@@ -109,7 +108,7 @@ def _read_slice(experiment: Experiment, row: Row, name: str, columns: Sequence[s
     ruling = truth if truth.any() else masks[columns[-1]]
     z = busiest_slice(ruling)
     view = view_of(np.any([truth[z], *(mask[z] for mask in masks.values())], axis=0))
-    upright = slice(None, None, 1 if is_planar(case.images[0]) else -1)  # anterior up
+    upright = slice(None, None, row_step(dataset, name))
 
     def shown(array: NDArray[np.generic]) -> NDArray[np.generic]:
         return array[z][view][upright]

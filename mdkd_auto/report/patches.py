@@ -7,10 +7,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.data.endings import is_planar
 from mdkd_auto.data.store import open_image, open_label
+from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.records import Dataset
 
 Bools = NDArray[np.bool_]
+
+
+def row_step(dataset: Dataset, case_id: str) -> int:
+    """The step between rows (y) that draws a case upright: pictures hold the top row first, volumes the posterior.
+
+    Raises MdkdError where the case is gone.
+    """
+    case = next((case for case in dataset.cases if case.case_id == case_id), None)
+    if case is None:
+        raise MdkdError(f"{dataset.name}: case {case_id} is gone from the raw folder")
+    return 1 if is_planar(case.images[0]) else -1
 
 
 class Patch(NamedTuple):

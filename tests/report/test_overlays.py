@@ -1,14 +1,20 @@
 """Which cases are shown, and what part of them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
+import nibabel
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from mdkd_auto.experiments.parts import TEST
 from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.records import Case
-from mdkd_auto.report.overlays import chosen_cases, median_case, view_of
+from mdkd_auto.report.overlays import _read_slice, chosen_cases, median_case, view_of
 
 
 def scores_of(dice: float | None) -> Scores:
@@ -68,3 +74,33 @@ def test_view_of_a_large_lesion_and_of_none() -> None:
     assert view_of(mask) == (slice(0, 100), slice(0, 100))
     mask[10:91, 50] = True
     assert view_of(mask) == (slice(0, 100), slice(4, 94))  # two thirds as wide as the lesion with its margin is high
+
+
+@pytest.mark.parametrize(("ending", "top_first"), [(".PNG", True), (".png", True), (".TIF", True), (".nii.gz", False)])
+def test_pictures_are_drawn_with_their_top_row_first(tmp_path: Path, ending: str, top_first: bool) -> None:
+    """Whatever the case of the ending; volumes are stored with the posterior row first, which is drawn last."""
+    pixels = np.arange(20 * 24, dtype=np.uint8).reshape(20, 24)
+    mask = np.zeros_like(pixels)
+    mask[2:5, 3:9] = 1
+    names = {"image": pixels, "label": mask, f"results/run/test/a{ending.lower()}": mask}
+    (tmp_path / "results/run/test").mkdir(parents=True)
+    for name, array in names.items():
+        path = tmp_path / (name if name.endswith(ending.lower()) else f"{name}{ending}")
+        if ending == ".nii.gz":
+            nibabel.save(nibabel.Nifti1Image(array.T[..., None], np.eye(4)), path)
+        else:
+            Pillow.fromarray(array).save(path)
+    case = Case(case_id="a", images=(str(tmp_path / f"image{ending}"),), label=str(tmp_path / f"label{ending}"),
+                patient_id="a")  # fmt: skip
+    dataset = SimpleNamespace(cases=(case,), spacing_mm=None, file_ending=ending)
+    experiment: Any = SimpleNamespace(
+        datasets={"toy": dataset}, plan=SimpleNamespace(dataset=lambda _: SimpleNamespace(channel=0)),
+        classes=lambda _: SimpleNamespace(channels=[SimpleNamespace(values=(1,))]),
+        root=SimpleNamespace(results=tmp_path / "results"),
+    )  # fmt: skip
+    row: Any = SimpleNamespace(target="toy", part="test", folders={"student": ["run"]})
+    shown = _read_slice(experiment, row, "a", ["student"])
+    step = 1 if top_first else -1
+    np.testing.assert_array_equal(shown.image, pixels[::step])
+    np.testing.assert_array_equal(shown.truth, mask[::step])
+    np.testing.assert_array_equal(shown.masks["student"], mask[::step])
