@@ -46,7 +46,7 @@ def read_picture(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[A
     if stored.pictures > 1:
         raise ImageError("it holds several pictures; save one of them")
     if content.startswith(PNG_START) and stored.bits == 16 and stored.kind in PNG_SAMPLES:
-        pixels = _deep_png(content, stored, colour_to_grey)
+        pixels = _deep_png(content, stored, colour_to_grey, as_mask)
     elif content.startswith(JPEG_START) and (stored.bits != 8 or stored.kind == JPEG_LOSSLESS):
         pixels = _deep_jpeg(content, stored, colour_to_grey)
     else:
@@ -155,7 +155,7 @@ def _with_pillow(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: 
             return np.asarray(opened) if opened.mode == "1" else np.asarray(opened) // np.uint8(STEPS[stored.bits])
         if opened.mode == "P" and as_mask:
             return _palette_indices(opened)
-        return _grey(opened, colour_to_grey)
+        return _grey(opened, colour_to_grey, as_mask)
 
 
 def _check_png(content: bytes) -> None:
@@ -170,7 +170,7 @@ def _check_png(content: bytes) -> None:
         raise ImageError(f"cannot be read ({error}); copy or export it anew", kind) from None
 
 
-def _grey(image: Any, colour_to_grey: bool) -> Array:
+def _grey(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
     """(y, x) of one Pillow image. Raises ImageError for true colour that is not to become grey."""
     if image.mode == "1":
         image = image.convert("L")
@@ -179,7 +179,7 @@ def _grey(image: Any, colour_to_grey: bool) -> Array:
     if image.mode in {"LA", "La"}:
         return np.asarray(image)[..., 0]
     if image.mode in {"RGB", "RGBA", "RGBX"}:
-        return grey_of_channels(np.asarray(image)[..., :3], colour_to_grey)
+        return grey_of_channels(np.asarray(image)[..., :3], colour_to_grey, as_mask)
     if image.mode == "CMYK":
         raise ImageError("it holds printing colours (CMYK), whose grey depends on the ink; convert it to 8-bit grey")
     if image.mode not in GREY_MODES:
@@ -218,7 +218,7 @@ def _packed_bmp(content: bytes) -> Array:
     return imagecodecs.bmp_decode(content)
 
 
-def _deep_png(content: bytes, stored: Stored, colour_to_grey: bool) -> Array:
+def _deep_png(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: bool) -> Array:
     """16 bits a sample, several samples a pixel: Pillow keeps the upper 8 bits."""
     import imagecodecs
 
@@ -226,7 +226,9 @@ def _deep_png(content: bytes, stored: Stored, colour_to_grey: bool) -> Array:
     width, height = stored.frame.stored
     check_promise(2 * width * height * PNG_SAMPLES[stored.kind], MOST_EXPANSION * len(content))
     pixels = imagecodecs.png_decode(content)  # (y, x, samples), transparency last
-    return pixels[..., 0] if stored.kind == PNG_GREY_ALPHA else grey_of_channels(pixels[..., :3], colour_to_grey)
+    if stored.kind == PNG_GREY_ALPHA:
+        return pixels[..., 0]
+    return grey_of_channels(pixels[..., :3], colour_to_grey, as_mask)
 
 
 def _deep_jpeg(content: bytes, stored: Stored, colour_to_grey: bool) -> Array:

@@ -21,7 +21,8 @@ from mdkd_auto.errors import ImageError
 
 MOST_PAGES = 20_000
 SHADES, INVERTED, COLOURS, PALETTE, YCBCR = 1, 0, 2, 3, 6  # photometric interpretation
-PHOTOMETRY = {4: "a transparency mask", 5: "printing colours (CMYK)", 8: "CIE L*a*b* colours", 9: "ICC L*a*b* colours",
+PHOTOMETRY = {4: "a transparency mask", 5: "printing colours (CMYK)", YCBCR: "YCbCr colours",
+              8: "CIE L*a*b* colours", 9: "ICC L*a*b* colours",
               10: "ITU L*a*b* colours", 32803: "a camera's raw colours", 32844: "logarithmic luminance",
               32845: "logarithmic colours", 34892: "a camera's raw colours"}  # fmt: skip
 JPEG = 7
@@ -44,17 +45,13 @@ def read_tiff(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[Arra
         pages = full_pages(file)
         _check_axes(file)
         _check_promises(pages, len(content))
+        _check_alike(pages)
+        decoded = (page.asarray().reshape(page.shaped) for page in pages)
+        samples = decoded if len(pages) > 1 else [_single(file, pages[0])]
+        grey = [_grey(some, page, colour_to_grey, as_mask) for some, page in zip(samples, pages, strict=True)]
+        pixels = np.concatenate(grey)
         orientation = _orientation(pages[0])
-        if len(pages) == 1:
-            stack = _single(file, pages[0])
-            return to_upright(_grey(stack, pages[0], colour_to_grey, as_mask), orientation), orientation
-        if len({(page.shaped, page.dtype, _orientation(page)) for page in pages}) > 1:
-            sizes = len({page.shaped for page in pages})
-            raise ImageError(f"its pages are of {sizes} different sizes, types or orientations; save one file an image")
-        if pages[0].shaped[1] > 1:
-            raise ImageError(f"it holds {len(pages)} volumes; save one volume (z, y, x) a file")
-        grey = [_grey(page.asarray().reshape(page.shaped), page, colour_to_grey, as_mask) for page in pages]
-        return to_upright(np.concatenate(grey), orientation), orientation
+        return to_upright(pixels if as_mask else _calibrated(pixels, file), orientation), orientation
 
 
 def tiff_frame(stream: BinaryIO) -> tuple[Frame, int]:
@@ -148,6 +145,15 @@ def _samples(page: Any) -> int:
     return max(page.size, len(page.dataoffsets) * math.prod(page.chunks)) if page.is_tiled else page.size
 
 
+def _check_alike(pages: Sequence[Any]) -> None:
+    """Raise ImageError unless the pages are slices of one volume."""
+    if len({(page.shaped, page.dtype, _orientation(page)) for page in pages}) > 1:
+        sizes = len({page.shaped for page in pages})
+        raise ImageError(f"its pages are of {sizes} different sizes, types or orientations; save one file an image")
+    if len(pages) > 1 and pages[0].shaped[1] > 1:
+        raise ImageError(f"it holds {len(pages)} volumes; save one volume (z, y, x) a file")
+
+
 def _check_axes(file: Any) -> None:
     """Raise ImageError where the header calls pages channels, or has slices and times."""
     sizes: dict[str, int] = {}
@@ -199,9 +205,21 @@ def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Arr
         colours = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)  # (entries, 3) of 16 bits
         return grey_of_channels(colours[pixels[..., 0]], colour_to_grey)
     if photometric == COLOURS or (photometric == YCBCR and page.compression == JPEG):  # decoded to RGB
-        return grey_of_channels(_without_extra(pixels, page, 3), colour_to_grey)
+        return grey_of_channels(_without_extra(pixels, page, 3), colour_to_grey, as_mask)
     name = PHOTOMETRY.get(photometric, f"photometric interpretation {photometric}")
     raise ImageError(f"it holds {name}; convert it to 8 or 16-bit grey")
+
+
+def _calibrated(pixels: Array, file: Any) -> Array:
+    """Values by the straight line that ImageJ states (cf 0): how it stores signed 16-bit images, as CT."""
+    stated = (file.imagej_metadata or {}) if file.is_imagej else {}
+    offset, slope = stated.get("c0"), stated.get("c1")
+    known = all(isinstance(one, (int, float)) and math.isfinite(one) for one in (offset, slope))
+    if stated.get("cf") != 0 or not known or pixels.dtype.kind not in "ui":
+        return pixels
+    if offset == int(offset) and slope == int(slope) and max(abs(offset), abs(slope)) <= 1 << 15:
+        return pixels.astype(np.int64 if pixels.itemsize > 2 or abs(slope) > 1 else np.int32) * int(slope) + int(offset)
+    return pixels.astype(np.float32) * np.float32(slope) + np.float32(offset)
 
 
 def _without_extra(pixels: Array, page: Any, colours: int) -> Array:

@@ -105,6 +105,8 @@ def test_sixteen_bit_colours_become_their_luminance_or_are_refused(tmp_path):
     found = read(tmp_path, "a.png", png(colours, 16, COLOURS), colour_to_grey=True)
     np.testing.assert_allclose(found, luminance, atol=1)
     refused(tmp_path, "a.png", png(colours, 16, COLOURS), "in colour")
+    for bits in (8, 16):
+        refused(tmp_path, "a.png", png(colours % 256, bits, COLOURS), "a mask in colour", read_mask)
 
 
 @pytest.mark.parametrize("kind", [GREY, COLOURS])

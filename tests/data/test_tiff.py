@@ -253,3 +253,22 @@ def test_strips_beyond_the_file_or_never_written_are_truncated(tmp_path):
     for strip in ((8, 0), (0, 0), (10_000, 16), (8, 15)):
         (tmp_path / "a.tif").write_bytes(tiff([Page(4, 4, strip)], bytes(16)))
         refused(tmp_path / "a.tif", "truncated")
+
+
+def test_values_of_imagej_follow_its_straight_line(tmp_path):
+    """So it stores signed images: 0 to 65535 stand for -32768 to 32767."""
+    values = np.array([[-1000, 0, 40], [3000, -32768, 32767]])
+    stored = (values + 32768).astype(np.uint16)
+    line = {"axes": "YX", "cf": 0, "c0": -32768.0, "c1": 1.0, "vunit": "HU"}
+    options = {"imagej": True, "photometric": "minisblack"}
+    np.testing.assert_array_equal(read(tmp_path, stored, metadata=line, **options), values[None])
+    np.testing.assert_array_equal(read(tmp_path, stored, read_mask, metadata=line, **options), stored[None])
+    half = line | {"c0": 2.5, "c1": 0.5}
+    np.testing.assert_array_equal(read(tmp_path, stored, metadata=half, **options), 2.5 + stored[None] / 2)
+    curve = line | {"cf": 1}
+    np.testing.assert_array_equal(read(tmp_path, stored, metadata=curve, **options), stored[None])
+
+
+def test_masks_in_colour_are_not_to_be_converted_to_grey(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.dstack([FLAT, FLAT // 2, FLAT]), photometric="rgb")
+    refused(tmp_path / "a.tif", "a mask in colour.*gives other numbers", read_mask)
