@@ -12,6 +12,7 @@ from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import read_json
 from mdkd_auto.records import Dataset, Record
+from mdkd_auto.text import escaped
 
 PREDICTION = "prediction.json"
 FIRST_CHANNEL = "_0000"
@@ -142,8 +143,7 @@ def shortened(names: Collection[str]) -> str:
 
 def readable(name: str) -> str:
     """A file's name as text that any file and screen can hold."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in escaped(name))
 
 
 def left_out_lines(coverage: Coverage | None, failed: Mapping[str, str]) -> list[str]:

@@ -1,5 +1,6 @@
 """A folder of answers, anyone's, scored against a raw data set: what mdkd_evaluate does with -i and -l."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -7,13 +8,15 @@ from typing import NamedTuple
 from msgspec import structs
 
 from mdkd_auto.data.raw import find_folder
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.errors import MdkdError, SettingsError
 from mdkd_auto.experiments.coverage import coverage_of, read_truth, shortened
 from mdkd_auto.experiments.runs import run_scored_in
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Dataset
+
+logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 
@@ -50,12 +53,19 @@ def evaluate(
     truth = read_truth(find_folder(str(labels), (root or Root(Path())).raw))
     _check_target(answers, target, truth.dataset)
     scores = TASK_SCORES[truth.dataset.task]
-    found = scores.score_folder(answers, truth, keep_classes)
+    try:
+        found = scores.score_folder(answers, truth, keep_classes)
+    except MdkdError:
+        if (target / SUMMARY).is_file():
+            logger.warning("%s: stays, and is of an earlier call", target / SUMMARY)
+        raise
     coverage = coverage_of(truth, found, answers)
     summary = structs.replace(found.summary, coverage=coverage)
     scores.write(target, summary)
     accepted = found.broken if exclude_broken else ()
     problems = [f"{case}: {problem}" for case, problem in summary.failed.items() if case not in accepted]
+    if not set(found.answered) - summary.failed.keys():
+        problems.append(f"{truth.dataset.name}: nothing is scored; {target / SUMMARY} only says why")
     if coverage.missing and not allow_missing:
         problems.append(f"{truth.dataset.name}: {coverage.scored}; missing: {shortened(coverage.missing)}. Add them, "
                         "or accept the scores of the others with --allow-missing")  # fmt: skip

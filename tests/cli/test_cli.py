@@ -396,7 +396,7 @@ def test_cases_without_a_mask_end_with_1_unless_they_are_a_part(command: Command
     assert read_json(masks / "summary.json")["coverage"]["missing"] == ["d"]
     assert "without an answer,d," in (masks / "summary.csv").read_text()
     assert command(evaluate.main, *given, "--allow-missing").status == 0
-    write_json(root.splits("Dataset061_Cells"), {"test": ["a", "b", "c"], "folds": [{"train": ["d"], "val": ["d"]}]})
+    write_json(root.splits("Dataset061_Cells"), {"test": [*"abc"], "folds": [{"train": ["d"], "val": ["gone"]}]})
     said = command(evaluate.main, *given)
     assert said.status == 0, said.err
     assert "3 of 3 cases of the test part have a mask (the data set has 4)." in said.out
@@ -420,6 +420,13 @@ def test_a_broken_case_does_not_keep_the_others_from_being_scored(
     said = command(evaluate.main, *given, "--exclude-broken")
     assert said.status == 0, said.err
     assert "not scored: b: " in said.out
+    for name in "abcd":
+        Pillow.fromarray(np.full((16, 16), 7, dtype=np.uint8)).save(masks / f"{name}.png")
+    said = command(evaluate.main, *given)
+    assert said.status == 1
+    assert f"Dataset061_Cells: nothing is scored; {masks / 'summary.json'} only says why" in said.err
+    for name in "ad":
+        shutil.copyfile(folder / "labelsTr" / f"{name}.png", masks / f"{name}.png")
     (masks / "b.png").unlink()
     said = command(evaluate.main, *given, "--exclude-broken")
     assert said.status == 0, said.err
@@ -436,6 +443,11 @@ def test_scores_take_no_other_files_place(command: Command, labelled: tuple[Root
     assert "Dice" in (masks / "summary.json").read_text()
     assert command(evaluate.main, "-i", masks, "-l", folder, "-o", tmp_path / "scores").status == 0
     assert command(evaluate.main, "-i", masks, "-l", folder, "-o", tmp_path / "scores").status == 0
+    for name in "abcd":
+        (masks / f"{name}.png").unlink()
+    said = command(evaluate.main, "-i", masks, "-l", folder, "-o", tmp_path / "scores")
+    refused(said, "no mask is named as a case")
+    assert f"{tmp_path / 'scores' / 'summary.json'}: stays, and is of an earlier call" in said.out
 
 
 @pytest.mark.parametrize("part", ["test", "validation", "validation/Dataset901_RoundBright", "."])

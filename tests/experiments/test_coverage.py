@@ -84,11 +84,11 @@ def test_all_that_is_left_out_is_in_lines_and_rows(tmp_path: Path) -> None:
     assert "**Incomplete:** 1 of 6 cases has a mask." in text
     assert "- not scored: c: unreadable" in text
     assert "- without an answer: a, b, d, e, f" in text
-    assert "- left out: odd\\udcff\\x1b.tif: no case" in text
+    assert "- left out: odd\\xff\\x1b.tif: no case" in text
     rows = left_out_rows(coverage, {"c": "unreadable"})
     assert rows[0] == ("not scored", "c", "unreadable")
     assert [row[1] for row in rows if row[0] == "without an answer"] == [*"abdef"]
-    assert [row[1] for row in rows if row[0] == "left out"] == ["'=1+1.tif", "odd\\udcff\\x1b.tif"]
+    assert [row[1] for row in rows if row[0] == "left out"] == ["'=1+1.tif", "odd\\xff\\x1b.tif"]
     write_json(tmp_path / "summary.json", coverage)  # a name that is not UTF-8 can be written
     assert left_out_lines(None, {}) == []
 
