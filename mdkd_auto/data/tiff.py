@@ -213,10 +213,10 @@ def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Arr
 def _calibrated(pixels: Array, file: Any) -> Array:
     """Values by the straight line that ImageJ states (cf 0): how it stores signed 16-bit images, as CT."""
     stated = (file.imagej_metadata or {}) if file.is_imagej else {}
-    offset, slope = stated.get("c0"), stated.get("c1")
-    known = all(isinstance(one, (int, float)) and math.isfinite(one) for one in (offset, slope))
-    if stated.get("cf") != 0 or not known or pixels.dtype.kind not in "ui":
+    line = [one for one in (stated.get("c0"), stated.get("c1")) if isinstance(one, (int, float)) and math.isfinite(one)]
+    if stated.get("cf") != 0 or len(line) < 2 or pixels.dtype.kind not in "ui":
         return pixels
+    offset, slope = line
     if offset == int(offset) and slope == int(slope) and max(abs(offset), abs(slope)) <= 1 << 15:
         return pixels.astype(np.int64 if pixels.itemsize > 2 or abs(slope) > 1 else np.int32) * int(slope) + int(offset)
     return pixels.astype(np.float32) * np.float32(slope) + np.float32(offset)
