@@ -96,6 +96,7 @@ class Seen:
         self.run, self.ranges = run, ranges
         self.unlike: dict[str, tuple[Unlike, ...]] = {}
         self.turned: dict[str, int] = {}  # case -> EXIF orientation
+        self.remarks: dict[str, tuple[str, ...]] = {}  # case -> what is odd about its header
 
     def look(self, case_id: str, image: Image) -> None:
         """Warn where the image is unlike the training images; of many only the first ones are named."""
@@ -106,6 +107,10 @@ class Seen:
                 logger.warning("%s: unlike the training images: %s", case_id, "; ".join(map(str, found)))
         if image.header.exif != UPRIGHT:
             self.turned[case_id] = image.header.exif
+        if image.remarks:
+            self.remarks[case_id] = tuple(remark.found for remark in image.remarks)
+            if len(self.remarks) <= LISTED:
+                logger.warning("%s: %s", case_id, "; ".join(self.remarks[case_id]))
 
     def summarise(self, images: int) -> None:
         """Say of all images together what was found."""
@@ -125,11 +130,13 @@ class Seen:
             used = read_json(path)
             unlike = to_record(used["unlike_training"], dict[str, tuple[Unlike, ...]], str(path))
             turned = to_record(used["turned_by_exif"], dict[str, int], str(path))
+            remarks = to_record(used["remarks"], dict[str, tuple[str, ...]], str(path))
         except (MdkdError, KeyError, TypeError):
             return  # not there, or of another version
         names = [case.case_id for case in kept]
         self.unlike |= {name: unlike[name] for name in names if name in unlike}
         self.turned |= {name: turned[name] for name in names if name in turned}
+        self.remarks |= {name: remarks[name] for name in names if name in remarks}
 
 
 class Asked(NamedTuple):
@@ -161,9 +168,10 @@ class Asked(NamedTuple):
 
     def write_used(self, **more: object) -> None:
         """prediction.json: with what the answers were made, and which images are unlike the training images."""
-        used = {"run": str(self.run), "dataset": self.predictor.dataset_plan.dataset, "version": self.record.version}
+        used = {"run": str(self.run), "dataset": self.predictor.dataset_plan.dataset, "version": self.record.version,
+                "spacing_from": self.cases[0].spacing_from if self.cases else None}  # fmt: skip
         seen = {"training_ranges": self.seen.ranges, "unlike_training": self.seen.unlike,
-                "turned_by_exif": self.seen.turned}  # fmt: skip
+                "turned_by_exif": self.seen.turned, "remarks": self.seen.remarks}  # fmt: skip
         write_json(self.out / "prediction.json", {**used, **more, **seen})
 
 

@@ -13,6 +13,7 @@ from PIL import Image as Picture
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import predict
+from mdkd_auto.data.images import read_image, same_geometry
 from mdkd_auto.data.phantoms import (
     PICTURES,
     SCENES,
@@ -208,6 +209,39 @@ def test_pictures_that_exif_turns_are_named(
     (said,) = [line for line in caplog.messages if "EXIF" in line]
     assert said.startswith("1 of 2 pictures turned upright")
     assert said.endswith("in the upright frame:\n  phone")
+
+
+# --- headers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_header_that_contradicts_itself_or_is_odd(
+    segments: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One image has other sizes in its s-form than in its q-form, the other a tilted gantry."""
+    new = tmp_path / "new"
+    save_volume(new / "tilted.nii.gz", np.random.default_rng(0).integers(-900, 300, (32, 32, 6)))
+    tilted = nib.load(new / "tilted.nii.gz")  # type: ignore[attr-defined]
+    affine = np.diag([6.0, 6.0, 6.0, 1.0])
+    affine[1, 2] = 3.0
+    nib.save(nib.Nifti1Image(np.asarray(tilted.dataobj), affine), new / "tilted.nii.gz")  # type: ignore[attr-defined]
+    two = nib.Nifti1Image(np.asarray(tilted.dataobj), np.diag([6.0, 6.0, 6.0, 1.0]))
+    content = bytearray(two.to_bytes())
+    content[280:296] = np.array([1, 0, 0, 0], "<f4").tobytes()  # srow_x
+    (new / "two.nii").write_bytes(content)
+    outcome = pipeline.predict(new, tmp_path / "out", segments, device="cpu")
+    assert outcome.done == 1
+    (problem,) = outcome.problems
+    assert "two.nii: its voxel sizes contradict each other: s-form 1 x 6 x 6, q-form" in problem
+    assert "--spacing-from" in problem
+    decided = pipeline.predict(new, tmp_path / "decided", segments, device="cpu", spacing_from="pixdim")
+    assert (decided.done, decided.problems) == (2, ())
+    used = read_json(tmp_path / "decided" / "prediction.json")
+    assert used["spacing_from"] == "pixdim"
+    assert list(used["remarks"]) == ["tilted"]
+    assert "not at right angles but 26.6 degrees off" in used["remarks"]["tilted"][0]
+    assert any("tilted: its axes are not at right angles" in line for line in caplog.messages)
+    mask = read_image(tmp_path / "decided" / "two.nii", spacing_from="pixdim")
+    assert same_geometry(mask, read_image(new / "two.nii", spacing_from="pixdim")) is None
 
 
 # --- names, links and folders ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.files import ReadError, unread_because
 
 MAGIC = "b2frame\0"
 HEADER_FIELDS = 14
@@ -23,9 +24,12 @@ TYPES = ("f4", "i1", "i2")  # of the arrays that are stored
 
 
 def check_frame(path: Path) -> None:
-    """Raise MdkdError unless the file is a plain array as this program stores it. Raises OSError."""
-    with open(path, "rb") as file:
-        content = file.read(MOST_HEADER_BYTES)
+    """Raise MdkdError unless the file is a plain array as this program stores it."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_HEADER_BYTES)
+    except OSError as error:
+        raise ReadError(str(path), unread_because(error)) from error
     try:
         found = _unexpected(content)
     except (msgspec.MsgspecError, ValueError, TypeError, IndexError, RecursionError):

@@ -1,5 +1,6 @@
 """A .b2nd file that blosc2 would evaluate when it opens it is refused before."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,22 @@ def test_what_is_no_plain_array_is_refused_and_never_run(
     with pytest.raises(MdkdError, match=r"\.b2nd: damaged, or not written by this program .*; delete it and run"):
         opener(tmp_path, "case")
     assert not marker.exists()
+
+
+def test_a_file_that_the_system_refuses_to_open_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(image_path(tmp_path, "case"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(MdkdError) as caught:
+        open_image(tmp_path, "case")
+    monkeypatch.undo()
+    assert "Too many open files" in str(caught.value)
+    assert "delete" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, np.int16])
