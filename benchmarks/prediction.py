@@ -103,7 +103,7 @@ def ours(spec: dict[str, Any]) -> None:
     import torch
 
     from mdkd_auto.records import Case, ConfigurationPlan, DatasetPlan, Normalisation
-    from mdkd_auto.tasks.segmentation import ClassChannel, Classes, PredictionOptions, Predictor, predict_file
+    from mdkd_auto.tasks.segmentation import ClassChannel, Classes, PredictionOptions, predict_file, predictor_of
 
     imported(spec)
     axes, model = len(spec["patch"]), our_network(spec)
@@ -119,7 +119,7 @@ def ours(spec: dict[str, Any]) -> None:
     values = range(1, spec["classes"] + 1)
     channels = tuple(ClassChannel(name=str(value), values=(value,), written=value) for value in values)
     classes = Classes(channels=channels, regions=False, ignore=None)
-    predictor = Predictor(model, plan, configuration, classes, PredictionOptions(torch.device("cpu")))
+    predictor = predictor_of(model, plan, configuration, classes, PredictionOptions(torch.device("cpu")))
     image = Path(spec["image"])
     case = Case(case_id=image.name.removesuffix("_0000.nii.gz"), images=(str(image),), patient_id="1")
     predict_file(predictor, case, Path(spec["masks"]))

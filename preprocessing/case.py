@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from mdkd_auto.data.case_arrays import read_case_arrays
 from mdkd_auto.data.geometry import box_shape, cropped, nonzero_box, permute
+from mdkd_auto.data.images import Image
 from mdkd_auto.data.store import compact_label
 from mdkd_auto.errors import PlanError
 from mdkd_auto.preprocessing.normalise import normalise
@@ -56,6 +57,20 @@ def preprocess_case(
         return resampled[None], None, geometry
     mask = np.ascontiguousarray(cropped(label, geometry))
     return resampled[None], compact_label(resample_label(mask, geometry.resampled_shape, coarse)), geometry
+
+
+class Prepared(NamedTuple):
+    """An image in network space."""
+
+    voxels: NDArray[np.float32]  # (z, y, x)
+    geometry: CaseGeometry
+
+
+def prepare_image(image: Image, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> Prepared:
+    """An image to predict. Where its file states no spacing, the plan says which is assumed."""
+    spacing_mm = image.spacing_mm if image.spacing_known else None
+    prepared, _, geometry = preprocess_case(image.array, spacing_mm, None, dataset_plan, configuration_plan)
+    return Prepared(prepared[0], geometry)
 
 
 def plan_geometry(

@@ -38,13 +38,14 @@ from mdkd_auto.planners.classification import class_counts, plan_classification
 from mdkd_auto.planners.task_rules import TASK_RULES, TaskRules
 from mdkd_auto.prediction import TASK_ANSWERS, Asked, each
 from mdkd_auto.preparation import Outcome
+from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.learning import draw_learning
 from mdkd_auto.settings import TASK_SETTINGS, TaskSettings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, SegmentationTask, check_settings
 from mdkd_auto.tasks.task_parts import TASK_PARTS, TaskParts
-from mdkd_auto.tasks.whole_images import as_batch
+from mdkd_auto.tasks.whole_images import batch_of, prepare_whole
 from mdkd_auto.training.interfaces import Score
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
@@ -105,9 +106,15 @@ class Finder(NamedTuple):
     classes: Classes
     options: PredictionOptions
 
-    @torch.no_grad()
+    def prepare(self, image: Image) -> Prepared:
+        return prepare_whole(image, self.dataset_plan, self.plan)
+
     def shares(self, image: Image) -> tuple[float, ...]:
-        batch, _ = as_batch(image, self.dataset_plan, self.plan, self.options.device)
+        return self.shares_of(self.prepare(image))
+
+    @torch.no_grad()
+    def shares_of(self, prepared: Prepared) -> tuple[float, ...]:
+        batch = batch_of(prepared, self.plan, self.options.device)
         return tuple(torch.sigmoid(self.model(batch)[0].float()).tolist())
 
 
@@ -167,7 +174,7 @@ def score_part(part: Part, carried: float | None) -> None:
         return
     names = part.class_names
     made = answers_of(part, Answering(
-        predict=lambda case, image: answer_of(case, part.predictor.shares(image), names),
+        predict=lambda case, seen: answer_of(case, part.predictor.shares_of(seen.prepared), names),
         rescore=lambda case, known: answer_of(case, known.shares, names),
         prediction_hash=shares_hash,
     ))  # fmt: skip

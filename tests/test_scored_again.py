@@ -12,14 +12,17 @@ import pytest
 from PIL import Image as Picture
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.images import Image
+from mdkd_auto.data.geometry import cropped
+from mdkd_auto.data.images import read_image
 from mdkd_auto.data.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments import run as run_module
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.run import run_jobs
-from mdkd_auto.files import file_hash, read_json, write_json
+from mdkd_auto.files import file_hash, read_json, read_record, write_json
 from mdkd_auto.paths import Root
+from mdkd_auto.preprocessing.case import Prepared, prepare_image
+from mdkd_auto.records import Plan
 from mdkd_auto.report.tables import Table
 from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
 from mdkd_auto.tasks.segmentation import Predictor
@@ -28,7 +31,6 @@ A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 SMALL: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 1, "validation_batches": 1, "batch_size": 2,
                          "width": 2, "device": "cpu"}  # fmt: skip
 SETTINGS = Settings(**SMALL)
-ABOVE_HU = -500  # what the model of these tests calls a lesion
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 
@@ -44,6 +46,16 @@ class Log(NamedTuple):
         self.predicted.clear()
 
 
+def bright(prepared: Prepared) -> np.ndarray:
+    """What the model of these tests finds: all that is above the mean of the image, at its own size."""
+    labels = np.zeros(prepared.geometry.original_shape, np.uint8)
+    inside = cropped(labels, prepared.geometry)
+    nearest = np.ix_(*(np.arange(size) * length // size
+                       for size, length in zip(inside.shape, prepared.voxels.shape, strict=True)))  # fmt: skip
+    inside[...] = prepared.voxels[nearest] > prepared.voxels.mean()
+    return labels
+
+
 @pytest.fixture(scope="module")
 def log() -> Iterator[Log]:
     """Every run finds the same, so that a difference between two is one of their truths; no figures are drawn."""
@@ -54,13 +66,13 @@ def log() -> Iterator[Log]:
         done.trained.append(job.stage)
         train(experiment, job, folder, title)
 
-    def mask(_: Predictor, image: Image) -> np.ndarray:
-        done.predicted.append(str(image.array.shape))
-        return (image.array > ABOVE_HU).astype(np.uint8)
+    def mask_of(_: Predictor, prepared: Prepared) -> np.ndarray:
+        done.predicted.append(str(prepared.geometry.original_shape))
+        return bright(prepared)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(run_module, "_run", trains)
-        patched.setattr(Predictor, "mask", mask)
+        patched.setattr(Predictor, "mask_of", mask_of)
         patched.setattr(pipeline, "draw_figures", lambda *_: None)
         yield done
 
@@ -168,9 +180,10 @@ def test_another_image_is_predicted_again_and_nothing_else(root: Root, log: Log)
     assert len(runs) == 4
     assert (log.trained, len(log.predicted)) == ([], 4)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    plan = read_record(root.plan("CT_segmentation"), Plan)
+    image = prepare_image(read_image(image_of(root)), plan.dataset(A), plan.configuration("2d"))
     for folder in runs:
-        stored = nib.load(folder / f"{name_of_test_case(root)}.nii.gz")
-        assert np.array_equal(np.asarray(stored.dataobj), np.asarray(nib.load(image_of(root)).dataobj) > ABOVE_HU)
+        assert np.array_equal(read_image(folder / f"{name_of_test_case(root)}.nii.gz").array, bright(image))
     log.clear()
     pipeline.tables(root, SETTINGS)
     assert log.predicted == []

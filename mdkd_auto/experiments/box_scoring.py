@@ -13,6 +13,7 @@ from mdkd_auto.data.images import Image
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines
 from mdkd_auto.experiments.evidence import Evidence
 from mdkd_auto.experiments.parts import VALIDATION, Answering, Part, answers_of
+from mdkd_auto.experiments.prepared import Seen
 from mdkd_auto.experiments.score_text import percent, with_interval
 from mdkd_auto.files import content_hash, to_json_text, write_atomically, write_json, write_text
 from mdkd_auto.metrics.detection import (
@@ -109,7 +110,7 @@ def score_boxes_of_part(part: Part, carried: float | None) -> float:
     if part.is_scored and (part.name == VALIDATION or part.earlier.threshold == given):
         return float(part.earlier.threshold)
     made = answers_of(part, Answering(
-        predict=lambda case, image: boxes_of(part, case, image, Boxes(*part.predictor.found(image))),
+        predict=lambda case, seen: boxes_of(part, case, seen, Boxes(*part.predictor.found_in(seen.prepared))),
         rescore=lambda case, known: boxes_of(part, case, read_channel(case, part.dataset_plan, True),
                                              detected_boxes(known)),
         prediction_hash=detections_hash,
@@ -129,7 +130,7 @@ def detections_hash(folder: Path, case: Case, answer: BoxAnswer | None) -> str:
     return content_hash([answer.case_id, answer.detected, answer.detected_classes, answer.scores])
 
 
-def boxes_of(part: Part, case: Case, image: Image, found: Boxes) -> BoxAnswer:
+def boxes_of(part: Part, case: Case, image: Image | Seen, found: Boxes) -> BoxAnswer:
     """What was found in a case; the spacing is the data set's where neither file nor table states one."""
     spacing = image.spacing_mm if image.spacing_known else case.spacing_mm or part.dataset.spacing_mm
     in_plane = None if spacing is None else (spacing[1], spacing[2])

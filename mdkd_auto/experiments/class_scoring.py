@@ -112,7 +112,7 @@ def score_classes_of_part(part: Part, carried: float | None) -> float:
         return float(part.earlier.temperature)
     names = part.class_names
     made = answers_of(part, Answering(
-        predict=lambda case, image: answer_of(case, part.predictor.logits(image), names),
+        predict=lambda case, seen: answer_of(case, part.predictor.logits_of(seen.prepared), names),
         rescore=lambda case, known: answer_of(case, known.logits, names),
         prediction_hash=logits_hash,
     ))  # fmt: skip

@@ -7,6 +7,7 @@ for.
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mdkd_auto.errors import MdkdError, TrainingError
 from mdkd_auto.experiments.evidence import evidence_of, work_of
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary, Part
+from mdkd_auto.experiments.prepared import seen_images
 from mdkd_auto.experiments.runs import load_predictor
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_record
@@ -105,7 +107,9 @@ def _part(experiment: Experiment, dataset: str, name: str, folder: Path, again: 
         work[case.case_id] = work_of(evidence_of(case, whole, classes, hashes), before, stored)
     hashes.save()
     is_written = earlier is None or scores.is_written(folder, earlier)
-    return Part(name, whole, cases, classes, experiment.plan.dataset(dataset), None, folder, work, earlier, is_written)
+    see = partial(seen_images(experiment.root.cases(dataset, experiment.configuration)).see, experiment, dataset)
+    plan = experiment.plan.dataset(dataset)
+    return Part(name, whole, cases, classes, plan, None, folder, work, see, earlier, is_written)
 
 
 def read_summary(folder: RunFolder, part: str, dataset: str | None, task: Task) -> AnySummary | None:

@@ -103,5 +103,3 @@ def _said(evidence: Evidence | None) -> str:
         return "not scored"
     images = ", ".join(one[:_SHOWN] or "missing" for one in evidence.images)
     return f"image {images}; truth {evidence.label[:_SHOWN] or 'missing'}; rules {evidence.rules[:_SHOWN]}"
-
-

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from mdkd_auto.data.images import Image
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.files import WriteError
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.progress import progress
 from mdkd_auto.records import Case, Dataset, DatasetPlan
-from mdkd_auto.tasks.segmentation import Classes, read_channel
+from mdkd_auto.tasks.segmentation import Classes
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +56,7 @@ class Part(NamedTuple):
     predictor: Any  # None where nothing is to be predicted
     folder: Path
     work: Mapping[str, Work]  # by case
+    see: Callable[[Case, Any, bool], Any]  # prepared.Seen of a case, its predictor, and whether colours become grey
     earlier: Any = None  # the task's summary (AnySummary) of an earlier scoring; None where there is none
     is_written: bool = True  # whether the files beside that summary are as it has them
 
@@ -75,7 +75,7 @@ class Part(NamedTuple):
 class Answering(NamedTuple):
     """How a task answers one case."""
 
-    predict: Callable[[Case, Image], Any]  # with the part's predictor
+    predict: Callable[[Case, Any], Any]  # with the part's predictor, from prepared.Seen
     rescore: Callable[[Case, Any], Any]  # a stored answer (None: not in the summary) against the truth of today
     prediction_hash: Callable[[Path, Case, Any], str]  # of folder, case and answer: of what is stored as predicted
     colour_to_grey: bool = True
@@ -124,4 +124,4 @@ def _answer(part: Part, answering: Answering, case: Case, known: Any) -> Any:
         return known
     if do == "rescore":
         return answering.rescore(case, known)
-    return answering.predict(case, read_channel(case, part.dataset_plan, answering.colour_to_grey))
+    return answering.predict(case, part.see(case, part.predictor, answering.colour_to_grey))

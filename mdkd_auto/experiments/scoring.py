@@ -15,6 +15,7 @@ from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines, left_out_rows
 from mdkd_auto.experiments.evidence import Evidence
 from mdkd_auto.experiments.parts import Answering, Part, answers_of
+from mdkd_auto.experiments.prepared import Seen
 from mdkd_auto.files import file_hash, write_json, write_text
 from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
 from mdkd_auto.records import Case, Dataset, Record
@@ -88,10 +89,10 @@ def score_masks_of_part(part: Part, carried: float | None) -> None:
         return
     known: dict[str, bool] = {}  # case -> whether its spacing is stated
 
-    def predict(case: Case, image: Image) -> CaseScores:
-        known[case.case_id] = image.spacing_known
-        mask = part.predictor.mask(image)
-        write_mask(mask_path(part.folder, case), mask, image.header)
+    def predict(case: Case, seen: Seen) -> CaseScores:
+        known[case.case_id] = seen.spacing_known
+        mask = part.predictor.mask_of(seen.prepared)
+        write_mask(mask_path(part.folder, case), mask, seen.header)
         return score_against_label(mask, case, part.dataset, part.classes)
 
     def rescore(case: Case, _: CaseScores | None) -> CaseScores:

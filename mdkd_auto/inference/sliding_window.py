@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from mdkd_auto.data.geometry import nonzero_box, whole_box
-from mdkd_auto.inference.cpu import quicker_on_cpu
 
 GAUSSIAN_SIGMA = 1 / 8  # of the patch
 VOXELS_A_BATCH = {"cpu": 1 << 16, "gpu": 1 << 21}  # a CPU's cache and allocator like small maps
@@ -64,8 +63,6 @@ def sliding_window(
     tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     windows = _windows(tensor, patch, step, air)
     model.eval()
-    if device.type == "cpu" and not low_precision:
-        model = quicker_on_cpu(model)
     count = max(1, VOXELS_A_BATCH["cpu" if device.type == "cpu" else "gpu"] // prod(patch))
     slab: _Slab | None = None
     for first in range(0, len(windows), count):

@@ -22,10 +22,11 @@ from mdkd_auto.networks.medvit import SIZES, MedViTEncoder
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.networks.timm_encoder import TimmEncoder, check_name, check_size
 from mdkd_auto.networks.unet import UNetEncoder, scale_width
+from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import FUSION_HEADS, Architecture, ClassificationSettings, Settings
 from mdkd_auto.tasks.segmentation import NOT_FINITE, Classes, PredictionOptions
-from mdkd_auto.tasks.whole_images import as_batch
+from mdkd_auto.tasks.whole_images import batch_of, prepare_whole
 from mdkd_auto.training.interfaces import Score
 
 MEDVIT = tuple(f"medvit_{size}" for size in SIZES)
@@ -199,13 +200,21 @@ class Classifier(NamedTuple):
     classes: Classes
     options: PredictionOptions
 
-    @torch.no_grad()
+    def prepare(self, image: Image) -> Prepared:
+        """The image in network space."""
+        return prepare_whole(image, self.dataset_plan, self.plan)
+
     def logits(self, image: Image) -> np.ndarray:
+        """See ``logits_of``."""
+        return self.logits_of(self.prepare(image))
+
+    @torch.no_grad()
+    def logits_of(self, prepared: Prepared) -> np.ndarray:
         """Of each class (K,); with ``options.mirror`` the mean over the image and the same left to right.
 
         Upside down no picture is trained on (augmentation.upright). Raises PredictionError where one is not finite.
         """
-        batch, _ = as_batch(image, self.dataset_plan, self.plan, self.options.device)
+        batch = batch_of(prepared, self.plan, self.options.device)
         flips: list[tuple[int, ...]] = [(), (-1,)] if self.options.mirror else [()]
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
             outputs = [self.model(batch.flip(flip))[0].float() for flip in flips]

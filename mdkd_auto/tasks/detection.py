@@ -22,10 +22,11 @@ from mdkd_auto.networks.level_fusion import LevelFusionEncoder
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.networks.rf_detr import RFDETR_SIZES, RFDETREncoder, RFDETRHead, most_queries, side_multiple
 from mdkd_auto.planners.detection import STEP
+from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import Architecture, Settings
 from mdkd_auto.tasks.segmentation import NOT_FINITE, Classes, PredictionOptions
-from mdkd_auto.tasks.whole_images import as_batch, patch_starts
+from mdkd_auto.tasks.whole_images import batch_of, patch_starts, prepare_whole
 from mdkd_auto.training.interfaces import Score
 
 HIT = 0.5  # intersection over union from which on a box is found
@@ -200,13 +201,21 @@ class Detector(NamedTuple):
     classes: Classes
     options: PredictionOptions
 
-    @torch.no_grad()
+    def prepare(self, image: Image) -> Prepared:
+        """The image in network space."""
+        return prepare_whole(image, self.dataset_plan, self.plan)
+
     def found(self, image: Image) -> FoundBoxes:
+        """See ``found_in``."""
+        return self.found_in(self.prepare(image))
+
+    @torch.no_grad()
+    def found_in(self, prepared: Prepared) -> FoundBoxes:
         """The boxes of one image. ``options.mirror`` is not used: boxes of mirror images do not average.
 
         Raises PredictionError where a likelihood is NaN, which would else find nothing.
         """
-        batch, geometry = as_batch(image, self.dataset_plan, self.plan, self.options.device)
+        batch, geometry = batch_of(prepared, self.plan, self.options.device), prepared.geometry
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.options.low_precision):
             output = self.model(batch)
             if not output.likelihoods().isfinite().all():

@@ -20,6 +20,7 @@ from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import PredictionError, SettingsError
+from mdkd_auto.inference.cpu import quicker_on_cpu
 from mdkd_auto.inference.sliding_window import sliding_window
 from mdkd_auto.losses.overlap import dice_bce_loss
 from mdkd_auto.metrics.summary import Scores, score_masks
@@ -27,7 +28,7 @@ from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Encoder, paired_levels
 from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder, TResUNetHead, tresunet_topology
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
-from mdkd_auto.preprocessing.case import preprocess_case, restore
+from mdkd_auto.preprocessing.case import Prepared, prepare_image, restore
 from mdkd_auto.preprocessing.normalise import air_value
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record, Topology
 from mdkd_auto.settings import ONLINE, Architecture, Settings
@@ -224,8 +225,16 @@ class Predictor(NamedTuple):
     classes: Classes
     options: PredictionOptions
 
+    def prepare(self, image: Image) -> Prepared:
+        """The image in network space."""
+        return prepare_image(image, self.dataset_plan, self.plan)
+
     def mask(self, image: Image) -> np.ndarray:
-        """Label map (z, y, x) of an image, both in canonical orientation at the image's own size.
+        """Label map (z, y, x) of an image, both in canonical orientation at the image's own size; see ``mask_of``."""
+        return self.mask_of(self.prepare(image))
+
+    def mask_of(self, prepared: Prepared) -> np.ndarray:
+        """Label map (z, y, x) of a prepared image, in canonical orientation at the image's own size.
 
         Memory is bounded. With V voxels of the image, N after resampling and P in the planes that a patch is deep:
         about 0.4 GB, the network's own maps, and the larger of 6 V + 12 max(V, N) bytes (while the image is resampled)
@@ -233,10 +242,9 @@ class Predictor(NamedTuple):
 
         Raises PredictionError where a probability is NaN, which would else become background.
         """
-        spacing = image.spacing_mm if image.spacing_known else None  # the plan says what to take instead
-        prepared, _, geometry = preprocess_case(image.array, spacing, None, self.dataset_plan, self.plan)
+        geometry = prepared.geometry
         slabs = sliding_window(
-            self.model, prepared[0], self.plan.patch_size, step=self.options.step, mirror=self.options.mirror,
+            self.model, prepared.voxels, self.plan.patch_size, step=self.options.step, mirror=self.options.mirror,
             device=self.options.device, low_precision=self.options.low_precision,
             air=air_value(self.dataset_plan.normalisation),
         )  # fmt: skip
@@ -250,6 +258,15 @@ class Predictor(NamedTuple):
             inside[first:stop] = decode(probabilities, self.classes)
             first = stop
         return labels
+
+
+def predictor_of(
+    model: nn.Module, dataset_plan: DatasetPlan, plan: ConfigurationPlan, classes: Classes, options: PredictionOptions
+) -> Predictor:
+    """A predictor; on a CPU its network is the quicker one, made once for all images."""
+    if options.device.type == "cpu" and not options.low_precision:
+        model = quicker_on_cpu(model)
+    return Predictor(model, dataset_plan, plan, classes, options)
 
 
 def label_type(classes: Classes) -> np.dtype[Any]:

@@ -37,7 +37,8 @@ class TaskParts(NamedTuple):
 TASK_PARTS = ByTask(
     {
         "segmentation": TaskParts(
-            lambda given: segmentation.SegmentationTask(*given[:6]), segmentation.Predictor, segmentation.check_settings
+            lambda given: segmentation.SegmentationTask(*given[:6]), segmentation.predictor_of,
+            segmentation.check_settings,
         ),
         "classification": TaskParts(
             lambda given: classification.ClassificationTask(*given), classification.Classifier,

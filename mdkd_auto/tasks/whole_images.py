@@ -7,28 +7,29 @@ import torch
 
 from mdkd_auto.data.images import Image
 from mdkd_auto.errors import PredictionError
-from mdkd_auto.preprocessing.case import preprocess_case
-from mdkd_auto.records import CaseGeometry, ConfigurationPlan, DatasetPlan
+from mdkd_auto.preprocessing.case import Prepared, prepare_image
+from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 
 
-def as_batch(
-    image: Image, dataset_plan: DatasetPlan, plan: ConfigurationPlan, device: torch.device
-) -> tuple[torch.Tensor, CaseGeometry]:
-    """One image preprocessed and padded, (1, 1, *patch_size), and the way back from it.
+def prepare_whole(image: Image, dataset_plan: DatasetPlan, plan: ConfigurationPlan) -> Prepared:
+    """One image in network space.
 
     Raises PredictionError for a volume where the plan is of slices, and the other way round.
     """
-    _check_axes(image, dataset_plan, plan)
-    spacing = image.spacing_mm if image.spacing_known else None
-    prepared, _, geometry = preprocess_case(image.array, spacing, None, dataset_plan, plan)
-    return torch.from_numpy(into_patch(prepared[0], plan.patch_size))[None, None].to(device), geometry
+    _check_axes(image.array.shape, dataset_plan, plan)
+    return prepare_image(image, dataset_plan, plan)
 
 
-def _check_axes(image: Image, dataset_plan: DatasetPlan, plan: ConfigurationPlan) -> None:
-    slices = image.array.transpose(dataset_plan.transpose).shape[0]
+def batch_of(prepared: Prepared, plan: ConfigurationPlan, device: torch.device) -> torch.Tensor:
+    """A prepared image padded, (1, 1, *patch_size)."""
+    return torch.from_numpy(into_patch(prepared.voxels, plan.patch_size))[None, None].to(device)
+
+
+def _check_axes(shape_zyx: tuple[int, ...], dataset_plan: DatasetPlan, plan: ConfigurationPlan) -> None:
+    slices = shape_zyx[dataset_plan.transpose[0]]
     if (slices == 1) == (len(plan.patch_size) == 2):
         return
-    shape = " x ".join(map(str, image.array.shape))
+    shape = " x ".join(map(str, shape_zyx))
     if slices == 1:
         raise PredictionError(f"the image is one slice ({shape} voxels); the model takes volumes")
     raise PredictionError(

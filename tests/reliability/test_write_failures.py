@@ -4,6 +4,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.experiments.parts import VALIDATION, Part
+from mdkd_auto.experiments.prepared import SeenImages
 from mdkd_auto.experiments.scoring import score_masks_of_part
 from mdkd_auto.files import WriteError, write_json
 from mdkd_auto.paths import Root
@@ -165,8 +167,10 @@ def test_a_full_disk_is_no_bad_case_when_a_run_is_scored(
     cases = cases_of_part(experiment, name, VALIDATION)
     part = Part(
         VALIDATION, experiment.datasets[name], cases, experiment.classes(name), experiment.plan.dataset(name),
-        SimpleNamespace(mask=lambda image: np.zeros(image.array.shape, np.uint8)), experiment.root.results / "run",
+        SimpleNamespace(mask_of=lambda prepared: np.zeros(prepared.geometry.original_shape, np.uint8)),
+        experiment.root.results / "run",
         {case.case_id: Work(Evidence(images=(), label="", rules=""), "predict") for case in cases},
+        partial(SeenImages().see, experiment, name),
     )  # fmt: skip
     with faults(experiment.root.folder, 1), pytest.raises(WriteError, match=FULL):
         score_masks_of_part(part, None)

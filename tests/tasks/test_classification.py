@@ -11,12 +11,13 @@ import torch
 from PIL import Image as Picture
 from torch import nn
 
-from mdkd_auto.data.images import Header, Image
+from mdkd_auto.data.images import Header, Image, read_image
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.experiments.class_scoring import ClassSummary, score_classes_of_part
 from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.experiments.parts import Part
+from mdkd_auto.experiments.prepared import Seen
 from mdkd_auto.files import read_record
 from mdkd_auto.losses.classification import cross_entropy
 from mdkd_auto.networks.discriminator import Discriminator
@@ -251,6 +252,11 @@ class Given(nn.Module):
         return torch.tensor([next(self.logits)])
 
 
+def seen_from(case: Case, predictor: Classifier, grey: bool) -> Seen:
+    found = read_image(Path(case.images[0]))
+    return Seen(predictor.prepare(found), found.header, found.spacing_mm, found.spacing_known)
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_a_case_whose_answer_is_not_finite_is_listed(tmp_path: Path, wrong: float) -> None:
     cases = []
@@ -261,7 +267,7 @@ def test_a_case_whose_answer_is_not_finite_is_listed(tmp_path: Path, wrong: floa
     made = classifier()._replace(model=Given((0.0, 1.0), (0.0, wrong), (1.0, 0.0)))
     work = {case.case_id: Work(Evidence(images=(), label="", rules=""), "predict") for case in cases}
     part = Part("validation", dataset("a", "well", "sick"), cases, made.classes, made.dataset_plan, made,
-                tmp_path / "out", work)  # fmt: skip
+                tmp_path / "out", work, seen_from)  # fmt: skip
     score_classes_of_part(part, None)
     summary = read_record(tmp_path / "out" / "summary.json", ClassSummary)
     assert [answer.case_id for answer in summary.answers] == ["a", "c"]
