@@ -896,6 +896,19 @@ def a_name_that_the_stored_pattern_does_not_match(folder: Path) -> None:
     store_splits(folder, patient_pattern="_(?P<patient>[^2])$")
 
 
+def test_an_image_that_may_lack_a_box_is_in_no_split(tmp_path: Path) -> None:
+    """Annotation 2 names no image: it may be one of case_2, or of case_5, which has no box either."""
+    root = Root(tmp_path / "root")
+    folder = write_boxed(root.raw, BOXED[0], 0)
+    change_annotations(folder, lambda content: content["annotations"][2].update(image_id=99))
+    verified = verify(root, exclude_broken=True)
+    splits = verified.splits[BOXED[0]]
+    placed = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
+    assert placed == {"case_0", "case_1", "case_3", "case_4"}
+    listed = [one["case_id"] for one in read_json(root.integrity) if one["kind"] == "image-unlabelled"]
+    assert listed == ["case_2", "case_5"]
+
+
 NOT_BY_DATA = {
     "not-checked",  # a worker that dies: tests/data/test_parallel.py
     "pattern-unused",  # by a flag: tests/data/test_patients.py

@@ -217,6 +217,8 @@ def _is_five(value: Any) -> bool:
 
 def _is_set(flag: Any) -> bool:
     """1 and true, as text too; not NaN, which tables write for nothing."""
+    if not flag:
+        return False
     numbers = finite_numbers([flag], 1)
     return flag is True or (isinstance(flag, str) and flag.lower() == "true") or bool(numbers and numbers[0])
 
