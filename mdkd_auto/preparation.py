@@ -12,7 +12,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from mdkd_auto.data.patients import compile_pattern, tell_patients
-from mdkd_auto.data.problems import KINDS, Problem, errors_of, problem, problems_text, without_broken
+from mdkd_auto.data.problems import CASES_SHOWN, KINDS, Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
 from mdkd_auto.data.splits import (
     MIN_PATIENTS,
@@ -224,8 +224,7 @@ def _groups_of(
     """See :func:`find_groups`. ``broken_too``: data sets with errors as well; there may be none at all."""
     datasets, problems = find_datasets(root.raw)
     if not broken_too:
-        for one in errors_of(problems):
-            logger.warning("left out: %s", one)
+        _name_some(errors_of(problems))
         datasets = without_broken(datasets, problems)
     groups: dict[str, list[Dataset]] = {}
     for dataset in datasets:
@@ -250,6 +249,17 @@ def _no_groups(root: Root, problems: Sequence[Problem]) -> str:
     return f"{root.raw}: no data set of any task; {KINDS['no-data-sets'].remedy}"
 
 
+def _name_some(errors: list[Problem]) -> None:
+    """The first errors of each kind in each data set, and how many more there are."""
+    for dataset, kind in dict.fromkeys((one.dataset, one.kind) for one in errors):
+        of_kind = [one for one in errors if (one.dataset, one.kind) == (dataset, kind)]
+        for one in of_kind[:CASES_SHOWN]:
+            logger.warning("left out: %s", one)
+        if len(of_kind) > CASES_SHOWN:
+            logger.warning("left out: %d more such in %s; mdkd_plan_and_preprocess --verify-only lists them all",
+                           len(of_kind) - CASES_SHOWN, dataset)  # fmt: skip
+
+
 def dataset_names(root: Root, group: str | None = None) -> list[str]:
     """Names of the data sets that can be planned."""
     groups, _ = find_groups(root, group)
@@ -262,13 +272,24 @@ def _report(root: Root, problems: list[Problem], exclude_broken: bool) -> None:
     _write_report(root, problems)
     if not errors or exclude_broken:
         logger.info("integrity: %s-> %s", problems_text(problems, full=False), root.integrity)
-        for dataset, case in dict.fromkeys((one.dataset, one.case_id) for one in errors):
-            logger.warning("left out: %s", f"case {case} of {dataset}" if case else dataset)
+        for dataset in dict.fromkeys(one.dataset for one in errors):
+            _say_left_out(dataset, list(dict.fromkeys(one.case_id for one in errors if one.dataset == dataset)))
         return
     raise DatasetError(
         f"the data have errors; nothing was planned.\n{problems_text(problems, full=False)}"
         f"-> {root.integrity}\nMend them, or leave the broken cases out with --exclude-broken"
     )
+
+
+def _say_left_out(dataset: str, cases: list[str]) -> None:
+    """Each case; of many only how many, since the list of errors names them. "" stands for the whole data set."""
+    if "" in cases:
+        logger.warning("left out: %s", dataset)
+    elif len(cases) > CASES_SHOWN:
+        logger.warning("left out: the %d cases of %s with errors", len(cases), dataset)
+    else:
+        for case in cases:
+            logger.warning("left out: case %s of %s", case, dataset)
 
 
 def _write_report(root: Root, problems: list[Problem]) -> None:

@@ -22,15 +22,17 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Advance]:
-    """Show how far a long piece of work is; the bar vanishes when it ends."""
+def progress(description: str, counted: bool = True) -> Iterator[Advance]:
+    """Show how far a long piece of work is; the bar vanishes when it ends.
+
+    Not ``counted``: the note alone says how far, and how long it takes.
+    """
     if not sys.stderr.isatty():
-        yield _plain(description)
+        yield _plain(description, counted)
         return
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
-    )  # fmt: skip
+    counts = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) if counted else ()
+    note_column = TextColumn("{task.fields[note]}", markup=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *counts, note_column)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=None, note="")
 
@@ -40,13 +42,13 @@ def progress(description: str) -> Iterator[Advance]:
         yield advance
 
 
-def _plain(description: str) -> Advance:
+def _plain(description: str, counted: bool) -> Advance:
     last = time.monotonic()
 
     def advance(done: int, total: int, note: str = "") -> None:
         nonlocal last
         if time.monotonic() - last >= LOG_EVERY_SECONDS:
             last = time.monotonic()
-            logger.info("%s: %d of %d %s", description, done, total, note)
+            logger.info("%s: %s", description, f"{done} of {total} {note}".rstrip() if counted else note)
 
     return advance

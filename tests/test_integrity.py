@@ -1144,3 +1144,15 @@ def test_nothing_is_read_twice(root: Root, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(preparation, "check_group", lambda *_: [])
     monkeypatch.setattr("mdkd_auto.planners.fingerprint.inspect_case", None)
     assert verify(root).problems == ()
+
+
+def test_a_long_list_of_cases_left_out_is_said_once(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(8):
+        image_file(root.raw / NAME, f"odd_{number}").write_bytes(image_file(root.raw / NAME, CASE).read_bytes())
+    with caplog.at_level("INFO"):
+        plan(root, exclude_broken=True, preprocess=False)
+    said = "\n".join(caplog.messages)
+    assert all(said.count(f"odd_{number}_0000") == 1 for number in range(8))
+    assert [line for line in caplog.messages if line.startswith("left out: ")] == [
+        f"left out: the 8 cases of {NAME} with errors"
+    ]

@@ -121,13 +121,15 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
         note = memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb)
         if note is not None:
             logger.warning("%s: %s", title, note)
+    before = time.monotonic() - started
     state = fit(objective, streams, run.settings.for_stage(job.stage, run.task), folder, device, title)
+    fitted = time.monotonic()
     evaluate_run(experiment, job, _options(experiment))
     write_checks(experiment, job, objective, streams, device, state.parts)
     validation_share = state.validation_seconds / state.seconds
     finished = Finished(
         updates=state.update,
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(before + state.wall_seconds + time.monotonic() - fitted, 1),
         seconds_per_update=state.seconds / max(1, state.update),
         best_validation_loss=state.best_loss if math.isfinite(state.best_loss or 0) else None,
         best_validation_score=state.best_score,

@@ -31,6 +31,7 @@ SHALLOWER = 2  # levels above the bottleneck
 MOST_TEACHER_MAPS = 5  # drawn; the bars have all
 SHARE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
 SMALLEST = 1e-12  # a map of zeros stays one
+CHANCE_MARGIN = 0.05  # a share within it of 1 / teachers is no more than an untrained attention gives
 
 Values = NDArray[np.float32]
 Number = TypeVar("Number", bound=np.generic)
@@ -59,6 +60,26 @@ class Listening(NamedTuple):
     level: int  # the deepest fused one
     maps: Tensor  # of that level, (teachers, *S)
     by_level: dict[int, list[float]]  # mean over voxels, one a teacher
+
+    @property
+    def chance(self) -> float:
+        """The share of each teacher where the attention tells none from the others."""
+        return 1 / len(self.teachers)
+
+    def is_chance(self, level: int) -> bool:
+        """Whether no teacher's share of a level is more than chance, or less."""
+        return all(abs(share - self.chance) < CHANCE_MARGIN for share in self.by_level[level])
+
+    @property
+    def verdict(self) -> str:
+        """At which levels the shares are more than chance, in words."""
+        words = f"chance ({100 * self.chance:.0f} % each)"
+        beyond = [str(level + 1) for level in self.by_level if not self.is_chance(level)]
+        if not beyond:
+            return f"no more than {words} at any level"
+        if len(beyond) == len(self.by_level):
+            return f"not {words} at any level"
+        return f"not {words} at level{'s' if len(beyond) > 1 else ''} {', '.join(beyond)} alone"
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -107,6 +128,9 @@ def draw_attention(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
             {"level": level + 1, **dict(zip(listening.teachers, shares, strict=True))}
             for level, shares in listening.by_level.items()
         ]
+        numbers["teacher_shares_by_chance"] = listening.chance
+        by_chance = [level + 1 for level in listening.by_level if listening.is_chance(level)]
+        numbers["levels_no_more_than_chance"] = by_chance
     return numbers
 
 
@@ -193,7 +217,8 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
     for number, (axes, values) in enumerate(zip(panels, slices, strict=True)):
         name = f"{listening.teachers[number]}{', its own' if number == 0 else ''}"
         share = 100 * listening.by_level[listening.level][number]
-        axes.set_title(f"listens to {name}\n{share:.0f} % at level {listening.level + 1}", fontsize=9)
+        said = f"{share:.0f} % at level {listening.level + 1}, chance {100 * listening.chance:.0f} %"
+        axes.set_title(f"listens to {name}\n{said}", fontsize=9)
         _draw_map(axes, view, values, highest=1.0)
     levels = list(listening.by_level)
     below = np.zeros(len(levels))
@@ -203,7 +228,9 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
                  color=SHARE_COLOURS[number % len(SHARE_COLOURS)])  # fmt: skip
         below += shares
     bars.set_xticks(levels, [str(level + 1) for level in levels])
-    bars.set_title("cross-attention, share of each teacher", fontsize=9)
+    for edge in range(1, len(listening.teachers)):
+        bars.axhline(edge * listening.chance, color="black", linestyle=":", linewidth=1)
+    bars.set_title(f"cross-attention, share of each teacher:\n{listening.verdict}", fontsize=9)
     bars.set_xlabel("level, the bottleneck last", fontsize=8)
     bars.tick_params(labelsize=8)
     bars.set_ylim(0, 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mdkd_auto.files import write_atomically, write_text
 from mdkd_auto.training.interfaces import TURNED_DOWN
@@ -56,6 +57,7 @@ def draw_curves(
     for axes in last:
         _draw_schedules(axes, lines)
     (rates, *last)[-1].set_xlabel("epoch")
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True))  # of all panels, which share the axis
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 

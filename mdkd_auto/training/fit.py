@@ -24,6 +24,7 @@ from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.progress import progress
 from mdkd_auto.settings import Settings
+from mdkd_auto.text import duration
 from mdkd_auto.training.checkpoints import load_training, save_training, save_weights
 from mdkd_auto.training.curves import draw_curves, write_history
 from mdkd_auto.training.interfaces import Objective, Score
@@ -65,6 +66,7 @@ class State(msgspec.Struct):
     epochs_without_gain: int = 0
     seconds: float = 0.0
     validation_seconds: float = 0.0  # part of them
+    wall_seconds: float = 0.0  # of all sessions, with what else they did
     sums: dict[str, float] = {}
     history: list[dict[str, float]] = []
     plateau: dict[str, Any] = {}
@@ -122,7 +124,7 @@ def _fit(
             objective.judged(row["validation_score"])
         logger.info("%s: going on after update %d", title, state.update)
     loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state)
-    with progress(title) as advance, deferred_interrupts() as stop:
+    with progress(title, counted=False) as advance, deferred_interrupts() as stop:
         loop.run(lambda note: advance(state.update, loop.total, note), stop)
     save_weights(folder / FINAL, objective.model)
     draw_curves(folder / "progress.png", state.history, title, objective.schedules, settings.epochs)
@@ -142,7 +144,7 @@ class _Loop:
         self.total = settings.epochs * settings.iterations_per_epoch
         self.low_precision = uses_bf16(settings.precision, device)
         self.sizes = batch_sizes(objective.shares, streams.batch_size)
-        self.saved_at = time.monotonic()
+        self.saved_at = self.counted_to = time.monotonic()
 
     def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
         """Updates, epoch ends and checkpoints until done.
@@ -165,7 +167,7 @@ class _Loop:
                     state.sums["n " + name] = state.sums.get("n " + name, 0.0) + 1
                 state.update += 1
                 state.seconds += time.monotonic() - started
-                report(" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
+                report(progress_text(state, self.settings, terms.get("total")))
                 if state.update % per_epoch == 0:
                     self._end_epoch()
                 interrupt = stop()  # asked once: a signal between two questions would end the run unsaved
@@ -182,7 +184,8 @@ class _Loop:
 
     def save(self) -> None:
         """Write the latest checkpoint."""
-        state = self.state
+        state, now = self.state, time.monotonic()
+        state.wall_seconds, self.counted_to = state.wall_seconds + now - self.counted_to, now
         state.learning_rates = [group["lr"] for group in self.optimiser.param_groups]
         state.plateau = self.plateau.state_dict()
         save_training(self.folder / LATEST, self.objective.trained(), self.optimiser, msgspec.to_builtins(state))
@@ -331,6 +334,17 @@ class _Loop:
 
     def _stopped_early(self) -> bool:
         return self.state.epochs_without_gain >= self.settings.early_stopping_epochs
+
+
+def progress_text(state: State, settings: Settings, loss: float | None) -> str:
+    """How far a training is: epoch 4/5, update 65/100, loss 0.946, 12 min left. ``loss`` None: it was not finite.
+
+    The time is what is left without an early stop, at the mean cost of an update and its share of validation.
+    """
+    total, epoch = settings.epochs * settings.iterations_per_epoch, (state.update - 1) // settings.iterations_per_epoch
+    left = duration((total - state.update) * state.seconds / state.update)
+    shown = "not finite" if loss is None else f"{loss:.3f}"
+    return f"epoch {epoch + 1}/{settings.epochs}, update {state.update}/{total}, loss {shown}, {left} left"
 
 
 def batch_sizes(shares: dict[str, float], batch_size: int) -> dict[str, int]:

@@ -5,7 +5,16 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from mdkd_auto.report.attention import View, _draw_levels, attention_map, enlarged, listening_of, preference
+from mdkd_auto.report.attention import (
+    Listening,
+    View,
+    _draw_levels,
+    _draw_listening,
+    attention_map,
+    enlarged,
+    listening_of,
+    preference,
+)
 from mdkd_auto.report.patches import Patch
 
 
@@ -91,3 +100,27 @@ def test_listening() -> None:
     assert found.by_level[0] == pytest.approx([0.2, 0.8])
     assert found.maps.shape == (2, 1, 2)
     assert listening_of({}, ("Dataset011_A",)) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "at_chance", "verdict"),
+    [
+        ({3: [0.52, 0.48], 4: [0.46, 0.54]}, [3, 4], "no more than chance (50 % each) at any level"),
+        ({3: [0.52, 0.48], 4: [0.44, 0.56]}, [3], "not chance (50 % each) at level 5 alone"),
+        ({0: [0.36, 0.31, 0.33], 1: [0.2, 0.3, 0.5], 2: [0.2, 0.4, 0.4]}, [0],
+         "not chance (33 % each) at levels 2, 3 alone"),
+        ({0: [0.1, 0.9]}, [], "not chance (50 % each) at any level"),
+    ],
+)  # fmt: skip
+def test_shares_that_are_no_more_than_chance_are_called_so(
+    shares: dict[int, list[float]], at_chance: list[int], verdict: str
+) -> None:
+    teachers = ("011", "012", "013")[: len(next(iter(shares.values())))]
+    listening = Listening(teachers, max(shares), torch.zeros(len(teachers), 4, 4), shares)
+    assert [level for level in shares if listening.is_chance(level)] == at_chance
+    assert listening.verdict == verdict
+    figure = Figure()
+    _draw_listening(figure.subfigures(), View(patch_of(np.zeros((4, 4), dtype=bool)), 0, 1), listening)
+    *maps, bars = figure.subfigs[0].axes
+    assert bars.get_title().endswith(verdict)
+    assert all(axes.get_title().endswith(f"chance {100 / len(teachers):.0f} %") for axes in maps)

@@ -34,6 +34,21 @@ def test_schedules_end_where_the_run_did() -> None:
     assert lines["tau"][1][-1] == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 300])
+def test_the_axis_counts_whole_epochs(epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks: list[float] = []
+
+    def kept(figure: Figure, path: Path, **_: object) -> None:
+        ticks.extend(tick for axes in figure.axes for tick in axes.get_xticks())
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    history = [{**HISTORY[0], "epoch": float(epoch)} for epoch in range(1, epochs + 1)]
+    draw_curves(tmp_path / "progress.png", history, "a run", linear, epochs)
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+
+
 def test_a_run_without_schedules_has_no_panel_for_them(tmp_path: Path) -> None:
     heights = []
     for schedules in (None, lambda _: {}, linear):

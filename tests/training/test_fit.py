@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import logging
 import math
@@ -6,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from mdkd_auto.training.fit import (
     batch_sizes,
     fit,
     parameter_groups,
+    progress_text,
     validation_seed,
 )
 from mdkd_auto.training.interfaces import Objective, Score, Terms
@@ -556,6 +559,32 @@ def test_a_validation_loss_that_is_not_finite_names_the_cases(tmp_path: Path) ->
     folder = write_cases(tmp_path / "cases", bad="case_3")
     with pytest.raises(TrainingError, match=rf"validation loss is not finite.*{TARGET}: case_3"):
         run(objective_of("teacher"), folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("update", "seconds", "loss", "expected"),
+    [
+        (65, 1337.0, 0.9461, "epoch 4/5, update 65/100, loss 0.946, 12 min left"),  # 35 * 1337 / 65 = 720 s
+        (60, 60.0, 2.0, "epoch 3/5, update 60/100, loss 2.000, 40 s left"),
+        (1, 7200.0, None, "epoch 1/5, update 1/100, loss not finite, 8.2 days left"),
+        (100, 10.0, 0.1, "epoch 5/5, update 100/100, loss 0.100, 0 s left"),
+    ],
+)
+def test_progress_in_words(update: int, seconds: float, loss: float | None, expected: str) -> None:
+    settings = Settings(epochs=5, iterations_per_epoch=20)
+    assert progress_text(State(update=update, seconds=seconds), settings, loss) == expected
+
+
+def test_seconds_add_up_over_an_interruption(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock takes a second, so that equal work takes equal time."""
+    clock = itertools.count()
+    monkeypatch.setattr(fit_module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    whole = run(objective_of("teacher"), cases, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(at_call(objective_of("teacher"), "losses", 9, ctrl_c), cases, tmp_path / "stopped")
+    state = run(objective_of("teacher"), cases, tmp_path / "stopped")
+    assert state.seconds == whole.seconds
+    assert whole.wall_seconds <= state.wall_seconds <= whole.wall_seconds + 5  # one more look or two at its checkpoint
 
 
 # --- validation -----------------------------------------------------------------------------------------------------
