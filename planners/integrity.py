@@ -21,6 +21,7 @@ HOUNSFIELD_OFFSET = 32768.0  # of 16-bit PNG and TIFF, which hold no negative nu
 LOWEST_HOUNSFIELD = -4096.0  # of the padding around a round field of view, with a margin
 USUAL_SPACING_MM = (0.02, 20.0)
 NAMES_SHOWN = 5  # in one message
+SPACING_TOLERANCE = 0.01  # relative
 USUAL_SPACING_FACTOR = 3.0  # of the data set's median, up or down, on any axis
 
 
@@ -57,6 +58,14 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
         report("orientation", found, seen)
     for seen, found in _odd_spacings(fingerprint.cases):
         report("spacing-unusual", found, seen)
+    others = _other_spacings(dataset, fingerprint.cases)
+    if others and dataset.spacing_mm is not None:
+        first = others[0]
+        stated, own = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (dataset.spacing_mm, first.spacing_mm))
+        found = (f"spacing_mm is {stated} mm (z, y, x), but {len(others)} of {len(fingerprint.cases)} images have a "
+                 f"spacing of their own, {first.case_id} {own} mm")  # fmt: skip
+        file = f"{dataset.folder}/dataset.json"
+        problems.append(problem("spacing-stated", found, dataset=dataset.name, file=file))
     turned = [seen.case_id for seen in fingerprint.cases if seen.exif]
     if turned:
         found = f"EXIF turns images upright: {names_shown(turned)} of {len(fingerprint.cases)}"
@@ -213,6 +222,18 @@ def _odd_orientations(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFi
     for case in cases:
         if case.orientation not in ("", usual):
             yield case, f"its axes point to {case.orientation}, those of {count} other cases to {usual}"
+
+
+def _other_spacings(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> list[CaseFingerprint]:
+    """Those whose own spacing, of the file or of its table, is not what dataset.json states."""
+    if dataset.spacing_mm is None:
+        return []
+    found = []
+    for case in cases:
+        axes = slice(1 if case.shape[0] == 1 else 0, None)  # a slice has no spacing along z
+        if not np.allclose(case.spacing_mm[axes], dataset.spacing_mm[axes], SPACING_TOLERANCE, 0):
+            found.append(case)
+    return found
 
 
 def _odd_spacings(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, str]]:

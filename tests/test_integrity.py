@@ -833,6 +833,11 @@ def mirrored_q_form(folder: Path) -> None:
     nib.save(image, image_file(folder, CASE))
 
 
+@fault("spacing-stated", "")
+def spacing_of_other_files(folder: Path) -> None:
+    change_json(folder, {"spacing_mm": [3.0, 1.0, 1.1]})
+
+
 @fault("sheared")
 def tilted_gantry(folder: Path) -> None:
     tilted = AFFINE.copy()
