@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.raw import find_name, folder_names
-from mdkd_auto.data.splits import read_splits
+from mdkd_auto.data.splits import read_splits, torn_by_stored
 from mdkd_auto.errors import PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
@@ -225,6 +225,10 @@ def make_experiment(
         raise PlanError(f"{', '.join(unsplit)}: no splits yet; run mdkd_plan_and_preprocess and mend what it names")
     splits = {name: read_splits(root.splits(name)) for name in found}
     found = {name: with_patients(dataset, splits[name].patient_pattern)[0] for name, dataset in found.items()}
+    for name, dataset in found.items():
+        if torn := torn_by_stored(splits[name], dataset):
+            words = f"has cases of one patient in several parts ({', '.join(list(torn)[:_NAMED])})"
+            raise PlanError(f"{root.splits(name)}: {words}; run mdkd_plan_and_preprocess --replan")
     if ignored := settings.without_effect(plan.task):
         words = "%s: %s set, but without effect on %s; docs/settings.md says what holds there"
         logger.warning(words, group, f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'}", plan.task)

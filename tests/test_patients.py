@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mdkd_auto.cli import plan_and_preprocess
+from mdkd_auto.cli import plan_and_preprocess, train_all_permutations
 from mdkd_auto.files import read_json
 from mdkd_auto.paths import Root
 
@@ -105,6 +105,22 @@ def test_stored_splits_that_tear_patients_are_made_again_by_replan_alone(tmp_pat
     assert set(parts_of(root, 2).values()) == {1}
     assert root.splits("Dataset002_Other").read_bytes() == other
     assert [one["kind"] for one in read_json(root.integrity)] == ["pattern-unused"]
+
+
+def test_training_refuses_stored_splits_that_tear_patients(tmp_path: Path, plan: Command, command: Command) -> None:
+    """As of a plan before visits were told to be one subject's."""
+    root = Root(tmp_path)
+    write_dataset(root, [f"sub-{subject}_ses-{visit}" for subject in range(4) for visit in range(2)])
+    write_dataset(root, [f"IMG_{number:04}" for number in range(5)], "Dataset002_Other")
+    assert plan().status == 0
+    splits = read_json(root.splits(NAME))
+    splits["test"].remove(case := splits["test"][0])
+    splits["folds"][0]["val"].append(case)
+    root.splits(NAME).write_text(json.dumps(splits))
+    said = command(train_all_permutations.main, "--root", tmp_path, "--dry-run")
+    assert said.status == 1
+    assert f"{root.splits(NAME)}: has cases of one patient in several parts ({case[:5]}); run" in said.err
+    assert "mdkd_plan_and_preprocess --replan" in said.err
 
 
 @pytest.mark.parametrize(("pattern", "words"), [("(?P<patient>", "not a regular expression"), ("", "found: none")])

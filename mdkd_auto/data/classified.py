@@ -57,7 +57,8 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     if found.files or not UNREAD & {one.kind for one in found.problems}:
         found.check_number()
     splits = {case_id: _split(found, case_id, rows, of_folder) for case_id in found.files}
-    return _cases(found, rows, classes, splits), labels, found.problems + name_problems(folder.name, sorted(found.files))
+    cases = _cases(found, rows, classes, splits)
+    return cases, labels, found.problems + name_problems(folder.name, sorted(found.files))
 
 
 def _report_deeper(found: ImageFiles, folder: Path) -> bool:

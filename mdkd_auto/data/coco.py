@@ -69,6 +69,7 @@ class _Reader:
         self.boxes: dict[Key, list[Box]] = {}
         self.of_image: dict[Key, list[Finding]] = {}
         self.meant: dict[str, Key] = {}  # ids as text and names of files -> id
+        self.patients: dict[Key, str] = {}  # of images that name one
         self.used: set[str] = set()  # categories
         self.unplaced = 0
         self.crowds: Counter[Key] = Counter()  # of each image
@@ -86,7 +87,7 @@ class _Reader:
             words = "annotation is a crowd (iscrowd)" if count == 1 else "annotations are crowds (iscrowd)"
             self._find("annotations-crowd", f"{count} {words} or to be ignored (ignore)", image)
         annotated = [
-            Annotated(base_name(name), size, tuple(self.boxes[key]), file=str(self.path),
+            Annotated(base_name(name), size, tuple(self.boxes[key]), self.patients.get(key, ""), file=str(self.path),
                       findings=tuple(self.of_image[key]), other_names=url_names(name))
             for key, name, size in images
         ]  # fmt: skip
@@ -124,6 +125,8 @@ class _Reader:
             self.boxes.setdefault(key, [])
             self.of_image.setdefault(key, [])
             self.meant |= dict.fromkeys((str(key), name, base_name(name)), key)
+            if (patient := _key(one.get("patient_id"))) not in (None, ""):
+                self.patients[key] = str(patient)
             stated = [one.get("width"), one.get("height")]
             size = whole_size(stated)
             if size is None and is_no_size(stated):

@@ -79,9 +79,13 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Everything visible in a folder and those below; linked folders too, each once."""
+    """Everything visible in a folder and those below; linked folders too, each once. Raises OSError."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     entered = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         entered.add(os.path.realpath(place))
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))

@@ -53,7 +53,7 @@ def with_patients(dataset: Dataset, pattern: str = "") -> tuple[Dataset, list[st
             cases.append(case)
             continue
         name = plain_name(case, dataset.folder)
-        patient = _bids_subject(name) if compiled is None else _matched(compiled, pattern, name)
+        patient = _bids_subject(name, case) if compiled is None else _matched(compiled, pattern, name)
         if patient is None and compiled is not None:
             unmatched.append(case.case_id)
         by = "" if patient is None else "name" if compiled is None else "pattern"
@@ -115,8 +115,12 @@ def plain_name(case: Case, folder: str) -> str:
     return case.case_id.removeprefix(prefix)
 
 
-def _bids_subject(name: str) -> str | None:
+def _bids_subject(name: str, case: Case) -> str | None:
+    """In a case's name; where there are masks, also in the path, which dataset.json may list: sub-01/anat/x.nii.gz."""
     match = _BIDS.search(name)
+    if match is None and case.label is not None:
+        folders = Path(case.images[0]).parent.parts
+        return next((folder for folder in reversed(folders) if _BIDS.fullmatch(folder)), None)
     return match[1] if match else None
 
 

@@ -1,5 +1,6 @@
 """Folders named for a split: read where each holds the same folders of classes, refused where they hold images."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ SPLIT_OF_FOLDER = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
+_BESIDE_SPLIT = re.compile(r"[_ -]?(?:set|data|images)$")
 OWN = ("imagestr", "imagests", "labelstr", "labelsts")
 TEST_FOLDERS = ("imagesTs", "labelsTs")  # nnU-Net's
 ROBOFLOW = "_annotations.coco.json"
@@ -117,7 +119,8 @@ def _is_refused(found: ImageFiles, splits: list[Path], others: list[Path]) -> bo
 
 
 def _split_of(folder: Path) -> str:
-    return SPLIT_OF_FOLDER.get(folder.name.lower(), "")
+    """The split that a folder is named for (train, Test_set, val-images), "" for none."""
+    return SPLIT_OF_FOLDER.get(_BESIDE_SPLIT.sub("", folder.name.lower()), "")
 
 
 def _count(folder: Path) -> int:

@@ -131,6 +131,11 @@ def torn_patients(dataset: Dataset, splits: Splits, patient_of: Mapping[str, str
     return {patient: len(places) for patient, places in sorted(parts.items()) if len(places) > 1}
 
 
+def torn_by_stored(splits: Splits, dataset: Dataset) -> dict[str, int]:
+    """:func:`torn_by`, of splits that the raw folder does not state. Raises DatasetError."""
+    return torn_by(splits, dataset) if keeps_existing(dataset, read_raw_splits(dataset)) else {}
+
+
 def torn_by(existing: Splits, dataset: Dataset) -> dict[str, int]:
     """:func:`torn_patients` of earlier splits, without those whom splits that are stated tear."""
     return torn_patients(_parted_as_stated(dataset), existing)

@@ -191,3 +191,12 @@ def test_not_json(tmp_path: Path, text: bytes, words: str) -> None:
     (wrong,) = read_coco(tmp_path / "annotations.json").findings
     assert wrong.kind == "annotations-syntax"
     assert words in wrong.found
+
+
+def test_patients_of_images(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    images: list[dict[str, object]] = [{"id": number, "file_name": f"{number}.png"} for number in range(6)]
+    for image, patient in zip(images, (7, "P7", "", None, [7]), strict=False):
+        image.update(patient_id=patient)
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    assert [one.patient_id for one in read_coco(path).images] == ["7", "P7", "", "", "", ""]

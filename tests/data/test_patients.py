@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from mdkd_auto.data.patients import compile_pattern, tell_patients, with_patients
@@ -77,6 +78,16 @@ def test_folders_in_front_of_a_name_are_no_part_of_it() -> None:
     told, _ = with_patients(data, r"^(?P<patient>[^_]+)_")
     assert [case.patient_id for case in told.cases] == ["p1", "p1", "p2", "sub-3"]
     assert [case.patient_id for case in with_patients(data)[0].cases][-1] == "sub-3"
+
+
+def test_subjects_of_bids_in_paths_that_are_listed() -> None:
+    cases = tuple(
+        Case(case_id=f"scan{number}", images=(f"/raw/D/sub-{number // 2}/ses-{number % 2}/t1.nii",), label="x",
+             patient_id="?")
+        for number in range(4)
+    )  # fmt: skip
+    data = msgspec.structs.replace(dataset([]), cases=cases)
+    assert [case.patient_id for case in with_patients(data)[0].cases] == ["sub-0", "sub-0", "sub-1", "sub-1"]
 
 
 @pytest.mark.parametrize(
