@@ -1,10 +1,10 @@
-"""Which faults the tests see: cosmic-ray changes one operator, number or statement at a time and runs the module's tests.
+"""Which faults the tests see: cosmic-ray changes one operator, number or statement, and the module's tests run.
 
-    python benchmarks/mutation.py --folder mutants losses metrics       # a day later the same command goes on
+    python benchmarks/mutation.py --folder mutants losses metrics       # stopped, the same command goes on
     python benchmarks/mutation.py --folder mutants --again losses       # survivors once more, with the tests of today
     python benchmarks/mutation.py --folder mutants --report             # benchmarks/records/mutation.json
 
-Needs ``pip install cosmic-ray``. Works on a clone of the last commit in the folder; cosmic-ray's session files stay there.
+Needs ``pip install cosmic-ray``. Works on a clone of the last commit; cosmic-ray's session files stay in the folder.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
     for module, session in sessions.items():
         _write_configuration(session.with_suffix(".toml"), module, GROUPS[group][module], address, seconds)
     if not all(session.is_file() for session in sessions.values()):
-        for module, session in sessions.items():
+        for session in sessions.values():
             session.unlink(missing_ok=True)
             _cosmic_ray(clone, "init", session.with_suffix(".toml"), session)
         _sample(sessions, mutants)
@@ -132,8 +132,10 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
 
 
 def _write_configuration(path: Path, module: str, tests: str, address: str, seconds: float) -> None:
-    asking = f"import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('{address}'); " \
-             f"s.sendall(b'{tests}'); answer = s.recv(8); answer or print('{LATE}'); sys.exit(int(answer or 9))"  # fmt: skip
+    asking = (
+        f"import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect('{address}'); s.sendall(b'{tests}'); "
+        f"answer = s.recv(8); answer or print('{LATE}'); sys.exit(int(answer or 9))"
+    )
     command = f'{sys.executable} -S -E -c "{asking}"'
     path.write_text(
         f"[cosmic-ray]\nmodule-path = {json.dumps(module)}\ntimeout = {PATIENCE * seconds}\nexcluded-modules = []\n"
@@ -239,7 +241,7 @@ def _report(folder: Path) -> None:
             "tried": len(outcomes), "killed": len(outcomes) - len(survived), "out_of_time": late,
             "survivors": [
                 {"module": module, "line": change.start_pos[0], "operator": change.operator_name,
-                 "change": [line for line in (result.diff or "").splitlines() if line[:1] in "+-" and line[1:3] != line[:1] * 2]}
+                 "change": _changed_lines(result.diff or "")}
                 for module, change, result in survived
             ],
         }  # fmt: skip
@@ -247,6 +249,10 @@ def _report(folder: Path) -> None:
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     print(f"-> {RECORD}")
+
+
+def _changed_lines(diff: str) -> list[str]:
+    return [line for line in diff.splitlines() if line[:1] in "+-" and line[1:3] != 2 * line[:1]]
 
 
 if __name__ == "__main__":
