@@ -22,11 +22,11 @@ from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, renew_scores, run_jobs, warn_of_pretrained
 from mdkd_auto.experiments.runs import find_student, finished_students
-from mdkd_auto.files import read_record
+from mdkd_auto.limits import read_plan
 from mdkd_auto.paths import Root
 from mdkd_auto.prediction import predict
 from mdkd_auto.preparation import dataset_names, find_groups, plan_and_preprocess, verify
-from mdkd_auto.records import Dataset, Plan
+from mdkd_auto.records import Dataset
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_ablation, draw_figures
 from mdkd_auto.report.tables import Table, permutation_table
@@ -208,7 +208,7 @@ def make_experiment(
     path = root.plan(group)
     if not path.is_file():
         raise PlanError(f"{path}: {group} is not planned yet; run mdkd_plan_and_preprocess first")
-    plan = read_record(path, Plan, PlanError)
+    plan = read_plan(path)
     if configuration not in [part.configuration for part in plan.configurations]:
         there = ", ".join(part.configuration for part in plan.configurations)
         logger.warning("%s: has no configuration %s; its plan has %s (-c)", group, configuration, there)

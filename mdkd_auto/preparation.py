@@ -25,7 +25,8 @@ from mdkd_auto.data.splits import (
 )
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError
-from mdkd_auto.files import make_folder, read_record, write_json, write_text
+from mdkd_auto.files import make_folder, write_json, write_text
+from mdkd_auto.limits import faults_of_plan, read_plan, refuse
 from mdkd_auto.paths import Root
 from mdkd_auto.planners.describe import describe_changes, plan_text
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
@@ -370,13 +371,14 @@ def _plan(
 ) -> Plan:
     """Plan one group; says on the screen what was decided and what changed."""
     path = root.plan(name)
-    previous = read_record(path, Plan, PlanError) if path.is_file() else None
+    previous = read_plan(path) if path.is_file() else None
     names = {dataset.name for dataset in datasets}
     own = {key: value for key, value in asked.channels.items() if key in names}
     plan = plan_group(
         datasets, fingerprints, asked.memory_gb, own, previous, asked.replan, asked.spacing_mm, asked.input_size,
         asked.patch_size,
     )  # fmt: skip
+    refuse(path, faults_of_plan(plan), PlanError, "Ask for other sizes, or look at the data sets' spacings")
     text = plan_text(plan)
     if previous is not None:
         changes = describe_changes(previous, plan)
@@ -384,7 +386,7 @@ def _plan(
     write_json(path, plan)
     write_text(path.with_suffix(".txt"), text)
     logger.info("%s\n-> %s", text, path)
-    return read_record(path, Plan, PlanError)  # as training reads it: a spacing of 4 is 4.0 there
+    return read_plan(path)  # as training reads it: a spacing of 4 is 4.0 there
 
 
 def _store_splits(root: Root, dataset: str, splits: Splits) -> None:

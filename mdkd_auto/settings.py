@@ -19,6 +19,24 @@ REFERENCE_EPOCHS = 300  # the paper's longest run: warm-up, ramp and temperature
 UPDATES_A_VALIDATION_BATCH = 4  # at least: a forward pass takes up to two thirds of an update, and validation a fifth
 
 
+# Far beyond use; what is above makes no sense, or no machine can hold.
+WIDEST, MOST_FOLDS, LARGEST_SEED, LARGEST_SETTING = 4096, 1000, 2**32 - 1, 1e9
+_MOST = {
+    "epochs": 10**7, "iterations_per_epoch": 10**7, "validation_batches": 10**6, "early_stopping_epochs": 10**7,
+    "plateau_epochs": 10**7, "batch_size": 1 << 14, "width": WIDEST, "student_width": WIDEST, "attention_keys": 256,
+    "seed": LARGEST_SEED, "fold": MOST_FOLDS, "joint_channels": 1 << 14, "fusion_blocks": 64, "learning_rate": 100,
+    "joint_learning_rate": 100, "student_learning_rate": 100, "encoder_rate": 1e6,
+}  # fmt: skip
+
+
+def _check_most(settings: Record, where: str = "") -> None:
+    """Raise ValueError for numbers that are too large or not finite."""
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if isinstance(value, (int, float)) and not value <= _MOST.get(name, LARGEST_SETTING):
+            raise ValueError(f"{where}{name} is {value:g}; it must be at most {_MOST.get(name, LARGEST_SETTING):g}")
+
+
 class ClassificationSettings(Record, frozen=True, kw_only=True):
     """What a classification group takes in the place of the settings of the same name, and what only it has."""
 
@@ -43,6 +61,7 @@ class ClassificationSettings(Record, frozen=True, kw_only=True):
     student_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
+        _check_most(self, "classification.")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"classification.{name} is {getattr(self, name)}; it must be 0 or more and below 1")
@@ -74,6 +93,7 @@ class DetectionSettings(Record, frozen=True, kw_only=True):
     logits_temperature: float = 2.0
 
     def __post_init__(self) -> None:
+        _check_most(self, "detection.")
         for name in ("gradient_clip_norm", "logits_temperature", "encoder_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"detection.{name} is {getattr(self, name)}; it must be above 0")
@@ -142,6 +162,7 @@ class Settings(Record, frozen=True, kw_only=True):
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
+        _check_most(self)
         for name in ("epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "plateau_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")

@@ -1,6 +1,7 @@
 """What the planner needs to know of a data set, case by case; unchanged cases are read from the cache."""
 
 import hashlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
@@ -19,10 +20,20 @@ from mdkd_auto.data.parallel import map_cases
 from mdkd_auto.data.problems import Finding, Problem, problem
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import ReadError, content_hash, make_folder, read_record, write_atomically, write_json
+from mdkd_auto.files import (
+    ReadError,
+    content_hash,
+    make_folder,
+    raise_if_refused,
+    read_record,
+    write_atomically,
+    write_json,
+)
 from mdkd_auto.planners.intensities import Histogram, histogram, image_percentiles, pool, statistics
 from mdkd_auto.planners.likeness import picture_hash
 from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
+
+log = logging.getLogger(__name__)
 
 FINGERPRINT_VERSION = 4  # raise it when a case's fingerprint is computed differently
 
@@ -195,14 +206,45 @@ def _triple_of_ints(shape: tuple[int, ...]) -> IntTriple:
 
 
 def _read_cached(case_id: str, key: str, cache_folder: Path) -> CaseFingerprint | None:
-    record = cache_folder / f"{case_id}.json"
-    if not record.is_file() or not (cache_folder / f"{case_id}.npz").is_file():
+    """None where there is none of these files, and, with a word, where it is damaged: it is computed again."""
+    record, values = cache_folder / f"{case_id}.json", cache_folder / f"{case_id}.npz"
+    if not record.is_file() or not values.is_file():
         return None
     try:
         cached = read_record(record, CaseFingerprint)
-    except MdkdError:
-        return None  # written by another version: compute it again
-    return cached if cached.source_hash == key else None
+        if cached.source_hash != key:
+            return None
+        if not _makes_sense(cached, case_id):
+            raise MdkdError(f"{record}: its numbers make no sense")
+        histograms = _read_histograms(values, len(cached.image_minimum))
+        if any(len(one.values) != len(one.counts) for one in histograms):
+            raise MdkdError(f"{values}: its values and counts are not as many")
+    except ReadError:
+        raise
+    except MdkdError as error:
+        log.warning("%s; the case is read again", error)
+        return None
+    return cached
+
+
+def _makes_sense(cached: CaseFingerprint, case_id: str) -> bool:
+    channels = len(cached.image_minimum)
+    return (
+        cached.case_id == case_id
+        and channels == len(cached.image_maximum) == len(cached.foreground) > 0
+        and all(0 <= cropped <= size for cropped, size in zip(cached.cropped_shape, cached.shape, strict=True))
+        and all(0 < size < math.inf for size in cached.spacing_mm)
+    )
+
+
+def _read_histograms(path: Path, channels: int) -> list[Histogram]:
+    """Raises ReadError, MdkdError naming the file where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [Histogram(stored[f"values_{index}"], stored[f"counts_{index}"]) for index in range(channels)]
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds
+        raise_if_refused(path, error)
+        raise MdkdError(f"{path}: damaged ({error}); delete it") from None
 
 
 def _write_cached(result: CaseFingerprint, histograms: list[Histogram], cache_folder: Path) -> None:
@@ -226,7 +268,7 @@ def _pooled(
     for case in cases:
         if not any(case.foreground):
             continue
-        with np.load(cache_folder / f"{case.case_id}.npz", allow_pickle=False) as stored:
-            for index, channel in enumerate(parts):
-                channel.append(Histogram(stored[f"values_{index}"], stored[f"counts_{index}"]))
+        stored = _read_histograms(cache_folder / f"{case.case_id}.npz", channel_count)
+        for channel, one in zip(parts, stored, strict=True):
+            channel.append(one)
     return tuple(statistics(pool(channel)) if channel else None for channel in parts)

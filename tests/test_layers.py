@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "mdkd_auto"
 AT_THE_ROOT = {"planners", "preprocessing"}  # imported as mdkd_auto.planners, mdkd_auto.preprocessing
 LEVELS = (  # low to high; a module imports its own room and lower levels
-    {"records", "errors", "files", "strict_json", "text", "paths", "settings", "progress"},
+    {"records", "errors", "files", "strict_json", "text", "limits", "paths", "settings", "progress"},
     {"data", "networks", "losses", "metrics"},
     {"planners", "preprocessing"},
     {"training", "inference", "preparation"},

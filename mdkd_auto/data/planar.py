@@ -14,6 +14,7 @@ from mdkd_auto.data.orientation import Array, Header, Image, check_mask
 from mdkd_auto.data.pictures import read_header, read_picture
 from mdkd_auto.data.tiff import read_tiff, tiff_frame
 from mdkd_auto.errors import ImageError
+from mdkd_auto.files import refusal_of
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -49,6 +50,8 @@ def planar_frame(path: Path) -> Frame:
     except ImageError:
         raise
     except Exception as error:  # the libraries raise many kinds on damaged files
+        if (why := refusal_of(path, error)) is not None:
+            raise ImageError(why, "refused") from error
         raise ImageError(f"cannot be read ({error})") from None
     if pictures > 1:
         raise ImageError(f"holds {pictures} pictures", "not-2d")

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from mdkd_auto.data.augmentation import Source
 from mdkd_auto.data.patch_boxes import boxes_in_patch
-from mdkd_auto.data.store import open_image, open_label
+from mdkd_auto.data.store import open_image, open_label, read_case_record
 from mdkd_auto.errors import TrainingError
-from mdkd_auto.files import read_record
 from mdkd_auto.records import IntTriple, PreprocessedCase
 
 INVALID = -1  # label of voxels outside the image
@@ -64,7 +63,7 @@ class PatchSampler:
         if not case_ids:
             raise TrainingError(f"{folder}: no preprocessed case to draw from; run mdkd_plan_and_preprocess")
         self.folder = folder
-        self.cases = [read_record(folder / f"{case_id}.json", PreprocessedCase) for case_id in sorted(case_ids)]
+        self.cases = [read_case_record(folder, case_id) for case_id in sorted(case_ids)]
         self.with_lesions = [case for case in self.cases if case.lesions or case.boxes]
         self.patch_size = patch_size
         self.patch: IntTriple = (1, *patch_size) if len(patch_size) == 2 else tuple(patch_size)  # type: ignore[assignment]

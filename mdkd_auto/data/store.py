@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.data.frames import check_frame
 from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import read_record, write_bytes, write_json
+from mdkd_auto.files import ReadError, raise_if_refused, read_record, write_bytes, write_json
 from mdkd_auto.records import PreprocessedCase
 
 # (chunk, block), voxels (z, y, x). A block is what is decompressed to read any of its voxels; a chunk is some of them.
@@ -59,7 +59,12 @@ def open_label(folder: Path, case_id: str) -> blosc2.NDArray:
 
 def read_case_record(folder: Path, case_id: str) -> PreprocessedCase:
     """The record beside a stored case. Raises MdkdError."""
-    return read_record(record_path(folder, case_id), PreprocessedCase)
+    try:
+        return read_record(record_path(folder, case_id), PreprocessedCase)
+    except ReadError:
+        raise
+    except MdkdError as error:
+        raise MdkdError(f"{error}; delete it and run mdkd_plan_and_preprocess again") from None
 
 
 def compact_label(label: NDArray[Any]) -> NDArray[Any]:
@@ -83,8 +88,9 @@ def _write(path: Path, array: NDArray[Any], flat: bool) -> None:
 def _open(path: Path) -> blosc2.NDArray:
     if not path.is_file():
         raise MdkdError(f"{path}: the file does not exist; preprocess the data set first")
-    check_frame(path)  # blosc2 evaluates what some files hold, when it opens them
     try:
+        check_frame(path)  # blosc2 evaluates what some files hold, when it opens them
         return blosc2.open(urlpath=str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-    except RuntimeError:
+    except (RuntimeError, OSError, ValueError) as error:
+        raise_if_refused(path, error)
         raise MdkdError(f"{path}: damaged; delete it and run mdkd_plan_and_preprocess again") from None

@@ -1,6 +1,7 @@
 """A run folder: the networks of a job, and prediction from nothing but the folder."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ from torch import nn
 
 import mdkd_auto
 from mdkd_auto.data.raw import find_name, folder_names
-from mdkd_auto.errors import MdkdError, PredictionError
+from mdkd_auto.errors import MdkdError, PredictionError, TrainingError
 from mdkd_auto.experiments.jobs import Experiment, Job, Network
 from mdkd_auto.experiments.parts import TEST, VALIDATION
-from mdkd_auto.files import read_record
+from mdkd_auto.files import ReadError, read_record
+from mdkd_auto.limits import Fault, faults_of_configuration, faults_of_dataset, number, numbers, refuse
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
 from mdkd_auto.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Fingerprint, Record, Task
-from mdkd_auto.settings import Settings
+from mdkd_auto.settings import MOST_FOLDS, WIDEST, Settings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.checkpoints import load_weights
@@ -26,6 +28,7 @@ from mdkd_auto.training.interfaces import Output, TrainingTask
 from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
 
 logger = logging.getLogger(__name__)
+MOST_CLASSES, LARGEST_LABEL = 1000, 65535  # labels are written in 16 bits at most
 
 
 class RunRecord(Record, frozen=True, kw_only=True):
@@ -130,10 +133,59 @@ class _SomeOutputs(nn.Module):
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read run.json. Raises PredictionError if the folder is not a run."""
+    """Read run.json. Raises PredictionError if the folder is not a run, or what the file says makes no sense."""
     if not RunFolder(folder).description.is_file():
         raise PredictionError(f"{folder}: not a run folder: it has no run.json. Give a folder such as .../fold_0")
-    return read_record(RunFolder(folder).description, RunRecord, PredictionError)
+    path = RunFolder(folder).description
+    remedy = "Copy the run folder again; or delete it and run the training command again"
+    try:
+        run = read_record(path, RunRecord, PredictionError)
+    except ReadError:
+        raise
+    except MdkdError as error:
+        raise PredictionError(f"{error}. {remedy}") from None
+    refuse(path, faults_of_run(run), PredictionError, remedy)
+    return run
+
+
+def faults_of_run(run: RunRecord) -> Iterator[Fault]:
+    """What makes no sense in a run.json: nothing is built of it before."""
+    job, named = run.job, run.dataset_plans.keys()
+    if run.task not in TASK_PARTS:
+        yield Fault("task", run.task, f"one of {', '.join(TASK_PARTS)}")
+    if job.configuration != run.plan.configuration:
+        yield Fault("job.configuration", job.configuration, f"that of the plan, {run.plan.configuration}")
+    yield from faults_of_configuration(run.plan, "plan.")
+    for part in ("dataset_plans", "classes", "channel_names"):
+        if missing := [name for name in job.datasets if name not in getattr(run, part)]:
+            yield Fault(part, sorted(getattr(run, part)), f"the data sets of the job; {', '.join(missing)} is missing")
+    for name in named:
+        where = f"dataset_plans.{name}."
+        yield from faults_of_dataset(run.dataset_plans[name], where)
+        channels = run.channel_names.get(name, ())
+        if run.dataset_plans[name].dataset != name:
+            yield Fault(f"{where}dataset", run.dataset_plans[name].dataset, name)
+        yield from number(f"{where}channel", run.dataset_plans[name].channel, 0, max(0, len(channels) - 1))
+    for name, classes in run.classes.items():
+        yield from _faults_of_classes(name, classes, run.class_counts.get(name))
+    widths = [job.width, *(width for _, width in job.teachers)]
+    for width in (width for width in widths if width is not None):
+        yield from number("job.width", width, 1, WIDEST)
+    yield from number("job.fold", job.fold, 0, MOST_FOLDS)
+    if job.stage == "source_teacher" and not job.sources:
+        yield Fault("job.sources", [], "the source")
+
+
+def _faults_of_classes(name: str, classes: Classes, counts: tuple[int, ...] | None) -> Iterator[Fault]:
+    where = f"classes.{name}."
+    yield from number(f"{where}channels, their number,", len(classes.channels), 1, MOST_CLASSES)
+    for channel in classes.channels[:MOST_CLASSES]:
+        values = (channel.written, *channel.values)
+        yield from numbers(f"{where}channels, values of {channel.name}", values, len(values), 0, LARGEST_LABEL)
+        if not channel.name.isprintable():
+            yield Fault(f"{where}channels", channel.name, "a name without control characters")
+    if counts is not None:
+        yield from numbers(f"class_counts.{name}", counts, len(classes.channels), 0, 1e12)
 
 
 def run_scored_in(folder: Path) -> Path | None:
@@ -204,4 +256,15 @@ def find_student(root: Root, target: str | None, configuration: str | None = Non
 
 
 def _score(run: Path) -> float:
-    return read_record(RunFolder(run).finished, Finished).best_validation_score
+    return read_finished(RunFolder(run)).best_validation_score
+
+
+def read_finished(run: RunFolder) -> Finished:
+    """Read finished.json. Raises TrainingError for one that is damaged, saying what to do."""
+    try:
+        return read_record(run.finished, Finished, TrainingError)
+    except ReadError:
+        raise
+    except MdkdError as error:
+        remedy = "restore it from a copy; or delete the folder and run the training command again"
+        raise TrainingError(f"{error}; {remedy}") from None

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mdkd_auto.errors import SettingsError
+from mdkd_auto.files import raise_if_refused
 from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(weight|bias)")  # a ResNet's names of tensors
@@ -97,6 +98,7 @@ def read_tensors(path: Path, batch_norm: bool = True) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
+        raise_if_refused(path, error)
         raise SettingsError(f"{path}: not a readable safetensors file ({error}); no other format is read") from None
     if not batch_norm and any(name.endswith("running_mean") for name in tensors):
         raise SettingsError(

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments.evaluate import read_summary
 from mdkd_auto.experiments.evidence import Evidence, check_comparable
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary
-from mdkd_auto.experiments.runs import Finished
+from mdkd_auto.experiments.runs import read_finished
 from mdkd_auto.experiments.scoring import Summary
 from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale
-from mdkd_auto.files import read_json, read_record
+from mdkd_auto.files import read_json
 from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Mean
@@ -114,7 +113,7 @@ def row_of(layout: Layout, entry: Entry) -> Row:
                 fold = 0 if part == TEST else experiment.fold_number(entry.target)
                 compared.setdefault(fold, []).append((job.folder, summary.evidence))
                 folders[column] = (*folders.get(column, ()), job.folder)
-                trained_for = read_record(run.finished, Finished, TrainingError).updates
+                trained_for = read_finished(run).updates
                 updates[column] = (*updates.get(column, ()), trained_for)
             if (run.folder / "checks.json").is_file():
                 checks.setdefault(column, read_json(run.folder / "checks.json", any_number=True))

@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from mdkd_auto.errors import TrainingError
-from mdkd_auto.files import write_bytes
+from mdkd_auto.errors import MdkdError, TrainingError
+from mdkd_auto.files import raise_if_refused, write_bytes
+from mdkd_auto.strict_json import parse_json
 
 _STATE = "training_state"
 _OPTIMISER = "optimiser."
@@ -44,19 +45,31 @@ def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
     tensors, metadata = _read(path)
     weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
     _check_fit(path, weights, trained)
+    try:
+        state: dict[str, Any] = parse_json(metadata[_STATE].encode(), "its training state", any_number=True)
+        full = _optimiser_state(tensors, optimiser, state["learning_rates"])
+        optimiser.load_state_dict(full)
+    except (MdkdError, LookupError, TypeError, ValueError, AttributeError) as error:
+        remedy = "delete it and run the training command again: the job begins anew"
+        words = f"its training state is damaged ({type(error).__name__}: {error}); {remedy}"
+        raise TrainingError(f"{path}: {words}") from None
     trained.load_state_dict(weights)
+    return state
+
+
+def _optimiser_state(
+    tensors: dict[str, torch.Tensor], optimiser: torch.optim.Optimizer, rates: list[float]
+) -> dict[str, Any]:
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(_OPTIMISER):
             index, key = name.removeprefix(_OPTIMISER).split(".", 1)
             entries.setdefault(int(index), {})[key] = value
-    state: dict[str, Any] = json.loads(metadata[_STATE])
     full = optimiser.state_dict()
     full["state"] = entries
-    for group, rate in zip(full["param_groups"], state["learning_rates"], strict=True):
+    for group, rate in zip(full["param_groups"], rates, strict=True):
         group["lr"] = rate
-    optimiser.load_state_dict(full)
-    return state
+    return full
 
 
 def _check_fit(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
@@ -82,4 +95,6 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(f"{path}: unreadable weights ({error}); delete it and run the command again") from None
+        raise_if_refused(path, error)
+        words = f"unreadable weights ({error}); copy it again, or delete it and run the training command again"
+        raise TrainingError(f"{path}: {words}") from None

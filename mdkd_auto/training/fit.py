@@ -21,6 +21,7 @@ from mdkd_auto.data.augmentation import Draw, affine_maps, apply, draw, upright
 from mdkd_auto.data.patch_boxes import moved_boxes
 from mdkd_auto.data.sampling import Batch, Maps, PatchSampler
 from mdkd_auto.errors import SettingsError, TrainingError
+from mdkd_auto.files import to_record
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.progress import progress
 from mdkd_auto.settings import Settings
@@ -105,6 +106,18 @@ def parameter_groups(trained: nn.Module, learning_rate: float) -> list[dict[str,
     return [{"params": some, "lr": rate * learning_rate} for rate, some in rates.items()]
 
 
+def _resumed(path: Path, objective: Objective, optimiser: torch.optim.Optimizer) -> State:
+    """The state of a checkpoint, whose tensors are restored. Raises TrainingError where it is damaged."""
+    remedy = "delete it and run the training command again: the job begins anew"
+    state = to_record(load_training(path, objective.trained(), optimiser), State, f"{path}, {remedy}", TrainingError)
+    try:
+        for row in state.history:
+            objective.judged(row["validation_score"])
+    except KeyError as error:
+        raise TrainingError(f"{path}: its history has no {error}; {remedy}") from None
+    return state
+
+
 def _fit(
     objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
 ) -> State:
@@ -118,10 +131,8 @@ def _fit(
     )
     state = State()
     if (folder / LATEST).is_file():
-        state = msgspec.convert(load_training(folder / LATEST, objective.trained(), optimiser), State)
+        state = _resumed(folder / LATEST, objective, optimiser)
         plateau.load_state_dict(state.plateau)
-        for row in state.history:
-            objective.judged(row["validation_score"])
         logger.info("%s: going on after update %d", title, state.update)
     loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state)
     with progress(title, counted=False) as advance, deferred_interrupts() as stop:

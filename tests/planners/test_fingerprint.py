@@ -1,7 +1,9 @@
 """Fingerprints of real files: exact, cached, and undisturbed by a bad case."""
 
 import math
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -156,3 +158,28 @@ def test_pictures_without_spacing_are_measured_in_pixels(tmp_path: Path) -> None
     fingerprint, _ = fingerprint_dataset(stated, tmp_path / "cache")
     assert fingerprint.cases[0].spacing_known
     assert fingerprint.cases[0].lesions[0].volume_mm3 == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("a.json", lambda path: path.write_text("{")),
+        ("a.json", lambda path: path.write_text(path.read_text().replace('"case_id": "a"', '"case_id": "b"'))),
+        ("a.json", lambda path: path.write_text(re.sub(r'(spacing_mm": \[\s*)[\d.]+', r"\g<1>-1", path.read_text()))),
+        ("a.npz", lambda path: path.write_bytes(path.read_bytes()[:-40])),
+        ("a.npz", lambda path: path.write_bytes(b"no archive")),
+    ],
+)
+def test_a_damaged_cache_is_computed_again_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], object]
+) -> None:
+    dataset = volumes(tmp_path, volume_case(tmp_path, "a", 1))
+    cache = tmp_path / "cache"
+    before, _ = fingerprint_dataset(dataset, cache)
+    damage(cache / name)
+    caplog.clear()
+    after, problems = fingerprint_dataset(dataset, cache)
+    assert (after, problems) == (before, [])
+    (line,) = caplog.messages
+    assert str(cache / name) in line
+    assert line.endswith("the case is read again")

@@ -799,7 +799,7 @@ def test_a_damaged_file(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.safetensors"
     save_weights(path, TASK.head(1))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(TrainingError, match=r"a\.safetensors: unreadable weights.*run the command again"):
+    with pytest.raises(TrainingError, match=r"a\.safetensors: unreadable weights.*run the training command again"):
         load_weights(path, TASK.head(1))
 
 
