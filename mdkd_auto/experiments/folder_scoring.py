@@ -24,7 +24,7 @@ SUMMARY = "summary.json"
 class Evaluated(NamedTuple):
     """The scores of a folder in words, and what stands against taking them as they are."""
 
-    text: str
+    text: str  # without what is among the problems
     problems: tuple[str, ...]
 
 
@@ -69,7 +69,8 @@ def evaluate(
     if coverage.missing and not allow_missing:
         problems.append(f"{truth.dataset.name}: {coverage.scored}; missing: {shortened(coverage.missing)}. Add them, "
                         "or accept the scores of the others with --allow-missing")  # fmt: skip
-    return Evaluated(scores.markdown(summary), tuple(problems))
+    said_once = structs.replace(summary, failed={case: summary.failed[case] for case in accepted})
+    return Evaluated(scores.markdown(said_once), tuple(problems))
 
 
 def _check_target(answers: Path, target: Path, dataset: Dataset) -> None:
