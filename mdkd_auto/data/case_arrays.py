@@ -36,7 +36,7 @@ class CaseArrays(NamedTuple):
     spacing_mm: Triple | None  # of the file, else what the case's table or dataset.json states, else None
     label: NDArray[np.int16] | None
     orientation: str  # where the file's own axes point, such as LPS; "" where unknown
-    rectangularity: float = 1.0  # volume of a voxel as a fraction of its sides' product
+    rectangularity: float = 1.0  # see orientation.rectangularity
     remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (LABEL: the label)
     exif: tuple[int, ...] = ()  # orientation by which each channel's picture was turned upright
 
@@ -82,7 +82,7 @@ def inspect_case(
         spacing_mm=spacing,
         label=label,
         orientation=axis_codes(first.header),
-        rectangularity=rectangularity(first.header.affine),
+        rectangularity=rectangularity(first.header),
         remarks=tuple((remark.kind, remark.found, channel) for remark, channel in of_files),
         exif=tuple(image.header.exif for _, image in read),
     ), []

@@ -66,7 +66,7 @@ def read_itk(path: Path, ending: str) -> Image:
     z, y, x = array.shape
     header = Header(ending, (z, y, x), len(shape), orientation, affine, itk=geometry, segments=said.segments)
     known = said.spacing_known
-    return Image(array, spacing_mm if known else (1.0, 1.0, 1.0), known, header, shear_remarks(affine))
+    return Image(array, spacing_mm if known else (1.0, 1.0, 1.0), known, header, shear_remarks(header))
 
 
 def write_itk(path: Path, mask: Array, header: Header) -> None:

@@ -53,27 +53,28 @@ def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None)
     Raises ImageError without the file's name; :func:`images.read_image` adds it.
     """
     stored = _read(path)
-    header, dimensions = stored.header, stored.voxels.ndim
-    voxels = _grey_values(stored.voxels, header)
+    said, dimensions = stored.header, stored.voxels.ndim
+    voxels = _grey_values(stored.voxels, said)
     if dimensions == 2:
         voxels = voxels[:, :, None]
-    affine = affine_mm(header, voxels.shape, spacing_from)
+    affine = affine_mm(said, voxels.shape, spacing_from)
     orientation = closest_orientation(affine)
     array = to_canonical(voxels, orientation)
     z, y, x = array.shape
+    header = Header(
+        ending=ending,
+        shape=(z, y, x),
+        dimensions=dimensions,
+        orientation=orientation,
+        affine=affine,
+        nifti=said.binaryblock,
+    )
     return Image(
         array=array,
         spacing_mm=canonical_spacing(affine, orientation),
         spacing_known=True,
-        header=Header(
-            ending=ending,
-            shape=(z, y, x),
-            dimensions=dimensions,
-            orientation=orientation,
-            affine=affine,
-            nifti=header.binaryblock,
-        ),
-        remarks=(*form_remarks(header, spacing_from), *shear_remarks(affine)),
+        header=header,
+        remarks=(*form_remarks(said, spacing_from), *shear_remarks(header)),
     )
 
 

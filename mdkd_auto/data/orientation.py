@@ -139,21 +139,25 @@ def canonical_spacing(affine: Affine, orientation: Orientation) -> Triple:
     return (float(sizes[2]), float(sizes[1]), float(sizes[0]))
 
 
-def rectangularity(affine: Affine | None) -> float:
-    """The volume of a voxel as a fraction of its sides' product: 1.0 but for a shear, as a tilted gantry gives."""
-    if affine is None:
+def rectangularity(header: Header) -> float:
+    """The volume of a voxel (area of a pixel of one slice) as a fraction of its sides' product.
+
+    1.0 but for a shear, as a tilted gantry gives.
+    """
+    if header.affine is None:
         return 1.0
-    fraction = abs(float(np.linalg.det(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))))
+    cosines = _cosines(header.affine, header)
+    fraction = float(np.sqrt(max(0.0, np.linalg.det(cosines.T @ cosines))))
     return 1.0 if fraction > 1 - SHEAR_TOLERANCE else fraction
 
 
-def shear_remarks(affine: Affine | None) -> tuple[Remark, ...]:
+def shear_remarks(header: Header) -> tuple[Remark, ...]:
     """Axes that are not at right angles."""
-    if affine is None or rectangularity(affine) == 1.0:
+    if header.affine is None or rectangularity(header) == 1.0:
         return ()
-    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    largest = float(np.abs(cosines.T @ cosines - np.eye(3)).max())
-    degrees = 90 - np.degrees(np.arccos(min(1.0, largest)))
+    cosines = _cosines(header.affine, header)
+    largest = float(np.abs(cosines.T @ cosines - np.eye(cosines.shape[1])).max())
+    degrees = np.degrees(np.arcsin(min(1.0, largest)))
     return (Remark("sheared", f"its axes are not at right angles but {degrees:.3g} degrees off"),)
 
 
@@ -215,6 +219,13 @@ def spatial_shape(sizes: tuple[int, ...]) -> tuple[int, ...]:
     if min(kept) < 1:
         raise ImageError(f"it has no voxels: sizes {tuple(sizes)}")
     return kept
+
+
+def _cosines(affine: Affine, header: Header) -> npt.NDArray[np.float64]:
+    """Directions (3, axes) of the canonical x, y and, unless there is one slice, z."""
+    steps = affine[:3, list(header.orientation.axes)[: 2 if header.shape[0] == 1 else 3]]
+    cosines: npt.NDArray[np.float64] = steps / np.linalg.norm(steps, axis=0)
+    return cosines
 
 
 def _text(values: Any) -> str:

@@ -69,9 +69,11 @@ def score_masks(
     spacing_mm: tuple[float, ...],
     valid: Mask | None = None,
     tolerance_mm: float = TOLERANCE_MM,
+    rectangularity: float = 1.0,
 ) -> Scores:
     """All scores of one pair of boolean masks (y, x) or (z, y, x), with one spacing an axis, ones where unknown.
 
+    ``rectangularity``: the volume of a voxel as a fraction of its sides' product, less than 1 where they are sheared.
     Voxels outside ``valid`` (under the ignore label) are background in both masks and count nowhere. Raises ValueError
     for shapes that differ, arrays that are not boolean, and a spacing that does not fit.
     """
@@ -84,7 +86,7 @@ def score_masks(
         counts,
         lesion_counts(prediction, truth),
         surface_scores(prediction, truth, spacing_mm, tolerance_mm),
-        false_positive_volume=counts.false_positive * math.prod(steps_mm),
+        false_positive_volume=counts.false_positive * math.prod(steps_mm) * rectangularity,
     )
 
 

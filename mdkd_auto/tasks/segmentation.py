@@ -17,6 +17,7 @@ from torch import nn
 from mdkd_auto.data.case_arrays import read_finite
 from mdkd_auto.data.geometry import cropped
 from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
+from mdkd_auto.data.orientation import rectangularity
 from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import PredictionError, SettingsError
@@ -332,7 +333,7 @@ def score_case(predicted: np.ndarray, truth: Image, classes: Classes) -> dict[st
         values = _values_in_region(channel, classes) if classes.regions else (channel.written, *channel.values)
         scores[channel.name] = score_masks(
             np.isin(predicted, values), np.isin(truth.array, channel.values), truth.spacing_mm, valid,
-            TOLERANCE_MM,
+            TOLERANCE_MM, rectangularity(truth.header),
         )  # fmt: skip
     return scores
 

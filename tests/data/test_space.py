@@ -1,5 +1,6 @@
 """Voxel sizes: header fields that contradict each other, units, axes that are not at right angles."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 from mdkd_auto.data.images import read_image, same_geometry, write_mask
 from mdkd_auto.data.orientation import rectangularity
 from mdkd_auto.errors import ImageError
+from mdkd_auto.tasks.segmentation import ClassChannel, Classes, score_case
 
 SHAPE = (6, 5, 4)  # x, y, z
 VOXELS = np.arange(120, dtype=np.int16).reshape(SHAPE)
@@ -173,7 +175,7 @@ SHEARED = np.array([[0.5, 0, 0, 0], [0, 0.5, 0.75, 0], [0, 0, 1.0, 0], [0, 0, 0,
 def test_a_sheared_voxel_has_less_volume_than_its_sides_say(tmp_path: Path) -> None:
     image = read_image(write_nifti(tmp_path / "a.nii", SHEARED, pixdim=[1, 0.5, 0.5, 1.25, 0, 0, 0, 0]))
     assert image.spacing_mm == (1.25, 0.5, 0.5)
-    assert rectangularity(image.header.affine) * np.prod(image.spacing_mm) == pytest.approx(0.25)
+    assert rectangularity(image.header) * np.prod(image.spacing_mm) == pytest.approx(0.25)
     (remark,) = image.remarks
     assert remark.kind == "sheared"
     assert "36.9 degrees" in remark.found  # of tangent 0.75
@@ -181,9 +183,27 @@ def test_a_sheared_voxel_has_less_volume_than_its_sides_say(tmp_path: Path) -> N
     assert same_geometry(image, read_image(tmp_path / "mask.nii.gz")) is None
 
 
+def test_one_slice_of_a_tilted_gantry_is_not_sheared(tmp_path: Path) -> None:
+    pixdim = [1, 0.5, 0.5, 1.25, 0, 0, 0, 0]
+    image = read_image(write_nifti(tmp_path / "a.nii", SHEARED, voxels=VOXELS[:, :, :1], pixdim=pixdim))
+    assert (rectangularity(image.header), image.remarks) == (1.0, ())
+    in_plane = np.array([[0.5, 0.3, 0, 0], [0, 0.4, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]])
+    pixdim = [1, 0.5, 0.5, 1, 0, 0, 0, 0]
+    image = read_image(write_nifti(tmp_path / "b.nii", in_plane, voxels=VOXELS[:, :, :1], pixdim=pixdim))
+    assert rectangularity(image.header) == pytest.approx(0.8)
+
+
+def test_volumes_of_scores_are_those_of_sheared_voxels(tmp_path: Path) -> None:
+    truth = read_image(write_nifti(tmp_path / "a.nii", SHEARED, pixdim=[1, 0.5, 0.5, 1.25, 0, 0, 0, 0]))
+    truth = replace(truth, array=np.zeros_like(MASK))
+    classes = Classes(channels=(ClassChannel(name="heart", values=(1,), written=1),), regions=False, ignore=None)
+    (scores,) = score_case(MASK, truth, classes).values()
+    assert scores.false_positive_volume == pytest.approx(0.25 * MASK.sum())
+
+
 def test_right_angles_are_exact(tmp_path: Path) -> None:
     image = read_image(write_nifti(tmp_path / "a.nii", turned((0.7, 0.7, 3.3)), turned((0.7, 0.7, 3.3))))
-    assert rectangularity(image.header.affine) == 1.0
+    assert rectangularity(image.header) == 1.0
     assert image.remarks == ()
 
 
@@ -257,7 +277,7 @@ def test_nrrd_sheared_and_a_key_named_like_a_field(tmp_path: Path) -> None:
     lines = ("space: left-posterior-superior", "space directions: (0.5,0,0) (0,0.5,0) (0,0.75,1)", "space units:=cm")
     image = read_image(write_nrrd(tmp_path / "a.nrrd", *lines))
     assert image.spacing_mm == pytest.approx((1.25, 0.5, 0.5))
-    assert rectangularity(image.header.affine) == pytest.approx(0.8)
+    assert rectangularity(image.header) == pytest.approx(0.8)
     assert [remark.kind for remark in image.remarks] == ["sheared"]
 
 
