@@ -34,3 +34,26 @@ def widened(samples: Array, bits: int) -> Array:
     if bits not in STEPS:
         raise ImageError(f"it has {bits} bits a sample; save it with 8 or 16")
     return samples.astype(np.uint8) * np.uint8(STEPS[bits])
+
+
+def class_indices(indices: Array, palette: Array) -> Array:
+    """The indices of a mask's colours (entries, 3), which are its classes.
+
+    Raises ImageError where the palette is of greys other than the indices: either may be the class. Black and white
+    are for the eye.
+    """
+    used = np.unique(indices)
+    if used.size and used[-1] >= len(palette):
+        raise ImageError(f"it names colour {used[-1]} of a palette of {len(palette)}; copy or export it anew")
+    colours = palette[used]
+    greys = colours[:, 0]
+    in_grey = bool((colours == greys[:, None]).all())
+    black_and_white = dict(zip(used.tolist(), greys.tolist(), strict=True)).items() <= {0: 0, 1: 255}.items()
+    if in_grey and not black_and_white and not np.array_equal(greys, used):
+        words = f"its palette gives its indices {_few(used)} the greys {_few(greys)}: either may be the classes"
+        raise ImageError(f"{words}; save it as 8-bit grey with the class numbers as values")
+    return indices
+
+
+def _few(values: Array) -> str:
+    return ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")

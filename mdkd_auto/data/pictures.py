@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from mdkd_auto.data.bounds import MOST_EXPANSION, check_promise
-from mdkd_auto.data.colour import STEPS, grey_of_channels
+from mdkd_auto.data.colour import STEPS, class_indices, grey_of_channels
 from mdkd_auto.data.endings import PILLOW_FORMATS
 from mdkd_auto.data.exif import Frame, orientation_of_exif
 from mdkd_auto.data.orientation import Array, to_upright
@@ -154,7 +154,7 @@ def _with_pillow(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: 
         if few and as_mask:
             return np.asarray(opened) if opened.mode == "1" else np.asarray(opened) // np.uint8(STEPS[stored.bits])
         if opened.mode == "P" and as_mask:
-            return _palette_indices(opened)
+            return class_indices(np.asarray(opened), np.array(opened.getpalette("RGB"), np.uint8).reshape(-1, 3))
         return _grey(opened, colour_to_grey, as_mask)
 
 
@@ -185,30 +185,6 @@ def _grey(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
     if image.mode not in GREY_MODES:
         raise ImageError(f"its pixels are of the kind {image.mode}; convert it to 8 or 16-bit grey")
     return np.asarray(image).astype(GREY_MODES[image.mode])
-
-
-def _palette_indices(image: Any) -> Array:
-    """(y, x): the indices of a mask's colours, which are its classes.
-
-    Raises ImageError where the palette is of greys other than the indices: either may be the class.
-    """
-    indices = np.asarray(image)
-    palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    used = np.unique(indices)
-    if used.size and used[-1] >= len(palette):
-        raise ImageError(f"it names colour {used[-1]} of a palette of {len(palette)}; copy or export it anew")
-    colours = palette[used]
-    greys = colours[:, 0]
-    in_grey = bool((colours == greys[:, None]).all())
-    black_and_white = dict(zip(used.tolist(), greys.tolist(), strict=True)).items() <= {0: 0, 1: 255}.items()
-    if in_grey and not black_and_white and not np.array_equal(greys, used):
-        words = f"its palette gives its indices {_few(used)} the greys {_few(greys)}: either may be the classes"
-        raise ImageError(f"{words}; save it as 8-bit grey with the class numbers as values")
-    return indices
-
-
-def _few(values: Array) -> str:
-    return ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
 def _packed_bmp(content: bytes) -> Array:

@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mdkd_auto.data.bounds import MOST_EXPANSION, check_promise
-from mdkd_auto.data.colour import grey_of_channels, widened
+from mdkd_auto.data.colour import class_indices, grey_of_channels, widened
 from mdkd_auto.data.exif import ORIENTATION_TAG, Frame, valid_orientation
 from mdkd_auto.data.orientation import Array, to_upright
 from mdkd_auto.errors import ImageError
+from mdkd_auto.strict_json import parse_json
 
 MOST_PAGES = 20_000
 SHADES, INVERTED, COLOURS, PALETTE, YCBCR = 1, 0, 2, 3, 6  # photometric interpretation
@@ -47,7 +48,7 @@ def read_tiff(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[Arra
         _check_promises(pages, len(content))
         _check_alike(pages)
         decoded = (page.asarray().reshape(page.shaped) for page in pages)
-        samples = decoded if len(pages) > 1 else [_single(file, pages[0])]
+        samples = decoded if len(pages) > 1 else [_single(file, pages[0], content)]
         grey = [_grey(some, page, colour_to_grey, as_mask) for some, page in zip(samples, pages, strict=True)]
         pixels = np.concatenate(grey)
         orientation = _orientation(pages[0])
@@ -62,9 +63,8 @@ def tiff_frame(stream: BinaryIO) -> tuple[Frame, int]:
     stream.seek(0)
     with tifffile.TiffFile(stream, is_ome=False, is_mmstack=False) as file:
         pages = full_pages(file)
-        unlisted = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
         frame = Frame((pages[0].imagewidth, pages[0].imagelength), _orientation(pages[0]))
-        return frame, max(len(pages), pages[0].imagedepth, unlisted)
+        return frame, max(len(pages), pages[0].imagedepth, _unlisted(file) if len(pages) == 1 else 1)
 
 
 def full_pages(file: Any) -> list[Any]:
@@ -161,11 +161,11 @@ def _check_axes(file: Any) -> None:
         stated = file.imagej_metadata or {}
         sizes = {"C": stated.get("channels", 1), "Z": stated.get("slices", 1), "T": stated.get("frames", 1)}
     elif file.is_shaped:
-        stated = (file.shaped_metadata or [{}])[0]
-        sizes = dict(zip(stated.get("axes", ""), stated.get("shape", ()), strict=False))
-        leading = [size for size in stated.get("shape", ())[:-2] if size > 1]
-        if not stated.get("axes") and len(leading) > 1 + (file.pages.first.samplesperpixel > 1):
-            raise ImageError(f"it has the axes {tuple(stated['shape'])}; save one volume (z, y, x) a file")
+        shape, axes = _shape_and_axes(file.pages.first)
+        sizes = dict(zip(axes, shape, strict=False))
+        leading = [size for size in shape[:-2] if size > 1]
+        if not axes and len(leading) > 1 + (file.pages.first.samplesperpixel > 1):
+            raise ImageError(f"it has the axes {shape}; save one volume (z, y, x) a file")
     elif "<OME" in (description := file.pages.first.description)[:2000]:
         found = {axis: re.search(rf'\bSize{axis}="(\d+)"', description) for axis in "CZT"}
         sizes = {axis: int(match[1]) for axis, match in found.items() if match}
@@ -178,15 +178,39 @@ def _check_axes(file: Any) -> None:
         raise ImageError(f"it has the axes {text}; save one volume (z, y, x) a file")
 
 
-def _single(file: Any, page: Any) -> Array:
-    """(samples apart, z, y, x, samples together) of the only page; some programs let others follow it unlisted."""
-    series = file.series[0] if file.is_imagej or file.is_shaped or file.is_stk else None
-    if series is None or series.size <= page.size:
+def _shape_and_axes(page: Any) -> tuple[tuple[int, ...], str]:
+    """What tifffile writes into the description of the first page, as JSON; () and "" where it states none."""
+    stated = parse_json(page.shaped_description.encode(), "its description")
+    shape, axes = (stated.get("shape"), stated.get("axes")) if isinstance(stated, dict) else (None, None)
+    sizes = tuple(shape) if isinstance(shape, list) else ()
+    known = all(isinstance(size, int) and size > 0 for size in sizes)
+    return sizes if known else (), axes if isinstance(axes, str) else ""
+
+
+def _unlisted(file: Any) -> int:
+    """How many pages the metadata of the only page count: some programs list one and let the others follow it."""
+    page = file.pages.first
+    count = 1
+    if file.is_imagej:
+        count = (file.imagej_metadata or {}).get("images", 1)
+    elif file.is_shaped:
+        count = math.prod(_shape_and_axes(page)[0]) // page.size
+    elif file.is_stk:
+        count = (file.stk_metadata or {}).get("NumberPlanes", 1)
+    return count if isinstance(count, int) and count > 1 else 1
+
+
+def _single(file: Any, page: Any, content: bytes) -> Array:
+    """(samples apart, z, y, x, samples together) of the only page that is listed, and of those that follow it."""
+    count = _unlisted(file)
+    if count == 1:
         return page.asarray().reshape(page.shaped)
-    check_promise(series.nbytes, file.filehandle.size)
-    if page.samplesperpixel > 1 or page.compression != 1:
+    if page.samplesperpixel > 1 or not page.is_contiguous or page.bitspersample != 8 * page.dtype.itemsize:
         raise ImageError("its further pages are not listed; export it anew")
-    return series.asarray().reshape(1, -1, *page.shaped[2:])
+    start = page.dataoffsets[0]
+    check_promise(count * page.nbytes, len(content) - start)
+    samples = np.frombuffer(content, page.dtype.newbyteorder(file.byteorder), count * page.size, start)
+    return samples.reshape(1, count, *page.shaped[2:])
 
 
 def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Array:
@@ -200,9 +224,10 @@ def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Arr
             shades = _inverted(shades, bits, as_mask)
         return shades if as_mask else widened(shades, bits)
     if photometric == PALETTE and pixels.shape[-1] == 1:
+        stated = np.moveaxis(np.asarray(page.colormap), 0, -1)  # (entries, 3) of 16 bits; some programs write 8
+        colours = (stated >> 8 if stated.max() > 255 else stated).astype(np.uint8)
         if as_mask:
-            return pixels[..., 0]
-        colours = np.moveaxis(np.asarray(page.colormap) >> 8, 0, -1).astype(np.uint8)  # (entries, 3) of 16 bits
+            return class_indices(pixels[..., 0], colours)
         return grey_of_channels(colours[pixels[..., 0]], colour_to_grey)
     if photometric == COLOURS or (photometric == YCBCR and page.compression == JPEG):  # decoded to RGB
         return grey_of_channels(_without_extra(pixels, page, 3), colour_to_grey, as_mask)

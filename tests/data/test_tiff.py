@@ -157,6 +157,7 @@ def test_a_palette_is_colours_in_pictures_and_classes_in_masks(tmp_path, compres
     refused(tmp_path / "a.tif", "in colour")
     greys = np.tile(np.array([200, 10, 30, 20, 99] + [0] * 251, np.uint16) * 257, (3, 1))
     np.testing.assert_array_equal(read(tmp_path, classes, colormap=greys, **options), greys[0, classes][None] // 257)
+    refused(tmp_path / "a.tif", "either may be the classes", read_mask)
 
 
 @pytest.mark.parametrize("orientation", STORED)
@@ -272,3 +273,28 @@ def test_values_of_imagej_follow_its_straight_line(tmp_path):
 def test_masks_in_colour_are_not_to_be_converted_to_grey(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.dstack([FLAT, FLAT // 2, FLAT]), photometric="rgb")
     refused(tmp_path / "a.tif", "a mask in colour.*gives other numbers", read_mask)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("form", [{"imagej": True, "truncate": True}, {"truncate": True}])
+def test_pages_that_follow_the_only_one_listed_are_read(tmp_path, form, byteorder):
+    stack = np.stack([FLAT, FLAT // 2, FLAT // 3]).astype(np.uint16) * 200
+    options = {"photometric": "minisblack", "byteorder": byteorder, "metadata": {"axes": "ZYX"}}
+    np.testing.assert_array_equal(read(tmp_path, stack, **form, **options), stack)
+    assert len(tifffile.TiffFile(tmp_path / "a.tif").pages) == 1
+    with pytest.raises(ImageError, match="holds 3 pictures"):
+        planar_frame(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-1000])
+    refused(tmp_path / "a.tif", "truncated")
+
+
+def test_a_page_that_is_its_own_thumbnail_is_read_once(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(FLAT, photometric="minisblack", subifds=1)
+        file.write(FLAT[::2, ::2], photometric="minisblack", subfiletype=1)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        own, place = file.pages[0].offset, file.pages[0].tags[330].valueoffset
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[place : place + 4] = struct.pack("<I", own)
+    (tmp_path / "a.tif").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array, FLAT[None])
