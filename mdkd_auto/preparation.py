@@ -5,7 +5,7 @@ Every step is done for all groups before the next begins, so that what is wrong 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -14,17 +14,10 @@ from filelock import FileLock, Timeout
 from mdkd_auto.data.patients import compile_pattern, tell_patients
 from mdkd_auto.data.problems import CASES_SHOWN, KINDS, Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.data.raw import find_datasets
-from mdkd_auto.data.splits import (
-    MIN_PATIENTS,
-    keeps_existing,
-    make_splits,
-    read_raw_splits,
-    read_splits,
-    torn_by,
-    write_splits,
-)
+from mdkd_auto.data.splits import MIN_PATIENTS
+from mdkd_auto.data.stored_splits import make_or_keep, only_those_of, store, stored_pattern
 from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.errors import DatasetError, MdkdError, PlanError, SettingsError
+from mdkd_auto.errors import DatasetError, PlanError, SettingsError
 from mdkd_auto.files import make_folder, write_json, write_text
 from mdkd_auto.limits import faults_of_plan, read_plan, refuse
 from mdkd_auto.paths import Root
@@ -35,12 +28,9 @@ from mdkd_auto.planners.integrity import check_dataset, check_group, check_liken
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Dataset, Fingerprint, Fold, IntTriple, Plan, Splits, Task, Triple
+from mdkd_auto.records import Dataset, Fingerprint, IntTriple, Plan, Splits, Task, Triple
 
 logger = logging.getLogger(__name__)
-
-SPLIT_SEED = 0
-TEST_FRACTION = 0.2  # of the patients
 
 
 class Outcome(NamedTuple):
@@ -108,7 +98,7 @@ def plan_and_preprocess(
             for name, datasets in verified.groups.items()
         }
         for name, splits in verified.splits.items():
-            _store_splits(root, name, splits)
+            store(root.splits(name), name, splits)
         if not preprocess:
             return Outcome(0, 0, ())
         outcomes = [
@@ -148,7 +138,7 @@ def verify(
         _write_report(root, problems)
         raise DatasetError(_no_groups(root, problems))
     told, by_names = tell_patients([dataset for datasets in groups.values() for dataset in datasets],
-                                   lambda name: _stored_pattern(root, name), patient_pattern)  # fmt: skip
+                                   lambda name: stored_pattern(root.splits(name)), patient_pattern)  # fmt: skip
     groups = {name: [told[dataset.name].dataset for dataset in datasets] for name, datasets in groups.items()}
     problems += by_names
     fingerprints: dict[str, Fingerprint] = {}
@@ -163,7 +153,7 @@ def verify(
     splits: dict[str, Splits] = {}
     for datasets in sound.values():
         for dataset in datasets:
-            made = _make_splits(root, dataset, test_fraction, replan)
+            made = make_or_keep(root.splits(dataset.name), dataset, test_fraction, replan)
             if isinstance(made, Splits):
                 splits[dataset.name] = msgspec.structs.replace(made, patient_pattern=told[dataset.name].pattern)
             elif exclude_broken or made.kind != "too-few-cases" or _lacks_patients(dataset.name, groups, problems):
@@ -178,7 +168,7 @@ def verify(
     sound = {name: [dataset for dataset in without_broken(datasets, problems) if dataset.name in splits]
              for name, datasets in sound.items()}  # fmt: skip
     sound = {name: kept for name, kept in sound.items() if kept}
-    splits = {dataset.name: _only_those_of(splits[dataset.name], dataset)
+    splits = {dataset.name: only_those_of(splits[dataset.name], dataset)
               for datasets in sound.values() for dataset in datasets}  # fmt: skip
     _report(root, problems, exclude_broken)
     if not sound:
@@ -189,14 +179,6 @@ def verify(
             fingerprints[dataset.name] = _to_plan_from(fingerprints[dataset.name], dataset, test, root)
             write_json(root.fingerprint(dataset.name), fingerprints[dataset.name])
     return Verified(sound, fingerprints, splits, tuple(problems))
-
-
-def _stored_pattern(root: Root, dataset: str) -> str:
-    """That of the data set's splits; "" where there are none, or they cannot be read, which is said later."""
-    path = root.splits(dataset)
-    with suppress(MdkdError):
-        return read_splits(path).patient_pattern if path.is_file() else ""
-    return ""
 
 
 def _lacks_patients(name: str, groups: Mapping[str, Sequence[Dataset]], problems: Sequence[Problem]) -> bool:
@@ -298,51 +280,6 @@ def _write_report(root: Root, problems: list[Problem]) -> None:
     write_text(root.integrity.with_suffix(".txt"), problems_text(problems))
 
 
-def _make_splits(root: Root, dataset: Dataset, test_fraction: float | None, replan: bool) -> Splits | Problem:
-    """The data set's splits, those stored before kept where they can be; or why it cannot be split."""
-    path = root.splits(dataset.name)
-    patients = len({case.patient_id for case in dataset.cases})
-    try:
-        existing = read_splits(path) if path.is_file() else None
-    except MdkdError as error:
-        remedy = ("restore it from a copy; or delete it: patients are then dealt out anew, and what was trained before "
-                  "no longer matches")  # fmt: skip
-        found = str(error).removeprefix(f"{path}: ")
-        return problem("splits", found, dataset=dataset.name, file=path, remedy=remedy)
-    try:
-        raw_splits = read_raw_splits(dataset)
-        if existing is not None and keeps_existing(dataset, raw_splits) and (torn := torn_by(existing, dataset)):
-            found = f"tears {len(torn)} of {patients} patients apart: {', '.join(list(torn)[:5])}"
-            if not replan:
-                return problem("splits-torn", found, dataset=dataset.name, file=path)
-            logger.warning("%s: %s; its patients are dealt out again", path, found)
-            existing = None
-        share = TEST_FRACTION if test_fraction is None else test_fraction
-        made = make_splits(dataset, SPLIT_SEED, share, existing=existing, raw_splits=raw_splits)
-    except MdkdError as error:
-        kind = "too-few-cases" if patients < MIN_PATIENTS else "splits"
-        return problem(kind, str(error), dataset=dataset.name, file=dataset.folder)
-    tested = len({case.patient_id for case in dataset.cases if case.case_id in made.test})
-    if test_fraction is not None and abs(tested - test_fraction * patients) > 1:
-        logger.warning(
-            "%s: %d of %d patients are tested on, not the share of %g asked for: they were dealt out before, or the "
-            "raw folder says so. To deal them anew delete %s; what was trained before then no longer matches",
-            dataset.name, tested, patients, test_fraction, path,
-        )  # fmt: skip
-    return made
-
-
-def _only_those_of(splits: Splits, dataset: Dataset) -> Splits:
-    """The splits without cases that the data set no longer has."""
-    kept = {case.case_id for case in dataset.cases}
-
-    def some(cases: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(case for case in cases if case in kept)
-
-    folds = tuple(Fold(train=some(fold.train), val=some(fold.val)) for fold in splits.folds)
-    return msgspec.structs.replace(splits, test=some(splits.test), folds=folds)
-
-
 def _to_plan_from(fingerprint: Fingerprint, dataset: Dataset, test: frozenset[str], root: Root) -> Fingerprint:
     """The fingerprint of the cases that the data set still has, without those that are tested on."""
     kept = {case.case_id for case in dataset.cases}
@@ -387,16 +324,6 @@ def _plan(
     write_text(path.with_suffix(".txt"), text)
     logger.info("%s\n-> %s", text, path)
     return read_plan(path)  # as training reads it: a spacing of 4 is 4.0 there
-
-
-def _store_splits(root: Root, dataset: str, splits: Splits) -> None:
-    path = root.splits(dataset)
-    if path.is_file() and read_splits(path) == splits:
-        return
-    write_splits(path, splits)
-    folds, train, val = len(splits.folds), len(splits.folds[0].train), len(splits.folds[0].val)
-    logger.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s",
-                dataset, folds, train, val, len(splits.test), path)  # fmt: skip
 
 
 def _preprocess(
