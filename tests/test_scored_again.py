@@ -142,6 +142,18 @@ def test_scores_say_what_they_were_computed_from(root: Root) -> None:
         assert evidence[1]["prediction"] == file_hash(folder / f"{name}.nii.gz")
 
 
+def test_scores_of_a_folder_say_it_too(root: Root, tmp_path: Path) -> None:
+    name = name_of_test_case(root)
+    (folder,) = (folder for folder in runs_of(root) if "Student" in str(folder))
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    shutil.copy(folder / f"{name}.nii.gz", masks / f"{name}_0000.nii.gz")
+    pipeline.evaluate(masks, root.raw / A, allow_missing=True)
+    (evidence,) = read_json(masks / "summary.json")["evidence"].items()
+    expected = read_json(folder / "summary.json")["evidence"][name]
+    assert evidence == (name, expected)
+
+
 def test_a_corrected_test_label_scores_every_finished_run_again(root: Root, log: Log) -> None:
     """Planned again, then trained with one other setting: only the student is new, and no column keeps old scores."""
     shift(label_of(root))

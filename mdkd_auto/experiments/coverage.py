@@ -42,6 +42,7 @@ class Found(NamedTuple):
     unmatched: Mapping[str, str] = {}  # file or row of a table -> why it is not scored
     notes: tuple[str, ...] = ()  # how the answers were read
     broken: Collection[str] = ()  # cases in ``summary.failed`` for a fault of the data set, not of the answer
+    files: Mapping[str, Path] = {}  # case -> the file of its answer, where each has its own
 
 
 class Coverage(Record, frozen=True, kw_only=True):

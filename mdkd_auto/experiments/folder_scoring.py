@@ -9,12 +9,14 @@ from msgspec import structs
 
 from mdkd_auto.data.raw import find_folder
 from mdkd_auto.errors import MdkdError, SettingsError
-from mdkd_auto.experiments.coverage import coverage_of, read_truth, shortened
+from mdkd_auto.experiments.coverage import Found, coverage_of, read_truth, shortened
+from mdkd_auto.experiments.evidence import Evidence, evidence_of
 from mdkd_auto.experiments.runs import run_scored_in
 from mdkd_auto.experiments.task_scores import TASK_SCORES
-from mdkd_auto.files import read_json
+from mdkd_auto.files import file_hash, read_json
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Dataset
+from mdkd_auto.tasks.segmentation import classes_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ def evaluate(
             logger.warning("%s: stays, and is of an earlier call", target / SUMMARY)
         raise
     coverage = coverage_of(truth, found, answers)
-    summary = structs.replace(found.summary, coverage=coverage)
+    evidence = _evidence(answers, truth.dataset, found, bool(keep_classes))
+    summary = structs.replace(found.summary, coverage=coverage, evidence=evidence)
     scores.write(target, summary)
     accepted = found.broken if exclude_broken else ()
     problems = [f"{case}: {problem}" for case, problem in summary.failed.items() if case not in accepted]
@@ -71,6 +74,20 @@ def evaluate(
                         "or accept the scores of the others with --allow-missing")  # fmt: skip
     said_once = structs.replace(summary, failed={case: summary.failed[case] for case in accepted})
     return Evaluated(scores.markdown(said_once), tuple(problems))
+
+
+def _evidence(answers: Path, dataset: Dataset, found: Found, keep_classes: bool) -> dict[str, Evidence]:
+    """Scored case -> the files that it was scored from."""
+    scores, scored, classes = TASK_SCORES[dataset.task], found.summary.by_case(), classes_of(dataset, keep_classes)
+    evidence = {}
+    for case in dataset.cases:
+        if case.case_id not in scored:
+            continue
+        own = found.files.get(case.case_id)
+        answer = scores.prediction_hash(answers, case, scored[case.case_id]) if own is None else file_hash(own)
+        seen = evidence_of(case, dataset, classes, file_hash)
+        evidence[case.case_id] = structs.replace(seen, prediction=answer)
+    return evidence
 
 
 def _check_target(answers: Path, target: Path, dataset: Dataset) -> None:

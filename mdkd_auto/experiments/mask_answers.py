@@ -52,7 +52,7 @@ def score_mask_folder(folder: Path, truth: Truth, keep_classes: bool | None) -> 
         notes += (f"{len(renamed)} of {len(masks)} masks are not named {expected}, such as {readable(renamed[0])}",)
     if written is not None and len(reading.classes.channels) > 1 and keep_classes is None:
         notes += (f"each class is scored, as {written.source} says that they were written",)
-    return Found(summary, {*matched, *doubtful}, "a mask", unmatched, notes, unlabelled.union(broken))
+    return Found(summary, {*matched, *doubtful}, "a mask", unmatched, notes, unlabelled.union(broken), matched)
 
 
 def match_masks(folder: Path, truth: Truth) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
