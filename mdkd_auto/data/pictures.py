@@ -28,7 +28,7 @@ JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that 
 JPEG_APP1, EXIF_PREFIX = 0xE1, b"Exif\0\0"
 BMP_CORE_HEADER = 12  # bytes, of OS/2
 TRUNCATED = "it is truncated; copy or export it anew"
-NOT_A_PICTURE = "cannot be read (there is no picture in it); copy or export it anew"
+NOT_A_PICTURE = "cannot be read (it is no PNG, JPEG, BMP or TIFF); copy or export it anew"
 
 
 class Stored(NamedTuple):
