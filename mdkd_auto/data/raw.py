@@ -38,7 +38,7 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
     datasets: list[Dataset] = []
     problems: list[Problem] = []
     for folder in sorted(raw.iterdir()):
-        meant = folder.name.lower().startswith("dataset") or (folder / "dataset.json").is_file()
+        meant = folder.name.lower().startswith("dataset") or os.path.lexists(folder / "dataset.json")
         if meant and (aim := dangling(folder)) is not None:
             problems.append(problem("link-dangling", aim, dataset=folder.name, file=folder))
         if folder.name.startswith(".") or not folder.is_dir() or not meant:

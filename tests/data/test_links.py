@@ -146,6 +146,12 @@ def test_a_data_set_or_the_raw_folder_itself(tmp_path: Path) -> None:
         find_datasets(tmp_path / "else")
 
 
+def test_a_folder_of_another_name_is_a_data_set_by_a_link_to_its_description(tmp_path: Path) -> None:
+    (tmp_path / "Lungs").mkdir()
+    (tmp_path / "Lungs" / "dataset.json").symlink_to("/nowhere/dataset.json")
+    assert [one.kind for one in find_datasets(tmp_path)[1]] == ["folder-name"]
+
+
 @pytest.mark.parametrize(
     ("make", "written", "name"),
     [
