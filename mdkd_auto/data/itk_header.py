@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdkd_auto.errors import ImageError
 
@@ -30,6 +31,7 @@ MM_PER_UNIT = {
 }
 NO_LENGTHS = ("pixel", "voxel", "px")
 META_SYNONYMS = (("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation"))
+Floats = NDArray[np.float64]
 WORD = re.compile(r'"([^"]*)"|(\S+)')
 SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue)")
 
@@ -119,6 +121,7 @@ def _read_nrrd(path: Path) -> ItkHeader:
     if any(len(line) > LONGEST_FIELD and ":=" not in line for line in lines):  # of which SimpleITK dies
         raise ImageError("a line of its NRRD header is absurdly long; copy or export it anew")
     fields, keys = _nrrd_fields(lines)
+    _check_nrrd(fields)
     data_file = fields.get("data file", fields.get("datafile", ""))
     if not found and not data_file:
         raise ImageError("its NRRD header breaks off; copy or export it anew")
@@ -192,6 +195,31 @@ def _check_meta(fields: dict[str, str]) -> None:
     if size and spacing and not _alike(" ".join(size.split()[:2]), " ".join(spacing.split()[:2])):
         found = f"its voxel sizes contradict each other: ElementSpacing {spacing[:60]}, ElementSize {size[:60]}"
         raise ImageError(f"{found}; keep the one that is right", "spacing-contradicts")
+
+
+def _check_nrrd(fields: dict[str, str]) -> None:
+    """Raise ImageError for voxel sizes that are given twice, in other numbers."""
+    spacings = _numbers(fields.get("spacings", ""))
+    if spacings.size and np.isfinite(spacings).any() and "space directions" in fields:
+        found = f"spacings {fields['spacings'][:60]}, space directions {fields['space directions'][:80]}"
+        raise ImageError(f"its voxel sizes are given twice: {found}; keep those that are right", "spacing-contradicts")
+    lows, highs, sizes = (_numbers(fields.get(name, "")) for name in ("axis mins", "axis maxs", "sizes"))
+    if not spacings.size or not spacings.shape == lows.shape == highs.shape == sizes.shape:
+        return
+    by_cell, by_node = (highs - lows) / np.maximum(sizes, 1), (highs - lows) / np.maximum(sizes - 1, 1)
+    stated = np.isfinite(spacings) & np.isfinite(by_cell)
+    alike = [np.isclose(size, spacings, MOST_DIFFERENCE, 0) for size in (by_cell, by_node)]
+    if not (alike[0] | alike[1] | ~stated).all():
+        found = ", ".join(f"{name} {fields[name][:60]}" for name in ("spacings", "axis mins", "axis maxs"))
+        raise ImageError(f"its voxel sizes contradict each other: {found}; correct its header", "spacing-contradicts")
+
+
+def _numbers(text: str) -> Floats:
+    """() where the text holds anything else."""
+    try:
+        return np.array(text.split(), dtype=np.float64)
+    except ValueError:
+        return np.array([])
 
 
 def _alike(first: str, second: str) -> bool:

@@ -281,6 +281,23 @@ def test_nrrd_sheared_and_a_key_named_like_a_field(tmp_path: Path) -> None:
     assert [remark.kind for remark in image.remarks] == ["sheared"]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [(*directions(0.5, 0.5, 2), "spacings: 1 1 1"),
+     ("spacings: 0.5 0.5 2", "axis mins: 0 0 0", "axis maxs: 6 5 4")],
+)  # fmt: skip
+def test_nrrd_that_contradicts_itself(lines: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ImageError) as caught:
+        read_image(write_nrrd(tmp_path / "a.nrrd", *lines))
+    assert caught.value.kind == "spacing-contradicts"
+
+
+@pytest.mark.parametrize("highs", ["3 2.5 8", "2.5 2 6", "nan nan nan"])  # to the cells' edges, to their middles
+def test_nrrd_that_says_the_same_twice(highs: str, tmp_path: Path) -> None:
+    lines = ("spacings: 0.5 0.5 2", "axis mins: 0 0 0", f"axis maxs: {highs}")
+    assert read_image(write_nrrd(tmp_path / "a.nrrd", *lines)).spacing_mm == (2, 0.5, 0.5)
+
+
 def write_mha(path: Path, *lines: str, data_file: str = "LOCAL") -> Path:
     head = [
         "ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False", "DimSize = 6 5 4",
