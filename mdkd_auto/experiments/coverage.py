@@ -76,10 +76,16 @@ def read_truth(folder: Path) -> Truth:
 def case_named(name: str, cases: Collection[str]) -> str | None:
     """The case that a file or a row of a table means by ``name``; None where there is no such case.
 
-    It may have an image's ending (of any kind, in capitals too), and the number of a first channel before that.
+    It may have an image's ending (of any kind, in capitals too), the number of a first channel before that, and
+    folders, which may be a part of the case's name, as those of classes are.
     """
-    stem = name[: len(name) - len(image_ending(name))] if is_image(name) else name
-    return next((one for one in (name, stem, stem.removesuffix(FIRST_CHANNEL)) if one in cases), None)
+    folders = name.replace("\\", "/").split("/")
+    for written in dict.fromkeys((name, "_".join(folders), folders[-1])):
+        stem = written[: len(written) - len(image_ending(written))] if is_image(written) else written
+        found = next((one for one in (written, stem, stem.removesuffix(FIRST_CHANNEL)) if one in cases), None)
+        if found is not None:
+            return found
+    return None
 
 
 def coverage_of(truth: Truth, found: Found, folder: Path) -> Coverage:

@@ -71,10 +71,11 @@ def test_answers_of_a_model_of_another_data_set_are_said(tmp_path: Path) -> None
     [
         ("p.1", "p.1"), ("p.1.nii.gz", "p.1"), ("p.1.NII.GZ", "p.1"), ("p.1_0000.mha", "p.1"), ("p.1_0000", "p.1"),
         ("p.1_0001.mha", None), ("p", None), ("q_0000", "q_0000"), ("q_0000.png", "q_0000"), ("q.png", "q"), ("", None),
+        ("well/q.png", "well_q"), ("well\\q.png", "well_q"), ("/data/x/q.png", "q"), ("ill/p.png", None),
     ],
 )  # fmt: skip
 def test_what_case_a_name_means(name: str, case: str | None) -> None:
-    assert case_named(name, {"p.1", "q", "q_0000"}) == case
+    assert case_named(name, {"p.1", "q", "q_0000", "well_q"}) == case
 
 
 def test_all_that_is_left_out_is_in_lines_and_rows(tmp_path: Path) -> None:
