@@ -28,7 +28,7 @@ from mdkd_auto.prediction import predict
 from mdkd_auto.preparation import dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.records import Dataset
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
-from mdkd_auto.report.figures import draw_ablation, draw_figures
+from mdkd_auto.report.figures import draw_ablation, draw_figures, number_of_figures
 from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.settings import TASK_SETTINGS, Settings, replace
 
@@ -132,8 +132,8 @@ def ablate(
         needed = [(own, job) for own, jobs in trained for job in jobs]
         warn_of_pretrained(needed)
         if dry_run:
-            distinct = {job.folder: job for _, job in needed}
-            logger.info("%s", dry_run_text(experiment, in_order(list(distinct.values()))))
+            figures = number_of_figures(experiment, len(wanted), ablation=True)
+            logger.info("%s", dry_run_text(experiment, in_order([job for _, job in needed]), figures))
             continue
         run_jobs(needed)
         table = ablation_table(name, ablation, replicates, entries)
@@ -254,7 +254,8 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
     needed = [(one, job) for one, jobs in replicates for job in jobs]
     warn_of_pretrained(needed)
     if dry_run:
-        logger.info("%s", dry_run_text(experiment, [job for _, job in needed]))
+        figures = number_of_figures(experiment, len({job.target for _, job in needed if job.stage == "student"}))
+        logger.info("%s", dry_run_text(experiment, [job for _, job in needed], figures))
         return None
     run_jobs(needed)
     table = permutation_table(replicates)

@@ -10,13 +10,16 @@ import torch
 
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import NETWORK_NAMES, STAGES, Experiment, Job, Network, is_finished
-from mdkd_auto.experiments.run import title_of
 from mdkd_auto.experiments.runs import RunRecord, read_run
+from mdkd_auto.experiments.scoring_time import ScoringTime, scoring_seconds, time_scoring
+from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.networks.detector import Objects
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.detection import LEAST_ANCHOR
+from mdkd_auto.settings import Settings
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
+from mdkd_auto.text import duration
 from mdkd_auto.training.fit import LATEST, find_device, is_out_of_memory
 from mdkd_auto.training.interfaces import Output
 
@@ -24,6 +27,11 @@ from mdkd_auto.training.interfaces import Output
 COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 2.0, "student": 1.8, "fine_tuned": 1.0,
                  "multi_head": 1.0}  # fmt: skip
 COST_OF_SOURCE = 1 / 3  # more, for each beyond two: a frozen teacher's forward pass; backward takes twice as long
+COST_OF_FORWARD = 1 / 3  # a validation batch against an update
+SECONDS_OF_FIGURE = 5.0  # mean of those beside a table, of which a t-SNE takes most, on two CPU cores
+NIGHT_SECONDS = 12 * 3600.0
+FEW_EPOCHS = 40  # of a budget that is suggested: the plateau rule and the best checkpoint need some
+FEWEST_ITERATIONS = 10
 _TIMED_UPDATES = 2
 
 
@@ -32,6 +40,13 @@ class Stale(NamedTuple):
 
     folder: str
     changes: tuple[str, ...]
+
+
+class Times(NamedTuple):
+    """What one kind of network takes."""
+
+    update: float  # seconds
+    scoring: ScoringTime | None  # None: it could not be timed
 
 
 def state_of(root: Root, job: Job) -> str:
@@ -166,33 +181,75 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def dry_run_text(experiment: Experiment, jobs: list[Job]) -> str:
-    """The jobs, what each reads, what is done, and how long the rest may take on this machine."""
-    states = [state_of(experiment.root, job) for job in jobs]
-    needed = [one for job, state in zip(jobs, states, strict=True) if state != "done"
-              for one in (job, _teacher_of(job, jobs))]  # fmt: skip
-    of_kind = {_network(job): job for job in needed}
-    times = {network: seconds_per_update(experiment, job) for network, job in of_kind.items()}
-    lines, total = [f"{experiment.plan.group}, {experiment.configuration}: {len(jobs)} jobs"], 0.0
-    for number, (job, state) in enumerate(zip(jobs, states, strict=True), start=1):
-        seconds = 0.0 if state == "done" else estimated_seconds(experiment, job, times, _teacher_of(job, jobs))
-        total += seconds
-        lines.append(f"[{number}] {title_of(job)}: {state}{f', about {_duration(seconds)}' if seconds else ''}")
+def dry_run_text(experiment: Experiment, jobs: Sequence[Job], drawings: int = 0) -> str:
+    """The jobs, what each reads, what is done, and how long the rest may take on this machine.
+
+    ``drawings``: how many figures follow.
+    """
+    distinct = list({job.folder: job for job in jobs}.values())
+    states = {job.folder: state_of(experiment.root, job) for job in distinct}
+    undone = [job for job in distinct if states[job.folder] != "done"]
+    times = _update_times(experiment, undone, distinct)
+    costs = {job.folder: _cost(experiment, job, times, _teacher_of(job, distinct)) for job in undone}
+    lines = [f"{experiment.plan.group}, {experiment.configuration}: {len(distinct)} jobs"]
+    for number, (job, title) in enumerate(zip(distinct, titles_of(distinct).values(), strict=True), start=1):
+        lines.append(f"[{number}] {title}: {states[job.folder]}{_cost_text(costs.get(job.folder))}")
         lines.append(f"      {STAGES[job.stage].purpose}; folder {job.folder}")
         lines += [f"      reads  {folder}" for folder in job.reads]
         lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
-    timed = [f"{1000 * seconds:.0f} ms an update of one {_named(network)}" for network, seconds in times.items()]
-    lines.append(f"to do: at most about {_duration(total)}, at {', '.join(timed)}" if timed else "to do: nothing")
-    return "\n".join(lines)
+    if not undone:
+        return "\n".join([*lines, "to do: nothing"])
+    figures = SECONDS_OF_FIGURE * drawings
+    scoring, training = (sum(cost[part] for cost in costs.values()) for part in (1, 0))
+    timed = ", ".join(f"{1000 * time.update:.0f} ms per update of one {_named(kind)}" for kind, time in times.items())
+    lines.append(f"to do: at most about {duration(training + scoring + figures)}: training {duration(training)} (at "
+                 f"{timed}), scoring {duration(scoring)}, figures {duration(figures)}")  # fmt: skip
+    if any(time.scoring is None for time in times.values()):
+        lines.append("scoring could not be timed on all networks, and is counted as nothing there")
+    return "\n".join([*lines, *_budget_text(experiment, training, scoring + figures)])
+
+
+def _update_times(experiment: Experiment, undone: Sequence[Job], jobs: Sequence[Job]) -> dict[Network, Times]:
+    """Of each kind of network that is trained, or that a student's teacher consists of."""
+    of_kind = {_network(one): one for job in undone for one in (job, _teacher_of(job, jobs))}
+    trained = {_network(job) for job in undone}
+    return {network: Times(seconds_per_update(experiment, job),
+                           time_scoring(experiment, job) if network in trained else ScoringTime(0.0, 0.0))
+            for network, job in of_kind.items()}  # fmt: skip
+
+
+def _cost(experiment: Experiment, job: Job, times: Mapping[Network, Times], teacher: Job) -> tuple[float, float]:
+    """Seconds of training with its validation, and of scoring."""
+    settings = experiment.settings
+    updates = {network: time.update for network, time in times.items()}
+    validation = COST_OF_FORWARD * settings.validation_batches_used / settings.iterations_per_epoch
+    training = (1 + validation) * estimated_seconds(experiment, job, updates, teacher)
+    scoring = times[_network(job)].scoring
+    return training, scoring_seconds(experiment, job, scoring) if scoring is not None else 0.0
+
+
+def _cost_text(cost: tuple[float, float] | None) -> str:
+    return "" if cost is None else f", about {duration(sum(cost))} (scoring {duration(cost[1])})"
+
+
+def _budget_text(experiment: Experiment, training: float, rest: float) -> list[str]:
+    """On a CPU with the default budget, which is meant for a GPU: a budget that this machine trains overnight."""
+    settings, default = experiment.settings, Settings()
+    updates = settings.epochs * settings.iterations_per_epoch
+    is_default = (settings.epochs, settings.iterations_per_epoch) == (default.epochs, default.iterations_per_epoch)
+    if find_device(settings.device).type != "cpu" or not is_default or training + rest <= NIGHT_SECONDS:
+        return []
+    fitting = int(updates * max(0.0, NIGHT_SECONDS - rest) / training)
+    iterations = min(settings.iterations_per_epoch, fitting // FEW_EPOCHS)
+    if iterations < FEWEST_ITERATIONS:
+        return [f"the default budget is meant for a GPU; in {duration(NIGHT_SECONDS)} this CPU makes {fitting} updates "
+                "per network, too few: use a GPU, a smaller --width, or fewer data sets"]  # fmt: skip
+    epochs = fitting // iterations
+    return [f"the default budget is meant for a GPU; --epochs {epochs} --iterations {iterations} takes this CPU about "
+            f"{duration(rest + training * epochs * iterations / updates)}"]  # fmt: skip
 
 
 def _named(network: Network) -> str:
     """UNet, or UNet of width 16."""
     width = "" if network.width is None else f" of width {network.width}"
     return f"{NETWORK_NAMES.get(network.architecture, network.architecture)}{width}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -19,6 +19,7 @@ from mdkd_auto.experiments.jobs import Experiment, Job, check_unchanged, is_fini
 from mdkd_auto.experiments.memory import memory_note
 from mdkd_auto.experiments.reliability import baseline_scores, distillation_weight, source_weights
 from mdkd_auto.experiments.runs import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
+from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.files import content_hash, make_folder, write_json
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
@@ -52,8 +53,8 @@ def run_jobs(jobs: Sequence[tuple[Experiment, Job]]) -> None:
     waited for. So several commands on one root share its jobs.
     """
     distinct = {job.folder: (experiment, job) for experiment, job in jobs}
-    titles = {folder: f"[{number}/{len(distinct)}] {title_of(distinct[folder][1])}"
-              for number, folder in enumerate(distinct, start=1)}  # fmt: skip
+    named = titles_of([job for _, job in distinct.values()])
+    titles = {folder: f"[{number}/{len(named)}] {named[folder]}" for number, folder in enumerate(named, start=1)}
     undone, told = list(distinct), ""
     while undone:
         held: list[str] = []
@@ -253,20 +254,6 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
 def seed_of(dataset: str, seed: int) -> int:
     """A seed of a data set's own."""
     return int(content_hash([dataset, seed])[:12], 16)
-
-
-def title_of(job: Job) -> str:
-    """A job in a few words: student of 011 from 012, 013 (2d, fold 0)."""
-    sources = ", ".join(source[7:10] for source in job.sources)
-    words = {
-        "teacher": f"teacher of {job.target}",
-        "source_teacher": f"source teacher {sources} -> {job.target}",
-        "joint_teacher": f"joint teacher of {job.target} from {sources or 'itself alone'}",
-        "student": f"student of {job.target} from {sources or 'itself alone'}",
-        "fine_tuned": f"model of {job.target} fine-tuned from {sources}",
-        "multi_head": f"multi-head model of {sources}",
-    }
-    return f"{words[job.stage]} ({job.configuration}, fold {job.fold})"
 
 
 def _trained_model(experiment: Experiment, folder: str) -> Model:

@@ -38,6 +38,11 @@ DRAWINGS: ByTask[dict[str, Drawing]] = ByTask({
 })  # fmt: skip
 
 
+def number_of_figures(experiment: Experiment, targets: int, ablation: bool = False) -> int:
+    """How many are drawn beside a table of so many targets."""
+    return targets * (1 if ablation else len(DRAWINGS[experiment.plan.task])) + 1
+
+
 def draw_figures(experiment: Experiment, table: Table) -> Path:
     """Draw every figure of a training's table; returns their folder, which holds their numbers in figures.json too.
 

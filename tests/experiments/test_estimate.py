@@ -1,18 +1,23 @@
 """How long jobs may take: each kind of network is timed once, and more sources cost more."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
+from mdkd_auto.data.store import read_case_record
 from mdkd_auto.experiments import estimate
 from mdkd_auto.experiments.estimate import dry_run_text, estimated_seconds, seconds_per_update
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network
 from mdkd_auto.experiments.runs import Finished
+from mdkd_auto.experiments.scoring_time import ScoringTime, scoring_seconds, time_scoring
+from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.files import write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.settings import Settings, replace
+from mdkd_auto.text import duration
 
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
 UNET, TRESUNET = Network("unet", 8), Network("tresunet", 8)
@@ -32,6 +37,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
         return SECONDS[asked[-1]]
 
     monkeypatch.setattr(estimate, "seconds_per_update", seconds)
+    monkeypatch.setattr(estimate, "time_scoring", lambda *_: ScoringTime(1.0, 0.0))  # a second for each part
     return asked
 
 
@@ -39,15 +45,17 @@ def test_each_kind_of_network_is_timed_once(
     planned: Root, experiment_in: Callable[..., Experiment], timed: list[Network]
 ) -> None:
     experiment = experiment_in(planned, MIXED)
-    text = dry_run_text(experiment, JobMaker(experiment).permutation(A, (B, C)))
+    text = dry_run_text(experiment, JobMaker(experiment).permutation(A, (B, C)), drawings=13)
     assert sorted(timed) == sorted(SECONDS)
     # TResUNets: teacher 40, two source teachers 44 each, joint teacher 80; UNets: baseline 10, multi-head 30; a student
-    # is a UNet that is taught by TResUNets: 10 + 0.8 x 40
-    for seconds, count in ((40, 1), (44, 2), (80, 1), (10, 1), (42, 1), (30, 1)):
-        assert text.count(f"about {seconds} s\n") == count
-    assert "to do: at most about 5 min, at " in text  # 290 s
-    assert "4000 ms an update of one TResUNet of width 8" in text
-    assert "1000 ms an update of one UNet of width 8" in text
+    # is a UNet that is taught by TResUNets: 10 + 0.8 x 40. Validation: 2 forward passes in 10 updates, 1 / 15 more.
+    # Scored are the validation and the test part; of a source teacher only the first, of the multi-head model three.
+    for training, scoring, count in ((40, 2, 1), (44, 1, 2), (80, 2, 1), (10, 2, 1), (42, 2, 1), (30, 6, 1)):
+        assert text.count(f"about {duration(training * 16 / 15 + scoring)} (scoring {scoring} s)\n") == count
+    assert "to do: at most about 7 min: training 5 min (at " in text  # 290 * 16 / 15 + 16 + 65 = 390
+    assert text.endswith("scoring 16 s, figures 65 s")
+    assert "4000 ms per update of one TResUNet of width 8" in text
+    assert "1000 ms per update of one UNet of width 8" in text
 
 
 def test_only_what_is_to_do_is_timed(
@@ -60,12 +68,80 @@ def test_only_what_is_to_do_is_timed(
             write_json(RunFolder(experiment.root.results / job.folder).finished, FINISHED)
     without_student = [job for job in jobs if job.stage != "student"]
     assert dry_run_text(experiment, without_student).endswith(
-        "to do: at most about 40 s, at 1000 ms an update of one UNet of width 8"
+        "about 51 s: training 43 s (at 1000 ms per update of one UNet of width 8), scoring 8 s, figures 0 s"
     )
     assert timed == [UNET]
     done = [job for job in jobs if job.architecture == "tresunet"]
     assert dry_run_text(experiment, done).endswith("\nto do: nothing")
     assert timed == [UNET]
+
+
+def test_jobs_of_one_title_are_told_apart(
+    planned: Root, experiment_in: Callable[..., Experiment], timed: list[Network]
+) -> None:
+    jobs = []
+    for seed, gamma in ((0, 0.5), (0, 0.25), (1, 0.5)):
+        experiment = experiment_in(planned, replace(MIXED, seed=seed, gamma=gamma))
+        jobs += [job for job in JobMaker(experiment).distilled(A, (B,)) if job.stage in ("student", "joint_teacher")]
+    titles = titles_of(jobs)
+    student, joint = f"student of {A} from 902 (2d, fold 0)", f"joint teacher of {A} from 902 (2d, fold 0)"
+    assert sorted(titles.values()) == [
+        f"{joint}: seed 0", f"{joint}: seed 1", f"{student}: seed 0, gamma 0.25", f"{student}: seed 0, gamma 0.5",
+        f"{student}: seed 1, gamma 0.5",
+    ]  # fmt: skip
+    text = dry_run_text(experiment, jobs)
+    assert "5 jobs" in text.splitlines()[0]  # the joint teacher of two of them is one job
+    assert all(text.count(f"] {title}: to do, about ") == 1 for title in titles.values())
+    assert titles_of(jobs[:1]) == {jobs[0].folder: joint}
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        (0.001, None),  # 13 minutes: as it is
+        (1.0, "--epochs 168 --iterations 250 takes this CPU about 12.0 h"),  # 43200 / 1.0267 = 42077 updates
+        (10.0, "--epochs 40 --iterations 105 takes this CPU about 12.0 h"),
+        (1000.0, "in 12.0 h this CPU makes 42 updates per network, too few: use a GPU"),
+    ],
+)
+def test_a_cpu_with_the_default_budget_is_told_what_fits(
+    update: float, expected: str | None, planned: Root, experiment_in: Callable[..., Experiment],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(estimate, "seconds_per_update", lambda *_: update)
+    monkeypatch.setattr(estimate, "time_scoring", lambda *_: None)
+    experiment = experiment_in(planned, Settings(device="cpu"))
+    text = dry_run_text(experiment, JobMaker(experiment).permutation(A, ()))
+    assert "scoring could not be timed on all networks" in text
+    assert (expected is None) == ("the default budget" not in text)
+    if expected is not None:
+        assert expected in text
+    shorter = experiment_in(planned, Settings(device="cpu", epochs=299))
+    assert "the default budget" not in dry_run_text(shorter, JobMaker(shorter).permutation(A, ()))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.0, "0 s"), (89.4, "89 s"), (90.0, "2 min"), (5399.0, "90 min"), (5400.0, "1.5 h"), (129_599.0, "36.0 h"),
+     (129_600.0, "1.5 days"), (8_640_000.0, "100.0 days")],
+)  # fmt: skip
+def test_durations_in_words(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+def test_scoring_is_timed_on_real_cases_and_leaves_nothing(
+    planned: Root, experiment_in: Callable[..., Experiment]
+) -> None:
+    experiment = experiment_in(planned, Settings(device="cpu", width=4))
+    before = sorted(planned.folder.rglob("*"))
+    job = JobMaker(experiment).specific(A)
+    cost = time_scoring(experiment, job)
+    assert cost is not None
+    assert cost.once + cost.per_voxel > 0
+    (val,), (test,) = experiment.fold(A).val, experiment.splits[A].test
+    voxels = [math.prod(read_case_record(planned.cases(A, "2d"), case).shape) for case in (val, test)]
+    assert scoring_seconds(experiment, job, ScoringTime(3.0, 2.0)) == 6.0 + 2.0 * sum(voxels)
+    assert sorted(planned.folder.rglob("*")) == before
 
 
 def test_more_sources_cost_more(planned: Root, experiment_in: Callable[..., Experiment]) -> None:

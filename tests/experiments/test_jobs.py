@@ -22,8 +22,9 @@ from mdkd_auto.experiments import evaluate
 from mdkd_auto.experiments import jobs as jobs_module
 from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
-from mdkd_auto.experiments.run import make_objective, make_streams, title_of
+from mdkd_auto.experiments.run import make_objective, make_streams
 from mdkd_auto.experiments.runs import Finished, describe
+from mdkd_auto.experiments.titles import title_of
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.settings import Settings, replace
