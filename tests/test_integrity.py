@@ -1081,7 +1081,7 @@ def test_a_damaged_splits_file(root: Root) -> None:
     content = read_json(root.splits(NAME))
     torn = {**content, "test": [*content["test"], content["folds"][0]["train"][0]]}
     for text, words in (("{", "not valid JSON"), (json.dumps({"test": [], "folds": []}), "holds no folds"),
-                        (json.dumps(torn), "in two of train, val and test")):  # fmt: skip
+                        (json.dumps(torn), "fold 0: in two of train, val and test: ")):  # fmt: skip
         root.splits(NAME).write_text(text)
         with pytest.raises(DatasetError):
             verify(root)

@@ -18,12 +18,16 @@ from mdkd_auto.data.boxed import DEEP_LESION
 from mdkd_auto.data.case_table import read_case_table
 from mdkd_auto.data.cases import LISTED, listed
 from mdkd_auto.errors import DatasetError, MdkdError, SettingsError
-from mdkd_auto.files import read_json, read_record, to_record, write_json
+from mdkd_auto.files import ReadError, read_json, read_record, to_record, write_json
 from mdkd_auto.records import Dataset, Fold, Splits
 
 log = logging.getLogger(__name__)
 
 RAW_SPLITS = "splits_final.json"
+DAMAGED_SPLITS = (
+    "restore it from a copy; or delete it and run mdkd_plan_and_preprocess: patients are dealt out again, and what was "
+    "trained before no longer matches"
+)
 MIN_PATIENTS = 3  # one each to test, train and validate
 
 # Where a patient stands: in the test part, in the validation part of fold 0, 1, ..., or always in training.
@@ -32,15 +36,20 @@ _TRAIN = -2
 
 
 def read_splits(path: Path) -> Splits:
-    """Read splits.json. Raises MdkdError, also for a case that is trained on and held out."""
-    splits = read_record(path, Splits, DatasetError)
+    """Read splits.json. Raises DatasetError, also for a case that is trained on and held out."""
+    try:
+        splits = read_record(path, Splits, DatasetError)
+    except ReadError:
+        raise
+    except MdkdError as error:
+        raise DatasetError(f"{error}; {DAMAGED_SPLITS}") from None
+    if not splits.folds:
+        raise DatasetError(f"{path}: holds no folds; {DAMAGED_SPLITS}")
     for number, fold in enumerate(splits.folds):
         shared = {*splits.test, *fold.val} & {*fold.train} | {*splits.test} & {*fold.val}
         if shared:
-            raise DatasetError(f"{path}: fold {number}: these cases are in two of train, val and test: "
-                               f"{', '.join(sorted(shared)[:LISTED])}")  # fmt: skip
-    if not splits.folds:
-        raise DatasetError(f"{path}: holds no folds")
+            some = ", ".join(sorted(shared)[:LISTED])
+            raise DatasetError(f"{path}: fold {number}: in two of train, val and test: {some}; {DAMAGED_SPLITS}")
     return splits
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from mdkd_auto.data.problems import Problem, problem
 from mdkd_auto.data.splits import (
+    DAMAGED_SPLITS,
     MIN_PATIENTS,
     keeps_existing,
     make_splits,
@@ -35,10 +36,8 @@ def make_or_keep(path: Path, dataset: Dataset, test_fraction: float | None, repl
     try:
         existing = read_splits(path) if path.is_file() else None
     except MdkdError as error:
-        remedy = ("restore it from a copy; or delete it: patients are then dealt out anew, and what was trained before "
-                  "no longer matches")  # fmt: skip
-        found = str(error).removeprefix(f"{path}: ")
-        return problem("splits", found, dataset=dataset.name, file=path, remedy=remedy)
+        found = str(error).removeprefix(f"{path}: ").removesuffix(f"; {DAMAGED_SPLITS}")
+        return problem("splits", found, dataset=dataset.name, file=path, remedy=DAMAGED_SPLITS)
     try:
         raw_splits = read_raw_splits(dataset)
         if existing is not None and keeps_existing(dataset, raw_splits) and (torn := torn_by(existing, dataset)):
