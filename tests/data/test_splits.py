@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 
@@ -81,6 +82,81 @@ def test_sizes_and_seed():
 
 def test_the_draw_is_the_same_on_every_machine():
     assert make_splits(dataset(plain(10)), 0).test == ("c000", "c008")  # the two lowest SHA-256 of "0:c00n"
+
+
+def test_classes_are_dealt_out_alike_on_every_machine():
+    """Three of one class and six of another, each in the order of SHA-256 of "0:c00n", interleaved at (k + 0.5) / size.
+
+    a: c000, c003, c006 at 1/6, 3/6, 5/6; b: c008, c005, c001, c007, c004, c002 at 1/12, 3/12, ... 11/12. The first two
+    are tested on; the others go to the fold that has fewest of their class, then fewest in all.
+    """
+    cases = tuple(
+        Case(case_id=f"c{n:03d}", images=("x",), patient_id=f"c{n:03d}", class_name="a" if n % 3 == 0 else "b")
+        for n in range(9)
+    )  # fmt: skip
+    data = msgspec.structs.replace(dataset([]), task="classification", labels={"a": (0,), "b": (1,)}, cases=cases)
+    orders = {
+        name: sorted((case.case_id for case in cases if case.class_name == name),
+                     key=lambda case: hashlib.sha256(f"0:{case}".encode()).hexdigest())
+        for name in "ab"
+    }  # fmt: skip
+    places = [((k + 0.5) / len(order), case) for order in orders.values() for k, case in enumerate(order)]
+    waiting = [case for _, case in sorted(places)]
+    splits = make_splits(data, 0, test_fraction=2 / 9, folds=2)
+    assert splits.test == tuple(sorted(waiting[:2]))
+    folds: tuple[list[str], list[str]] = ([], [])
+    for case in waiting[2:]:
+        name = "a" if case in orders["a"] else "b"
+        fewest = min(folds, key=lambda fold, name=name: (len(set(fold) & set(orders[name])), len(fold)))
+        fewest.append(case)
+    assert [fold.val for fold in splits.folds] == [tuple(sorted(fold)) for fold in folds]
+
+
+def test_a_test_part_that_is_large_enough_grows_no_more():
+    """Ten patients, of whom four were tested on before: six more make 3.2 of 16, so none is added; of 25, one is."""
+    before = make_splits(dataset(plain(10)), 0, test_fraction=0.4)
+    assert len(before.test) == 4
+    assert make_splits(dataset(plain(16)), 0, existing=before).test == before.test
+    grown = make_splits(dataset(plain(25)), 0, existing=before).test
+    assert len(grown) == 5
+    assert set(before.test) < set(grown)
+
+
+def test_two_folds_keep_two_patients():
+    splits = make_splits(dataset(plain(5)), 0, test_fraction=0.9, folds=2)
+    assert (len(splits.test), [len(fold.val) for fold in splits.folds]) == (3, [1, 1])
+
+
+def test_a_fold_or_a_test_part_without_cases_is_told(caplog):
+    before = make_splits(dataset(plain(10)), 0, folds=2)
+    caplog.set_level(logging.WARNING)
+    make_splits(dataset(plain(10)), 0, existing=before)
+    assert caplog.text == ""
+    gone = set(before.folds[1].val)
+    make_splits(dataset([case for case in plain(10) if case[0] not in gone]), 0, existing=before)
+    assert "fold 1 has no cases left to train or validate on" in caplog.text
+    caplog.clear()
+    stated = [("a", "a", "train"), ("b", "b", "val"), ("c", "c", "test")]
+    make_splits(dataset(stated), 0)
+    assert "no test part" not in caplog.text
+    make_splits(dataset(stated[:2]), 0)
+    assert "no test part" in caplog.text
+    caplog.clear()
+    folds = (Fold(train=("c000", "c001"), val=("c002",)),)
+    make_splits(dataset(plain(4)), 0, raw_splits=folds)
+    assert caplog.text == ""
+    make_splits(dataset(plain(3)), 0, raw_splits=folds)
+    assert "no test part" in caplog.text
+
+
+def test_folders_that_state_splits_are_named():
+    cases = tuple(
+        Case(case_id=f"c{n}", images=("x",), patient_id="p", class_name="a", split="test" if n else "train")
+        for n in range(2)
+    )  # fmt: skip
+    data = msgspec.structs.replace(dataset([]), task="classification", labels={"a": (0,)}, cases=cases)
+    with pytest.raises(DatasetError, match="in several parts by folders named for splits"):
+        make_splits(data, 0)
 
 
 def test_test_rows_of_cases_csv():
