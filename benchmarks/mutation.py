@@ -61,7 +61,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "mdkd_auto/training/schedules.py": "tests/training/test_schedules.py",
     },
     "planners": {
-        f"planners/{module}.py": "tests/planners" for module in (
+        f"planners/{module}.py": f"tests/planners{' tests/test_integrity.py' if module == 'integrity' else ''}"
+        for module in (
             "channel", "classification", "detection", "fingerprint", "group", "integrity", "intensities", "keep",
             "likeness", "member", "memory", "normalisation", "segmentation", "spacing", "topology",
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mdkd_auto.errors import PlanError
-from mdkd_auto.planners.classification import plan_classification, plan_whole_images
+from mdkd_auto.planners.classification import class_counts, plan_classification, plan_whole_images
 from mdkd_auto.planners.group import plan_group
 from mdkd_auto.planners.member import Member
 from mdkd_auto.planners.wish import Wish
@@ -96,3 +96,15 @@ def test_a_batch_stays_with_its_input_and_memory(plan_of: Callable[..., Plan]) -
     assert reason.because.startswith("the rules would now say 13 (5 % of the voxels")
     for changes in ({"replan": True}, {"memory_gb": 16.0}, {"input_size": 64}):
         assert plan_of(90, count=260, previous=first, **changes).configurations[0].batch_size == 13
+
+
+def test_the_sizes_of_the_images_are_said(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint]
+) -> None:
+    """Of each side the smallest and the largest."""
+    made = fingerprint_of(dataset_of(1), (1, 30, 50), None, lesion_mm=None, count=3)
+    shapes = ((1, 30, 50), (1, 80, 20), (1, 40, 40))
+    cases = tuple(msgspec.structs.replace(case, shape=shape) for case, shape in zip(made.cases, shapes, strict=True))
+    said = class_counts(msgspec.structs.replace(made, cases=cases, classes={"a": 2, "b": 1}, patients=3))
+    assert said.value == "a 2, b 1"
+    assert said.because.endswith("images of 30 x 20 to 80 x 50 voxels")

@@ -1,5 +1,8 @@
 """Anchors and queries, by hand."""
 
+from collections.abc import Callable
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +16,8 @@ from mdkd_auto.planners.detection import (
     choose_anchors,
     choose_queries,
 )
-from mdkd_auto.records import CaseFingerprint, Fingerprint
+from mdkd_auto.planners.group import plan_group
+from mdkd_auto.records import CaseFingerprint, Dataset, Fingerprint, Plan
 
 
 def test_overlaps_by_hand() -> None:
@@ -91,3 +95,58 @@ def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
     text = said(*sizes)
     assert "of 80 x 60, 96 x 64, 512 x 512 pixels (smallest, median, largest); 2 (67%) without a box" in text
     assert "boxes an image: median 0, at most 3" in text
+
+
+# --- the plan of a group --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan_of(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint]) -> Callable[..., Plan]:
+    """The plan of images of 128 x 256 pixels, of which each shows boxes of these heights and widths."""
+    dataset = msgspec.structs.replace(dataset_of(1), task="detection")
+
+    def make(*boxes: tuple[float, float], fullest: int = 1, **changes: object) -> Plan:
+        made = fingerprint_of(dataset, (1, 128, 256), None, lesion_mm=None, count=60)
+        shown = [boxes[number % len(boxes)] for number in range(60)]
+        cases = tuple(msgspec.structs.replace(case, boxes=(box,)) for case, box in zip(made.cases, shown, strict=True))
+        first = msgspec.structs.replace(cases[0], boxes=(shown[0],) * fullest)
+        fingerprint = msgspec.structs.replace(made, cases=(first, *cases[1:]))
+        return plan_group([dataset], {dataset.name: fingerprint}, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_anchors_are_in_voxels_of_the_input(plan_of: Callable[..., Plan]) -> None:
+    """Boxes of 32 x 32 pixels on images whose longer side of 256 becomes 128 are 16 x 16 voxels there."""
+    (part,) = plan_of((32.0, 32.0), input_size=128).configurations
+    assert part.patch_size == (128, 128)
+    assert part.anchor_sizes[0] == pytest.approx(16)
+    assert plan_of((32.0, 32.0)).configurations[0].anchor_sizes[0] == pytest.approx(32)
+
+
+def test_an_input_is_a_multiple_of_32(plan_of: Callable[..., Plan]) -> None:
+    (part,) = plan_of((32.0, 32.0)).configurations
+    assert part.patch_size == (256, 256)
+    with pytest.raises(PlanError, match="expected a multiple of 32 from 64 on, like 96 or 128"):
+        plan_of((32.0, 32.0), input_size=100)
+
+
+@pytest.mark.parametrize("grown", [1.04, 0.96])
+def test_anchors_of_the_same_input_are_kept_while_they_serve(grown: float, plan_of: Callable[..., Plan]) -> None:
+    """Whether the rules would now make them larger or smaller."""
+    first = plan_of((20.0, 20.0), (60.0, 60.0))
+    again = plan_of((20.0 * grown, 20.0 * grown), (60.0 * grown, 60.0 * grown), previous=first)
+    assert again.configurations[0].anchor_sizes == first.configurations[0].anchor_sizes
+    assert "anchors kept" in [reason.decision for reason in again.configurations[0].reasons]
+    other = plan_of((20.0, 20.0), (60.0, 60.0), previous=first, input_size=128)
+    assert other.configurations[0].anchor_sizes[0] == pytest.approx(10)
+    larger = plan_of((80.0, 80.0), (240.0, 240.0), previous=first)
+    assert larger.configurations[0].anchor_sizes != first.configurations[0].anchor_sizes
+
+
+def test_queries_are_kept_while_they_suffice(plan_of: Callable[..., Plan]) -> None:
+    first = plan_of((32.0, 32.0), fullest=20)
+    assert first.configurations[0].queries == 60
+    assert plan_of((32.0, 32.0), fullest=10, previous=first).configurations[0].queries == 60
+    assert plan_of((32.0, 32.0), fullest=30, previous=first).configurations[0].queries == 60
+    assert plan_of((32.0, 32.0), fullest=61, previous=first).configurations[0].queries == 183

@@ -62,6 +62,7 @@ def test_one_case_in_numbers(tmp_path: Path) -> None:
     assert case.nonzero_fraction == pytest.approx(720 / 1680)
     assert case.integer_valued
     assert sorted(lesion.voxels for lesion in case.lesions) == [1, 13]
+    assert case.labelled_voxels == 14
     large = max(case.lesions, key=lambda lesion: lesion.voxels)
     assert large.volume_mm3 == pytest.approx(39.0)
     assert large.diameter_mm == pytest.approx((6 * 39 / math.pi) ** (1 / 3))

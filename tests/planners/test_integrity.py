@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from mdkd_auto.planners.integrity import check_dataset, check_likeness
+from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness
 from mdkd_auto.records import Case, Dataset, Fingerprint, Fold, Splits
 
 ALIKE = ("case_0", "case_1")
@@ -81,3 +81,59 @@ def test_hounsfield_units_with_an_offset(
     )
     problems = check_dataset(dataset, msgspec.structs.replace(made, cases=seen))
     assert [(one.kind, one.case_id) for one in problems] == [("unusual-values", case_id) for case_id in unusual]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [(0.0, 1e6, None), (-1e6, 0.0, None), (0.0, 1.0001e6, "unusual-values"), (0.0, 1e8, "unusual-values"),
+     (-1.0001e8, 0.0, "absurd-values"), (5.0, 5.0, "constant-image")],
+)
+def test_values_up_to_the_limit(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], low: float, high: float,
+    kind: str | None,
+) -> None:  # fmt: skip
+    cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(2))
+    dataset = dataset_of(1, ("T1",), "MRI", cases)
+    made = fingerprint_of(dataset, (1, 32, 32), None, count=2, extremes=(low, high))
+    kinds = {one.kind for one in check_dataset(dataset, made)}
+    assert kinds & {"unusual-values", "absurd-values", "constant-image"} == ({kind} if kind else set())
+
+
+@pytest.mark.parametrize(("factor", "said"), [(3.0, False), (3.01, True), (1 / 3, False), (0.332, True)])
+def test_spacings_up_to_three_times_the_median_are_usual(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], factor: float, said: bool
+) -> None:
+    cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(5))
+    dataset = dataset_of(1, cases=cases)
+    made = fingerprint_of(dataset, (8, 32, 32), (3.0, 3.0, 3.0), count=5)
+    odd = msgspec.structs.replace(made.cases[0], spacing_mm=(3.0, 3.0, 3.0 * factor))
+    found = check_dataset(dataset, msgspec.structs.replace(made, cases=(odd, *made.cases[1:])))
+    assert [one.case_id for one in found if one.kind == "spacing-unusual"] == (["case_0"] if said else [])
+
+
+@pytest.mark.parametrize("patient", ["a patient", "zz"])  # before and after the case's name
+def test_patients_that_two_data_sets_share(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], patient: str
+) -> None:
+    datasets = []
+    for number in (1, 2):
+        names = [f"case_{index}" for index in range(2)]
+        cases = [Case(case_id=name, images=("a.png",), patient_id=name) for name in names]
+        cases[1] = msgspec.structs.replace(cases[1], patient_id=patient)
+        datasets.append(dataset_of(number, cases=tuple(cases)))
+    fingerprints = {dataset.name: fingerprint_of(dataset, (1, 32, 32), None, count=2) for dataset in datasets}
+    found = [one for one in check_group(datasets, fingerprints) if one.kind == "same-patient-other-dataset"]
+    assert [f"patient_id {patient!r} " in one.found for one in found] == [True]
+
+
+def test_axes_unlike_most_cases_are_told(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint]
+) -> None:
+    cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(3))
+    dataset = dataset_of(1, cases=cases)
+    made = fingerprint_of(dataset, (8, 32, 32), (1.0, 1.0, 1.0), count=3)
+    odd = msgspec.structs.replace(made.cases[1], orientation="LPS")
+    found = check_dataset(dataset, msgspec.structs.replace(made, cases=(made.cases[0], odd, made.cases[2])))
+    assert [(one.case_id, one.found) for one in found if one.kind == "orientation"] == [
+        ("case_1", "its axes point to LPS, those of 2 other cases to RAS")
+    ]

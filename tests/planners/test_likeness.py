@@ -43,3 +43,4 @@ def test_pairs_are_found_wherever_they_stand() -> None:
 
 def test_tiny_and_flat_pictures_have_a_hash() -> None:
     assert len(picture_hash(np.ones((3, 5), dtype=np.uint8))) == 64
+    assert picture_hash(np.full((40, 60), 7, dtype=np.uint8)) == "0" * 64  # no frequency is above the median
