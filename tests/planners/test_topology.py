@@ -91,3 +91,9 @@ def test_batch_obeys_memory_share_and_paper() -> None:
     batch, reason = choose_batch(fit, {"a": 20 * voxels}, 8.0)
     assert batch == 4
     assert "would give 1" in reason.because
+
+
+def test_a_patch_says_whether_memory_made_it_smaller() -> None:
+    (_, fits), (_, smaller) = (fit_patch((1.0, 1.0), (512, 512), memory) for memory in (64.0, 1.0))
+    assert "would not fit" not in fits.because
+    assert "512 x 512 would not fit 1 GB" in smaller.because
