@@ -106,7 +106,7 @@ def main() -> int:
     for one in found:
         print(text_of(one))
     if options.record is not None:
-        write_json(options.record, {"machine": machine(), "torch": torch.__version__, "updates": updates,
+        write_json(options.record, {"machine": machine(), "torch": str(torch.__version__), "updates": updates,
                                     "width": WIDTH, "permutations": found})  # fmt: skip
     return 0 if all(one["scoring_against_predicting"] <= ALLOWED for one in found) else 1
 
