@@ -38,6 +38,7 @@ from mdkd_auto.training.fit import (
     fit,
     parameter_groups,
     progress_text,
+    uses_bf16,
     validation_seed,
 )
 from mdkd_auto.training.interfaces import Objective, Score, Terms
@@ -585,6 +586,10 @@ def test_seconds_add_up_over_an_interruption(cases: Path, tmp_path: Path, monkey
     state = run(objective_of("teacher"), cases, tmp_path / "stopped")
     assert state.seconds == whole.seconds
     assert whole.wall_seconds <= state.wall_seconds <= whole.wall_seconds + 5  # one more look or two at its checkpoint
+
+
+def test_half_precision_is_for_who_asks_for_it_on_a_cpu() -> None:
+    assert [uses_bf16(precision, CPU) for precision in ("auto", "bf16", "fp32")] == [False, True, False]
 
 
 # --- validation -----------------------------------------------------------------------------------------------------
