@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from mdkd_auto.data.sampling import Batch, PatchSampler
 from mdkd_auto.data.store import save_case
-from mdkd_auto.errors import TrainingError
+from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
@@ -35,6 +36,7 @@ from mdkd_auto.training.fit import (
     State,
     Streams,
     batch_sizes,
+    find_device,
     fit,
     parameter_groups,
     progress_text,
@@ -363,7 +365,7 @@ def test_every_update_has_random_numbers_of_its_own(
 ) -> None:
     """Those of torch (dropout, a detector's regions) and those of augmentation; the same in every run of a seed."""
     first = seen_by_updates(cases, tmp_path / "first", monkeypatch, seed=1)
-    assert len(first) == UPDATES
+    assert [seed for seed, _ in first] == [1_000_003 + update for update in range(UPDATES)]  # of every version
     for numbers in zip(*first, strict=True):
         assert len(set(map(str, numbers))) == UPDATES
     assert str(seen_by_updates(cases, tmp_path / "again", monkeypatch, seed=1)) == str(first)
@@ -617,6 +619,22 @@ def test_validation_takes_less_than_a_fifth(cases: Path, tmp_path: Path) -> None
     state = run(objective, cases, tmp_path, changed(iterations_per_epoch=24, validation_batches=20))
     assert sizes == [3] * 6 * 3  # a quarter of the batches, and each without a backward pass
     assert 0 < state.validation_seconds < state.seconds
+
+
+def test_a_device_that_is_none_is_refused() -> None:
+    assert find_device("cpu") == CPU
+    for name in ("CPU", "abacus", "cpu:x"):
+        with pytest.raises(SettingsError, match=f"device '{name}' cannot be used"):
+            find_device(name)
+
+
+def test_seconds_are_those_that_passed(cases: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    state = run(objective_of("teacher"), cases, tmp_path)
+    passed = time.monotonic() - started
+    seconds = [row["seconds"] for row in state.history]
+    assert 0 < state.validation_seconds < state.seconds <= passed
+    assert 0 < seconds[0] < seconds[1] < seconds[2] <= passed
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -280,6 +281,36 @@ def test_a_teacher_is_listened_to_as_far_as_it_is_reliable(reliability: float) -
     torch.testing.assert_close(part_of_it["task"], all_of_it["task"])
     torch.testing.assert_close(part_of_it["total"] - 0.9 * part_of_it["task"], reliability * distilled)
     assert ("feature" in part_of_it) == (reliability > 0)
+
+
+@pytest.mark.parametrize("progress", [0.0, 35 / 300, 1.0])
+def test_what_is_distilled_from_the_output_is_added_with_the_curriculum(progress: float) -> None:
+    """Each loss by its own share, all by the curriculum (0 in the warm-up, 1/2 at epoch 35, 1) and the reliability."""
+    given: list[torch.Tensor] = []
+
+    class Distilling(SegmentationTask):
+        distils_output = True
+
+        def distilled(self, output: Any, taught: Any, *rest: Any) -> dict[str, tuple[float, torch.Tensor]]:
+            given.extend((output, taught))
+            return {"attention": (0.3, torch.tensor(2.0)), "logits": (0.7, torch.tensor(5.0))}
+
+    plain = student(Settings())
+    task = Distilling(PLAN, CLASSES, Settings())
+    more = StudentObjective(plain.model, plain.joint_teacher, task, TARGET, Settings(), reliability=0.5)
+    more.projections.load_state_dict(plain.projections.state_dict())
+    plain.reliability = 0.5
+    (without,), (with_more,) = (one.losses({TARGET: batch()}, progress) for one in (plain, more))
+    weight = 0.5 * curriculum(progress, Settings())
+    assert weight == {0.0: 0, 35 / 300: 0.25, 1.0: 0.5}[progress]
+    torch.testing.assert_close(with_more["total"] - without["total"], torch.tensor(weight * (0.3 * 2 + 0.7 * 5)))
+    if progress:
+        assert (with_more["attention"], with_more["logits"]) == (2.0, 5.0)
+        torch.testing.assert_close(given[0], plain.model(batch().images))
+        torch.testing.assert_close(given[1], plain.joint_teacher(batch().images))
+        assert not given[1].requires_grad
+    else:
+        assert not given
 
 
 def test_two_images_have_no_contrast() -> None:
