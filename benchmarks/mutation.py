@@ -1,7 +1,7 @@
 """Which faults the tests see: cosmic-ray changes one operator, number or statement, and the module's tests run.
 
     python benchmarks/mutation.py --folder mutants losses metrics       # stopped, the same command goes on
-    python benchmarks/mutation.py --folder mutants --again losses       # survivors once more, with the tests of today
+    python benchmarks/mutation.py --folder mutants --again losses       # survivors, with code and tests of today
     python benchmarks/mutation.py --folder mutants --report             # benchmarks/records/mutation.json
 
 Needs ``pip install cosmic-ray``. Works on a clone of the last commit; cosmic-ray's session files stay in the folder.
@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -101,10 +102,11 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
     if not clone.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["git", "clone", "-q", "--local", REPOSITORY, clone], check=True)
-    elif again:
-        subprocess.run(["git", "-C", clone, "checkout", "-q", "."], check=True)
-        subprocess.run(["git", "-C", clone, "pull", "-q", "--ff-only", REPOSITORY, "HEAD"], check=True)
+    subprocess.run(["git", "-C", clone, "checkout", "-q", "."], check=True)  # a mutant of an interrupted call
     sessions = {module: folder / f"{Path(module).stem}.sqlite" for module in GROUPS[group]}
+    before = {module: (clone / module).read_bytes() for module in sessions}
+    if again:
+        subprocess.run(["git", "-C", clone, "pull", "-q", "--ff-only", REPOSITORY, "HEAD"], check=True)
     address = str(folder / "tests.socket")
     for module, session in sessions.items():
         _write_configuration(session.with_suffix(".toml"), module, GROUPS[group][module], address, seconds)
@@ -113,8 +115,14 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
             session.unlink(missing_ok=True)
             _cosmic_ray(clone, "init", session.with_suffix(".toml"), session)
         _sample(sessions, mutants)
-    if again:
-        _forget_survivors(sessions.values())
+    for module, session in sessions.items():
+        if (clone / module).read_bytes() != before[module]:  # other mutants: as many as before
+            tried = _tried(session)
+            session.unlink()
+            _cosmic_ray(clone, "init", session.with_suffix(".toml"), session)
+            _sample({module: session}, tried)
+        elif again:
+            _forget_survivors(session)
     environment = dict(os.environ, PYTHONPATH=str(clone), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
     Path(address).unlink(missing_ok=True)
     server = subprocess.Popen([sys.executable, __file__, "--folder", folder, "--serve", address, str(seconds)],
@@ -169,12 +177,14 @@ def _sample(sessions: dict[str, Path], mutants: int) -> None:
             database.set_multiple_results(skipped, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
 
 
-def _forget_survivors(sessions: Any) -> None:
-    import sqlite3
+def _forget_survivors(session: Path) -> None:
+    with sqlite3.connect(session) as database:
+        database.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED'")
 
-    for session in sessions:
-        with sqlite3.connect(session) as database:
-            database.execute("DELETE FROM work_results WHERE test_outcome = 'SURVIVED'")
+
+def _tried(session: Path) -> int:
+    with sqlite3.connect(session) as database:
+        return int(database.execute("SELECT count(*) FROM work_results WHERE worker_outcome <> 'SKIPPED'").fetchone()[0])
 
 
 # --- tests in a process that has imported the large libraries already ------------------------------------------------
