@@ -106,7 +106,8 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
     sessions = {module: folder / f"{Path(module).stem}.sqlite" for module in GROUPS[group]}
     before = {module: (clone / module).read_bytes() for module in sessions}
     if again:
-        subprocess.run(["git", "-C", clone, "pull", "-q", "--ff-only", REPOSITORY, "HEAD"], check=True)
+        subprocess.run(["git", "-C", clone, "fetch", "-q", REPOSITORY, "HEAD"], check=True)
+        subprocess.run(["git", "-C", clone, "reset", "-q", "--hard", "FETCH_HEAD"], check=True)
     address = str(folder / "tests.socket")
     for module, session in sessions.items():
         _write_configuration(session.with_suffix(".toml"), module, GROUPS[group][module], address, seconds)
@@ -183,8 +184,9 @@ def _forget_survivors(session: Path) -> None:
 
 
 def _tried(session: Path) -> int:
+    query = "SELECT count(*) FROM work_results WHERE worker_outcome <> 'SKIPPED'"
     with sqlite3.connect(session) as database:
-        return int(database.execute("SELECT count(*) FROM work_results WHERE worker_outcome <> 'SKIPPED'").fetchone()[0])
+        return int(database.execute(query).fetchone()[0])
 
 
 # --- tests in a process that has imported the large libraries already ------------------------------------------------
