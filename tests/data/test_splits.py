@@ -76,8 +76,9 @@ def test_sizes_and_seed():
     assert (len(small.test), len(small.folds)) == (1, 2)
     assert make_splits(dataset(plain(4)), 0, test_fraction=0.9).folds[1].train
     assert make_splits(dataset(plain(4)), 0, test_fraction=0).test == ()
-    with pytest.raises(SettingsError):
-        make_splits(dataset(plain(9)), 0, folds=1)
+    for wrong in ({"folds": 1}, {"test_fraction": -0.1}, {"test_fraction": 1.0}):
+        with pytest.raises(SettingsError, match="need at least 2 folds and 0 <= part < 1"):
+            make_splits(dataset(plain(9)), 0, **wrong)
 
 
 def test_the_draw_is_the_same_on_every_machine():
@@ -125,6 +126,17 @@ def test_a_test_part_that_is_large_enough_grows_no_more():
 def test_two_folds_keep_two_patients():
     splits = make_splits(dataset(plain(5)), 0, test_fraction=0.9, folds=2)
     assert (len(splits.test), [len(fold.val) for fold in splits.folds]) == (3, [1, 1])
+    splits = make_splits(dataset(plain(3)), 0, test_fraction=0.9, folds=2)
+    assert (len(splits.test), [len(fold.val) for fold in splits.folds]) == (1, [1, 1])
+
+
+def test_new_patients_go_to_the_smallest_fold():
+    """Three and one of before, and four more: four each."""
+    first, second = ("a", "b", "c"), ("d",)
+    before = Splits(test=("t",), folds=(Fold(train=second, val=first), Fold(train=first, val=second)))
+    data = dataset([(name, name, "") for name in "abcdtwxyz"])
+    after = make_splits(data, 0, test_fraction=0.1, existing=before)
+    assert [len(fold.val) for fold in after.folds] == [4, 4]
 
 
 def test_a_fold_or_a_test_part_without_cases_is_told(caplog):
@@ -258,7 +270,7 @@ def test_raw_splits(tmp_path, caplog):
 def test_wrong_raw_splits(tmp_path, content, message):
     (tmp_path / "splits_final.json").write_text(content)
     with pytest.raises(DatasetError, match=message):
-        read_raw_splits(dataset([*plain(3), ("held", "held", "test")], tmp_path))
+        read_raw_splits(dataset([*plain(3), ("held", "held", "".join(("te", "st")))], tmp_path))
 
 
 def test_patients_torn_by_splits_are_counted(tmp_path):
