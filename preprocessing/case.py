@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from mdkd_auto.data.bounds import check_resampling
 from mdkd_auto.data.case_arrays import read_case_arrays
 from mdkd_auto.data.geometry import box_shape, cropped, nonzero_box, permute
 from mdkd_auto.data.images import Image
@@ -76,7 +77,10 @@ def prepare_image(image: Image, dataset_plan: DatasetPlan, configuration_plan: C
 def plan_geometry(
     image: Array, spacing_mm: Triple | None, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan
 ) -> CaseGeometry:
-    """Where the case lies in network space. Raises PlanError where its spacing is neither known nor assumed."""
+    """Where the case lies in network space.
+
+    Raises PlanError where its spacing is neither known nor assumed, ImageError where it does not fit into memory there.
+    """
     canonical = spacing_mm if spacing_mm is not None else dataset_plan.assumed_spacing_mm
     if canonical is None and configuration_plan.whole_images:
         canonical = (1.0, 1.0, 1.0)
@@ -92,7 +96,9 @@ def plan_geometry(
     if configuration_plan.whole_images:
         shape = fitted_shape(size, spacing, configuration_plan.patch_size)
     else:
-        shape = resampled_shape(size, spacing, _target_spacing(spacing, configuration_plan))
+        target = _target_spacing(spacing, configuration_plan)
+        shape = resampled_shape(size, spacing, target)
+        check_resampling(shape, spacing, target)
     return CaseGeometry(
         original_shape=_triple(image.shape),
         transpose=dataset_plan.transpose,

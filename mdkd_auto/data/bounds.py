@@ -1,5 +1,8 @@
 """What a file can hold: a header that promises more is refused before anything is allocated for it."""
 
+import math
+from collections.abc import Sequence
+
 import psutil
 from isal import igzip_lib
 
@@ -7,6 +10,7 @@ from mdkd_auto.errors import ImageError
 
 MOST_EXPANSION = 1032  # bytes that deflate can make of one
 COPIES = 2  # of the voxels, in memory at once while they are read
+BYTES_A_VOXEL = 12  # of the larger of an image and its resampled twin, while it is resampled
 SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
 DAMAGED: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub says it were an instance
 
@@ -18,6 +22,15 @@ def check_promise(promised: int, most: int | None = None) -> None:
         raise ImageError(words, "truncated")
     if COPIES * promised > psutil.virtual_memory().total:
         raise ImageError(f"it takes {COPIES * promised / 1e9:.0f} GB of memory, more than this machine has")
+
+
+def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]) -> None:
+    """Raise ImageError where an image, at ``target_mm``, has the ``shape`` of more voxels than fit into memory."""
+    needed = BYTES_A_VOXEL * math.prod(shape)
+    if needed > psutil.virtual_memory().total:
+        sizes, old, new = (" x ".join(f"{value:.5g}" for value in values) for values in (shape, spacing_mm, target_mm))
+        words = f"from its spacing {old} mm to the plan's {new} mm it becomes {sizes} voxels: {needed / 1e9:.3g} GB"
+        raise ImageError(f"{words}, more than this machine's memory; check its voxel size and unit", "spacing-unusual")
 
 
 def check_rest(rest: int, promised: int) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mdkd_auto.data.geometry import box_shape, cropped
-from mdkd_auto.errors import PlanError
+from mdkd_auto.errors import ImageError, PlanError
 from mdkd_auto.preprocessing.case import preprocess_case, restore
 from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.preprocessing.normalise import air_value, normalise
@@ -170,3 +170,10 @@ def test_lesions_and_their_points() -> None:
         assert all(label[point] == sample.label for point in sample.points)
     assert sample_lesions(label, ignore_label=3) == samples
     assert sample_lesions(np.zeros((1, 4, 4), dtype=np.int8)) == ()
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 1.0, 1.0)])
+def test_an_image_that_memory_cannot_hold_at_the_plan_s_spacing_is_refused_at_once(spacing: tuple[float, ...]) -> None:
+    image = np.ones((64, 512, 512), dtype=np.int16)  # of 1 mm, says a header that calls its unit metre
+    with pytest.raises(ImageError, match=r"from its spacing 1000 x 1000 x 1000 mm .* check its voxel size and unit"):
+        preprocess_case(image, (1000.0, 1000.0, 1000.0), None, dataset_plan(), configuration_plan(*spacing))
