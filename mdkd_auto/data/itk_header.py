@@ -30,7 +30,9 @@ MM_PER_UNIT = {
     **dict.fromkeys(("in", "inch", "inche"), 25.4),
 }
 NO_LENGTHS = ("pixel", "voxel", "px")
-META_SYNONYMS = (("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation"))
+META_SYNONYMS = (("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation"),
+                 ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))  # fmt: skip
+META_SCALE = (("ElementToIntensityFunctionSlope", "1"), ("ElementToIntensityFunctionOffset", "0"))
 Floats = NDArray[np.float64]
 WORD = re.compile(r'"([^"]*)"|(\S+)')
 SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue)")
@@ -90,13 +92,17 @@ def _read_meta(path: Path) -> ItkHeader:
         raise ImageError(f"its header has {fields.get('NDims', 'no')[:20]!r} dimensions (NDims); export it anew")
     _check_meta(fields)
     data_file = fields["ElementDataFile"]
+    skipped = _skipped_bytes(fields)
     if data_file.upper() == "LOCAL":
+        if skipped not in {0, position}:
+            found = f"its header says HeaderSize {skipped}, but its voxels begin at byte {position}"
+            raise ImageError(f"{found}; remove HeaderSize", "header-contradicts")
         voxels = content[position:]
     elif data_file.upper().startswith("LIST") or "%" in data_file:
         _check_beside([data_file, *content[position:].decode("latin-1").splitlines()])
         voxels = b""
     else:
-        voxels = _read_beside(path, data_file)
+        voxels = _read_beside(path, data_file)[skipped:]
     checked = voxels and fields.get("BinaryData", "True").lower() == "true"
     compressed = fields.get("CompressedData", "False").lower() == "true"
     encoding = UNCHECKED if not checked else ("zlib" if compressed else "raw")
@@ -191,10 +197,20 @@ def _check_meta(fields: dict[str, str]) -> None:
             if not _alike(fields[given[0]], fields[name]):
                 found = f"its header says {given[0]} {fields[given[0]][:60]}, but {name} {fields[name][:60]}"
                 raise ImageError(found, "header-contradicts")
+    for name, nothing in META_SCALE:
+        if not _alike(fields.get(name, nothing), nothing):
+            words = f"its header says {name} {fields[name][:40]}, which readers do not apply"
+            raise ImageError(f"{words}; save the values themselves", "header-contradicts")
     size, spacing = fields.get("ElementSize", ""), fields.get("ElementSpacing", "")
     if size and spacing and not _alike(" ".join(size.split()[:2]), " ".join(spacing.split()[:2])):
         found = f"its voxel sizes contradict each other: ElementSpacing {spacing[:60]}, ElementSize {size[:60]}"
         raise ImageError(f"{found}; keep the one that is right", "spacing-contradicts")
+
+
+def _skipped_bytes(fields: dict[str, str]) -> int:
+    """How many bytes come before the voxels, in their file; 0 where HeaderSize is -1: the voxels are the last ones."""
+    stated = _numbers(fields.get("HeaderSize", "0"))
+    return max(0, int(stated[0])) if stated.size == 1 and np.isfinite(stated[0]) else 0
 
 
 def _check_nrrd(fields: dict[str, str]) -> None:
@@ -226,7 +242,7 @@ def _alike(first: str, second: str) -> bool:
     try:
         a, b = (np.array(text.split(), dtype=np.float64) for text in (first, second))
     except ValueError:
-        return first == second
+        return first.lower() == second.lower()
     return a.shape == b.shape and bool(np.allclose(a, b, MOST_DIFFERENCE, 1e-6))
 
 

@@ -321,7 +321,11 @@ def test_units_of_metaimage(unit: str, mm: float, tmp_path: Path) -> None:
     [(("ElementSpacing = 0.5 0.5 2", "ElementSize = 1 1 2"), "spacing-contradicts"),
      (("ElementSpacing = 0.5 0.5 2", "TransformMatrix = 2 0 0 0 2 0 0 0 2"), "spacing-contradicts"),
      (("ElementSpacing = 0.5 0.5 2", "ElementSpacing = 1 1 1"), "header-contradicts"),
-     (("ElementSpacing = 1 1 1", "Offset = 1 2 3", "Position = 4 5 6"), "header-contradicts")],
+     (("ElementSpacing = 1 1 1", "Offset = 1 2 3", "Position = 4 5 6"), "header-contradicts"),
+     (("ElementSpacing = 1 1 1", "ElementByteOrderMSB = True"), "header-contradicts"),
+     (("ElementSpacing = 1 1 1", "HeaderSize = 16"), "header-contradicts"),
+     (("ElementSpacing = 1 1 1", "ElementToIntensityFunctionSlope = 2"), "header-contradicts"),
+     (("ElementSpacing = 1 1 1", "ElementToIntensityFunctionOffset = -1024"), "header-contradicts")],
 )  # fmt: skip
 def test_metaimage_that_contradicts_itself(lines: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
@@ -331,8 +335,18 @@ def test_metaimage_that_contradicts_itself(lines: tuple[str, ...], kind: str, tm
 
 def test_metaimage_that_says_the_same_twice(tmp_path: Path) -> None:
     lines = ("ElementSize = 0.5 0.5 5", "ElementSpacing = 0.5 0.500001 2", "Offset = 1 2 3", "Position = 1 2 3",
-             "ElementSize = 0.5 0.5 5")  # fmt: skip
+             "ElementSize = 0.5 0.5 5", "ElementByteOrderMSB = false", "ElementToIntensityFunctionSlope = 1.0",
+             "ElementToIntensityFunctionOffset = 0", "HeaderSize = 0")  # fmt: skip
     assert read_image(write_mha(tmp_path / "a.mha", *lines)).spacing_mm[0] == 2  # 5 mm thick slices, 2 mm apart
+
+
+def test_voxels_of_a_file_of_their_own_begin_where_the_header_says(tmp_path: Path) -> None:
+    header = write_mha(tmp_path / "a.mhd", "ElementSpacing = 0.5 0.5 2", "HeaderSize = 10", data_file="a.raw")
+    (tmp_path / "a.raw").write_bytes(b"ten bytes." + VOXELS.tobytes(order="F"))
+    np.testing.assert_array_equal(read_image(header).array, VOXELS.T[:, ::-1, ::-1])  # from LPS to RAS
+    (tmp_path / "a.raw").write_bytes((b"ten bytes." + VOXELS.tobytes(order="F"))[:-2])
+    with pytest.raises(ImageError, match="truncated: 238 bytes of voxels where its header promises 240"):
+        read_image(header)
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "../secret.raw", "..\\secret.raw", "C:\\secret.raw",
