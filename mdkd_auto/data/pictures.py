@@ -153,9 +153,19 @@ def _with_pillow(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: 
         few = opened.mode in {"1", "L"} and stored.bits in STEPS
         if few and as_mask:
             return np.asarray(opened) if opened.mode == "1" else np.asarray(opened) // np.uint8(STEPS[stored.bits])
-        if opened.mode == "P" and as_mask:
-            return class_indices(np.asarray(opened), np.array(opened.getpalette("RGB"), np.uint8).reshape(-1, 3))
+        if opened.mode == "P":
+            return _of_palette(opened, colour_to_grey, as_mask)
         return _grey(opened, colour_to_grey, as_mask)
+
+
+def _of_palette(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
+    """(y, x): the indices of a mask, the colours of an image. Transparency of some colours changes neither."""
+    indices, palette = np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    if as_mask:
+        return class_indices(indices, palette)
+    if indices.max(initial=0) >= len(palette):
+        raise ImageError(f"it names colour {indices.max()} of a palette of {len(palette)}; copy or export it anew")
+    return grey_of_channels(palette[indices], colour_to_grey)
 
 
 def _check_png(content: bytes) -> None:
@@ -174,7 +184,7 @@ def _grey(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
     """(y, x) of one Pillow image. Raises ImageError for true colour that is not to become grey."""
     if image.mode == "1":
         image = image.convert("L")
-    if image.mode in {"P", "PA"}:
+    if image.mode == "PA":
         image = image.convert("RGB")
     if image.mode in {"LA", "La"}:
         return np.asarray(image)[..., 0]

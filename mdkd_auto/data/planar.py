@@ -11,12 +11,13 @@ import numpy as np
 from mdkd_auto.data.endings import JPEG_ENDINGS, TIFF_ENDINGS
 from mdkd_auto.data.exif import Frame
 from mdkd_auto.data.orientation import Array, Header, Image, check_mask
-from mdkd_auto.data.pictures import read_header, read_picture
+from mdkd_auto.data.pictures import BMP_START, JPEG_START, PNG_START, read_header, read_picture
 from mdkd_auto.data.tiff import read_tiff, tiff_frame
 from mdkd_auto.errors import ImageError
 from mdkd_auto.files import refusal_of
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PICTURE_STARTS = (PNG_START, JPEG_START, BMP_START)
 
 
 def read_planar(path: Path, ending: str, colour_to_grey: bool = False, as_mask: bool = False) -> Image:
@@ -25,7 +26,8 @@ def read_planar(path: Path, ending: str, colour_to_grey: bool = False, as_mask: 
     Raises ImageError without the file's name.
     """
     content = path.read_bytes()
-    read = read_tiff if content.startswith(TIFF_STARTS) or ending in TIFF_ENDINGS else read_picture
+    is_tiff = content.startswith(TIFF_STARTS) or (ending in TIFF_ENDINGS and not content.startswith(PICTURE_STARTS))
+    read = read_tiff if is_tiff else read_picture
     pixels, exif = read(content, colour_to_grey, as_mask)
     array = _plain(pixels)
     z, y, x = array.shape

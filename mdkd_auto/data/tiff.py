@@ -27,6 +27,7 @@ PHOTOMETRY = {4: "a transparency mask", 5: "printing colours (CMYK)", YCBCR: "YC
               10: "ITU L*a*b* colours", 32803: "a camera's raw colours", 32844: "logarithmic luminance",
               32845: "logarithmic colours", 34892: "a camera's raw colours"}  # fmt: skip
 JPEG = 7
+MOST_INVERTED_BITS = 16  # of more, an image inverted would differ by less than float32 tells apart
 # Compression -> bytes that it can make of one, at most: none, LZW (strings of 12-bit codes), deflate, PackBits.
 EXPANSION = {1: 1, 5: 1400, 8: MOST_EXPANSION, 32946: MOST_EXPANSION, 32773: 64}
 OTHER_EXPANSION = 1 << 16
@@ -148,8 +149,10 @@ def _samples(page: Any) -> int:
 def _check_alike(pages: Sequence[Any]) -> None:
     """Raise ImageError unless the pages are slices of one volume."""
     if len({(page.shaped, page.dtype, _orientation(page)) for page in pages}) > 1:
-        sizes = len({page.shaped for page in pages})
-        raise ImageError(f"its pages are of {sizes} different sizes, types or orientations; save one file an image")
+        named = (("sizes", {page.shaped for page in pages}), ("types", {page.dtype for page in pages}),
+                 ("orientations", {_orientation(page) for page in pages}))  # fmt: skip
+        found = " and ".join(f"{len(values)} different {name}" for name, values in named if len(values) > 1)
+        raise ImageError(f"its pages are of {found}; save one file an image")
     if len(pages) > 1 and pages[0].shaped[1] > 1:
         raise ImageError(f"it holds {len(pages)} volumes; save one volume (z, y, x) a file")
 
@@ -261,8 +264,9 @@ def _without_extra(pixels: Array, page: Any, colours: int) -> Array:
 
 def _inverted(shades: Array, bits: int, as_mask: bool) -> Array:
     """Min-is-white -> min-is-black, of (z, y, x)."""
-    if shades.dtype.kind not in "bu":
-        raise ImageError(f"it is min-is-white with {shades.dtype} values, which have no largest; save it min-is-black")
+    if shades.dtype.kind not in "bu" or bits > MOST_INVERTED_BITS:
+        words = "which have no largest" if shades.dtype.kind not in "bu" else "whose largest no image reaches"
+        raise ImageError(f"it is min-is-white with {shades.dtype} values, {words}; save it min-is-black")
     if as_mask and bits == 1:
         words = "it is a mask of 1 bit that is min-is-white: whether 0 or 1 is the class cannot be told"
         raise ImageError(f"{words}; save it min-is-black, with 8 bits")

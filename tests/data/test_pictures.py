@@ -241,3 +241,25 @@ def test_what_a_file_holds_decides_not_its_ending(tmp_path):
     refused(tmp_path, "a.png", animated, "several pictures")
     with pytest.raises(ImageError, match="holds 2 pictures"):
         planar_frame(tmp_path / "a.png")
+
+
+def test_what_a_file_holds_decides_how_it_is_read(tmp_path):
+    (tmp_path / "a.tif").write_bytes(png(DEEP, 16, before=chunk(b"eXIf", exif_block(6))))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array[0], DEEP[::-1].T)
+    assert planar_frame(tmp_path / "a.tif").upright == (9, 11)
+
+
+@pytest.mark.filterwarnings("error")
+def test_transparency_of_some_colours_is_no_warning_and_changes_nothing(tmp_path):
+    indices = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
+    colours = palette_chunk([[0, 0, 0], [90, 90, 90], [255, 0, 0]])
+    (tmp_path / "a.png").write_bytes(png(indices, 8, PALETTE, before=colours + chunk(b"tRNS", bytes([255, 128, 0]))))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png").array[0], indices)
+    shades = read_image(tmp_path / "a.png", colour_to_grey=True).array[0]
+    np.testing.assert_array_equal(shades, [[0, 90, 76]] * 2)  # 0.299 x 255 = 76.2
+
+
+def test_a_colour_beyond_the_palette_is_damage(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(np.full((2, 2), 9, np.uint8), 8, PALETTE, before=palette_chunk([[1, 2, 3]])))
+    with pytest.raises(ImageError, match="names colour 9 of a palette of 1"):
+        read_image(tmp_path / "a.png", colour_to_grey=True)

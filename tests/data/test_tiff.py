@@ -85,6 +85,8 @@ def test_min_is_white_without_a_largest_value_and_in_masks_of_one_bit_is_refused
     refused(tmp_path / "a.tif", "min-is-white with float32")
     tifffile.imwrite(tmp_path / "a.tif", FLAT.astype(np.int16), photometric="miniswhite")
     refused(tmp_path / "a.tif", "min-is-white with int16")
+    tifffile.imwrite(tmp_path / "a.tif", FLAT.astype(np.uint32), photometric="miniswhite")
+    refused(tmp_path / "a.tif", "min-is-white with uint32")
     tifffile.imwrite(tmp_path / "a.tif", FLAT > 100, photometric="miniswhite")
     refused(tmp_path / "a.tif", "whether 0 or 1 is the class", read_mask)
     classes = FLAT % 3
@@ -202,7 +204,11 @@ def test_pages_that_are_channels_or_of_several_kinds_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(FLAT, photometric="minisblack", metadata=None)
         file.write(FLAT[:, :9], photometric="minisblack", metadata=None)
-    refused(tmp_path / "a.tif", "2 different sizes")
+    refused(tmp_path / "a.tif", "2 different sizes;")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(FLAT, photometric="minisblack", metadata=None, extratags=[(274, 3, 1, 3, True)])
+        file.write(FLAT, photometric="minisblack", metadata=None)
+    refused(tmp_path / "a.tif", "2 different orientations;")
 
 
 def test_photometries_without_a_grey_are_refused_by_name(tmp_path):
