@@ -13,7 +13,7 @@ from mdkd_auto.text import shown
 
 AXES = {"2d": 2, "3d_fullres": 3}
 SPACING_MM = (1e-5, 1e4)  # from optical microscopes to images of one pixel that span a body
-MOST_VOXELS_OF_PATCH = 1 << 28
+MOST_VOXELS_OF_PATCH = 1 << 26
 LONGEST_SIDE = 1 << 15
 MOST_IN_BATCH = 1 << 14
 MOST_STAGES, MOST_CONVOLUTIONS = 12, 16  # the latter of a stage

@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 from mdkd_auto.data.boxes import file_boxes
 from mdkd_auto.data.images import Image
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.errors import PredictionError, SettingsError
+from mdkd_auto.errors import PlanError, PredictionError, SettingsError
 from mdkd_auto.losses.attention_transfer import attention_transfer_loss
 from mdkd_auto.networks import faster_rcnn
 from mdkd_auto.networks.detector import DetectorOutput, Objects
@@ -99,8 +99,14 @@ class DetectionTask:
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
         given, plan = encoder or self.encoder(), self.plan
         if self.architecture in RFDETR_SIZES:
+            if plan.queries < 1:
+                raise PlanError(f"A detector needs one query or more; the plan has {plan.queries}")
             queries = min(plan.queries, most_queries(self.architecture, plan.patch_size[0]))
             return RFDETRHead(self.architecture, given.channels, outputs, queries)
+        if len(plan.anchor_sizes) != len(given.channels) or not plan.anchor_ratios:
+            found = f"{len(plan.anchor_sizes)} sizes and {len(plan.anchor_ratios)} ratios"
+            raise PlanError(f"A detector needs an anchor size for each of its {len(given.channels)} levels, "
+                            f"and a ratio or more; the plan has {found}")  # fmt: skip
         return FasterRCNNHead(
             self.architecture, given.channels, given.strides, outputs, plan.anchor_sizes, plan.anchor_ratios
         )

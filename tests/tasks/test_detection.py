@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from mdkd_auto.data.images import Image
 from mdkd_auto.data.patch_boxes import NO_BOXES
 from mdkd_auto.data.sampling import Batch
-from mdkd_auto.errors import PredictionError, SettingsError
+from mdkd_auto.errors import PlanError, PredictionError, SettingsError
 from mdkd_auto.networks.detector import Detected, Objects
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
@@ -281,6 +282,18 @@ def test_networks_that_detection_has_not_or_not_for_this_input(name: str, side: 
 @pytest.mark.parametrize(("name", "side"), [("rfdetr_base", 448), ("rfdetr_tiny", 64), (FASTER, 352)])
 def test_networks_that_fit(name: str, side: int) -> None:
     check_architecture(name, side)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "lacking", "words"),
+    [(FASTER, {"anchor_sizes": ()}, "each of its 4 levels, .* the plan has 0 sizes and 3 ratios"),
+     (FASTER, {"anchor_sizes": (8.0, 16.0)}, "the plan has 2 sizes"), (FASTER, {"anchor_ratios": ()}, "0 ratios"),
+     (RFDETR, {"queries": 0}, "one query or more; the plan has 0")],
+)  # fmt: skip
+def test_plans_that_make_no_detector(architecture: str, lacking: dict[str, object], words: str) -> None:
+    plan = msgspec.structs.replace(PLAN, **lacking)
+    with pytest.raises(PlanError, match=words):
+        DetectionTask(plan, CLASSES, SETTINGS, architecture).head(1)
 
 
 def test_families_do_not_mix() -> None:
