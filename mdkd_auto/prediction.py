@@ -62,7 +62,7 @@ def predict(
     plan = predictor.dataset_plan
     cases, refused = find_cases(images, None, len(record.channel_names[plan.dataset]), plan.channel)
     cases = [msgspec.structs.replace(case, spacing_from=spacing_from) for case in cases]
-    for problem in refused:
+    for problem in refused[:LISTED]:
         logger.warning("left out: %s", problem)
     _name_unread(images, masks)
     seen = Seen(run, record.ranges.get(plan.dataset))
@@ -231,7 +231,7 @@ TASK_ANSWERS: ByTask[Callable[[Asked], Outcome]] = ByTask(
 
 
 def each(cases: list[Case], work: Callable[[Case], Result]) -> tuple[dict[str, Result], tuple[str, ...]]:
-    """What ``work`` gives for each case, and what went wrong with the others."""
+    """What ``work`` gives for each case, and what went wrong with the others, of which the first are said at once."""
     done: dict[str, Result] = {}
     problems = []
     with progress("predicting") as advance:
@@ -242,6 +242,7 @@ def each(cases: list[Case], work: Callable[[Case], Result]) -> tuple[dict[str, R
                 raise  # a full disk is not the image's fault
             except MdkdError as error:
                 problems.append(f"{case.case_id}: {error}")
-                logger.warning("%s", error)
+                if len(problems) <= LISTED:
+                    logger.warning("%s", error)
             advance(number, len(cases), case.case_id)
     return done, tuple(problems)

@@ -11,6 +11,7 @@ from mdkd_auto.data.likely_patients import likely_subjects
 from mdkd_auto.data.patients import plain_name
 from mdkd_auto.data.problems import Problem, names_shown, problem
 from mdkd_auto.data.splits import torn_patients
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.planners.likeness import near_pairs
 from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
 
@@ -69,7 +70,8 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
     turned = [seen.case_id for seen in fingerprint.cases if seen.exif]
     if turned:
         found = f"EXIF turns images upright: {names_shown(turned)} of {len(fingerprint.cases)}"
-        problems.append(problem("exif-turned", found, dataset=dataset.name, file=dataset.folder))
+        remedy = "" if TASK_DATA[dataset.task].masks else "right where viewers show them upright; look at one"
+        problems.append(problem("exif-turned", found, dataset=dataset.name, file=dataset.folder, remedy=remedy))
     flat = [seen for seen in fingerprint.cases if seen.shape[0] == 1]
     if flat and len(flat) < len(fingerprint.cases):
         found = f"{len(flat)} of {len(fingerprint.cases)} cases are single slices"

@@ -244,6 +244,34 @@ def test_a_header_that_contradicts_itself_or_is_odd(
     assert same_geometry(mask, read_image(new / "two.nii", spacing_from="pixdim")) is None
 
 
+def test_images_that_cannot_be_read_are_listed_in_full_and_of_many_only_the_first_are_said_at_once(
+    classifies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    for number in range(25):
+        (new / f"broken_{number:02}.png").write_bytes(b"no picture")
+    outcome = pipeline.predict(new, tmp_path / "out", classifies, device="cpu")
+    assert (outcome.done, len(outcome.problems)) == (0, 25)
+    assert sum("no PNG, JPEG, BMP or TIFF" in line for line in caplog.messages) == 10
+
+
+def test_an_image_whose_unit_is_metre_by_mistake_is_left_out(segments: Path, tmp_path: Path) -> None:
+    """Voxels of 600 m: more of the plan's than any machine's memory holds."""
+    new = tmp_path / "new"
+    save_volume(new / "sound.nii.gz", np.random.default_rng(0).integers(-900, 300, (32, 32, 6)))
+    save_volume(new / "large.nii.gz", np.random.default_rng(0).integers(-900, 300, (32, 32, 6)), (600.0, 600.0, 600.0))
+    large = nib.load(new / "large.nii.gz")  # type: ignore[attr-defined]
+    large.header.set_xyzt_units("meter")
+    (new / "large.nii").write_bytes(large.to_bytes())
+    (new / "large.nii.gz").unlink()
+    outcome = pipeline.predict(new, tmp_path / "out", segments, device="cpu")
+    assert outcome.done == 1
+    (problem,) = outcome.problems
+    assert problem.startswith("large: from its spacing 6e+05 x 6e+05 x 6e+05 mm to the plan's ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["prediction.json", "sound.nii.gz"]
+
+
 # --- names, links and folders ---------------------------------------------------------------------------------------
 
 
