@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mdkd_auto.data.images import Image
-from mdkd_auto.errors import PredictionError
+from mdkd_auto.errors import PlanError, PredictionError
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 
@@ -38,8 +38,14 @@ def _check_axes(shape_zyx: tuple[int, ...], dataset_plan: DatasetPlan, plan: Con
 
 
 def into_patch(image: np.ndarray, patch_size: tuple[int, ...]) -> np.ndarray:
-    """An image (z, y, x) that fits, in the middle of a patch of its lowest value, as in training: (*patch_size)."""
+    """An image (z, y, x) in the middle of a patch of its lowest value, as in training: (*patch_size).
+
+    Raises PlanError for one that does not fit: plans of whole images resize them, others do not.
+    """
     values = image[0] if len(patch_size) == 2 else image
+    if any(length > room for room, length in zip(patch_size, values.shape, strict=True)):
+        sizes = [" x ".join(map(str, shape)) for shape in (values.shape, patch_size)]
+        raise PlanError(f"the image has {sizes[0]} voxels for an input of {sizes[1]}: the plan is not of whole images")
     patch = np.full(patch_size, values.min(), dtype=np.float32)
     starts = patch_starts(values.shape, patch_size)
     patch[tuple(slice(start, start + length) for start, length in zip(starts, values.shape, strict=True))] = values

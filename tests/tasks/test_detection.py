@@ -28,6 +28,7 @@ from mdkd_auto.tasks.detection import (
     objects_of,
 )
 from mdkd_auto.tasks.segmentation import ClassChannel, Classes, PredictionOptions
+from mdkd_auto.tasks.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
 
 FASTER, RFDETR = "faster_rcnn_small", "rfdetr_tiny"
@@ -294,6 +295,12 @@ def test_plans_that_make_no_detector(architecture: str, lacking: dict[str, objec
     plan = msgspec.structs.replace(PLAN, **lacking)
     with pytest.raises(PlanError, match=words):
         DetectionTask(plan, CLASSES, SETTINGS, architecture).head(1)
+
+
+def test_a_plan_that_is_not_of_whole_images_is_refused() -> None:
+    assert into_patch(np.ones((1, 60, SIDE), np.float32), (SIDE, SIDE)).shape == (SIDE, SIDE)
+    with pytest.raises(PlanError, match="the image has 65 x 64 voxels for an input of 64 x 64"):
+        into_patch(np.ones((1, 65, SIDE), np.float32), (SIDE, SIDE))
 
 
 def test_families_do_not_mix() -> None:
