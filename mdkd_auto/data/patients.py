@@ -25,18 +25,21 @@ STATED = ("table", "annotations")  # these go before names
 _BIDS = re.compile(r"(?:^|_)(sub-[A-Za-z0-9]+)(?=_|$)")  # bids-specification.readthedocs.io, "Filenames"
 
 
-def compile_pattern(text: str) -> Any:
-    """The compiled pattern. Raises SettingsError for one that is none, or has no group ``patient`` or further names."""
+def compile_pattern(text: str, source: str = FLAG) -> Any:
+    """The compiled pattern, given in ``source``.
+
+    Raises SettingsError for one that is none, or has no group ``patient`` or further names.
+    """
     if len(text) > LONGEST_PATTERN:
-        raise SettingsError(f"{FLAG}: is {len(text)} characters long; {LONGEST_PATTERN} are the most")
+        raise SettingsError(f"{source}: is {len(text)} characters long; {LONGEST_PATTERN} are the most")
     try:
         text.encode()
         compiled = regex.compile(text)
     except (UnicodeEncodeError, regex.error, OverflowError, RecursionError, MemoryError) as error:
-        raise SettingsError(f"{FLAG} {text!r}: not a regular expression ({error}); like {EXAMPLE}") from None
+        raise SettingsError(f"{source} {text!r}: not a regular expression ({error}); like {EXAMPLE}") from None
     if set(compiled.groupindex) != {GROUP}:
         named = ", ".join(sorted(compiled.groupindex)) or "none"
-        raise SettingsError(f"{FLAG} {text!r}: expected one named group, {GROUP}, like {EXAMPLE}; found: {named}")
+        raise SettingsError(f"{source} {text!r}: expected one named group, {GROUP}, like {EXAMPLE}; found: {named}")
     return compiled
 
 

@@ -17,6 +17,7 @@ import msgspec
 from mdkd_auto.data.boxed import DEEP_LESION
 from mdkd_auto.data.case_table import read_case_table
 from mdkd_auto.data.cases import LISTED, listed
+from mdkd_auto.data.patients import compile_pattern
 from mdkd_auto.errors import DatasetError, MdkdError, SettingsError
 from mdkd_auto.files import ReadError, read_json, read_record, to_record, write_json
 from mdkd_auto.records import Dataset, Fold, Splits
@@ -36,7 +37,7 @@ _TRAIN = -2
 
 
 def read_splits(path: Path) -> Splits:
-    """Read splits.json. Raises DatasetError, also for a case that is trained on and held out."""
+    """Read splits.json. Raises DatasetError, also for a case that is trained on and held out, or a broken pattern."""
     try:
         splits = read_record(path, Splits, DatasetError)
     except ReadError:
@@ -50,6 +51,11 @@ def read_splits(path: Path) -> Splits:
         if shared:
             some = ", ".join(sorted(shared)[:LISTED])
             raise DatasetError(f"{path}: fold {number}: in two of train, val and test: {some}; {DAMAGED_SPLITS}")
+    try:
+        if splits.patient_pattern:
+            compile_pattern(splits.patient_pattern, "patient_pattern")
+    except SettingsError as error:
+        raise DatasetError(f"{path}: {error}; {DAMAGED_SPLITS}") from None
     return splits
 
 

@@ -1,6 +1,7 @@
 """splits.json: kept while it fits the data set, made where it is not there, made again where that is asked for."""
 
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mdkd_auto.data.splits import (
     write_splits,
 )
 from mdkd_auto.errors import MdkdError
+from mdkd_auto.files import ReadError
 from mdkd_auto.records import Dataset, Fold, Splits
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ def make_or_keep(path: Path, dataset: Dataset, test_fraction: float | None, repl
     """
     patients = len({case.patient_id for case in dataset.cases})
     try:
-        existing = read_splits(path) if path.is_file() else None
+        existing = read_splits(path) if os.path.lexists(path) else None
+    except ReadError as error:
+        return problem("refused", error.found, dataset=dataset.name, file=path)
     except MdkdError as error:
         found = str(error).removeprefix(f"{path}: ").removesuffix(f"; {DAMAGED_SPLITS}")
         return problem("splits", found, dataset=dataset.name, file=path, remedy=DAMAGED_SPLITS)
