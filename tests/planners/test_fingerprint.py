@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from mdkd_auto.planners import fingerprint as module
-from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
-from mdkd_auto.records import Case, Dataset
+from mdkd_auto.planners.fingerprint import fingerprint_dataset, inside_boxes, pooled_fingerprint
+from mdkd_auto.records import Box, Case, Dataset
 
 
 def volume_case(folder: Path, name: str, seed: int, label: NDArray[np.int16] | None = None) -> Case:
@@ -63,6 +63,7 @@ def test_one_case_in_numbers(tmp_path: Path) -> None:
     assert case.integer_valued
     assert sorted(lesion.voxels for lesion in case.lesions) == [1, 13]
     assert case.labelled_voxels == 14
+    assert fingerprint.classes == {}  # labels of masks are not counted
     large = max(case.lesions, key=lambda lesion: lesion.voxels)
     assert large.volume_mm3 == pytest.approx(39.0)
     assert large.diameter_mm == pytest.approx((6 * 39 / math.pi) ** (1 / 3))
@@ -184,3 +185,13 @@ def test_a_damaged_cache_is_computed_again_with_a_word(
     (line,) = caplog.messages
     assert str(cache / name) in line
     assert line.endswith("the case is read again")
+
+
+def test_a_box_holds_every_voxel_that_it_touches() -> None:
+    """From x 1.5, y 2 to x 4.2, y 4: columns 1 to 4, rows 2 and 3; one that stands out is cut off."""
+    corners = ((1.5, 2.0, 2.7, 2.0), (-2.0, 5.5, 3.0, 9.0))
+    boxes = [Box(class_name="a", x=x, y=y, width=width, height=height) for x, y, width, height in corners]
+    expected = np.zeros((1, 7, 6), dtype=bool)
+    expected[0, 2:4, 1:5] = True
+    expected[0, 5:7, 0:1] = True
+    assert np.array_equal(inside_boxes(boxes, expected.shape), expected)

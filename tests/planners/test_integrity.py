@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness
-from mdkd_auto.records import Case, Dataset, Fingerprint, Fold, Splits
+from mdkd_auto.records import Case, Dataset, Fingerprint, Fold, Splits, Triple
 
 ALIKE = ("case_0", "case_1")
 Found = list[tuple[str, str, str]]  # kind, case, what was found
@@ -137,3 +137,15 @@ def test_axes_unlike_most_cases_are_told(
     assert [(one.case_id, one.found) for one in found if one.kind == "orientation"] == [
         ("case_1", "its axes point to LPS, those of 2 other cases to RAS")
     ]
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"), [((2.0, 1.0, 1.0), False), ((2.0, 1.0, 1.0001), False), ((2.0, 1.0, 1.1), True)]
+)
+def test_a_stated_spacing_that_is_the_files_own_is_no_contradiction(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], stated: Triple, said: bool
+) -> None:
+    cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(3))
+    dataset = msgspec.structs.replace(dataset_of(1, cases=cases), spacing_mm=stated)
+    found = check_dataset(dataset, fingerprint_of(dataset, (8, 32, 32), (2.0, 1.0, 1.0), count=3))
+    assert any(one.kind == "spacing-stated" for one in found) == said
