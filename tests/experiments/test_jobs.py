@@ -372,3 +372,14 @@ def test_few_labels_concern_the_target_alone(with_patients: Root, experiment_in:
     streams = make_streams(experiment, describe(experiment, source_teacher))
     drawn = {name: {case.case_id for case in sampler.cases} for name, sampler in streams.training.items()}
     assert drawn == {A: set(experiment.cases(A, "train", 0.25)), B: set(experiment.cases(B, "train"))}
+
+
+def test_a_fold_without_cases_is_not_blamed_on_preprocessing(planned: Root, experiment_in: Callable[..., Any]) -> None:
+    experiment = experiment_in(planned)
+    splits = experiment.splits[A]
+    first = msgspec.structs.replace(splits.folds[0], val=())
+    emptied = msgspec.structs.replace(splits, folds=(first, *splits.folds[1:]))
+    experiment = experiment._replace(splits={**experiment.splits, A: emptied})
+    with pytest.raises(TrainingError, match=rf"{A}.*splits\.json: fold 0 holds no case for val; choose another fold"):
+        experiment.cases(A, "val")
+    assert experiment.cases(A, "train")

@@ -76,6 +76,8 @@ def test_many_cases_are_resampled_in_blocks():
 def test_unfit_scores():
     with pytest.raises(ValueError, match=r"a has \[2\] and b has \[1\]"):
         paired_comparison([0.1, 0.2], [0.1])
+    with pytest.raises(ValueError, match=r"a has \[1, 2\] and b has \[1, 2\]"):
+        replicated_comparison([[0.1], [0.1, 0.2]], [[0.1], [0.1, 0.2]])
     with pytest.raises(ValueError, match="finite"):
         paired_comparison([float("nan")], [0.1])
 

@@ -35,6 +35,7 @@ from mdkd_auto.training.fit import (
     LATEST,
     State,
     Streams,
+    _ratio,
     batch_sizes,
     find_device,
     fit,
@@ -562,6 +563,60 @@ def test_a_validation_loss_that_is_not_finite_names_the_cases(tmp_path: Path) ->
     folder = write_cases(tmp_path / "cases", bad="case_3")
     with pytest.raises(TrainingError, match=rf"validation loss is not finite.*{TARGET}: case_3"):
         run(objective_of("teacher"), folder, tmp_path / "run")
+
+
+def test_a_later_validation_batch_that_is_not_finite_ends_the_run_too(cases: Path, tmp_path: Path) -> None:
+    objective, calls = objective_of("teacher"), []
+    original = objective.validate
+
+    def third_is_not(dataset: str, batch: Batch) -> Any:
+        loss, score = original(dataset, batch)
+        calls.append(batch)
+        return (loss * math.nan if len(calls) == 3 else loss), score
+
+    objective.validate = third_is_not
+    with pytest.raises(TrainingError, match="the validation loss is not finite at update 24"):
+        run(objective, cases, tmp_path, changed(iterations_per_epoch=24, validation_batches=6))
+    assert len(calls) == 3
+
+
+def test_validation_tracks_no_gradients(cases: Path, tmp_path: Path) -> None:
+    objective, tracked = objective_of("teacher"), []
+    original = objective.validate
+
+    def watched(dataset: str, batch: Batch) -> Any:
+        tracked.append(torch.is_grad_enabled())
+        return original(dataset, batch)
+
+    objective.validate = watched
+    run(objective, cases, tmp_path)
+    assert tracked == [False] * SETTINGS.epochs
+    assert validation_seed(1) == 10_000_020  # of every version
+
+
+def test_a_validation_score_by_hand() -> None:
+    """The mean over the classes that occur: 1 / 4 and 6 / 8; the third has no denominator."""
+    assert _ratio(Score(torch.tensor([1.0, 6.0, 0.0]), torch.tensor([4.0, 8.0, 0.0]))) == 0.5
+    assert _ratio(Score(torch.zeros(2), torch.zeros(2))) == 0.0
+
+
+def test_checkpoints_are_saved_at_the_interval_asked_for(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that advances by ten seconds whenever it is read; an update reads it a few times."""
+    now, saved = [0.0], []
+
+    def clock() -> float:
+        now[0] += 10
+        return now[0]
+
+    monkeypatch.setattr(fit_module, "time", SimpleNamespace(monotonic=clock))
+    original = fit_module.save_training
+    monkeypatch.setattr(fit_module, "save_training", lambda *given: (saved.append(now[0]), original(*given)))
+    run(objective_of("teacher"), cases, tmp_path, changed(checkpoint_minutes=2.0, iterations_per_epoch=12))
+    between = np.diff(saved[:-1])  # the last is that of the end
+    assert len(between) > 1
+    assert all(120 < seconds < 240 for seconds in between)
 
 
 @pytest.mark.parametrize(
