@@ -118,8 +118,8 @@ class Experiment(NamedTuple):
         if not wanted:
             raise TrainingError(
                 f"{self.root.splits(dataset)}: fold {self.fold_number(dataset)} holds no case for {part}; choose "
-                "another fold, or delete the file and run mdkd_plan_and_preprocess: patients are dealt out again, and what was "
-                "trained before no longer matches"
+                "another fold, or delete the file and run mdkd_plan_and_preprocess: patients are dealt out again, "
+                "and what was trained before no longer matches"
             )
         found = tuple(case for case in wanted if record_path(folder, case).is_file())
         if not found:
