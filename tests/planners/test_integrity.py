@@ -81,6 +81,9 @@ def test_hounsfield_units_with_an_offset(
     )
     problems = check_dataset(dataset, msgspec.structs.replace(made, cases=seen))
     assert [(one.kind, one.case_id) for one in problems] == [("unusual-values", case_id) for case_id in unusual]
+    if len(unusual) == 1:
+        words = "no offset of 32768 as most" if extremes.count(SHIFTED) > 2 else "an offset of 32768 as most"
+        assert words in problems[0].found
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,8 @@ def test_axes_unlike_most_cases_are_told(
 
 
 @pytest.mark.parametrize(
-    ("stated", "said"), [((2.0, 1.0, 1.0), False), ((2.0, 1.0, 1.0001), False), ((2.0, 1.0, 1.1), True)]
+    ("stated", "said"), [((2.0, 1.0, 1.0), False), ((2.0, 1.0, 1.0001), False), ((2.0, 1.0, 1.1), True),
+                          ((2.2, 1.0, 1.0), True), ((2.0, 1.1, 1.0), True)]
 )
 def test_a_stated_spacing_that_is_the_files_own_is_no_contradiction(
     dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], stated: Triple, said: bool
@@ -149,3 +153,29 @@ def test_a_stated_spacing_that_is_the_files_own_is_no_contradiction(
     dataset = msgspec.structs.replace(dataset_of(1, cases=cases), spacing_mm=stated)
     found = check_dataset(dataset, fingerprint_of(dataset, (8, 32, 32), (2.0, 1.0, 1.0), count=3))
     assert any(one.kind == "spacing-stated" for one in found) == said
+
+
+@pytest.mark.parametrize(("slices", "said"), [(1, False), (2, True), (8, True)])
+def test_a_single_slice_has_no_spacing_along_z(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], slices: int, said: bool
+) -> None:
+    cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(5))
+    dataset = dataset_of(1, cases=cases)
+    made = fingerprint_of(dataset, (slices, 32, 32), (1.0, 1.0, 1.0), count=5)
+    odd = msgspec.structs.replace(made.cases[0], spacing_mm=(15.0, 1.0, 1.0))
+    found = check_dataset(dataset, msgspec.structs.replace(made, cases=(odd, *made.cases[1:])))
+    assert any(one.kind == "spacing-unusual" for one in found) == said
+
+
+@pytest.mark.parametrize(("other", "said"), [("covid", False), ("Covid", True), ("co vid", True), ("normal", False)])
+def test_classes_that_are_almost_one(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], other: str, said: bool
+) -> None:
+    """Equal names are one class, whichever file they were read from."""
+    datasets = []
+    for number, name in ((1, "covid"), (2, "".join(list(other)))):
+        case = Case(case_id="case_0", images=("a.png",), patient_id=f"{number}", class_name=name)
+        made = dataset_of(number, cases=(case,))
+        datasets.append(msgspec.structs.replace(made, task="classification", labels={name: (0,)}))
+    fingerprints = {one.name: fingerprint_of(one, (1, 32, 32), None, count=1) for one in datasets}
+    assert any(one.kind == "class-names-alike" for one in check_group(datasets, fingerprints)) == said
