@@ -91,6 +91,7 @@ def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
     assert "boxes of 8, 9, 10 pixels a side (10, 50, 90 %), which are 4, 4, 4 mm of the 3 whose spacing is" in text
     assert text.endswith("height / width 1, 2.5, 4")
     assert " mm" not in said(case("a", square, None))
+    assert "5, 5, 5 mm; height" in said(case("a", ((10.0, 10.0),) * 300, 0.5))  # of all, however many
     sizes = [case("a", (), None, (512, 512)), case("b", square, None, (80, 60)), case("c", (), None, (96, 64))]
     text = said(*sizes)
     assert "of 80 x 60, 96 x 64, 512 x 512 pixels (smallest, median, largest); 2 (67%) without a box" in text
