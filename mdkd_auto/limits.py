@@ -14,6 +14,7 @@ from mdkd_auto.text import shown
 AXES = {"2d": 2, "3d_fullres": 3}
 SPACING_MM = (1e-5, 1e4)  # from optical microscopes to images of one pixel that span a body
 MOST_VOXELS_OF_PATCH = 1 << 26
+MOST_VOXELS_OF_WHOLE = 1 << 24  # 4096 x 4096, 256 x 256 x 256: attention grows with the square of them
 LONGEST_SIDE = 1 << 15
 MOST_IN_BATCH = 1 << 14
 MOST_STAGES, MOST_CONVOLUTIONS = 12, 16  # the latter of a stage
@@ -98,11 +99,14 @@ def faults_of_configuration(plan: ConfigurationPlan, where: str = "") -> Iterato
     if len(plan.patch_size) == axes and math.prod(plan.patch_size) > MOST_VOXELS_OF_PATCH:
         yield Fault(f"{where}patch_size", plan.patch_size, f"at most {MOST_VOXELS_OF_PATCH} voxels in all")
     yield from number(f"{where}batch_size", plan.batch_size, 1, MOST_IN_BATCH)
-    yield from _faults_of_topology(plan.topology, axes, f"{where}topology.")
+    faults = list(_faults_of_topology(plan.topology, axes, f"{where}topology."))
+    yield from faults or _faults_of_fit(plan, axes, where)
     for name, values, limits in (("anchor_sizes", plan.anchor_sizes, ANCHOR_SIZE),
                                  ("anchor_ratios", plan.anchor_ratios, ANCHOR_RATIO)):  # fmt: skip
         yield from numbers(f"{where}{name}", values[:MOST_ANCHORS], len(values), *limits)
     yield from number(f"{where}queries", plan.queries, 0, MOST_QUERIES)
+    if plan.whole_images and math.prod(plan.patch_size) > MOST_VOXELS_OF_WHOLE:
+        yield Fault(f"{where}patch_size", plan.patch_size, f"at most {MOST_VOXELS_OF_WHOLE} voxels for whole images")
 
 
 def _faults_of_topology(topology: Topology, axes: int, where: str) -> Iterator[Fault]:
@@ -120,12 +124,24 @@ def _faults_of_topology(topology: Topology, axes: int, where: str) -> Iterator[F
             faults = list(numbers(f"{where}{name}[{place}]", entry, axes, 1, most))
             yield from faults
             sound = sound and not faults
-    if sound and (weights := _weights(topology)) > MOST_WEIGHTS:
+    if sound and (weights := encoder_weights(topology)) > MOST_WEIGHTS:
         yield Fault(f"{where}features", topology.features, f"a network of {MOST_WEIGHTS:,} weights at most, not "
                                                            f"{weights:,}")  # fmt: skip
 
 
-def _weights(topology: Topology) -> int:
+def _faults_of_fit(plan: ConfigurationPlan, axes: int, where: str) -> Iterator[Fault]:
+    """Of a patch whose network, sound by itself, cannot halve it so often."""
+    if len(plan.patch_size) != axes:
+        return
+    if set(plan.topology.strides[0]) != {1}:
+        yield Fault(f"{where}topology.strides[0]", plan.topology.strides[0], "ones: the first stage is of full size")
+    steps = tuple(math.prod(axis) for axis in zip(*plan.topology.strides, strict=True))
+    if any(size % step for size, step in zip(plan.patch_size, steps, strict=True)) or plan.patch_size == steps:
+        words = f"multiples of {steps}, the product of the topology's strides, and more than one"
+        yield Fault(f"{where}patch_size", plan.patch_size, words)
+
+
+def encoder_weights(topology: Topology) -> int:
     """About how many weights the encoder's convolutions have."""
     inputs = (1, *topology.features[:-1])
     kernels = [math.prod(kernel) for kernel in topology.kernel_sizes]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdkd_auto.errors import PlanError
+from mdkd_auto.limits import MOST_VOXELS_OF_WHOLE
 from mdkd_auto.planners.member import Member
 from mdkd_auto.planners.memory import Fit, choose_batch, feature_map_elements, text_voxels
 from mdkd_auto.planners.topology import plan_topology
@@ -80,6 +81,9 @@ def _input_size(
             below = max(LEAST_SIDES, wanted // STEP) * STEP
             raise PlanError(f"input size {wanted}: expected a multiple of {STEP} from {LEAST_SIDES * STEP} on, "
                             f"like {below} or {below + STEP}")  # fmt: skip
+        if wanted**axes > MOST_VOXELS_OF_WHOLE:
+            most = math.floor(MOST_VOXELS_OF_WHOLE ** (1 / axes) + 0.5)
+            raise PlanError(f"input size {wanted}: expected {most} at most along each of {axes} axes")
         return wanted, Reason(decision="input", value=text_voxels((wanted,) * axes), because="asked for")
     smallest = min(longest, key=lambda name: longest[name])
     fitting = math.ceil(longest[smallest] / STEP) * STEP

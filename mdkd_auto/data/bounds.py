@@ -11,6 +11,7 @@ from mdkd_auto.errors import ImageError
 MOST_EXPANSION = 1032  # bytes that deflate can make of one
 COPIES = 2  # of the voxels, in memory at once while they are read
 BYTES_A_VOXEL = 12  # of the larger of an image and its resampled twin, while it is resampled
+MOST_GROWTH = 512  # voxels that resampling makes of one: an image as coarse as that holds nothing to look at
 SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
 DAMAGED: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub says it were an instance
 
@@ -25,12 +26,19 @@ def check_promise(promised: int, most: int | None = None) -> None:
 
 
 def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]) -> None:
-    """Raise ImageError where an image, at ``target_mm``, has the ``shape`` of more voxels than fit into memory."""
+    """Raise ImageError where an image, at ``target_mm``, has the ``shape`` of more voxels than fit into memory, or of
+    more than ``MOST_GROWTH`` for each of its own."""
     needed = BYTES_A_VOXEL * math.prod(shape)
+    growth = math.prod(old / new for old, new in zip(spacing_mm, target_mm, strict=True))
     if needed > psutil.virtual_memory().total:
-        sizes, old, new = (" x ".join(f"{value:.5g}" for value in values) for values in (shape, spacing_mm, target_mm))
-        words = f"from its spacing {old} mm to the plan's {new} mm it becomes {sizes} voxels: {needed / 1e9:.3g} GB"
-        raise ImageError(f"{words}, more than this machine's memory; check its voxel size and unit", "spacing-unusual")
+        found = f"{needed / 1e9:.3g} GB, more than this machine's memory"
+    elif growth > MOST_GROWTH:
+        found = f"{growth:.3g} times as many as it has, more than the {MOST_GROWTH} allowed"
+    else:
+        return
+    sizes, old, new = (" x ".join(f"{value:.5g}" for value in values) for values in (shape, spacing_mm, target_mm))
+    words = f"from its spacing {old} mm to the plan's {new} mm it becomes {sizes} voxels: {found}"
+    raise ImageError(f"{words}; check its voxel size and unit", "spacing-unusual")
 
 
 def check_rest(rest: int, promised: int) -> None:

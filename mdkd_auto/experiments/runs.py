@@ -11,11 +11,19 @@ from torch import nn
 
 import mdkd_auto
 from mdkd_auto.data.raw import find_name, folder_names
+from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError, PredictionError, TrainingError
 from mdkd_auto.experiments.jobs import Experiment, Job, Network
 from mdkd_auto.experiments.parts import TEST, VALIDATION
+from mdkd_auto.experiments.run_limits import (
+    faults_of_classes,
+    faults_of_identity,
+    faults_of_network,
+    faults_of_ranges,
+    faults_of_spacing,
+)
 from mdkd_auto.files import ReadError, read_record
-from mdkd_auto.limits import Fault, faults_of_configuration, faults_of_dataset, number, numbers, refuse
+from mdkd_auto.limits import Fault, faults_of_configuration, faults_of_dataset, number, refuse
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
@@ -23,12 +31,11 @@ from mdkd_auto.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Fing
 from mdkd_auto.settings import MOST_FOLDS, WIDEST, Settings
 from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
-from mdkd_auto.training.checkpoints import load_weights
+from mdkd_auto.training.checkpoints import COPY_AGAIN, load_weights
 from mdkd_auto.training.interfaces import Output, TrainingTask
 from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
 
 logger = logging.getLogger(__name__)
-MOST_CLASSES, LARGEST_LABEL = 1000, 65535  # labels are written in 16 bits at most
 
 
 class RunRecord(Record, frozen=True, kw_only=True):
@@ -60,8 +67,8 @@ class Finished(Record, frozen=True, kw_only=True):
 
 
 def describe(experiment: Experiment, job: Job) -> RunRecord:
-    """The record of a job about to run."""
-    return RunRecord(
+    """The record of a job about to run. Raises TrainingError for one that prediction would refuse."""
+    run = RunRecord(
         version=mdkd_auto.__version__,
         job=job,
         plan=experiment.plan.configuration(job.configuration),
@@ -74,6 +81,10 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
         class_counts=experiment.class_counts(job),
         ranges=ranges_of_training(experiment, job),
     )
+    remedy = ("Plan again with another --spacing-mm or --patch-size (mdkd_plan_and_preprocess --replan), or train with "
+              "another --width")  # fmt: skip
+    refuse(experiment.root.plan(experiment.plan.group), faults_of_run(run), TrainingError, remedy)
+    return run
 
 
 def ranges_of_training(experiment: Experiment, job: Job) -> dict[str, TrainingRanges]:
@@ -137,55 +148,84 @@ def read_run(folder: Path) -> RunRecord:
     if not RunFolder(folder).description.is_file():
         raise PredictionError(f"{folder}: not a run folder: it has no run.json. Give a folder such as .../fold_0")
     path = RunFolder(folder).description
-    remedy = "Copy the run folder again; or delete it and run the training command again"
     try:
         run = read_record(path, RunRecord, PredictionError)
     except ReadError:
         raise
     except MdkdError as error:
-        raise PredictionError(f"{error}. {remedy}") from None
-    refuse(path, faults_of_run(run), PredictionError, remedy)
+        raise PredictionError(f"{error}. {COPY_AGAIN}") from None
+    refuse(path, faults_of_run(run), PredictionError, COPY_AGAIN)
     return run
 
 
 def faults_of_run(run: RunRecord) -> Iterator[Fault]:
     """What makes no sense in a run.json: nothing is built of it before."""
-    job, named = run.job, run.dataset_plans.keys()
+    faults = [*_faults_of_job(run), *_faults_of_parts(run)]
+    yield from faults
+    if faults:
+        return  # what follows takes each field to be sound by itself
+    job, plans = run.job, run.dataset_plans
+    yield from faults_of_identity(job.identity, _copied_in_identity(run))
+    for name in run.ranges or (job.target,):
+        if name in plans:
+            yield from faults_of_spacing(run.plan, plans[name], run.ranges.get(name))
+    for field, network in (("job.width", Network(job.architecture, job.width)),
+                           *(("job.teachers", network) for network in job.teachers)):  # fmt: skip
+        yield from faults_of_network(run.plan, *network, field)
+
+
+def _faults_of_job(run: RunRecord) -> Iterator[Fault]:
+    job = run.job
     if run.task not in TASK_PARTS:
         yield Fault("task", run.task, f"one of {', '.join(TASK_PARTS)}")
     if job.configuration != run.plan.configuration:
         yield Fault("job.configuration", job.configuration, f"that of the plan, {run.plan.configuration}")
+    for width in (job.width, *(width for _, width in job.teachers)):
+        if width is not None:
+            yield from number("job.width", width, 1, WIDEST)
+    yield from number("job.fold", job.fold, 0, MOST_FOLDS)
+    yield from number("job.label_fraction", job.label_fraction, 0, 1)
+    if not job.sources and job.stage in ("source_teacher", "multi_head"):
+        yield Fault("job.sources", [], "the source" if job.stage == "source_teacher" else "the data sets")
+    if len(set(job.datasets)) < len(job.datasets):
+        yield Fault("job.sources", job.sources, "each data set once, and not the target")
+    if job.teachers and len(job.teachers) != len(job.datasets):
+        yield Fault("job.teachers, their number,", len(job.teachers), f"{len(job.datasets)}, one for each data set")
+
+
+def _faults_of_parts(run: RunRecord) -> Iterator[Fault]:
+    """Of the plan, and of what is said of each data set."""
+    names = run.job.datasets
     yield from faults_of_configuration(run.plan, "plan.")
     for part in ("dataset_plans", "classes", "channel_names"):
-        if missing := [name for name in job.datasets if name not in getattr(run, part)]:
+        if missing := [name for name in names if name not in getattr(run, part)]:
             yield Fault(part, sorted(getattr(run, part)), f"the data sets of the job; {', '.join(missing)} is missing")
-    for name in named:
+    for name, plan in run.dataset_plans.items():
         where = f"dataset_plans.{name}."
-        yield from faults_of_dataset(run.dataset_plans[name], where)
-        channels = run.channel_names.get(name, ())
-        if run.dataset_plans[name].dataset != name:
-            yield Fault(f"{where}dataset", run.dataset_plans[name].dataset, name)
-        yield from number(f"{where}channel", run.dataset_plans[name].channel, 0, max(0, len(channels) - 1))
+        yield from faults_of_dataset(plan, where)
+        if plan.dataset != name:
+            yield Fault(f"{where}dataset", plan.dataset, name)
+        yield from number(f"{where}channel", plan.channel, 0, max(0, len(run.channel_names.get(name, ())) - 1))
+    masks = run.task in TASK_DATA and TASK_DATA[run.task].masks
     for name, classes in run.classes.items():
-        yield from _faults_of_classes(name, classes, run.class_counts.get(name))
-    widths = [job.width, *(width for _, width in job.teachers)]
-    for width in (width for width in widths if width is not None):
-        yield from number("job.width", width, 1, WIDEST)
-    yield from number("job.fold", job.fold, 0, MOST_FOLDS)
-    if job.stage == "source_teacher" and not job.sources:
-        yield Fault("job.sources", [], "the source")
+        yield from faults_of_classes(classes, run.class_counts.get(name), masks, name)
+    for name, ranges in run.ranges.items():
+        if name not in names:
+            yield Fault("ranges", name, f"data sets of the job: {', '.join(names)}")
+        yield from faults_of_ranges(ranges, f"ranges.{name}.")
 
 
-def _faults_of_classes(name: str, classes: Classes, counts: tuple[int, ...] | None) -> Iterator[Fault]:
-    where = f"classes.{name}."
-    yield from number(f"{where}channels, their number,", len(classes.channels), 1, MOST_CLASSES)
-    for channel in classes.channels[:MOST_CLASSES]:
-        values = (channel.written, *channel.values)
-        yield from numbers(f"{where}channels, values of {channel.name}", values, len(values), 0, LARGEST_LABEL)
-        if not channel.name.isprintable():
-            yield Fault(f"{where}channels", channel.name, "a name without control characters")
-    if counts is not None:
-        yield from numbers(f"class_counts.{name}", counts, len(classes.channels), 0, 1e12)
+def _copied_in_identity(run: RunRecord) -> dict[str, tuple[tuple[str, ...], object]]:
+    """Field -> where job.identity has a copy of it, and its value."""
+    job = run.job
+    parts: dict[str, tuple[tuple[str, ...], object]] = {
+        f"job.{name}": ((name,), getattr(job, name)) for name in ("stage", "target", "sources", "configuration", "fold")
+    }
+    parts |= {f"job.{name}": (("network", name), getattr(job, name)) for name in ("architecture", "width")}
+    plan = {name: value for name, value in msgspec.to_builtins(run.plan).items() if name not in ("datasets", "reasons")}
+    parts |= {"job.teachers": (("teachers",), job.teachers), "plan": (("plan",), plan)}
+    parts |= {f"dataset_plans.{name}": (("data", name, "plan"), plan) for name, plan in run.dataset_plans.items()}
+    return parts | {f"classes.{name}": (("data", name, "classes"), one) for name, one in run.classes.items()}
 
 
 def run_scored_in(folder: Path) -> Path | None:
@@ -198,8 +238,13 @@ def run_scored_in(folder: Path) -> Path | None:
 
 
 def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:
-    """The run's networks with its best weights."""
-    model = build_model(run, make_task(run))
+    """The run's networks with its best weights. Raises PredictionError where they cannot be built, TrainingError where
+    the weights cannot be used."""
+    try:
+        model = build_model(run, make_task(run))
+    except Exception as error:  # libraries raise dozens of kinds of numbers that no network can have
+        path = RunFolder(folder).description
+        raise PredictionError(f"{path}: its network cannot be built: {error}. {COPY_AGAIN}") from error
     load_weights(RunFolder(folder).best, model)
     return model
 

@@ -13,7 +13,9 @@ from mdkd_auto.errors import MdkdError, TrainingError
 from mdkd_auto.files import raise_if_refused, write_bytes
 from mdkd_auto.strict_json import parse_json
 
+COPY_AGAIN = "Copy the run folder again; or delete it and run the training command again"  # a run that cannot be used
 _STATE = "training_state"
+_BEGIN_AGAIN = "delete it and run the training command again: the job begins anew"
 _OPTIMISER = "optimiser."
 _NETWORK = "network."
 
@@ -25,9 +27,13 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Read weights into ``model``. Raises TrainingError if the file is missing, unreadable or does not fit."""
-    tensors, _ = _read(path)
-    _check_fit(path, tensors, model)
+    """Read weights into ``model``. Raises TrainingError if the file is missing, damaged or does not fit, ReadError if
+    the system refuses to read it."""
+    try:
+        tensors, _ = _read(path)
+        _check_fit(path, tensors, model)
+    except TrainingError as error:
+        raise TrainingError(f"{error}. {COPY_AGAIN}") from None
     model.load_state_dict(tensors)
 
 
@@ -42,7 +48,10 @@ def save_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
 
 def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore what :func:`save_training` wrote; returns its ``state``. Raises TrainingError as :func:`load_weights`."""
-    tensors, metadata = _read(path)
+    try:
+        tensors, metadata = _read(path)
+    except TrainingError as error:
+        raise TrainingError(f"{error}; {_BEGIN_AGAIN}") from None
     weights = {name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)}
     _check_fit(path, weights, trained)
     try:
@@ -50,8 +59,7 @@ def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
         full = _optimiser_state(tensors, optimiser, state["learning_rates"])
         optimiser.load_state_dict(full)
     except (MdkdError, LookupError, TypeError, ValueError, AttributeError) as error:
-        remedy = "delete it and run the training command again: the job begins anew"
-        words = f"its training state is damaged ({type(error).__name__}: {error}); {remedy}"
+        words = f"its training state is damaged ({type(error).__name__}: {error}); {_BEGIN_AGAIN}"
         raise TrainingError(f"{path}: {words}") from None
     trained.load_state_dict(weights)
     return state
@@ -73,15 +81,21 @@ def _optimiser_state(
 
 
 def _check_fit(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    expected = {name: _layout(value) for name, value in model.state_dict().items()}
+    found = {name: _layout(value) for name, value in tensors.items()}
     if expected != found:
         differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         name = differing[0]
         raise TrainingError(
-            f"{path}: the weights do not fit the network: {len(differing)} tensors differ, the first is {name}: "
-            f"found {found.get(name)}, expected {expected.get(name)}"
+            f"{path}: the weights do not fit the network: {len(differing)} "
+            f"{'tensor differs' if len(differing) == 1 else 'tensors differ'}, the first is {name[:100]}: "
+            f"found {found.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}"
         )
+
+
+def _layout(tensor: torch.Tensor) -> str:
+    """Shape and type: (32, 1, 3, 3) float32."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None) -> None:
@@ -90,11 +104,10 @@ def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not path.is_file():
-        raise TrainingError(f"{path}: the weights file is missing; run the training command again to make it")
+        raise TrainingError(f"{path}: the weights file is missing")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise_if_refused(path, error)
-        words = f"unreadable weights ({error}); copy it again, or delete it and run the training command again"
-        raise TrainingError(f"{path}: {words}") from None
+        raise TrainingError(f"{path}: unreadable weights ({error})") from None

@@ -52,6 +52,14 @@ def test_other_sizes_are_refused(size: int, near: str) -> None:
         input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=size))
 
 
+def test_the_largest_size() -> None:
+    assert input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=4096)) == (4096, 4096)
+    with pytest.raises(PlanError, match="input size 4128: expected 4096 at most along each of 2 axes"):
+        input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=4128))
+    with pytest.raises(PlanError, match="input size 288: expected 256 at most along each of 3 axes"):
+        input_of(member("one", 40, 80, 80), wish=Wish(8.0, input_size=288))
+
+
 @pytest.fixture
 def plan_of(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint]) -> Callable[..., Plan]:
     """The plan of one data set of pictures."""

@@ -177,3 +177,13 @@ def test_an_image_that_memory_cannot_hold_at_the_plan_s_spacing_is_refused_at_on
     image = np.ones((64, 512, 512), dtype=np.int16)  # of 1 mm, says a header that calls its unit metre
     with pytest.raises(ImageError, match=r"from its spacing 1000 x 1000 x 1000 mm .* check its voxel size and unit"):
         preprocess_case(image, (1000.0, 1000.0, 1000.0), None, dataset_plan(), configuration_plan(*spacing))
+
+
+def test_an_image_far_coarser_than_the_plan_is_refused() -> None:
+    """8 x 8 x 8 voxels are made of one, no more."""
+    image = np.arange(1, 25, dtype=np.int16).reshape(2, 3, 4)
+    plan = configuration_plan(1.0, 1.0, 1.0)
+    voxels, _, geometry = preprocess_case(image, (8.0, 8.0, 8.0), None, dataset_plan(), plan)
+    assert voxels.shape[1:] == geometry.resampled_shape == (16, 24, 32)
+    with pytest.raises(ImageError, match=r"9 x 8 x 8 mm .* becomes 18 x 24 x 32 voxels: 576 times as many as it has"):
+        preprocess_case(image, (9.0, 8.0, 8.0), None, dataset_plan(), plan)
