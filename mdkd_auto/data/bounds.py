@@ -41,8 +41,18 @@ def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_m
     raise ImageError(f"{words}; check its voxel size and unit", "spacing-unusual")
 
 
-def check_rest(rest: int, promised: int) -> None:
-    """Raise ImageError where so many bytes follow the promised ones that the header cannot be right."""
-    if rest > SPARE_BYTES + promised:
-        words = f"its header promises {promised} bytes, but {rest} or more follow these"
-        raise ImageError(f"{words}: the header is wrong; copy or export it anew")
+class Rest:
+    """The bytes that follow the promised ones, as they are read."""
+
+    def __init__(self, promised: int, of_slice: int) -> None:
+        self.promised, self.of_slice = promised, of_slice  # bytes; 0 of a slice: unknown
+        self.count, self.blank = 0, True
+
+    def add(self, piece: bytes) -> None:
+        """Raise ImageError where so many follow that the header cannot be right: a slice that is not mere padding with
+        zeros, or far too many."""
+        self.count += len(piece)
+        self.blank = self.blank and not piece.strip(b"\0")
+        if self.count > SPARE_BYTES + self.promised or (not self.blank and self.count >= self.of_slice > 0):
+            words = f"its header promises {self.promised} bytes, but {self.count} or more follow these"
+            raise ImageError(f"{words}: the header is wrong, in its sizes or type; correct it, or export anew")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from isal import igzip, isal_zlib
 
-from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, check_promise, check_rest
+from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, Rest, check_promise
 from mdkd_auto.data.itk_header import ItkHeader, mm_per_unit, read_header, with_unit
 from mdkd_auto.data.orientation import (
     Affine,
@@ -34,6 +34,7 @@ from mdkd_auto.errors import ImageError
 READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}  # else any of ITK's twenty
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP, BZIP2 = ("gzip", "gz"), ("bzip2", "bz2")
+NO_REASON = "Reason: Success"  # what ITK says of a MetaImage that it cannot read
 PIECE_BYTES = 1 << 20
 MOST_SCALE = 0.01  # by which a direction may be longer or shorter than 1
 
@@ -44,7 +45,12 @@ def read_itk(path: Path, ending: str) -> Image:
 
     said = read_header(path, ending)
     _check_whole(said)
-    image = sitk.ReadImage(str(path), imageIO=READERS[ending])
+    try:
+        image = sitk.ReadImage(str(path), imageIO=READERS[ending])
+    except RuntimeError as error:
+        if NO_REASON not in str(error):
+            raise
+        raise ImageError("its voxels are not as its header describes them; copy or export it anew") from error
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise ImageError(f"it holds {image.GetNumberOfComponentsPerPixel()} values a voxel; save one file a channel")
     shape = spatial_shape(image.GetSize())
@@ -123,12 +129,13 @@ def _check_whole(said: ItkHeader) -> None:
     most = len(said.content) * MOST_EXPANSION if said.content and said.encoding not in BZIP2 else None
     if promised is not None:
         check_promise(promised, most)
+    rest = Rest(promised or 0, said.slice_bytes)
     try:
         found = 0
         for piece in _pieces(said):
             found += len(piece)
-            if promised is not None:
-                check_rest(found - promised, promised)
+            if promised is not None and found > promised:
+                rest.add(piece[-min(len(piece), found - promised) :])
     except EOFError:
         raise ImageError("its compressed voxels break off (truncated); copy or export it anew", "truncated") from None
     except (OSError, DAMAGED) as error:

@@ -3,6 +3,7 @@
 SimpleITK reads no unit, and of a field that is given twice it takes one without a word.
 """
 
+import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -10,15 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.data.itk_fields import (
+    META_BYTES,
+    NRRD_BYTES,
+    check_meta_fields,
+    check_nrrd_fields,
+    is_meta_true,
+    short_type,
+)
 from mdkd_auto.errors import ImageError
 
-META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
-              "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
-NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
-              "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "double": 8, "longlong": 8,
-              "ulonglong": 8, "int64": 8, "uint64": 8}  # fmt: skip
 UNCHECKED = "unchecked"
-META_DIMENSIONS = ("2", "3", "4")
 LONGEST_FIELD = 900  # characters
 MOST_DIFFERENCE = 0.01  # of numbers that say the same, relative
 MM_PER_UNIT = {
@@ -44,6 +47,7 @@ class ItkHeader(NamedTuple):
     content: bytes
     encoding: str  # raw, gzip, zlib, bzip2, or one that is not checked
     voxel_bytes: int | None  # expected, decompressed; None where it cannot be told
+    slice_bytes: int  # of these, those of the last axis' one; 0 where it cannot be told
     spacing_known: bool
     axis_units: tuple[str, ...] = ()  # of spacings, an axis each
     world_units: tuple[str, ...] = ()  # of directions and origin, a coordinate each
@@ -84,12 +88,12 @@ def _read_meta(path: Path) -> ItkHeader:
     while "ElementDataFile" not in fields:
         end = content.find(b"\n", position)
         if end < 0:
-            raise ImageError("its MetaImage header breaks off; copy or export it anew")
+            words = "its MetaImage header breaks off: it has no line ElementDataFile, the last one"
+            raise ImageError(f"{words}; copy or export it anew")
         key, _, value = content[position:end].decode("latin-1").partition("=")
         _set_once(fields, key.strip(), value.strip())
         position = end + 1
-    if fields.get("NDims") not in META_DIMENSIONS:  # of others SimpleITK dies
-        raise ImageError(f"its header has {fields.get('NDims', 'no')[:20]!r} dimensions (NDims); export it anew")
+    check_meta_fields(fields)
     _check_meta(fields)
     data_file = fields["ElementDataFile"]
     skipped = _skipped_bytes(fields)
@@ -103,16 +107,16 @@ def _read_meta(path: Path) -> ItkHeader:
         voxels = b""
     else:
         voxels = _read_beside(path, data_file)[skipped:]
-    checked = voxels and fields.get("BinaryData", "True").lower() == "true"
-    compressed = fields.get("CompressedData", "False").lower() == "true"
+    checked = voxels and is_meta_true(fields.get("BinaryData", "True"))
+    compressed = is_meta_true(fields.get("CompressedData", "False"))
     encoding = UNCHECKED if not checked else ("zlib" if compressed else "raw")
     item = META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_"))
-    expected = _count(fields.get("DimSize", ""), item, int(fields.get("ElementNumberOfChannels", "1")))
+    expected, of_slice = _count(fields["DimSize"], item, int(fields.get("ElementNumberOfChannels", "1")))
     if data_file.upper() == "LOCAL" and not voxels:
         raise ImageError("it ends after its header; copy or export it anew")
     known = "ElementSpacing" in fields or "ElementSize" in fields
     units = (fields.get("DistanceUnits", ""),) * 3
-    return ItkHeader(voxels, encoding, expected, known, world_units=units)
+    return ItkHeader(voxels, encoding, expected, of_slice, known, world_units=units)
 
 
 def _read_nrrd(path: Path) -> ItkHeader:
@@ -127,6 +131,7 @@ def _read_nrrd(path: Path) -> ItkHeader:
     if any(len(line) > LONGEST_FIELD and ":=" not in line for line in lines):  # of which SimpleITK dies
         raise ImageError("a line of its NRRD header is absurdly long; copy or export it anew")
     fields, keys = _nrrd_fields(lines)
+    check_nrrd_fields(fields)
     _check_nrrd(fields)
     data_file = fields.get("data file", fields.get("datafile", ""))
     if not found and not data_file:
@@ -141,12 +146,12 @@ def _read_nrrd(path: Path) -> ItkHeader:
         voxels = _read_beside(path, data_file)
     skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
     encoding = UNCHECKED if skips or (data_file and not voxels) else fields.get("encoding", "raw").lower()
-    item = NRRD_BYTES.get(_short_type(fields.get("type", "")))
+    item = NRRD_BYTES.get(short_type(fields.get("type", "")))
     axis_units, world_units = _words(fields.get("units", "")), _words(fields.get("space units", ""))
     known = "space directions" in fields or ("spacings" in fields and "nan" not in fields["spacings"].lower())
     known = known and not set(NO_LENGTHS) & {unit.strip().lower().removesuffix("s") for unit in axis_units}
     return ItkHeader(
-        voxels, encoding, _count(fields.get("sizes", ""), item, 1), known, axis_units if known else (), world_units,
+        voxels, encoding, *_count(fields["sizes"], item, 1), known, axis_units if known else (), world_units,
         _segments(keys),
     )  # fmt: skip
 
@@ -246,14 +251,6 @@ def _alike(first: str, second: str) -> bool:
     return a.shape == b.shape and bool(np.allclose(a, b, MOST_DIFFERENCE, 1e-6))
 
 
-def _short_type(name: str) -> str:
-    """The shortest of NRRD's spellings: ``unsigned short int`` and ``uint16_t`` -> ``ushort``, ``uint16``."""
-    words = name.lower().replace("unsigned ", "u").replace("signed ", "").removesuffix("_t")
-    if words not in {"int", "uint"}:
-        words = words.removesuffix(" int")
-    return words.replace(" ", "")
-
-
 def _check_beside(names: list[str]) -> None:
     """Raise ImageError for the name of a voxel file that leads out of the header's folder."""
     for name in names:
@@ -271,8 +268,10 @@ def _read_beside(path: Path, name: str) -> bytes:
     return voxels.read_bytes()
 
 
-def _count(sizes: str, item_bytes: int | None, channels: int) -> int | None:
-    numbers = sizes.split()
-    if item_bytes is None or not numbers or not all(number.isdigit() for number in numbers):
-        return None
-    return int(np.prod([int(number) for number in numbers], dtype=object)) * item_bytes * channels
+def _count(sizes: str, item_bytes: int | None, channels: int) -> tuple[int | None, int]:
+    """Bytes of all voxels, and of one slice."""
+    if item_bytes is None:
+        return None, 0
+    numbers = [int(float(number)) for number in sizes.split()]
+    of_slice = math.prod(numbers[:-1]) * item_bytes * channels
+    return of_slice * numbers[-1], of_slice

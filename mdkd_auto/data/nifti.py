@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from isal import igzip
 
-from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, check_promise, check_rest
+from mdkd_auto.data.bounds import DAMAGED, MOST_EXPANSION, Rest, check_promise
 from mdkd_auto.data.nifti_space import affine_mm, form_remarks, repair_pixdim
 from mdkd_auto.data.orientation import (
     Array,
@@ -33,6 +33,8 @@ GZIP_LEVEL = 2  # of isal: as small as zlib's default at a fraction of its time
 MOST_READ_ON = 1 << 30  # bytes of a gzip stream after the voxels
 PIECE_BYTES = 1 << 20
 HEADER_BYTES = {348: 1, 540: 2}  # size of a header -> NIfTI version
+DIM_0 = {1: (40, 2), 2: (16, 8)}  # first byte and size of dim[0]
+MOST_AXES = 7
 FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes that say "no extensions"
 PLACE_CODES = ("sform_code", "qform_code")
 
@@ -45,6 +47,11 @@ class _Stored(NamedTuple):
     header: Any  # nibabel's
     voxels: Array  # in file axes, as stored
     bytes_used: int  # of the file, up to the last voxel
+
+    @property
+    def rest(self) -> Rest:
+        """What may follow."""
+        return Rest(self.bytes_used, self.voxels.nbytes // self.voxels.shape[-1])
 
 
 def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None) -> Image:
@@ -109,7 +116,7 @@ def _read(path: Path) -> _Stored:
         if zipped:
             return _read_zipped(file, size)
         stored = _parse(file, size)
-        check_rest(size - stored.bytes_used, stored.bytes_used)
+        _read_on(file, stored.rest)
         return stored
 
 
@@ -124,7 +131,7 @@ def _read_zipped(file: BinaryIO, size: int) -> _Stored:
             except Exception:
                 _read_on(stream)  # where the stream is damaged, that explains a strange header
                 raise
-            check_rest(_read_on(stream), stored.bytes_used)
+            _read_on(stream, stored.rest)
             return stored
     except EOFError:
         raise ImageError("cannot be read (truncated: its gzip stream breaks off); copy it anew", "truncated") from None
@@ -133,12 +140,22 @@ def _read_zipped(file: BinaryIO, size: int) -> _Stored:
         raise ImageError(words, "checksum") from None
 
 
-def _read_on(stream: Stream) -> int:
-    """The bytes left, counted up to ``MOST_READ_ON``; at the end of a gzip stream its checksum is verified."""
+def _read_on(stream: Stream, rest: Rest | None = None) -> None:
+    """Read what is left, up to ``MOST_READ_ON`` bytes: at the end of a gzip stream its checksum is verified.
+
+    Only then raises ImageError where ``rest`` is too much.
+    """
+    wrong: ImageError | None = None
     count = 0
     while count < MOST_READ_ON and (piece := stream.read(PIECE_BYTES)):
         count += len(piece)
-    return count
+        if rest is not None:
+            try:
+                rest.add(piece)
+            except ImageError as error:
+                wrong = error
+    if wrong is not None:
+        raise wrong
 
 
 def _parse(stream: Stream, most: int) -> _Stored:
@@ -192,6 +209,9 @@ def _header_from(block: bytes) -> Any:
     """nibabel's header. Raises ImageError where nibabel would put a place or a size of its own."""
     import nibabel
 
+    axes = _axes(block)
+    if not 1 <= axes <= MOST_AXES:
+        raise ImageError(f"its header says that it has {axes} axes (dim[0]); expected 2 or 3. Export it anew")
     kind = nibabel.Nifti1Header if HEADER_BYTES[len(block)] == 1 else nibabel.Nifti2Header
     as_stored = kind(block, check=False)
     sizes = zip(as_stored["dim"][1:4], as_stored["pixdim"][1:4], strict=True)
@@ -203,6 +223,13 @@ def _header_from(block: bytes) -> Any:
             raise ImageError(f"the {field} of its header is {as_stored[field]}, which means nothing; export it anew")
     repair_pixdim(header, as_stored)
     return header
+
+
+def _axes(block: bytes) -> int:
+    """dim[0], in the byte order that the header's size says: nibabel takes the other where dim[0] means nothing."""
+    order: Any = "little" if _integer(block, "little") in HEADER_BYTES else "big"
+    first, size = DIM_0[HEADER_BYTES[len(block)]]
+    return int.from_bytes(block[first : first + size], order, signed=True)
 
 
 def _grey_values(stored: Array, header: Any) -> Array:
