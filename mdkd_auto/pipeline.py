@@ -10,14 +10,19 @@
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from mdkd_auto.data.cases import listed
+from mdkd_auto.data.lost_cases import cases_without_part
 from mdkd_auto.data.patients import with_patients
+from mdkd_auto.data.problems import Problem
 from mdkd_auto.data.raw import find_name, folder_names
 from mdkd_auto.data.splits import read_splits, torn_by_stored
 from mdkd_auto.errors import PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
+from mdkd_auto.experiments.coverage import shortened
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
+from mdkd_auto.experiments.evaluate import not_scored
 from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
 from mdkd_auto.experiments.run import check_settings, renew_scores, run_jobs, warn_of_pretrained
@@ -78,12 +83,12 @@ def train(
     dry_run: bool = False,
 ) -> Table | None:
     """One permutation: ``target`` with ``sources`` (names or numbers; default all the others of its group)."""
-    groups, _ = find_groups(root)
+    groups, problems = find_groups(root)
     group_of = {dataset.name: name for name, datasets in groups.items() for dataset in datasets}
     target = find_name(target, list(group_of), left_out(root, group_of))
     group = group_of[target]
     check_named(settings, groups[group])
-    experiment = make_experiment(root, group, groups[group], settings, configuration)
+    experiment = make_experiment(root, group, groups[group], settings, configuration, problems)
     if experiment is None or target not in experiment.datasets:
         raise PlanError(f"{target}: takes no part in {configuration}; its plan is {root.plan(group)}")
     others = [name for name in experiment.datasets if name != target]
@@ -185,9 +190,10 @@ def having_fold(replicates: list[Experiment], target: str) -> list[Experiment]:
 
 def _experiments(root: Root, settings: Settings, group: str | None, configuration: str) -> list[Experiment]:
     """Those of every group asked for, made before anything is trained: a missing plan is said at once."""
-    groups, _ = find_groups(root, group)
+    groups, problems = find_groups(root, group)
     check_named(settings, [dataset for datasets in groups.values() for dataset in datasets])
-    made = [make_experiment(root, name, datasets, settings, configuration) for name, datasets in groups.items()]
+    made = [make_experiment(root, name, datasets, settings, configuration, problems)
+            for name, datasets in groups.items()]  # fmt: skip
     return [experiment for experiment in made if experiment is not None]
 
 
@@ -202,9 +208,13 @@ def check_named(settings: Settings, datasets: list[Dataset]) -> None:
 
 
 def make_experiment(
-    root: Root, group: str, datasets: list[Dataset], settings: Settings, configuration: str
-) -> Experiment | None:
-    """What the jobs of a group are made from; None where the group has no such configuration (said in the log)."""
+    root: Root, group: str, datasets: list[Dataset], settings: Settings, configuration: str,
+    problems: Sequence[Problem] = (),
+) -> Experiment | None:  # fmt: skip
+    """What the jobs of a group are made from; None where the group has no such configuration (said in the log).
+
+    ``problems`` of the raw folder say why cases of the stored splits are gone.
+    """
     path = root.plan(group)
     if not path.is_file():
         raise PlanError(f"{path}: {group} is not planned yet; run mdkd_plan_and_preprocess first")
@@ -232,15 +242,25 @@ def make_experiment(
     if ignored := settings.without_effect(plan.task):
         words = "%s: %s set, but without effect on %s; docs/settings.md says what holds there"
         logger.warning(words, group, f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'}", plan.task)
-    experiment = Experiment(root, plan, found, splits, settings.for_task(plan.task), configuration)
+    experiment = Experiment(root, plan, found, splits, settings.for_task(plan.task), configuration, tuple(problems))
     check_settings(experiment)
     for name in found:
-        missing = experiment.not_preprocessed(name)
-        if missing:
-            listed = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
-            words = "%s %s: %d cases are not preprocessed and left out: %s. mdkd_plan_and_preprocess makes what it can"
-            logger.warning(words, name, configuration, len(missing), listed)
+        _warn_of_cases(experiment, name)
     return experiment
+
+
+def _warn_of_cases(experiment: Experiment, name: str) -> None:
+    """Name the cases that the stored splits name and that are gone, that they leave out, or that are not stored."""
+    lost, stored = experiment.lost(name), experiment.root.splits(name)
+    if lost:
+        said = listed([f"{case}: {why}" for case, why in lost.items()])
+        logger.warning("%s: %d cases of %s can no longer be read:%s", name, len(lost), stored, said)
+    if unused := cases_without_part(experiment.datasets[name], experiment.splits[name]):
+        words = "%s: %d in no part of %s are neither trained nor tested on: %s; mdkd_plan_and_preprocess deals them out"
+        logger.warning(words, name, len(unused), stored, shortened(unused))
+    if missing := experiment.not_preprocessed(name):
+        words = "%s %s: %d cases are not preprocessed and left out: %s. mdkd_plan_and_preprocess makes what it can"
+        logger.warning(words, name, experiment.configuration, len(missing), shortened(missing))
 
 
 def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Table | None:
@@ -259,6 +279,8 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
         return None
     run_jobs(needed)
     table = permutation_table(replicates)
+    if table is None and (unscored := [said for one in needed for said in not_scored(*one)]):
+        raise TrainingError(f"cases are not scored; the rest is done:{listed(unscored)}")
     if table is not None:
         logger.info("%s\ntable -> %s", table.markdown, table.path)
         draw_figures(experiment, table)

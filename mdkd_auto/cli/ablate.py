@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_from, training_options
+from mdkd_auto.cli.common import add_training, parser, report_problems, root_from, run, settings_from, training_options
 
 logger = logging.getLogger(__name__)
 
@@ -31,5 +31,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from mdkd_auto import pipeline
 
     targets = tuple(arguments.target)
-    pipeline.ablate(root, settings, arguments.name, arguments.group, targets, **training_options(arguments))
-    return 0
+    tables = pipeline.ablate(
+        root, settings, arguments.name, arguments.group, targets, **training_options(arguments)
+    )
+    return report_problems([one for table in tables for one in table.problems])

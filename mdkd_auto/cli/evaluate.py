@@ -45,7 +45,7 @@ def _work(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         for table in tables:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
-        return 0
+        return report_problems([one for table in tables for one in table.problems])
     from mdkd_auto import pipeline
 
     named = Path(arguments.labels).name == arguments.labels and not Path(arguments.labels).exists()

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mdkd_auto.cli.common import add_training, parser, root_from, run, settings_from, training_options
+from mdkd_auto.cli.common import add_training, parser, report_problems, root_from, run, settings_from, training_options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,5 +21,5 @@ def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import pipeline
 
-    pipeline.train_all_permutations(root, settings, arguments.group, **training_options(arguments))
-    return 0
+    tables = pipeline.train_all_permutations(root, settings, arguments.group, **training_options(arguments))
+    return report_problems([one for table in tables for one in table.problems])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from mdkd_auto.data.cases import listed
 from mdkd_auto.data.endings import image_ending, is_image
+from mdkd_auto.data.lost_cases import case_of, lost_cases
 from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.raw import read_sound_cases
 from mdkd_auto.data.splits import read_splits
@@ -24,7 +25,7 @@ class Truth(NamedTuple):
     """A data set to score against."""
 
     dataset: Dataset  # its sound cases
-    broken: Mapping[str, str] = {}  # the others, and what is wrong with them
+    broken: Mapping[str, str] = {}  # the others, those of the splits that are gone too, and what is wrong with them
     parts: Mapping[str, frozenset[str]] = {TEST_PART: frozenset()}  # by name; the test part always
 
     @property
@@ -64,6 +65,8 @@ def read_truth(folder: Path) -> Truth:
     splits = folder.absolute().parent.parent / "preprocessed" / dataset.name / "splits.json"
     if splits.is_file():
         stored = read_splits(splits)
+        lost = lost_cases(dataset, stored)
+        broken = lost | {case_of(name, lost) or name: why for name, why in broken.items()}
         dataset, _ = with_patients(dataset, stored.patient_pattern)
         parts[TEST_PART] = frozenset(stored.test)
         parts |= {f"validation part of fold {number}": frozenset(fold.val) for number, fold in enumerate(stored.folds)}

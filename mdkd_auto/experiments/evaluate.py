@@ -60,8 +60,9 @@ def _score(experiment: Experiment, job: Job, options: PredictionOptions, again: 
             predictors[name] = load_predictor(folder, options, name if job.stage == "multi_head" else None)
         if again and not part.is_scored:
             rescored = sum(work.do == "rescore" for work in part.work.values())
-            words = "%s of %s: files changed since it was scored; %d of %d cases are predicted again, %d scored again"
-            logger.info(words, part.name, name, len(missing), len(part.work), rescored)
+            words = "%s of %s: files changed since it was scored; %d of %d cases are predicted again, %d scored again%s"
+            gone = f"; {len(part.lost)} can no longer be read" if part.lost else ""
+            logger.info(words, part.name, name, len(missing), len(part.work), rescored, gone)
         score_part = TASK_SCORES[experiment.plan.task].score_part
         carried[name] = score_part(part._replace(predictor=predictors.get(name)), carried.get(name))
 
@@ -86,7 +87,7 @@ def _parts(experiment: Experiment, job: Job, again: bool) -> Iterator[Part]:
     several = job.stage == "multi_head"
     for dataset in filter(experiment.has_fold, job.datasets) if several else (job.target,):
         for name in (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST):
-            if cases_of_part(experiment, dataset, name):
+            if names_of_part(experiment, dataset, name):
                 yield _part(experiment, dataset, name, folder.masks(name, dataset if several else None), again)
 
 
@@ -109,7 +110,8 @@ def _part(experiment: Experiment, dataset: str, name: str, folder: Path, again: 
     is_written = earlier is None or scores.is_written(folder, earlier)
     see = partial(seen_images(experiment.root.cases(dataset, experiment.configuration)).see, experiment, dataset)
     plan = experiment.plan.dataset(dataset)
-    return Part(name, whole, cases, classes, plan, None, folder, work, see, earlier, is_written)
+    lost = lost_of_part(experiment, dataset, name)
+    return Part(name, whole, cases, classes, plan, None, folder, work, see, earlier, is_written, lost)
 
 
 def read_summary(folder: RunFolder, part: str, dataset: str | None, task: Task) -> AnySummary | None:
@@ -121,7 +123,27 @@ def read_summary(folder: RunFolder, part: str, dataset: str | None, task: Task) 
     return summary
 
 
+def not_scored(experiment: Experiment, job: Job) -> list[str]:
+    """The cases that the scores of a finished run lack, in words."""
+    said = []
+    for part in _parts(experiment, job, again=True):
+        failed = {} if part.earlier is None else part.earlier.failed
+        said += [f"{part.dataset.name}, {part.name} case {case}, not scored: {why}" for case, why in failed.items()]
+    return said
+
+
 def cases_of_part(experiment: Experiment, dataset: str, part: str) -> list[Case]:
     """The raw cases of the fold's validation part, or of the test part."""
-    wanted = set(experiment.splits[dataset].test if part == TEST else experiment.fold(dataset).val)
+    wanted = set(names_of_part(experiment, dataset, part))
     return [case for case in experiment.datasets[dataset].cases if case.case_id in wanted]
+
+
+def lost_of_part(experiment: Experiment, dataset: str, part: str) -> dict[str, str]:
+    """Cases of the fold's validation part, or of the test part, that the raw folder no longer gives -> why."""
+    wanted = set(names_of_part(experiment, dataset, part))
+    return {case: why for case, why in experiment.lost(dataset).items() if case in wanted}
+
+
+def names_of_part(experiment: Experiment, dataset: str, part: str) -> tuple[str, ...]:
+    """Cases of the part as the stored splits name them."""
+    return experiment.splits[dataset].test if part == TEST else experiment.fold(dataset).val

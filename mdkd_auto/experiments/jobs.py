@@ -9,7 +9,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mdkd_auto.data.cases import listed
 from mdkd_auto.data.file_hashes import FileHashes, file_hashes
+from mdkd_auto.data.lost_cases import lost_cases
+from mdkd_auto.data.problems import Problem
 from mdkd_auto.data.store import read_case_record, record_path
 from mdkd_auto.errors import SettingsError, TrainingError
 from mdkd_auto.files import content_hash, file_hash, to_json_text
@@ -87,6 +90,7 @@ class Experiment(NamedTuple):
     splits: dict[str, Splits]
     settings: Settings
     configuration: str
+    problems: tuple[Problem, ...] = ()  # of the raw folder: why cases of the splits are not among the data sets'
 
     def classes(self, dataset: str) -> Classes:
         return classes_of(self.datasets[dataset], self.settings.keep_classes)
@@ -94,6 +98,10 @@ class Experiment(NamedTuple):
     def hashes(self, dataset: str) -> FileHashes:
         """SHA-256 of the data set's raw files."""
         return file_hashes(self.root.file_hashes(dataset))
+
+    def lost(self, dataset: str) -> dict[str, str]:
+        """Case of the stored splits that the raw folder no longer gives -> why."""
+        return lost_cases(self.datasets[dataset], self.splits[dataset], self.problems)
 
     def has_fold(self, dataset: str) -> bool:
         """Whether the fold is one of the data set's; only then is a training for it a replicate of its own."""
@@ -153,9 +161,9 @@ class Experiment(NamedTuple):
         return counts
 
     def patients(self, dataset: str, cases: tuple[str, ...]) -> dict[str, str]:
-        """Case -> its patient."""
-        wanted = set(cases)
-        return {case.case_id: case.patient_id for case in self.datasets[dataset].cases if case.case_id in wanted}
+        """Case -> its patient; one that the raw folder no longer has is a patient of its own."""
+        known = {case.case_id: case.patient_id for case in self.datasets[dataset].cases}
+        return {case: known.get(case, case) for case in cases}
 
 
 class JobMaker:
@@ -335,13 +343,20 @@ def _check_plan(experiment: Experiment, dataset: str, cases: Sequence[Preprocess
 
 
 def _check_files(experiment: Experiment, dataset: str, cases: Sequence[PreprocessedCase]) -> None:
-    """Raise TrainingError where an image, label, class or box changed since its case was preprocessed: training would
-    learn from the old files, and be judged by the new ones."""
+    """Raise TrainingError where an image, label, class or box changed since its case was preprocessed, or is gone:
+    training would learn from the old files, and be judged by the new ones."""
     whole, plan, hashes = experiment.datasets[dataset], experiment.plan, experiment.hashes(dataset)
     raw = {case.case_id: case for case in whole.cases}
     plans = plan.dataset(dataset), plan.configuration(experiment.configuration)
-    changed = [stored.case_id for stored in cases if stored.case_id in raw
-               and stored.key != case_key(raw[stored.case_id], whole, *plans, hashes)]  # fmt: skip
+    if any(stored.case_id not in raw for stored in cases):
+        lost = experiment.lost(dataset)
+        said = [f"{stored.case_id}: {lost[stored.case_id]}" for stored in cases if stored.case_id in lost]
+        raise TrainingError(
+            f"{whole.folder}: {len(said)} of {len(cases)} cases to train and validate on can no longer be read; put "
+            f"their files back, or run mdkd_plan_and_preprocess to train without them:{listed(said)}"
+        )
+    changed = [stored.case_id for stored in cases
+               if stored.key != case_key(raw[stored.case_id], whole, *plans, hashes)]  # fmt: skip
     hashes.save()
     if changed:
         raise TrainingError(

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -59,6 +60,7 @@ class Part(NamedTuple):
     see: Callable[[Case, Any, bool], Any]  # prepared.Seen of a case, its predictor, and whether colours become grey
     earlier: Any = None  # the task's summary (AnySummary) of an earlier scoring; None where there is none
     is_written: bool = True  # whether the files beside that summary are as it has them
+    lost: Mapping[str, str] = MappingProxyType({})  # case of the splits that is not among ``cases`` -> why
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -68,6 +70,8 @@ class Part(NamedTuple):
     def is_scored(self) -> bool:
         """Whether the earlier scores hold today, for these cases."""
         if self.earlier is None or not self.is_written or self.earlier.evidence.keys() != self.work.keys():
+            return False
+        if {case: why for case, why in self.earlier.failed.items() if case not in self.work} != self.lost:
             return False
         return all(work.do == "keep" for work in self.work.values())
 
@@ -90,11 +94,12 @@ class Answers(NamedTuple):
 
 
 def answers_of(part: Part, answering: Answering) -> Answers:
-    """The answer to each case, scored, and the cases that failed; what still holds is taken from the earlier summary.
+    """The answer to each case, scored, and the cases that failed or are lost; what still holds is taken from the
+    earlier summary.
 
     A full disk (WriteError) is not a case's fault.
     """
-    made = Answers([], {}, {})
+    made = Answers([], dict(part.lost), {})
     known = {} if part.earlier is None else part.earlier.by_case()
     with progress(f"{part.name} of {part.dataset.name}") as advance:
         for number, case in enumerate(part.cases, start=1):

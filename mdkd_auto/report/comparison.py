@@ -71,6 +71,15 @@ class Entry(NamedTuple):
     columns: dict[str, tuple[Trained | None, ...]]
 
 
+class NotScored(Record, frozen=True, kw_only=True):
+    """A case of a part that runs were to be scored on, and were not."""
+
+    part: str  # validation or test
+    case_id: str
+    problem: str
+    columns: tuple[str, ...]  # whose scores lack it
+
+
 class Row(Record, frozen=True, kw_only=True):
     """One target of a table with the results; replicates that are not finished are left out of a column."""
 
@@ -82,6 +91,7 @@ class Row(Record, frozen=True, kw_only=True):
     checks: dict[str, dict[str, float | bool | str]]  # of the first joint teacher and student
     comparisons: dict[str, Comparison]  # by the names of Layout.contrasts, over patients
     updates: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # trained, by column, one a replicate
+    not_scored: tuple[NotScored, ...] = ()
 
     def masks(self, column: str) -> Summary:
         """The first replicate of a column, in segmentation."""
@@ -97,6 +107,7 @@ def row_of(layout: Layout, entry: Entry) -> Row:
     checks: dict[str, dict[str, float | bool | str]] = {}
     updates: dict[str, tuple[int, ...]] = {}
     compared: dict[int, list[tuple[str, Mapping[str, Evidence]]]] = {}  # by fold: of a test part all are in one
+    failures: dict[tuple[str, str, str], list[str]] = {}  # part, case and problem -> columns
     part = VALIDATION
     for column, replicates in entry.columns.items():
         for trained in replicates:
@@ -109,6 +120,10 @@ def row_of(layout: Layout, entry: Entry) -> Row:
             dataset = entry.target if job.stage == "multi_head" else None
             summary = read_summary(run, part, dataset, experiment.plan.task)
             found[column].append(summary)
+            validation = None if part == VALIDATION else read_summary(run, VALIDATION, dataset, experiment.plan.task)
+            for name, one in ((part, summary), (VALIDATION, validation)):
+                for case, problem in one.failed.items() if one is not None else ():
+                    failures.setdefault((name, case, problem), []).append(column)
             if summary is not None:
                 fold = 0 if part == TEST else experiment.fold_number(entry.target)
                 compared.setdefault(fold, []).append((job.folder, summary.evidence))
@@ -130,6 +145,10 @@ def row_of(layout: Layout, entry: Entry) -> Row:
         target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
         summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
         updates=updates,
+        not_scored=tuple(
+            NotScored(part=name, case_id=case, problem=problem, columns=tuple(dict.fromkeys(columns)))
+            for (name, case, problem), columns in failures.items()
+        ),
     )  # fmt: skip
 
 

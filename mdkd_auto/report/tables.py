@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mdkd_auto.experiments.coverage import NAMED
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import content_hash, write_json, write_text
@@ -29,6 +30,17 @@ class Table(NamedTuple):
     markdown: str
     rows: tuple[Row, ...]
     layout: Layout
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the scores leave out, for the end of a command. Of many cases of a target the table names all."""
+        problems = []
+        for row in self.rows:
+            said = _not_scored(row)
+            problems += said[:NAMED]
+            if len(said) > NAMED:
+                problems.append(f"{row.target}: {len(said) - NAMED} more cases that are not scored; see {self.path}")
+        return tuple(problems)
 
 
 # --- what stands in a table ---------------------------------------------------------------------------------------
@@ -140,6 +152,9 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
         lines += ["", f"p after Holm: adjusted for all {tested} tests of this table."]
     if most == 1:
         lines += ["", "One run with one seed: differences of a few points can be chance."]
+    if any(row.not_scored for row in rows):
+        lines += ["", "## Not scored", "", "Cases that the splits name and the scores above leave out.", ""]
+        lines += [f"- {said}" for row in rows for said in _not_scored(row)]
     if any(row.checks for row in rows):
         lines += ["", "## Checks", ""]
         lines += [f"- {row.target}: {_checks(row)}" for row in rows]
@@ -218,10 +233,21 @@ def _checks(row: Row) -> str:
     return "; ".join(words) or "none"
 
 
+def _not_scored(row: Row) -> list[str]:
+    """Each case of a target that scores lack, whose scores, and why."""
+    columns = set(row.summaries)
+    return [
+        f"{row.target}, {one.part} case {one.case_id}, not scored"
+        f"{'' if columns <= set(one.columns) else ' for ' + ', '.join(one.columns)}: {one.problem}"
+        for one in row.not_scored
+    ]
+
+
 def _csv(layout: Layout, rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out"])
+    writer.writerow(["target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out",
+                     "problem"])  # fmt: skip
     for row in rows:
         for column in layout.columns:
             for run, summary in zip(row.folders.get(column, ()), row.summaries.get(column, ()), strict=True):
@@ -231,7 +257,10 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
                         value = mean.metrics[metric]  # type: ignore[union-attr]
                         unit = summary.unit if metric == "hd95" else ""
                         writer.writerow([row.target, row.part, level, column, run, metric, unit, value.mean, value.std,
-                                         value.evaluable, value.left_out])  # fmt: skip
+                                         value.evaluable, value.left_out, ""])  # fmt: skip
+        for one in row.not_scored:
+            for column in one.columns:
+                writer.writerow([row.target, one.part, "not scored", column, *[""] * 7, f"{one.case_id}: {one.problem}"])
     return text.getvalue()
 
 
@@ -240,5 +269,6 @@ def _row_without_cases(row: Row, words: dict[str, str]) -> dict[str, object]:
     return {
         "target": row.target, "sources": row.sources, "part": row.part, "folders": row.folders, "checks": row.checks,
         "comparisons": row.comparisons, "verdicts": words, "updates": row.updates,
+        "not_scored": row.not_scored,
         "means": {column: [summary.overall(False) for summary in some] for column, some in row.summaries.items()},
     }  # fmt: skip
