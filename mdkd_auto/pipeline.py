@@ -17,10 +17,11 @@ from mdkd_auto.data.lost_cases import cases_without_part
 from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.problems import Problem
 from mdkd_auto.data.raw import find_name, folder_names
-from mdkd_auto.data.splits import read_splits, torn_by_stored
-from mdkd_auto.errors import PlanError, SettingsError, TrainingError
+from mdkd_auto.data.split_checks import check_stored
+from mdkd_auto.data.splits import read_splits
+from mdkd_auto.errors import DatasetError, PlanError, SettingsError, TrainingError
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
-from mdkd_auto.experiments.coverage import shortened
+from mdkd_auto.experiments.coverage import cases_in_words, shortened
 from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
 from mdkd_auto.experiments.evaluate import not_scored
 from mdkd_auto.experiments.folder_scoring import evaluate
@@ -43,8 +44,6 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-_NAMED = 10  # cases spelled out in a message
 
 # --- training -------------------------------------------------------------------------------------------------------
 
@@ -236,9 +235,10 @@ def make_experiment(
     splits = {name: read_splits(root.splits(name)) for name in found}
     found = {name: with_patients(dataset, splits[name].patient_pattern)[0] for name, dataset in found.items()}
     for name, dataset in found.items():
-        if torn := torn_by_stored(splits[name], dataset):
-            words = f"has cases of one patient in several parts ({', '.join(list(torn)[:_NAMED])})"
-            raise PlanError(f"{root.splits(name)}: {words}; run mdkd_plan_and_preprocess --replan")
+        try:
+            check_stored(splits[name], dataset)
+        except DatasetError as error:
+            raise PlanError(f"{root.splits(name)}: {error}") from None
     if ignored := settings.without_effect(plan.task):
         words = "%s: %s set, but without effect on %s; docs/settings.md says what holds there"
         logger.warning(words, group, f"{', '.join(ignored)} {'is' if len(ignored) == 1 else 'are'}", plan.task)
@@ -254,10 +254,10 @@ def _warn_of_cases(experiment: Experiment, name: str) -> None:
     lost, stored = experiment.lost(name), experiment.root.splits(name)
     if lost:
         said = listed([f"{case}: {why}" for case, why in lost.items()])
-        logger.warning("%s: %d cases of %s can no longer be read:%s", name, len(lost), stored, said)
+        logger.warning("%s: %s of %s can no longer be read:%s", name, cases_in_words(len(lost)), stored, said)
     if unused := cases_without_part(experiment.datasets[name], experiment.splits[name]):
-        words = "%s: %d in no part of %s are neither trained nor tested on: %s; mdkd_plan_and_preprocess deals them out"
-        logger.warning(words, name, len(unused), stored, shortened(unused))
+        words = "%s: in no part of %s, and so neither trained nor tested on: %s (%s); plan again to deal them out"
+        logger.warning(words, name, stored, shortened(unused), cases_in_words(len(unused)))
     if missing := experiment.not_preprocessed(name):
         words = "%s %s: %d cases are not preprocessed and left out: %s. mdkd_plan_and_preprocess makes what it can"
         logger.warning(words, name, experiment.configuration, len(missing), shortened(missing))

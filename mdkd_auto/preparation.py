@@ -153,11 +153,11 @@ def verify(
     splits: dict[str, Splits] = {}
     for datasets in sound.values():
         for dataset in datasets:
-            made = make_or_keep(root.splits(dataset.name), dataset, test_fraction, replan)
-            if isinstance(made, Splits):
+            broken = {one.case_id for one in errors_of(problems) if one.dataset == dataset.name}
+            made, found = make_or_keep(root.splits(dataset.name), dataset, test_fraction, replan, broken)
+            if made is not None:
                 splits[dataset.name] = msgspec.structs.replace(made, patient_pattern=told[dataset.name].pattern)
-            elif exclude_broken or made.kind != "too-few-cases" or _lacks_patients(dataset.name, groups, problems):
-                problems.append(made)
+            problems += [one for one in found if exclude_broken or not _comes_of_broken(one, groups, problems)]
     for datasets in sound.values():
         whole = [dataset for dataset in datasets if dataset.name in splits]
         for dataset in whole:
@@ -179,6 +179,13 @@ def verify(
             fingerprints[dataset.name] = _to_plan_from(fingerprints[dataset.name], dataset, test, root)
             write_json(root.fingerprint(dataset.name), fingerprints[dataset.name])
     return Verified(sound, fingerprints, splits, tuple(problems))
+
+
+def _comes_of_broken(one: Problem, groups: Mapping[str, Sequence[Dataset]], problems: Sequence[Problem]) -> bool:
+    """Whether a problem of the splits may be gone with the errors of cases, which are named already."""
+    if one.kind == "splits-emptied":
+        return any(error.dataset == one.dataset for error in errors_of(problems))
+    return one.kind == "too-few-cases" and not _lacks_patients(one.dataset, groups, problems)
 
 
 def _lacks_patients(name: str, groups: Mapping[str, Sequence[Dataset]], problems: Sequence[Problem]) -> bool:

@@ -917,6 +917,7 @@ def test_an_image_that_may_lack_a_box_is_in_no_split(tmp_path: Path) -> None:
 NOT_BY_DATA = {
     "not-checked",  # a worker that dies: tests/data/test_parallel.py
     "pattern-unused",  # by a flag: tests/data/test_patients.py
+    "splits-changed", "splits-emptied",  # of stored splits: tests/data/test_split_checks.py
     "refused", "no-data-sets",  # tests of their own below
 }  # fmt: skip
 

@@ -36,6 +36,10 @@ KINDS: dict[str, Kind] = {
     "patients-alike": Kind("warning", "give one patient one name, and leave the cell empty where it is unknown"),
     "too-few-cases": Kind("error", "add cases of other patients"),
     "splits": Kind("error", "correct cases.csv or splits_final.json"),
+    "splits-emptied": Kind("error", "put the files of these cases back; or --replan deals the patients out again: runs "
+                           "trained before are kept, but not used"),
+    "splits-changed": Kind("warning", "right where cases were added, removed or given a split; else restore the file "
+                           "or the case"),
     "splits-torn": Kind("error", "--replan deals its patients out again; runs trained before are kept, but not used"),
     "patients-torn": Kind("warning", "the raw folder says so; correct it, or scores flatter the models"),
     "subjects-torn": Kind("warning", "if they are one person, say so in column patient_id of cases.csv or by "

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,9 @@ def read_splits(path: Path) -> Splits:
     if not splits.folds:
         raise DatasetError(f"{path}: holds no folds; {DAMAGED_SPLITS}")
     for number, fold in enumerate(splits.folds):
-        shared = {*splits.test, *fold.val} & {*fold.train} | {*splits.test} & {*fold.val}
+        parts = {"train": {*fold.train}, "val": {*fold.val}, "test": {*splits.test}}
+        pairs = (("train", "val"), ("train", "test"), ("val", "test"))
+        shared = {f"{name} ({a}, {b})" for a, b in pairs for name in parts[a] & parts[b]}
         if shared:
             some = ", ".join(sorted(shared)[:LISTED])
             raise DatasetError(f"{path}: fold {number}: in two of train, val and test: {some}; {DAMAGED_SPLITS}")
@@ -64,8 +66,11 @@ def write_splits(path: Path, splits: Splits) -> None:
     write_json(path, splits)
 
 
-def read_raw_splits(dataset: Dataset) -> tuple[Fold, ...] | None:
-    """nnU-Net's splits_final.json of the raw folder, a list of {train, val}; None without one. Raises DatasetError."""
+def read_raw_splits(dataset: Dataset, broken: Collection[str] = ()) -> tuple[Fold, ...] | None:
+    """nnU-Net's splits_final.json of the raw folder, a list of {train, val}; None without one.
+
+    ``broken``: cases that the data set lacks for errors that are known; they are left out. Raises DatasetError.
+    """
     path = Path(dataset.folder) / RAW_SPLITS
     if not os.path.lexists(path):
         return None
@@ -75,8 +80,13 @@ def read_raw_splits(dataset: Dataset) -> tuple[Fold, ...] | None:
         raise DatasetError(f"{error}; expected a list of folds, each with 'train' and 'val', lists of cases") from None
     except MdkdError as error:
         raise DatasetError(str(error)) from None
-    _check_folds(path, dataset, folds)
-    return folds
+    _check_folds(path, dataset, folds, broken)
+    lost = {*broken}.difference(case.case_id for case in dataset.cases)
+    return tuple(Fold(train=_without(fold.train, lost), val=_without(fold.val, lost)) for fold in folds)
+
+
+def _without(cases: tuple[str, ...], lost: Collection[str]) -> tuple[str, ...]:
+    return tuple(case for case in cases if case not in lost)
 
 
 def make_splits(
@@ -89,7 +99,8 @@ def make_splits(
 ) -> Splits:
     """Split a data set by patient; ``test_fraction`` counts patients.
 
-    With ``existing``, its patients stay where they are, new ones are dealt out, vanished cases are dropped.
+    With ``existing``, its patients stay where they are, unless the data set states the test part otherwise; new ones
+    are dealt out, vanished cases are dropped.
     ``raw_splits`` (see :func:`read_raw_splits`) are taken as they are; what they leave out is the test part.
     Raises DatasetError for fewer than three patients, or a patient who is stated to be in two parts.
     """
@@ -105,7 +116,9 @@ def make_splits(
     if existing is not None and not existing.folds:
         existing = None
     if existing is not None:
-        places = _places(dataset, existing) | places
+        kept = _places(dataset, existing)
+        kept = {patient: at for patient, at in kept.items() if at != _TEST or stated[patient] != "train"}
+        places = kept | places
     class_of = _classes(dataset)
     waiting = _by_class(class_of, _shuffled(seed, set(stated) - set(places)))
     _deal_test(dataset, stated, places, waiting, test_fraction)
@@ -144,11 +157,6 @@ def torn_patients(dataset: Dataset, splits: Splits, patient_of: Mapping[str, str
         if case.case_id in by_case:
             parts.setdefault(patient, set()).add(by_case[case.case_id])
     return {patient: len(places) for patient, places in sorted(parts.items()) if len(places) > 1}
-
-
-def torn_by_stored(splits: Splits, dataset: Dataset) -> dict[str, int]:
-    """:func:`torn_by`, of splits that the raw folder does not state. Raises DatasetError."""
-    return torn_by(splits, dataset) if keeps_existing(dataset, read_raw_splits(dataset)) else {}
 
 
 def torn_by(existing: Splits, dataset: Dataset) -> dict[str, int]:
@@ -203,11 +211,6 @@ def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
     if not splits.folds[0].train:
         raise DatasetError(f"{dataset.folder}: {_stated_by(dataset)} leaves no case to train on; name some 'train' in "
                            "cases.csv")  # fmt: skip
-    silent = sum(split == "" for split in stated.values())
-    if silent:
-        log.warning("%s: %d patient(s) without a split go to training", dataset.name, silent)
-    if not splits.test:
-        _warn_no_test(dataset)
     return splits
 
 
@@ -225,8 +228,6 @@ def _deal_test(
     for patient in free[:missing]:
         places[patient] = _TEST
         waiting.remove(patient)
-    if _TEST not in places.values():
-        _warn_no_test(dataset)
 
 
 def _places(dataset: Dataset, existing: Splits) -> dict[str, int]:
@@ -252,9 +253,6 @@ def _splits(dataset: Dataset, places: dict[str, int], folds: int) -> Splits:
         )
         for number in range(folds)
     )
-    for number, fold in enumerate(parts):
-        if not fold.val or not fold.train:
-            log.warning("%s: fold %d has no cases left to train or validate on; make new splits", dataset.name, number)
     return Splits(test=tuple(case_id for case_id, at in place.items() if at == _TEST), folds=parts)
 
 
@@ -262,24 +260,27 @@ def _from_raw(dataset: Dataset, folds: tuple[Fold, ...]) -> Splits:
     """Folds as given; the cases in none of them are the test part."""
     used = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
     test = tuple(sorted({case.case_id for case in dataset.cases} - used))
-    if not test:
-        _warn_no_test(dataset)
     sorted_folds = (Fold(train=tuple(sorted(fold.train)), val=tuple(sorted(fold.val))) for fold in folds)
     return Splits(test=test, folds=tuple(sorted_folds))
 
 
-def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...]) -> None:
+def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...], broken: Collection[str]) -> None:
     splits = {case.case_id: case.split for case in dataset.cases}
     problems = [] if folds else ["it holds no folds"]
     for number, fold in enumerate(folds):
         if not fold.train or not fold.val:
             problems.append(f"fold {number}: 'train' or 'val' is empty")
         for case_id in sorted({*fold.train, *fold.val}):
+            if case_id not in splits and case_id in broken:
+                continue
             if case_id not in splits:
                 problems.append(f"fold {number}: case {case_id!r} is not in the data set")
             elif splits[case_id] == "test":
                 problems.append(f"fold {number}: case {case_id!r} is a test case by {_stated_by(dataset)}")
         problems += [f"fold {number}: {name!r} is in train and val" for name in sorted({*fold.train} & {*fold.val})]
+        problems += [f"fold {number}: {name!r} is listed twice in {part}"
+                     for part, cases in (("train", fold.train), ("val", fold.val))
+                     for name, count in Counter(cases).items() if count > 1]  # fmt: skip
     if problems:
         raise DatasetError(f"{path}: the folds do not fit; correct or remove the file:{listed(problems)}")
 
@@ -309,5 +310,12 @@ def _by_class(class_of: dict[str, str | None], patients: list[str]) -> list[str]
     return sorted(patients, key=lambda patient: places[patient])
 
 
-def _warn_no_test(dataset: Dataset) -> None:
-    log.warning("%s: no test part; results are those of the validation cases", dataset.name)
+def say_splits(dataset: Dataset, splits: Splits, raw_splits: tuple[Fold, ...] | None) -> None:
+    """Log what the data set leaves open: patients without a split beside a stated validation part, and no test part."""
+    stated = _stated_splits(_parted_as_stated(dataset)) if raw_splits is None else {}
+    silent = sorted(patient for patient, split in stated.items() if split == "") if "val" in stated.values() else []
+    if silent:
+        shown = ", ".join(silent[:LISTED]) + (", ..." if len(silent) > LISTED else "")
+        log.warning("%s: %d patient(s) without a split go to training: %s", dataset.name, len(silent), shown)
+    if not splits.test:
+        log.warning("%s: no test part; results are those of the validation cases", dataset.name)

@@ -259,8 +259,9 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
                         writer.writerow([row.target, row.part, level, column, run, metric, unit, value.mean, value.std,
                                          value.evaluable, value.left_out, ""])  # fmt: skip
         for one in row.not_scored:
+            said = f"{one.case_id}: {one.problem}"
             for column in one.columns:
-                writer.writerow([row.target, one.part, "not scored", column, *[""] * 7, f"{one.case_id}: {one.problem}"])
+                writer.writerow([row.target, one.part, "not scored", column, *[""] * 7, said])
     return text.getvalue()
 
 

@@ -12,8 +12,8 @@ from mdkd_auto.data.splits import (
     make_splits,
     read_raw_splits,
     read_splits,
+    say_splits,
     torn_by,
-    torn_by_stored,
     torn_patients,
     write_splits,
 )
@@ -140,26 +140,21 @@ def test_new_patients_go_to_the_smallest_fold():
     assert [len(fold.val) for fold in after.folds] == [5, 5]
 
 
-def test_a_fold_or_a_test_part_without_cases_is_told(caplog):
-    before = make_splits(dataset(plain(10)), 0, folds=2)
+def said(data, caplog, raw_splits=None):
+    """What is logged of its splits."""
+    caplog.clear()
     caplog.set_level(logging.WARNING)
-    make_splits(dataset(plain(10)), 0, existing=before)
-    assert caplog.text == ""
-    gone = set(before.folds[1].val)
-    make_splits(dataset([case for case in plain(10) if case[0] not in gone]), 0, existing=before)
-    assert "fold 1 has no cases left to train or validate on" in caplog.text
-    caplog.clear()
+    say_splits(data, make_splits(data, 0, raw_splits=raw_splits), raw_splits)
+    return caplog.text
+
+
+def test_a_test_part_without_cases_is_told(caplog):
     stated = [("a", "a", "train"), ("b", "b", "val"), ("c", "c", "test")]
-    make_splits(dataset(stated), 0)
-    assert "no test part" not in caplog.text
-    make_splits(dataset(stated[:2]), 0)
-    assert "no test part" in caplog.text
-    caplog.clear()
+    assert said(dataset(stated), caplog) == ""
+    assert "no test part" in said(dataset(stated[:2]), caplog)
     folds = (Fold(train=("c000", "c001"), val=("c002",)),)
-    make_splits(dataset(plain(4)), 0, raw_splits=folds)
-    assert caplog.text == ""
-    make_splits(dataset(plain(3)), 0, raw_splits=folds)
-    assert "no test part" in caplog.text
+    assert said(dataset(plain(4)), caplog, folds) == ""
+    assert "no test part" in said(dataset(plain(3)), caplog, folds)
 
 
 def test_folders_that_state_splits_are_named():
@@ -186,17 +181,25 @@ def test_train_rows_are_never_tested_on(caplog):
         splits = make_splits(data, seed)
         assert len(splits.test) == 1
         assert splits.test[0].startswith("c")
-    with caplog.at_level(logging.WARNING):
-        assert make_splits(dataset(plain(4, "train")), 0).test == ()
-    assert "no test part" in caplog.text
+    assert make_splits(dataset(plain(4, "train")), 0).test == ()
+    assert "no test part" in said(dataset(plain(4, "train")), caplog)
+
+
+def test_a_train_row_takes_its_case_out_of_a_stored_test_part():
+    before = make_splits(dataset(plain(10)), 0)
+    moved = before.test[0]
+    rows = [(name, patient, "train" if name == moved else "") for name, patient, _ in plain(10)]
+    after = make_splits(dataset(rows), 0, existing=before)
+    check(dataset(rows), after)
+    assert after.test == before.test[1:]
+    assert sum(moved in fold.val for fold in after.folds) == 1
 
 
 def test_val_and_train_rows_are_a_single_fold(caplog):
     data = dataset([("a", "a", "train"), ("b", "b", "val"), ("c", "c", "test"), ("d", "d", "")])
-    with caplog.at_level(logging.WARNING):
-        splits = make_splits(data, 0)
+    splits = make_splits(data, 0)
     assert splits == Splits(test=("c",), folds=(Fold(train=("a", "d"), val=("b",)),))
-    assert "1 patient(s) without a split" in caplog.text
+    assert "1 patient(s) without a split go to training: d" in said(data, caplog)
 
 
 def test_a_torn_patient_is_refused():
@@ -251,9 +254,8 @@ def test_raw_splits(tmp_path, caplog):
     assert splits.test == ("c003",)
     assert splits.folds[0] == Fold(train=("c000", "c001"), val=("c002",))
     path.write_text(json.dumps([{"train": ["c000", "c001"], "val": ["c002", "c003"]}]))
-    with caplog.at_level(logging.WARNING):
-        assert make_splits(data, 0, raw_splits=read_raw_splits(data)).test == ()
-    assert "no test part" in caplog.text
+    assert make_splits(data, 0, raw_splits=read_raw_splits(data)).test == ()
+    assert "no test part" in said(data, caplog, read_raw_splits(data))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,7 @@ def test_raw_splits(tmp_path, caplog):
         ('[{"train": ["c000"], "val": ["zz"]}]', "fold 0: case 'zz' is not in the data set"),
         ('[{"train": ["c000"], "val": ["c000"]}]', "'c000' is in train and val"),
         ('[{"train": ["c000"], "val": []}]', "is empty"),
+        ('[{"train": ["c000", "c001", "c000"], "val": ["c002"]}]', "fold 0: 'c000' is listed twice in train"),
         ('[{"train": ["c000"], "val": ["held"]}]', "test case by column split of cases.csv"),
         ("[]", "no folds"),
         ('{"train": []}', "expected a list of folds"),
@@ -363,10 +366,10 @@ def test_every_part_of_a_detection_data_set_has_images_without_boxes() -> None:
             assert len({int(case[1:]) // 2 for case in part} & empty) == 1
 
 
-def test_stored_splits_count_as_torn_unless_the_raw_folder_states_them(tmp_path):
-    data = dataset([("a1", "a", ""), ("a2", "a", ""), *plain(4)], tmp_path)
-    stored = Splits(test=("a1",), folds=(Fold(train=("a2", "c000", "c001"), val=("c002", "c003")),))
-    assert torn_by_stored(stored, data) == {"a": 2}
-    folds = [{"train": ["a2", "c000"], "val": ["c001"]}]
+def test_cases_with_errors_are_no_unknown_cases_of_raw_splits(tmp_path):
+    folds = [{"train": ["c000", "broken"], "val": ["c001"]}]
     (tmp_path / "splits_final.json").write_text(json.dumps(folds))
-    assert torn_by_stored(stored, data) == {}
+    data = dataset(plain(3), tmp_path)
+    with pytest.raises(DatasetError, match="'broken' is not in the data set"):
+        read_raw_splits(data)
+    assert read_raw_splits(data, {"broken", "c000"}) == (Fold(train=("c000",), val=("c001",)),)

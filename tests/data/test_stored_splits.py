@@ -27,6 +27,13 @@ def dataset() -> Dataset:
     )
 
 
+def problem_of(path: Path) -> Problem:
+    """Why the data set has no splits."""
+    made, (problem,) = make_or_keep(path, dataset(), None)
+    assert made is None
+    return problem
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "splits.json"
@@ -34,26 +41,23 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_link_to_nothing_is_not_dealt_out_again(path: Path) -> None:
     path.symlink_to("gone.json")
-    made = make_or_keep(path, dataset(), None)
-    assert isinstance(made, Problem)
+    made = problem_of(path)
     assert made.kind == "splits"
     assert "is a link to gone.json" in made.found
 
 
 def test_a_folder_in_its_place_is_a_problem_before_planning(path: Path) -> None:
     path.mkdir()
-    made = make_or_keep(path, dataset(), None)
-    assert isinstance(made, Problem)
+    made = problem_of(path)
     assert made.kind == "splits"
     assert "is a folder; expected a file" in made.found
 
 
 def test_a_broken_stored_pattern_names_the_file_and_no_flag(path: Path) -> None:
-    made = make_or_keep(path, dataset(), None)
-    assert isinstance(made, Splits)
+    made, _ = make_or_keep(path, dataset(), None)
+    assert made is not None
     write_splits(path, msgspec.structs.replace(made, patient_pattern="("))
-    broken = make_or_keep(path, dataset(), None)
-    assert isinstance(broken, Problem)
+    broken = problem_of(path)
     assert broken.kind == "splits"
     assert broken.file == str(path)
     assert broken.found.startswith("patient_pattern '(': not a regular expression")
@@ -68,8 +72,7 @@ def test_a_file_that_the_system_refuses_to_read_is_not_called_damaged(
 
     path.write_text("{}")
     monkeypatch.setattr(stored_splits, "read_splits", refuse)
-    made = make_or_keep(path, dataset(), None)
-    assert isinstance(made, Problem)
+    made = problem_of(path)
     assert made.kind == "refused"
     assert made.found == "too many open files"
     assert "delete it" not in made.remedy
