@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from mdkd_auto.data.cases import listed
 from mdkd_auto.data.endings import image_ending, is_image
-from mdkd_auto.data.lost_cases import case_of, lost_cases
+from mdkd_auto.data.lost_cases import GONE, case_of, lost_cases
 from mdkd_auto.data.patients import with_patients
 from mdkd_auto.data.raw import read_sound_cases
 from mdkd_auto.data.splits import read_splits
@@ -27,6 +27,7 @@ class Truth(NamedTuple):
     dataset: Dataset  # its sound cases
     broken: Mapping[str, str] = {}  # the others, those of the splits that are gone too, and what is wrong with them
     parts: Mapping[str, frozenset[str]] = {TEST_PART: frozenset()}  # by name; the test part always
+    gone: Collection[str] = ()  # of the broken: those that only the splits name
 
     @property
     def names(self) -> frozenset[str]:
@@ -62,18 +63,20 @@ def read_truth(folder: Path) -> Truth:
     """
     dataset, broken = read_sound_cases(folder)
     parts: dict[str, frozenset[str]] = {}
+    gone: set[str] = set()
     splits = folder.absolute().parent.parent / "preprocessed" / dataset.name / "splits.json"
     if splits.is_file():
         stored = read_splits(splits)
         lost = lost_cases(dataset, stored)
         broken = lost | {case_of(name, lost) or name: why for name, why in broken.items()}
+        gone = {name for name, why in broken.items() if why == GONE}
         dataset, _ = with_patients(dataset, stored.patient_pattern)
         parts[TEST_PART] = frozenset(stored.test)
         parts |= {f"validation part of fold {number}": frozenset(fold.val) for number, fold in enumerate(stored.folds)}
     else:
         for part, split in ((TEST_PART, "test"), ("validation part", "val")):
             parts[part] = frozenset(case.case_id for case in dataset.cases if case.split == split)
-    return Truth(dataset, broken, parts)
+    return Truth(dataset, broken, parts, gone)
 
 
 def case_named(name: str, cases: Collection[str]) -> str | None:
@@ -107,8 +110,9 @@ def coverage_of(truth: Truth, found: Found, folder: Path) -> Coverage:
     missing = tuple(sorted(meant - answered))
     count = f"{len(answered)} of {cases_in_words(len(meant))}"
     of_part = f" of the {part}" if part else ""
-    total = f" (the data set has {len(truth.names)})" if part else ""
-    without = [f"{name} is broken and has no answer: {truth.broken[name]}" for name in unanswered_broken]
+    total = f" (the data set has {len(truth.names.difference(truth.gone))})" if part else ""
+    without = [f"{name} is {'gone' if name in truth.gone else 'broken'} and has no answer: {truth.broken[name]}"
+               for name in unanswered_broken]  # fmt: skip
     notes = (*_of_another(truth.dataset, folder), *found.notes, *without)
     return Coverage(
         scored=f"{count}{of_part} {'has' if len(answered) == 1 else 'have'} {found.noun}{total}", missing=missing,
