@@ -109,7 +109,7 @@ def find_root(arguments: argparse.Namespace) -> Root:
     """Like :func:`root_from`, whatever lies there."""
     if arguments.root is not None:
         folder, source = arguments.root, "--root"
-    elif os.environ.get(ROOT_VARIABLE):
+    elif os.environ.get(ROOT_VARIABLE, "").strip():
         folder, source = Path(os.environ[ROOT_VARIABLE]), ROOT_VARIABLE
     else:
         folder, source = Path(DEFAULT_ROOT), "default"
@@ -124,7 +124,8 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     A user's mistake, an interruption, and what the machine refuses (a full disk, a folder without permission, memory)
     become a message; a bug shows its traceback.
     """
-    arguments = made.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = made.parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
@@ -138,6 +139,7 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
     for category in (FutureWarning, DeprecationWarning):  # what libraries tell each other's developers
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchvision|timm|transformers)\b")
     try:
+        _check_words(words)
         for value in vars(arguments).values():
             if isinstance(value, Path):
                 _check_name(value.absolute())
@@ -163,6 +165,20 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
             print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
                   file=sys.stderr)  # fmt: skip
     return 1
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise MdkdError for an argument without text, as of a shell's variable that is not set: as a path it would be the
+    working folder."""
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        if not word.strip():
+            where = f"the argument after {before}" if before.strip() else "the first argument"
+        elif name.startswith("--") and equals and not value.strip():
+            where = f"the value of {name}"
+        else:
+            continue
+        raise MdkdError(f"{where} is empty; expected a name or a path. Is a variable of the shell not set?")
 
 
 def _check_name(path: Path) -> None:

@@ -23,6 +23,7 @@ from mdkd_auto.records import Dataset
 log = logging.getLogger(__name__)
 
 LABELS = "labelsTr"
+NO_NAME = "the data set's name is empty; give its folder, or its name or number (011)"
 FOLDER_NAME = re.compile(r"Dataset\d{3}_\S.*")
 
 
@@ -62,6 +63,8 @@ def find_folder(given: str, raw: Path) -> Path:
 
     Raises DatasetError.
     """
+    if not given.strip():
+        raise DatasetError(NO_NAME)
     path = Path(given)
     whole = Path(os.path.abspath(path))  # a link keeps its own name
     for folder in (whole.parent if whole.name == LABELS else whole, whole):
@@ -89,6 +92,8 @@ def find_name(wanted: str, names: Sequence[str], others: Mapping[str, str] = Map
 
     ``others`` are data sets that cannot be taken here, and why not. Raises DatasetError.
     """
+    if not wanted.strip():
+        raise DatasetError(f"{NO_NAME}; found: {', '.join(names) or 'none'}")
     matches = _meant(wanted, names)
     if len(matches) == 1:
         return matches[0]

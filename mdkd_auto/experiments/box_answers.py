@@ -15,6 +15,7 @@ from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.errors import DatasetError, ImageError
 from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_of, boxes_from, summary_of_boxes
 from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, refuse_all
+from mdkd_auto.experiments.predicted import read_predicted
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.records import Box, Case, Dataset
@@ -172,6 +173,7 @@ def _read_predicted(path: Path) -> _Said:
         raise DatasetError(f"{path}: classes is {shown(classes)}; expected a list of names")
     if images is not None and not (isinstance(images, dict) and all(isinstance(one, str) for one in images.values())):
         raise DatasetError(f"{path}: images is {shown(images)}; expected an object of numbers and their cases")
+    read_predicted(path)  # unknown fields, and the types of the others
     return _Said(
         None if threshold is None else float(threshold), None if classes is None else tuple(classes), images,
         path.name, ASSUMED if threshold is None else PREDICTED,

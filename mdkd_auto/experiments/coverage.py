@@ -13,7 +13,7 @@ from mdkd_auto.data.splits import read_splits
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import read_json
 from mdkd_auto.records import Dataset, Record
-from mdkd_auto.text import escaped
+from mdkd_auto.text import escaped, shown
 
 PREDICTION = "prediction.json"
 FIRST_CHANNEL = "_0000"
@@ -131,6 +131,8 @@ def _of_another(dataset: Dataset, folder: Path) -> tuple[str, ...]:
     path = folder / PREDICTION
     content = read_json(path) if path.is_file() else {}
     made_for = content.get("dataset", dataset.name) if isinstance(content, dict) else dataset.name
+    if not isinstance(made_for, str):
+        raise DatasetError(f"{path}: dataset is {shown(made_for)}; expected the name of the model's data set")
     return () if made_for == dataset.name else (f"made by a model of {made_for}, as {PREDICTION} says",)
 
 

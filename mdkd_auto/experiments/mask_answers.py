@@ -15,7 +15,7 @@ from mdkd_auto.data.endings import image_ending, is_image
 from mdkd_auto.data.images import Image, read_mask, same_geometry
 from mdkd_auto.data.links import dangling
 from mdkd_auto.errors import ImageError, MdkdError
-from mdkd_auto.experiments.coverage import Found, Truth, case_named, readable, shortened
+from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, readable, shortened
 from mdkd_auto.experiments.mask_values import DATASET_JSON, Reading, read_labels, reading_of, written_classes
 from mdkd_auto.experiments.runs import run_scored_in
 from mdkd_auto.experiments.scoring import CaseScores, Summary, read_truth, summary_of
@@ -36,8 +36,8 @@ def score_mask_folder(folder: Path, truth: Truth, keep_classes: bool | None) -> 
 
     Raises MdkdError where no mask is for a case, or the masks are of other classes than asked for.
     """
-    dataset = truth.dataset
-    written = written_classes(folder, dataset.name, run_scored_in(folder))
+    dataset, run = truth.dataset, run_scored_in(folder)
+    written = written_classes(folder, dataset.name, run)
     reading = reading_of(dataset, keep_classes, written)
     matched, unmatched, doubtful = match_masks(folder, truth)
     if not matched and not doubtful:
@@ -50,6 +50,9 @@ def score_mask_folder(folder: Path, truth: Truth, keep_classes: bool | None) -> 
     if renamed:
         expected = f"{{case}}{mask_ending(dataset.cases[0])}"
         notes += (f"{len(renamed)} of {len(masks)} masks are not named {expected}, such as {readable(renamed[0])}",)
+    if written is None and run is None and (folder / PREDICTION).is_file():
+        notes += (f"{PREDICTION} does not say how the masks were written, so their values are read as {DATASET_JSON} "
+                  "declares them",)  # fmt: skip
     if written is not None and len(reading.classes.channels) > 1 and keep_classes is None:
         notes += (f"each class is scored, as {written.source} says that they were written",)
     return Found(summary, {*matched, *doubtful}, "a mask", unmatched, notes, unlabelled.union(broken), matched)

@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
 from mdkd_auto.data.case_arrays import declared_values, whole_values
 from mdkd_auto.errors import DatasetError, ImageError, SettingsError
 from mdkd_auto.experiments.coverage import PREDICTION
+from mdkd_auto.experiments.predicted import REMEDY, read_predicted
+from mdkd_auto.experiments.run_limits import faults_of_classes
 from mdkd_auto.files import read_json, to_record
+from mdkd_auto.limits import refuse
 from mdkd_auto.records import Dataset
 from mdkd_auto.tasks.segmentation import FOREGROUND, Classes, classes_of
+from mdkd_auto.text import shown
+from mdkd_auto.training.checkpoints import COPY_AGAIN
 
 DATASET_JSON = "dataset.json"
 BINARY = (1, 255)  # what programs write for the one class there is
@@ -40,18 +46,38 @@ class Written(NamedTuple):
 
 
 def written_classes(folder: Path, dataset: str, run: Path | None) -> Written | None:
-    """By prediction.json of the folder, or by run.json of the run whose own masks these are; None without either.
+    """By prediction.json of the folder, or by run.json of the run whose own masks these are; None where neither says
+    it.
 
     Raises MdkdError for a file that is not as mdkd_predict or a training writes it.
     """
     path = folder / PREDICTION if run is None else run / "run.json"
-    content = read_json(path) if path.is_file() else {}
-    classes = content.get("classes") if isinstance(content, dict) else None
-    if run is not None and isinstance(classes, dict):
-        classes = classes.get(dataset)
+    if not path.is_file():
+        return None
+    classes = _classes_of_run(path, dataset) if run is not None else _classes_of_prediction(path)
     if classes is None:
         return None
-    return Written(to_record(classes, Classes, f"{path}: field 'classes'", DatasetError), path.name)
+    remedy = REMEDY if run is None else COPY_AGAIN
+    refuse(path, faults_of_classes(classes, masks=True, where="classes.channels"), DatasetError, remedy)
+    return Written(classes, path.name)
+
+
+def _classes_of_run(path: Path, dataset: str) -> Classes | None:
+    content = read_json(path)
+    classes = content.get("classes") if isinstance(content, dict) else None
+    if isinstance(classes, dict):
+        classes = classes.get(dataset)
+    return None if classes is None else to_record(classes, Classes, f"{path}: field 'classes'", DatasetError)
+
+
+def _classes_of_prediction(path: Path) -> Classes | None:
+    predicted = read_predicted(path)
+    if predicted is None or predicted.classes is UNSET:
+        return None
+    if not isinstance(predicted.classes, Classes):
+        raise DatasetError(f"{path}: classes is {shown(list(predicted.classes))}; expected those of masks, an object "
+                           f"with channels, regions and ignore. {REMEDY}")  # fmt: skip
+    return predicted.classes
 
 
 def reading_of(dataset: Dataset, keep_classes: bool | None, written: Written | None = None) -> Reading:

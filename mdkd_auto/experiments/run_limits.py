@@ -27,9 +27,8 @@ GB = 1e9
 ABSENT = object()
 
 
-def faults_of_classes(classes: Classes, counts: Sequence[int] | None, masks: bool, name: str) -> Iterator[Fault]:
-    """Of the output channels of the data set ``name``; ``masks``: their values are written into masks."""
-    where = f"classes.{name}.channels"
+def faults_of_classes(classes: Classes, masks: bool, where: str) -> Iterator[Fault]:
+    """Of output channels; ``masks``: their values are written into masks."""
     channels = classes.channels[:MOST_CLASSES]
     yield from number(f"{where}, their number,", len(classes.channels), 1, MOST_CLASSES)
     for channel in channels:
@@ -46,8 +45,6 @@ def faults_of_classes(classes: Classes, counts: Sequence[int] | None, masks: boo
     for field, found in (("name", names), ("written", written)):
         if len(set(found)) < len(found):
             yield Fault(f"{where}, {field} of each,", found, "each once")
-    if counts is not None:
-        yield from numbers(f"class_counts.{name}", counts, len(classes.channels), 0, 1e12)
 
 
 def faults_of_ranges(ranges: TrainingRanges, where: str) -> Iterator[Fault]:

@@ -23,7 +23,7 @@ from mdkd_auto.experiments.run_limits import (
     faults_of_spacing,
 )
 from mdkd_auto.files import ReadError, read_record
-from mdkd_auto.limits import Fault, faults_of_configuration, faults_of_dataset, number, refuse
+from mdkd_auto.limits import Fault, faults_of_configuration, faults_of_dataset, number, numbers, refuse
 from mdkd_auto.networks.model import Model
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
@@ -208,7 +208,9 @@ def _faults_of_parts(run: RunRecord) -> Iterator[Fault]:
         yield from number(f"{where}channel", plan.channel, 0, max(0, len(run.channel_names.get(name, ())) - 1))
     masks = run.task in TASK_DATA and TASK_DATA[run.task].masks
     for name, classes in run.classes.items():
-        yield from faults_of_classes(classes, run.class_counts.get(name), masks, name)
+        yield from faults_of_classes(classes, masks, f"classes.{name}.channels")
+        if name in run.class_counts:
+            yield from numbers(f"class_counts.{name}", run.class_counts[name], len(classes.channels), 0, 1e12)
     for name, ranges in run.ranges.items():
         if name not in names:
             yield Fault("ranges", name, f"data sets of the job: {', '.join(names)}")

@@ -56,6 +56,42 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) 
     monkeypatch.chdir(tmp_path / "here")
 
 
+EMPTY = [
+    (evaluate, ("-i", "masks", "-l", ""), "the argument after -l"),
+    (evaluate, ("-i", "", "-l", "011"), "the argument after -i"),
+    (evaluate, ("-i", "masks", "-l", "011", "-o", "  "), "the argument after -o"),
+    (evaluate, ("-i", "masks", "--labels="), "the value of --labels"),
+    (predict, ("-i", "", "-o", "masks", "-m", "run"), "the argument after -i"),
+    (predict, ("-i", "images", "-o", "", "-m", "run"), "the argument after -o"),
+    (predict, ("-i", "images", "-o", "masks", "-m", ""), "the argument after -m"),
+    (predict, ("-i", "images", "-o", "masks", "--head", ""), "the argument after --head"),
+    (train, ("",), "the first argument"),
+    (train, ("011", "--from", "012", ""), "the argument after 012"),
+    (train_all_permutations, ("-g", ""), "the argument after -g"),
+    (plan_and_preprocess, ("--root=",), "the value of --root"),
+    (plan_and_preprocess, ("--patient-pattern", ""), "the argument after --patient-pattern"),
+    (ablate, ("",), "the first argument"),
+    (ablate, ("labels", "--settings", ""), "the argument after --settings"),
+    (doctor, ("--root", ""), "the argument after --root"),
+    (demo, ("--root", " "), "the argument after --root"),
+]
+
+
+@pytest.mark.parametrize(("made", "arguments", "where"), EMPTY)
+def test_an_argument_without_text_is_named(
+    command: Command, tmp_path: Path, made: Any, arguments: tuple[str, ...], where: str
+) -> None:
+    refused(command(made.main, *arguments), f"{where} is empty; expected a name or a path")
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_root_of_the_environment_without_text_is_none(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MDKD_ROOT", " ")
+    assert f"root: {tmp_path / 'here' / 'mdkd_data'} (default)" in command(train.main, "011").out
+
+
 # --- help -----------------------------------------------------------------------------------------------------------
 
 

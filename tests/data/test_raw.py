@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mdkd_auto.data.new_cases import find_cases
-from mdkd_auto.data.raw import find_datasets, read_dataset
+from mdkd_auto.data.raw import find_datasets, find_folder, find_name, read_dataset
 from mdkd_auto.errors import DatasetError, PredictionError
 
 DESCRIPTION = {
@@ -301,3 +301,14 @@ def test_real_data():
                 image = read_image(Path(path))
                 assert same_geometry(image, label) is None, path
             assert set(label.array.ravel().tolist()) <= {0, *(v for values in dataset.labels.values() for v in values)}
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_data_set_without_a_name(tmp_path, monkeypatch, name):
+    """A working folder that holds a data set is not meant by an empty path."""
+    make(tmp_path / "Dataset001_Brain")
+    monkeypatch.chdir(tmp_path / "Dataset001_Brain")
+    with pytest.raises(DatasetError, match="the data set's name is empty; give its folder, or its name or number"):
+        find_folder(name, tmp_path)
+    with pytest.raises(DatasetError, match=r"the data set's name is empty; .*found: Dataset001_Brain"):
+        find_name(name, ["Dataset001_Brain"])

@@ -240,6 +240,8 @@ def test_a_wrong_result_is_named(folder: Path, dataset: Dataset, change: dict[st
         ("prediction.json", '{"threshold": "high"}', "threshold is 'high'; expected a number from 0 to 1"),
         ("prediction.json", '{"classes": [1]}', "expected a list of names"),
         ("prediction.json", '{"images": {"1": 2}}', "expected an object of numbers and their cases"),
+        ("prediction.json", '{"threshold": 0.5, "treshold": 0.3}', "unknown field `treshold`"),
+        ("prediction.json", '{"threshold": 0.5, "remarks": 3}', "Expected `object`, got `int` - at `$.remarks`"),
     ],
 )
 def test_a_wrong_file_is_named(folder: Path, dataset: Dataset, name: str, content: str, said: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mdkd_auto.errors import DatasetError
 from mdkd_auto.experiments.coverage import (
     TEST_PART,
     Found,
@@ -64,6 +65,9 @@ def test_answers_of_a_model_of_another_data_set_are_said(tmp_path: Path) -> None
     write_json(tmp_path / "prediction.json", {"dataset": "Dataset062_Others"})
     made_by = "made by a model of Dataset062_Others, as prediction.json says"
     assert coverage_of(truth(), found, tmp_path).notes == (made_by, "a note")
+    write_json(tmp_path / "prediction.json", {"dataset": ["Dataset061_Cells"]})
+    with pytest.raises(DatasetError, match=r"prediction\.json: dataset is \['Dataset061_Cells'\]; expected the name"):
+        coverage_of(truth(), found, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,16 @@ def test_numbers_of_another_model_are_brought_to_those_of_the_data_set(
         (written_as(("core", 1), ("cyst", 2)), "hold the classes 1 core, 2 cyst; Dataset061_Cells has 2 core, 3 edge"),
         (written_as(("core", 1), ("edge", 2), ("cyst", 3)), "3 cyst; Dataset061_Cells has"),
         (written_as(("core", 1)), "hold the class core; Dataset061_Cells has core, edge"),
-        ({"classes": ["core", "edge"]}, "field 'classes': Expected `object`"),
+        ({"classes": ["core", "edge"]}, "classes is ['core', 'edge']; expected those of masks, an object with"),
+        ({"classes": 3}, ", got `int` - at `$.classes`"),
+        ({"classes": None}, "got `null` - at `$.classes`"),
+        ({**written_as(("core", 2), ("edge", 3)), "clases": 1}, "unknown field `clases`. Fields of Predicted: run, "),
+        ({**written_as(("core", 2), ("edge", 3)), "mirror": "yes"}, "Expected `bool`, got `str` - at `$.mirror`"),
+        ({"dataset": 5}, "Expected `str`, got `int` - at `$.dataset`"),
+        (written_as(("core", 2), ("edge", 2)), "classes.channels, written of each, is [2, 2]; expected each once"),
+        (written_as(("core", 0), ("edge", 2)), "classes.channels, written of core is 0; expected 1 or more"),
+        (written_as(("core", -1), ("edge", 10**7)), "values of core is (-1, -1); expected 2 numbers from 0 to 65535"),
+        (written_as(), "classes.channels, their number, is 0; expected 1 to 1000"),
     ],
 )
 def test_masks_of_other_classes_are_refused(
@@ -251,8 +260,32 @@ def test_a_runs_own_masks_hold_the_classes_of_run_json(folder: Path, truth_of: C
     assert dice(score_mask_folder(folder / "test", truth, None)) == {"a": {"core": 1.0, "edge": 0.0}}
 
 
+@pytest.mark.parametrize("content", [["another program's"], {}, {"model": "another"}, {"dataset": "Dataset061_Cells"}])
+def test_a_prediction_json_that_says_nothing_of_masks_is_named(
+    folder: Path, truth_of: Callable[..., Truth], content: Any
+) -> None:
+    write_json(folder / "prediction.json", content)
+    save(folder / "a.tif", block(1))
+    found = score_mask_folder(folder, one_class(truth_of), None)
+    said = "prediction.json does not say how the masks were written, so their values are read as dataset.json declares"
+    assert found.notes == (f"{said} them",)
+    assert dice(found) == {"a": {"foreground": 1.0}}
+
+
+def test_all_that_predictions_write_is_known(folder: Path, truth_of: Callable[..., Truth]) -> None:
+    truth = one_class(truth_of)
+    ranges = {"spacing_mm": None, "shape": [[1, 9, 9], [1, 9, 9]], "percentile_00_5": [0, 0], "percentile_99_5": [1, 1]}
+    unlike = {"field": "standard deviation", "found": 0.0, "training": None, "allowed": None}
+    write_json(folder / "prediction.json", {
+        "run": "/run", "dataset": truth.dataset.name, "version": "1.0", "spacing_from": None, "step": 0.5,
+        "mirror": False, "classes": classes_of(truth.dataset, keep_classes=False), "training_ranges": ranges,
+        "unlike_training": {"a": [unlike]}, "turned_by_exif": {"a": 6}, "remarks": {"a": ["odd"]},
+    })  # fmt: skip
+    save(folder / "a.tif", block(1))
+    assert score_mask_folder(folder, truth, None).notes == ()
+
+
 def test_other_programs_files_say_nothing(folder: Path, truth_of: Callable[..., Truth]) -> None:
-    write_json(folder / "prediction.json", ["another program's"])
     (folder / "plans.json").write_text("{}")
     (folder / "a.npz").write_bytes(b"")
     save(folder / "a.tif", block(1))
