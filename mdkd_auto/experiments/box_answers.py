@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdkd_auto.data.annotated import finite_numbers
-from mdkd_auto.data.box_layouts import SIZES, suspect_places
+from mdkd_auto.data.box_layouts import SIZES, Suspicion, suspect_places
 from mdkd_auto.data.boxed import COCO
 from mdkd_auto.data.cases import LISTED
 from mdkd_auto.data.coco import read_ids
@@ -13,8 +13,9 @@ from mdkd_auto.data.endings import image_ending
 from mdkd_auto.data.planar import planar_frame
 from mdkd_auto.data.tables import TableError, read_table
 from mdkd_auto.errors import DatasetError, ImageError
+from mdkd_auto.experiments.box_hits import suspect_hits
 from mdkd_auto.experiments.box_scoring import VALIDATED, BoxSummary, box_answer_of, boxes_from, summary_of_boxes
-from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, refuse_all
+from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, no_case, refuse_all
 from mdkd_auto.experiments.predicted import read_predicted
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
@@ -43,6 +44,7 @@ class _Row(NamedTuple):
     class_name: str
     score: Any
     box: list[Any]  # x, y, width, height
+    fault: str = ""  # what is wrong with the row as a whole
 
 
 def score_detections(folder: Path, truth: Truth) -> Found:
@@ -60,6 +62,7 @@ def score_detections(folder: Path, truth: Truth) -> Found:
     said = _said_of(folder)
     found = list(_table_rows(table) if path == table else _result_rows(results, dataset, said))
     rows, unmatched = _by_case(found, truth, said)
+    lost = _lost(found, unmatched, said)
     cases = {case.case_id: case for case in dataset.cases if case.boxes is not None}
     sizes = {case_id: _size(cases[case_id]) for case_id in rows if case_id in cases}
     doubts = _check_layout(path, rows, sizes)
@@ -76,11 +79,13 @@ def score_detections(folder: Path, truth: Truth) -> Found:
     if not answers:
         others = [f"{path}: holds no detection in a case of {dataset.name}"] if not rows else []
         refuse_all(path, [*failed.values(), *(f"{name} {why}" for name, why in unmatched.items()), *others][:LISTED])
+    doubts += _refuse_or_doubt(path, suspect_hits(answers))
     threshold = FALLBACK_THRESHOLD if said.threshold is None else said.threshold
     summary = summary_of_boxes(answers, classes, dataset.name, folder.name, threshold, failed, said.origin)
     broken = truth.broken.keys() & failed.keys()
     noun = "detections" if said.images is None else f"an entry in {said.file}"
-    return Found(summary, rows, noun, unmatched, (*_notes(len(rows), len(cases), said), *doubts), broken)
+    notes = (*_notes(len(rows), len(cases), said), *doubts)
+    return Found(summary, rows, noun, unmatched, notes, broken, lost=lost)
 
 
 def _by_case(found: Sequence[_Row], truth: Truth, said: _Said) -> tuple[dict[str, list[_Row]], dict[str, str]]:
@@ -91,16 +96,25 @@ def _by_case(found: Sequence[_Row], truth: Truth, said: _Said) -> tuple[dict[str
     for number, name in (said.images or {}).items():
         case_id = case_named(name, truth.names)
         if case_id is None:
-            unmatched[f"image {number}"] = f"of {said.file}: {shown(name)} is no case of {truth.dataset.name}"
+            unmatched[f"image {number}"] = f"of {said.file}: {shown(name)} {no_case(name, truth)}"
         else:
             rows.setdefault(case_id, [])
     for row in found:
         case_id = case_named(row.case_id, truth.names)
-        if case_id is None:
-            unmatched[row.where] = f"{shown(row.case_id)} is no case of {truth.dataset.name}"
+        if not row.case_id:
+            unmatched[row.where] = row.fault
+        elif case_id is None:
+            unmatched[row.where] = f"{shown(row.case_id)} {no_case(row.case_id, truth)}"
         else:
             rows.setdefault(case_id, []).append(row)
     return rows, unmatched
+
+
+def _lost(found: Sequence[_Row], unmatched: Mapping[str, str], said: _Said) -> tuple[str, ...]:
+    """Detections of no image: the row names none, or one that is neither a case nor among the images searched."""
+    listed = None if said.images is None else set(said.images.values())
+    return tuple(f"{row.where} {unmatched[row.where]}" for row in found if row.where in unmatched
+                 and (not row.case_id or (listed is not None and row.case_id not in listed)))  # fmt: skip
 
 
 def _notes(scored: int, cases: int, said: _Said) -> tuple[str, ...]:
@@ -133,7 +147,11 @@ def _check_layout(
                 x, y, width, height = box
                 boxes.append(Box(class_name=row.class_name, x=x, y=y, width=width, height=height))
                 limits.append(size)
-    suspicion = suspect_places(boxes, limits, SIZES)
+    return _refuse_or_doubt(path, suspect_places(boxes, limits, SIZES))
+
+
+def _refuse_or_doubt(path: Path, suspicion: Suspicion | None) -> tuple[str, ...]:
+    """The words of a doubt; raises DatasetError for what is certain."""
     if suspicion is None:
         return ()
     words = f"{suspicion.found}; {suspicion.remedy}"
@@ -187,11 +205,10 @@ def _table_rows(path: Path) -> Iterator[_Row]:
     except TableError as error:
         raise DatasetError(f"{path}: {error}") from None
     for number, row, fault in table.rows:
-        where = f"{path}: row {number}"
         empty = [name for name in COLUMNS if not row.get(name)]
-        if fault or empty:
-            raise DatasetError(f"{where} {'has no ' + ', '.join(empty) if empty else fault}")
-        yield _Row(where, row["case_id"], row["class"], row["score"], [row[name] for name in COLUMNS[3:]])
+        case_id, class_name, score, *box = (row.get(name, "") for name in COLUMNS)
+        wrong = f"has no {', '.join(empty)}" if empty else fault
+        yield _Row(f"{path}: row {number}", case_id, class_name, score, box, wrong)
 
 
 def _result_rows(path: Path, dataset: Dataset, said: _Said) -> Iterator[_Row]:
@@ -237,6 +254,8 @@ def _found(rows: Sequence[_Row], classes: tuple[str, ...], size: tuple[int, int]
     lies outside an image of ``size`` (width, height)."""
     corners, numbers, scores = [], [], []
     for row in rows:
+        if row.fault:
+            raise DatasetError(f"{row.where} {row.fault}")
         if row.class_name not in classes:
             raise DatasetError(f"{row.where}: {shown(row.class_name)} is no class; expected {', '.join(classes)}")
         if not _is_share(row.score):

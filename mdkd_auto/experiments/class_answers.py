@@ -1,5 +1,7 @@
 """Classes that lie in a folder as a table, ours or another program's, as answers to a data set."""
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +9,14 @@ import numpy as np
 from mdkd_auto.data.tables import Row, TableError, read_table
 from mdkd_auto.errors import DatasetError
 from mdkd_auto.experiments.class_scoring import UNCALIBRATED, Answer, answer_of, summary_of_answers
-from mdkd_auto.experiments.coverage import Found, Truth, case_named, refuse_all
+from mdkd_auto.experiments.coverage import Found, Truth, case_named, no_case, refuse_all
 from mdkd_auto.records import Dataset
 
 LEAST_PROBABILITY = 1e-300  # for the logarithm of a 0; far below what a table that does not round it away holds
 SUM_WITHIN = 0.02  # of 1: probabilities of one row, rounded, of many classes
 CASE, PROBABILITY = "case_id", "probability "
+CLASS, TRUTH = "class", "truth"  # compared where the table has them; probabilities and data set are scored
+_OF_A_CLASS = re.compile(r"probability[\s_-]+\S", re.IGNORECASE)  # as read_table finds columns
 
 
 def score_predictions(folder: Path, truth: Truth) -> Found:
@@ -39,7 +43,30 @@ def score_predictions(folder: Path, truth: Truth) -> Found:
         refuse_all(path, [*failed.values(), *(f"{path}: {row}: {why}" for row, why in unmatched.items())])
     summary = summary_of_answers(answers, classes, dataset.name, folder.name, UNCALIBRATED, failed)
     broken = truth.broken.keys() & failed.keys()
-    return Found(summary, {*rows, *failed}, "a row of probabilities", unmatched, broken=broken)
+    notes = _contradictions(rows, answers, classes, dataset.name)
+    return Found(summary, {*rows, *failed}, "a row of probabilities", unmatched, notes, broken)
+
+
+def _contradictions(
+    rows: Mapping[str, Row], answers: Sequence[Answer], classes: tuple[str, ...], dataset: str
+) -> tuple[str, ...]:
+    """What the table itself says against its probabilities, as where two columns are swapped, and against the truth."""
+    likeliest, truths = [], []
+    for answer in answers:
+        row = rows[answer.case_id]
+        said, truth = row.cells.get(CLASS, ""), row.cells.get(TRUTH, "")
+        if said in classes and answer.logits[classes.index(said)] < max(answer.logits):
+            likeliest.append(f"row {row.number}, {answer.case_id}: {said}")
+        if truth and truth != classes[answer.truth]:
+            truths.append(f"row {row.number}, {answer.case_id}: {truth}, not {classes[answer.truth]}")
+    notes = []
+    if likeliest:
+        notes.append(f"{len(likeliest)} of {len(answers)} rows name a class in column {CLASS} that is not the most "
+                     f"probable one; the probabilities are scored ({likeliest[0]}). Are columns swapped?")  # fmt: skip
+    if truths:
+        notes.append(f"{len(truths)} of {len(answers)} rows name another class in column {TRUTH} than {dataset}; the "
+                     f"data set is right ({truths[0]})")  # fmt: skip
+    return tuple(notes)
 
 
 def _rows_by_case(path: Path, truth: Truth) -> tuple[dict[str, Row], dict[str, str], dict[str, str]]:
@@ -51,7 +78,7 @@ def _rows_by_case(path: Path, truth: Truth) -> tuple[dict[str, Row], dict[str, s
         name = row.cells.get(CASE, "")
         case_id = case_named(name, truth.names)
         if case_id is None:
-            unmatched[f"row {row.number}"] = f"{name!r} is no case of {truth.dataset.name}"
+            unmatched[f"row {row.number}"] = f"{name!r} {no_case(name, truth)}"
         elif case_id in rows:
             failed[case_id] = (f"{path}: row {row.number}: {name!r} stands in row {rows[case_id].number} too; keep the "
                                "one that is right")  # fmt: skip
@@ -66,10 +93,10 @@ def _read(path: Path, dataset: Dataset) -> list[Row]:
         raise DatasetError(f"{path}: missing; mdkd_predict writes it")
     wanted = [CASE, *(PROBABILITY + name for name in dataset.labels)]
     try:
-        table = read_table(path, wanted)
+        table = read_table(path, wanted, (CLASS, TRUTH))
     except TableError as error:
         raise DatasetError(f"{path}: {error}; classes alone are not scored") from None
-    other = [name for name in table.columns if name.startswith(PROBABILITY) and name not in wanted]
+    other = [name for name in table.columns if _OF_A_CLASS.match(name) and name not in wanted]
     if other:
         raise DatasetError(f"{path}: row 1 has {', '.join(other)}; the classes of {dataset.name} are "
                            f"{', '.join(dataset.labels)}")  # fmt: skip

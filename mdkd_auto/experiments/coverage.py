@@ -45,6 +45,7 @@ class Found(NamedTuple):
     notes: tuple[str, ...] = ()  # how the answers were read
     broken: Collection[str] = ()  # cases in ``summary.failed`` for a fault of the data set, not of the answer
     files: Mapping[str, Path] = {}  # case -> the file of its answer, where each has its own
+    lost: tuple[str, ...] = ()  # answers that may be for a scored case, but for which is not known
 
 
 class Coverage(Record, frozen=True, kw_only=True):
@@ -92,6 +93,14 @@ def case_named(name: str, cases: Collection[str]) -> str | None:
         if found is not None:
             return found
     return None
+
+
+def no_case(name: str, truth: Truth) -> str:
+    """Why a file or a row of a table is not scored: its ``name`` is no case's."""
+    folded = {case.casefold(): case for case in truth.names}
+    alike = case_named(name.casefold(), folded)
+    hint = f"; {folded[alike]} differs in capital letters" if alike is not None else ""
+    return f"is no case of {truth.dataset.name}{hint}"
 
 
 def coverage_of(truth: Truth, found: Found, folder: Path) -> Coverage:

@@ -67,6 +67,7 @@ def evaluate(
     scores.write(target, summary)
     accepted = found.broken if exclude_broken else ()
     problems = [f"{case}: {problem}" for case, problem in summary.failed.items() if case not in accepted]
+    problems += found.lost
     if not set(found.answered) - summary.failed.keys():
         problems.append(f"{truth.dataset.name}: nothing is scored; {target / SUMMARY} only says why")
     if coverage.missing and not allow_missing:

@@ -15,7 +15,7 @@ from mdkd_auto.data.endings import image_ending, is_image
 from mdkd_auto.data.images import Image, read_mask, same_geometry
 from mdkd_auto.data.links import dangling
 from mdkd_auto.errors import ImageError, MdkdError
-from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, readable, shortened
+from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, no_case, readable, shortened
 from mdkd_auto.experiments.mask_values import DATASET_JSON, Reading, read_labels, reading_of, written_classes
 from mdkd_auto.experiments.runs import run_scored_in
 from mdkd_auto.experiments.scoring import CaseScores, Summary, read_truth, summary_of
@@ -74,9 +74,7 @@ def match_masks(folder: Path, truth: Truth) -> tuple[dict[str, Path], dict[str, 
             rank = 0 if exact else 1 if len(name) - len(image_ending(name)) == len(case_id) else 2
             candidates.setdefault(case_id, []).append((rank, name))
         elif is_image(name):
-            alike = next((one for one in sorted(names) if name.lower().startswith(f"{one}.".lower())), None)
-            hint = f"; {alike} differs in capital letters" if alike is not None else ""
-            unmatched[name] = f"no case of {truth.dataset.name} has this name{hint}"
+            unmatched[name] = no_case(name, truth)
     unmatched |= {path.name: aim for path in sorted(folder.iterdir()) if (aim := dangling(path)) is not None}
     matched, doubtful = {}, {}
     for case_id, files in candidates.items():

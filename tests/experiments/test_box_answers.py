@@ -9,6 +9,7 @@ import pytest
 from PIL import Image as Picture
 
 from mdkd_auto.data.boxed import COCO
+from mdkd_auto.data.phantoms import SCENES, write_detection_datasets
 from mdkd_auto.errors import DatasetError, MdkdError
 from mdkd_auto.experiments.box_answers import score_detections
 from mdkd_auto.experiments.box_scoring import (
@@ -21,6 +22,7 @@ from mdkd_auto.experiments.box_scoring import (
     write_box_summary,
 )
 from mdkd_auto.experiments.coverage import Truth
+from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.records import Box, Case, Dataset
 
@@ -195,7 +197,6 @@ def test_no_warning_where_every_case_has_a_detection(folder: Path, dataset: Data
         ("a,nodule,0.9,0,0,inf,10", "expected four numbers"),
         ("a,nodule,0.9,0,0,-3,10", "width -3 and height 10; expected 0 or more"),
         ("a,nodule,0.9,0,0", "has no width, height"),
-        (",nodule,0.9,0,0,10,10", "has no case_id"),
     ],
 )
 def test_a_wrong_row_is_named(folder: Path, dataset: Dataset, row: str, said: str) -> None:
@@ -338,3 +339,72 @@ def test_results_without_any_ids(folder: Path, dataset: Dataset) -> None:
     (folder / "detections.json").write_text(json.dumps(RESULTS))
     with pytest.raises(DatasetError, match=r"image_id 7 is none of the 0 known; expected an id of annotations\.json"):
         detected(folder, dataset)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("b,nodule,,50,50,10,10", "has no score"),
+        ("b,nodule,0.8,50,50,10", "has no height"),
+        ("b,nodule,0.8,50,50,10,10,3", "has 8 cells for 7 columns"),
+    ],
+)
+def test_a_row_with_a_gap_costs_its_own_case_alone(folder: Path, dataset: Dataset, row: str, said: str) -> None:
+    write_table(folder, *ROWS[:2], row)
+    found = score_detections(folder, Truth(dataset))
+    assert found.summary.failed == {"b": f"{folder / 'detections.csv'}: row 4 {said}"}
+    assert set(found.answered) == {"a", "b"}
+    assert counts(found.summary) == (1, {"sensitivity": 0.5, "precision": 1.0})  # 0.4 is below the threshold of 0.5
+
+
+def test_detections_of_no_image_are_lost(folder: Path, dataset: Dataset) -> None:
+    """They may be what a scored image lacks. Images that were searched and are no cases are others'."""
+    write_table(folder, *ROWS, ",nodule,0.9,0,0,10,10", "bb,nodule,0.9,0,0,10,10", "guest,nodule,0.9,0,0,10,10",
+                "A,nodule,0.9,0,0,10,10")  # fmt: skip
+    row = f"{folder / 'detections.csv'}: row"
+    alone = score_detections(folder, Truth(dataset))
+    assert alone.lost == (f"{row} 5 has no case_id",)
+    write_json(folder / "prediction.json", {"images": {"1": "a", "2": "b", "3": "c", "4": "guest"}})
+    found = score_detections(folder, Truth(dataset))
+    assert found.lost == (
+        f"{row} 5 has no case_id", f"{row} 6 'bb' is no case of Dataset031_Chests",
+        f"{row} 8 'A' is no case of Dataset031_Chests; a differs in capital letters",
+    )  # fmt: skip
+    assert found.unmatched.keys() == {f"{row} {number}" for number in (5, 6, 7, 8)} | {"image 4"}
+    assert found.summary.scores.cases == 3
+
+
+def test_corners_that_lie_in_their_image_as_sizes_are_refused_by_the_true_boxes(tmp_path: Path, folder: Path) -> None:
+    corners = {"p": (10, 12, 30, 28), "q": (14, 5, 29, 22), "r": (20, 16, 33, 30), "s": (11, 18, 25, 31)}
+    (tmp_path / "imagesTr").mkdir()
+    cases = []
+    for name, (x1, y1, x2, y2) in corners.items():
+        image = tmp_path / "imagesTr" / f"{name}_0000.png"
+        Picture.fromarray(np.zeros((100, 100), np.uint8)).save(image)
+        box = Box(class_name="nodule", x=x1, y=y1, width=x2 - x1, height=y2 - y1)
+        cases.append(Case(case_id=name, images=(str(image),), patient_id=name, boxes=(box,)))
+    scans = Dataset(name="Dataset032_Scans", folder=str(tmp_path), task="detection", modality="CT",
+                    channel_names=("CT",), labels={"nodule": (1,)}, file_ending=".png", cases=tuple(cases))  # fmt: skip
+    write_table(folder, *(f"{name},nodule,0.9,{x1},{y1},{x2 - x1},{y2 - y1}"
+                          for name, (x1, y1, x2, y2) in corners.items()))  # fmt: skip
+    assert score_detections(folder, Truth(scans)).summary.scores.metrics["f1"].mean == 1
+    write_table(folder, *(f"{name},nodule,0.9,{x1},{y1},{x2},{y2}" for name, (x1, y1, x2, y2) in corners.items()))
+    with pytest.raises(DatasetError) as error:
+        score_detections(folder, Truth(scans))
+    assert str(error.value) == (
+        f"{folder / 'detections.csv'}: 4 of the 4 likeliest boxes hit a true box as corners x1, y1, x2, y2, 0 as x, y, "
+        "width, height; write x, y, width, height"
+    )
+
+
+def test_a_lost_detection_is_a_problem(tmp_path: Path, folder: Path) -> None:
+    write_detection_datasets(tmp_path / "raw", SCENES[:1], cases=5)
+    raw = tmp_path / "raw" / SCENES[0].name
+    names = [f"case_{number:03d}" for number in range(5)]
+    write_json(folder / "prediction.json", {"images": dict(enumerate(names, start=1))})
+    write_table(folder, "case_000,tumour,0.9,2,2,10,10")
+    assert evaluate(folder, raw).problems == ()
+    write_table(folder, "case_000,tumour,0.9,2,2,10,10", "case_0001,tumour,0.9,2,2,10,10")
+    said = f"{folder / 'detections.csv'}: row 3 'case_0001' is no case of {SCENES[0].name}"
+    assert evaluate(folder, raw).problems == (said,)
+    assert read_json(folder / "summary.json")["coverage"]["missing"] == []

@@ -104,6 +104,8 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_scored(tmp_path: Path
         ("case_id,probability normal", "row 1 has no column probability pneumonia"),
         ("case_id,probability normal,probability pneumonia,probability covid", "row 1 has probability covid; the "
          "classes of Dataset021_Chests are normal, pneumonia"),
+        ("Case ID,Probability_Normal,PROBABILITY PNEUMONIA,Probability_Covid", "row 1 has Probability_Covid; the "
+         "classes of Dataset021_Chests are normal, pneumonia"),
         ("case_id,probability normal,probability normal,probability pneumonia", "more than once"),
     ],
 )  # fmt: skip
@@ -113,6 +115,30 @@ def test_a_table_of_other_columns_is_refused(tmp_path: Path, head: str, said: st
     with pytest.raises(DatasetError) as error:
         score_predictions(tmp_path, Truth(dataset_of((case,))))
     assert said in str(error.value)
+
+
+def test_a_table_that_contradicts_itself_or_the_truth_is_doubted(tmp_path: Path) -> None:
+    cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in "abcd")
+    rows = ("a,normal,normal,0.3,0.7", "b,normal,normal,0.5,0.5", "c,pneumonia,pneumonia,0.1,0.9", "d,,other,0.8,0.2")
+    head = "case_id,Truth,Class,probability normal,probability pneumonia"
+    (tmp_path / "predictions.csv").write_text("\n".join([head, *rows]))
+    found = score_predictions(tmp_path, Truth(dataset_of(cases)))
+    assert found.notes == (
+        "1 of 4 rows name a class in column class that is not the most probable one; the probabilities are scored "
+        "(row 2, a: normal). Are columns swapped?",
+        "1 of 4 rows name another class in column truth than Dataset021_Chests; the data set is right (row 4, c: "
+        "pneumonia, not normal)",
+    )
+    assert found.summary.scores.metrics["accuracy"].mean == 0.5  # b and d
+
+
+def test_case_names_in_other_capitals_are_named(tmp_path: Path) -> None:
+    cases = tuple(Case(case_id=name, images=(), class_name="normal", patient_id=name) for name in ("p1", "p2"))
+    head = "case_id,probability normal,probability pneumonia"
+    (tmp_path / "predictions.csv").write_text(f"{head}\np1,1,0\nP2_0000.png,1,0\n")
+    found = score_predictions(tmp_path, Truth(dataset_of(cases)))
+    said = "'P2_0000.png' is no case of Dataset021_Chests; p2 differs in capital letters"
+    assert found.unmatched == {"row 3": said}
 
 
 @pytest.mark.parametrize("spread", [1e-5, 20.0])  # of logits: cases all but alike, and probabilities all but 0 and 1

@@ -318,8 +318,8 @@ def test_the_right_name_goes_first_and_the_others_are_named(folder: Path, truth_
     assert found.unmatched == {
         "a.png": "a.tif is scored for a",
         "a_0000.tif": "a.tif is scored for a",
-        "c.tif": "no case of Dataset061_Cells has this name",
-        "A.tif": "no case of Dataset061_Cells has this name; a differs in capital letters",
+        "c.tif": "is no case of Dataset061_Cells",
+        "A.tif": "is no case of Dataset061_Cells; a differs in capital letters",
         "b.tif": f"is a link to {folder / 'gone.tif'}, which does not exist",
     }
 
