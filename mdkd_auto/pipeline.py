@@ -66,7 +66,7 @@ def train_all_permutations(
         [(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicated(experiment, seeds, folds)]
         for experiment in _experiments(root, settings, group, configuration)
     ]
-    tables = [_train(replicates, dry_run) for replicates in made]
+    tables = [_train(replicates, dry_run, whole=True) for replicates in made]
     return [table for table in tables if table is not None]
 
 
@@ -263,7 +263,7 @@ def _warn_of_cases(experiment: Experiment, name: str) -> None:
         logger.warning(words, name, experiment.configuration, len(missing), shortened(missing))
 
 
-def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Table | None:
+def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool, whole: bool = False) -> Table | None:
     experiment = replicates[0][0]
     for one, jobs in replicates:
         for stale in stale_runs(one.root, jobs):
@@ -278,7 +278,7 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool) -> Tab
         logger.info("%s", dry_run_text(experiment, [job for _, job in needed], figures))
         return None
     run_jobs(needed)
-    table = permutation_table(replicates)
+    table = permutation_table(replicates, whole)
     if table is None and (unscored := [said for one in needed for said in not_scored(*one)]):
         raise TrainingError(f"cases are not scored; the rest is done:{listed(unscored)}")
     if table is not None:
@@ -308,7 +308,7 @@ def tables(
         replicates = replicated(experiment, seeds, folds)
         made = [(one, JobMaker(one).all_permutations(tuple(one.datasets))) for one in replicates]
         renew_scores([(one, job) for one, jobs in made for job in jobs])
-        table = permutation_table(made)
+        table = permutation_table(made, whole=True)
         if table is not None:
             draw_figures(experiment, table)
             written.append(table)

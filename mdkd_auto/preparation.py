@@ -32,6 +32,10 @@ from mdkd_auto.records import Dataset, Fingerprint, IntTriple, Plan, Splits, Tas
 
 logger = logging.getLogger(__name__)
 
+CAUSES = {  # problem of a whole data set -> beginnings of the kinds of its cases' errors that it may come of
+    "splits-emptied": ("",), "one-class": ("class-",), "no-boxes": ("annotation", "box-", "class-", "image-"),
+}  # fmt: skip
+
 
 class Outcome(NamedTuple):
     """What a command did: files written or cases done, and what went wrong, by case or data set."""
@@ -152,12 +156,12 @@ def verify(
     sound = {name: without_broken(datasets, problems) for name, datasets in groups.items()}
     splits: dict[str, Splits] = {}
     for datasets in sound.values():
-        for dataset in datasets:
+        for dataset in [dataset for dataset in datasets if dataset.cases]:  # else it is said already why there are none
             broken = {one.case_id for one in errors_of(problems) if one.dataset == dataset.name}
             made, found = make_or_keep(root.splits(dataset.name), dataset, test_fraction, replan, broken)
             if made is not None:
                 splits[dataset.name] = msgspec.structs.replace(made, patient_pattern=told[dataset.name].pattern)
-            problems += [one for one in found if exclude_broken or not _comes_of_broken(one, groups, problems)]
+            problems += found
     for datasets in sound.values():
         whole = [dataset for dataset in datasets if dataset.name in splits]
         for dataset in whole:
@@ -170,6 +174,8 @@ def verify(
     sound = {name: kept for name, kept in sound.items() if kept}
     splits = {dataset.name: only_those_of(splits[dataset.name], dataset)
               for datasets in sound.values() for dataset in datasets}  # fmt: skip
+    if not exclude_broken:
+        problems = [one for one in problems if not _comes_of_broken(one, groups, problems)]
     _report(root, problems, exclude_broken)
     if not sound:
         raise DatasetError(f"{root.raw}: every data set has errors; see {root.integrity}")
@@ -182,10 +188,12 @@ def verify(
 
 
 def _comes_of_broken(one: Problem, groups: Mapping[str, Sequence[Dataset]], problems: Sequence[Problem]) -> bool:
-    """Whether a problem of the splits may be gone with the errors of cases, which are named already."""
-    if one.kind == "splits-emptied":
-        return any(error.dataset == one.dataset for error in errors_of(problems))
-    return one.kind == "too-few-cases" and not _lacks_patients(one.dataset, groups, problems)
+    """Whether a problem of a whole data set may be gone with the errors of its cases, which are named already."""
+    if one.kind == "too-few-cases":
+        return not _lacks_patients(one.dataset, groups, problems)
+    own = [error for error in errors_of(problems) if error.dataset == one.dataset and error.case_id]
+    causes = CAUSES.get(one.kind, ())
+    return any(error.kind.startswith(causes) for error in own)
 
 
 def _lacks_patients(name: str, groups: Mapping[str, Sequence[Dataset]], problems: Sequence[Problem]) -> bool:

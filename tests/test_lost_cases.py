@@ -17,6 +17,7 @@ from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.experiments.run import run_jobs
 from mdkd_auto.files import read_json, write_json
 from mdkd_auto.paths import Root
+from mdkd_auto.report import tables as tables_module
 from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
@@ -186,6 +187,21 @@ def test_a_case_in_no_part_is_named_where_it_is_not_used(root: Root, command: Co
     write_json(root.splits(A), splits)
     said = tables(root, command)
     assert f"{A}: in no part of {root.splits(A)}, and so neither trained nor tested on: {out} (1 case)" in said.out
+
+
+def test_a_data_set_that_has_errors_now_is_named(root: Root) -> None:
+    """The table of the whole group lacks it, that of one target does not; nothing is trained here."""
+    (root.raw / B / "dataset.json").write_text("{")
+    groups, problems = pipeline.find_groups(root)
+    (group,) = groups
+    experiment = pipeline.make_experiment(root, group, groups[group], Settings(**SMALL), "2d", problems)
+    assert experiment is not None
+    (said,) = tables_module._left_out(experiment)
+    assert said.startswith(f"{B}, left out though it is in the plan of CT_segmentation: ")
+    assert "dataset.json" in said
+    shutil.rmtree(root.raw / B)
+    (said,) = tables_module._left_out(experiment._replace(problems=()))
+    assert said.endswith(f"it is not among the data sets of {root.raw} any more")
 
 
 def test_a_folder_of_masks_says_that_a_case_of_the_test_part_is_gone(root: Root, tmp_path: Path) -> None:

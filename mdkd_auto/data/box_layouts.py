@@ -193,8 +193,10 @@ def _agrees(one: Contents, layout: Layout) -> bool:
 
 
 def _is_larger(one: Contents, layout: Layout) -> bool:
-    """Whether the object reaches beyond its box."""
+    """Whether the object reaches beyond its box; one without an area is told itself."""
     corners = layout.corners(one.numbers)
+    if _area(corners) == 0:
+        return False
     if one.outline is None:
         return (one.area or 0) > MISFIT_AREA * _area(corners)
     (x1, y1, x2, y2), (left, top, right, bottom) = corners, one.outline

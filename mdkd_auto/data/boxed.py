@@ -14,6 +14,7 @@ from mdkd_auto.data.deep_lesion import read_deep_lesion
 from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.endings import PLANAR_ENDINGS, image_ending, spellings
 from mdkd_auto.data.image_files import ImageFiles
+from mdkd_auto.data.links import linked_cases
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.data.voc import read_voc
 from mdkd_auto.records import Box, Case
@@ -38,7 +39,7 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
     else:
         found.report("folder-missing", "has no folder imagesTr", folder, remedy="images go to imagesTr")
     _check_planar(found)
-    rows, findings = read_case_table(folder / "cases.csv", set(found.files))
+    rows, findings = read_case_table(folder / "cases.csv", set(found.files) | linked_cases(folder))
     names = _names(found)
     annotations = _read_annotations(found, names)
     for finding in [*findings, *(annotations.findings if annotations else [])]:

@@ -25,7 +25,7 @@ def box_classes(found: ImageFiles, annotations: Annotations) -> Labels:
         words = f"annotations are of class {_safe(name)}, which names no object"
         found.report("class-no-object", words, found.folder)
     unused = [_safe(name) for name in annotations.unused if name not in stated]
-    if unused:
+    if unused and annotations.classes:  # without any box, none is of a category
         more = f" and {len(unused) - NAMES_SHOWN} more" if len(unused) > NAMES_SHOWN else ""
         words = f"categories without an annotation: {', '.join(unused[:NAMES_SHOWN])}{more}"
         found.report("category-unused", words, found.folder)

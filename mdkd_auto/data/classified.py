@@ -8,6 +8,7 @@ from mdkd_auto.data.cases import NOT_UTF8, visible_files
 from mdkd_auto.data.description import Description, Labels, is_name
 from mdkd_auto.data.endings import is_image
 from mdkd_auto.data.image_files import ImageFiles
+from mdkd_auto.data.links import linked_cases
 from mdkd_auto.data.problems import Problem, errors_of
 from mdkd_auto.data.split_folders import SPLIT_OF_FOLDER, ClassFolder, class_folders, folders_in, images_below
 from mdkd_auto.records import Case
@@ -45,7 +46,7 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
         found.add_folder(images)
         _report_beside(found)
     found.check_channels()
-    rows, findings = read_case_table(folder / "cases.csv", set(found.files))
+    rows, findings = read_case_table(folder / "cases.csv", set(found.files) | linked_cases(folder, class_folders=True))
     for wrong in findings:
         found.report_finding(wrong)
     classes = {

@@ -82,6 +82,6 @@ class ImageFiles:
             else:
                 self.report("no-cases", found, self.folder)
         number = self.description.number_of_cases
-        if number is not None and number != len(self.files):
+        if self.files and number is not None and number != len(self.files):
             found = f"says numTraining {number}, the folder holds {len(self.files)} cases"
             self.report("number-of-cases", found, self.folder / "dataset.json")

@@ -13,6 +13,8 @@ FILES_READ = ("dataset.json", "cases.csv", "splits_final.json", "annotations.jso
 FOLDERS_READ = ("imagesTr", "labelsTr", "Annotations")
 NOT_READ = ("imagests", "labelsts")
 MISSPELT = ("dataset.json", "cases.csv", "splits_final.json", "imagesTr")  # absent, no error or a misleading one
+ABSENT = ("image-missing", "label-missing", "label-extra", "image-absent")  # what follows for a case from such a link
+COUNTED = ("no-cases", "number-of-cases")  # and for the data set
 SHEETS = (".csv.txt", ".tsv", ".xls", ".xlsx", ".ods", ".numbers")  # what cases.csv may have been saved as
 
 
@@ -51,10 +53,22 @@ def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
     return problems
 
 
+def linked_cases(folder: Path, class_folders: bool = False) -> set[str]:
+    """The cases whose files are links to nothing."""
+    return {one.case_id for one in check_links(folder, class_folders)} - {""}
+
+
 def with_links(problems: list[Problem], links: list[Problem]) -> list[Problem]:
-    """All of them, but of a link to nothing not also that the file is missing."""
-    files = {one.file for one in links}
-    return [one for one in problems if one.file not in files] + links
+    """All of them, but of a link to nothing not also that its file is missing, nor what follows from that."""
+    files, cases = {one.file for one in links}, {one.case_id for one in links} - {""}
+    folders = {os.path.dirname(one.file) for one in links}
+    kept = []
+    for one in problems:
+        of_case = one.kind in ABSENT and bool({one.case_id, _case_of_file(one.case_id)} & cases)
+        of_folder = one.kind == "class-empty" and one.file in folders
+        if one.file not in files and not of_case and not of_folder and not (cases and one.kind in COUNTED):
+            kept.append(one)
+    return kept + links
 
 
 def check_names(folder: Path) -> list[Problem]:
@@ -94,9 +108,13 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def _case_of(path: Path, folder: Path) -> str:
     """The case that a file belongs to by its name; in a folder of a class, the folders stand in front."""
-    name = path.name
-    ending = max((one for one in ENDINGS if name.lower().endswith(one)), key=len, default="")
-    stem = name[: len(name) - len(ending)] if ending else path.stem
-    named = split_name(f"{stem}.", ".")
     parts = path.parent.relative_to(folder).parts
-    return "_".join((*(part for part in parts if part not in FOLDERS_READ), named[0] if named else stem))
+    return "_".join((*(part for part in parts if part not in FOLDERS_READ), _case_of_file(path.name)))
+
+
+def _case_of_file(name: str) -> str:
+    """Its name without ending and channel."""
+    ending = max((one for one in ENDINGS if name.lower().endswith(one)), key=len, default="")
+    stem = name[: len(name) - len(ending)] if ending else Path(name).stem
+    named = split_name(f"{stem}.", ".")
+    return named[0] if named else stem

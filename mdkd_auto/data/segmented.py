@@ -10,7 +10,7 @@ from mdkd_auto.data.companions import Companions
 from mdkd_auto.data.description import Description, Labels
 from mdkd_auto.data.dicom import CONVERT, find_dicom
 from mdkd_auto.data.endings import ends_in, output_ending
-from mdkd_auto.data.links import dangling
+from mdkd_auto.data.links import dangling, linked_cases
 from mdkd_auto.data.problems import Problem, errors_of, problem, problem_of
 from mdkd_auto.records import Case
 from mdkd_auto.text import is_utf8
@@ -24,7 +24,7 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
     """The cases whose files are as they should be, the classes, and what is wrong with the others."""
     files, problems = (_listed_files if description.entries else _scanned_files)(folder, description)
     broken = {one.case_id for one in errors_of(problems)}
-    rows, findings = read_case_table(folder / "cases.csv", set(files) | broken)
+    rows, findings = read_case_table(folder / "cases.csv", set(files) | broken | linked_cases(folder))
     problems += [problem_of(folder.name, finding) for finding in findings]
     cases = []
     for case_id, (images, label) in sorted(files.items()):
@@ -41,7 +41,7 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
         found, remedy = (found, "") if dicom is None else (f"{found}, but DICOM ({dicom})", CONVERT)
         problems.append(problem("no-cases", found, dataset=folder.name, file=place, remedy=remedy))
     number = description.number_of_cases
-    if number is not None and number != len(files):
+    if files and number is not None and number != len(files):
         found = f"says numTraining {number}, the folder holds {len(files)} cases"
         problems.append(problem("number-of-cases", found, dataset=folder.name, file=folder / "dataset.json"))
     return tuple(cases), description.labels, problems + name_problems(folder.name, sorted(files))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mdkd_auto.data.cases import visible_files
 from mdkd_auto.data.endings import is_image
 from mdkd_auto.data.image_files import ImageFiles
-from mdkd_auto.data.links import files_below
+from mdkd_auto.data.links import dangling, files_below
 from mdkd_auto.data.problems import Problem, problem
 
 SPLIT_OF_FOLDER = {
@@ -75,10 +75,14 @@ def class_folders(found: ImageFiles, parent: Path) -> list[ClassFolder]:
 
 
 def check_unread_folders(folder: Path) -> list[Problem]:
-    """Of data sets without folders of classes: images in folders of splits and in nnU-Net's imagesTs and labelsTs."""
+    """Of data sets without folders of classes: images in folders of splits and in nnU-Net's imagesTs and labelsTs, and
+    folders of splits that are links to nothing."""
     if not folder.is_dir():
         return []
-    problems = []
+    problems = [
+        problem("images-beside", f"is not read, and {aim}", dataset=folder.name, file=one)
+        for one in sorted(folder.iterdir()) if _split_of(one) and (aim := dangling(one)) is not None
+    ]
     read = (folder / "imagesTr").is_dir()
     for one in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
         if not (count := _count(one)):

@@ -281,6 +281,10 @@ def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...], broken: 
         problems += [f"fold {number}: {name!r} is listed twice in {part}"
                      for part, cases in (("train", fold.train), ("val", fold.val))
                      for name, count in Counter(cases).items() if count > 1]  # fmt: skip
+    used = {name for fold in folds for name in (*fold.train, *fold.val)}
+    problems += [f"case {name!r} is in no fold, and so would be tested on; it is a case of {split} by "
+                 f"{_stated_by(dataset)}" for name, split in sorted(splits.items())
+                 if folds and name not in used and split in ("train", "val")]  # fmt: skip
     if problems:
         raise DatasetError(f"{path}: the folds do not fit; correct or remove the file:{listed(problems)}")
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mdkd_auto.data.problems import errors_of
 from mdkd_auto.experiments.coverage import NAMED
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.experiments.task_scores import TASK_SCORES
@@ -30,11 +31,12 @@ class Table(NamedTuple):
     markdown: str
     rows: tuple[Row, ...]
     layout: Layout
+    left_out: tuple[str, ...] = ()  # data sets of the plan that are no target here, and why
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What the scores leave out, for the end of a command. Of many cases of a target the table names all."""
-        problems = []
+        problems = list(self.left_out)
         for row in self.rows:
             said = _not_scored(row)
             problems += said[:NAMED]
@@ -46,8 +48,11 @@ class Table(NamedTuple):
 # --- what stands in a table ---------------------------------------------------------------------------------------
 
 
-def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Table | None:
-    """The table of all targets with a finished student, as Markdown, CSV and JSON; None without one."""
+def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]], whole: bool = False) -> Table | None:
+    """The table of all targets with a finished student, as Markdown, CSV and JSON; None without one.
+
+    ``whole``: it is of the whole group, so a data set of the plan that is gone or has errors is said to be left out.
+    """
     experiment = replicates[0][0]
     students = {job.target: job for other, jobs in replicates for job in jobs
                 if job.stage == "student" and is_finished(other.root, job)}  # fmt: skip
@@ -67,7 +72,18 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]]) -> Tab
         question="Did the other data sets help?",
         scale=TASK_SCORES[experiment.plan.task].scale,
     )
-    return write_table(experiment, layout, entries)
+    return write_table(experiment, layout, entries, _left_out(experiment) if whole else ())
+
+
+def _left_out(experiment: Experiment) -> tuple[str, ...]:
+    """Data sets of the plan that the raw folder no longer gives, each with the first of its errors."""
+    planned = experiment.plan.configuration(experiment.configuration).datasets
+    said = []
+    for name in [name for name in planned if name not in experiment.datasets]:
+        why = next((str(one) for one in errors_of(experiment.problems) if one.dataset == name and not one.case_id),
+                   f"it is not among the data sets of {experiment.root.raw} any more")  # fmt: skip
+        said.append(f"{name}, left out though it is in the plan of {experiment.plan.group}: {why}")
+    return tuple(said)
 
 
 def _job_of(
@@ -100,7 +116,9 @@ def replicates_text(experiments: Sequence[Experiment]) -> str:
     return text if len(seeds) == 1 else f"{text}, {len(seeds)} seeds"
 
 
-def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]) -> Table | None:
+def write_table(
+    experiment: Experiment, layout: Layout, entries: Sequence[Entry], left_out: tuple[str, ...] = ()
+) -> Table | None:
     """Write a table as Markdown, CSV and JSON beside the runs; None without a finished run in a judged column."""
     made = [row_of(layout, entry) for entry in entries]
     rows = tuple(row for row in made if any(row.summaries.get(column) for column in layout.references))
@@ -110,18 +128,18 @@ def write_table(experiment: Experiment, layout: Layout, entries: Sequence[Entry]
             for _, job in filter(None, entry.columns.get(column, ()))]  # fmt: skip
     name = f"table_{layout.name}__{content_hash(keys)[:8]}"
     path = experiment.root.results / experiment.plan.group / f"{name}.md"
-    markdown = _markdown(experiment, layout, rows)
+    markdown = _markdown(experiment, layout, rows, left_out)
     write_text(path, markdown)
     write_text(path.with_suffix(".csv"), _csv(layout, rows))
     words = verdicts(layout, rows)
     write_json(path.with_suffix(".json"), [_row_without_cases(row, words[row.target]) for row in rows])
-    return Table(path, markdown, rows, layout)
+    return Table(path, markdown, rows, layout, left_out)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> str:
+def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row], left_out: tuple[str, ...] = ()) -> str:
     most = max(len(summaries) for row in rows for summaries in row.summaries.values())
     spread = " Behind ± the standard deviation of the replicates' means." if most > 1 else ""
     lines = [
@@ -152,9 +170,9 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row]) -> st
         lines += ["", f"p after Holm: adjusted for all {tested} tests of this table."]
     if most == 1:
         lines += ["", "One run with one seed: differences of a few points can be chance."]
-    if any(row.not_scored for row in rows):
-        lines += ["", "## Not scored", "", "Cases that the splits name and the scores above leave out.", ""]
-        lines += [f"- {said}" for row in rows for said in _not_scored(row)]
+    if left_out or any(row.not_scored for row in rows):
+        lines += ["", "## Not scored", "", "What plan and splits name and the scores above leave out.", ""]
+        lines += [f"- {said}" for said in (*left_out, *(said for row in rows for said in _not_scored(row)))]
     if any(row.checks for row in rows):
         lines += ["", "## Checks", ""]
         lines += [f"- {row.target}: {_checks(row)}" for row in rows]

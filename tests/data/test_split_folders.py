@@ -53,11 +53,13 @@ def test_images_ts_of_nnunet_and_splits_beside_images_tr_are_said_to_be_unread(t
     save(folder / "labelsTs" / "d.png")
     save(folder / "test" / "deep" / "e.png")
     (folder / "val").mkdir()
+    (folder / "VALID").symlink_to("unmounted")
     problems = found(folder)
     assert {name: (kind, words) for name, (kind, words, _) in problems.items()} == {
         "imagesTs": ("images-beside", "is not read; files in it: 1"),
         "labelsTs": ("images-beside", "is not read; files in it: 1"),
         "test": ("images-beside", "is not read beside imagesTr; images in it: 1"),
+        "VALID": ("images-beside", "is not read, and is a link to unmounted, which does not exist"),
     }
     assert "split test in cases.csv; or use mdkd_predict" in problems["imagesTs"][2]
 

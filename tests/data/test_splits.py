@@ -266,6 +266,7 @@ def test_raw_splits(tmp_path, caplog):
         ('[{"train": ["c000"], "val": []}]', "is empty"),
         ('[{"train": ["c000", "c001", "c000"], "val": ["c002"]}]', "fold 0: 'c000' is listed twice in train"),
         ('[{"train": ["c000"], "val": ["held"]}]', "test case by column split of cases.csv"),
+        ('[{"train": ["c000"], "val": ["c002"]}]', "'kept' is in no fold, and so would be tested on"),
         ("[]", "no folds"),
         ('{"train": []}', "expected a list of folds"),
         ("[", "not valid JSON"),
@@ -274,7 +275,7 @@ def test_raw_splits(tmp_path, caplog):
 def test_wrong_raw_splits(tmp_path, content, message):
     (tmp_path / "splits_final.json").write_text(content)
     with pytest.raises(DatasetError, match=message):
-        read_raw_splits(dataset([*plain(3), ("held", "held", "".join(("te", "st")))], tmp_path))
+        read_raw_splits(dataset([*plain(3), ("held", "held", "test"), ("kept", "kept", "train")], tmp_path))
 
 
 def test_patients_torn_by_splits_are_counted(tmp_path):
