@@ -236,6 +236,16 @@ def test_without_weights_another_image_is_refused_by_the_runs_name(root: Root, l
     assert (folder / "test" / "summary.json").read_bytes() == before
 
 
+def test_missing_weights_are_refused_before_anything_is_trained(root: Root, log: Log) -> None:
+    """The multi-head model comes last; the student of another setting would be trained before."""
+    shift(image_of(root))
+    (weights,) = root.results.glob("*/MultiHead*/fold_0/checkpoint_best.safetensors")
+    weights.unlink()
+    with pytest.raises(TrainingError, match=r"MultiHead.*checkpoint_best\.safetensors, which is gone"):
+        train(root, replace(SETTINGS, gamma=0.7))
+    assert log.trained == []
+
+
 def test_no_table_compares_scores_of_different_truths(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a label changes while the command runs."""
     (student,) = (folder for folder in runs_of(root) if "Student" in str(folder))

@@ -60,7 +60,7 @@ def _score(experiment: Experiment, job: Job, options: PredictionOptions, again: 
             predictors[name] = load_predictor(folder, options, name if job.stage == "multi_head" else None)
         if again and not part.is_scored:
             rescored = sum(work.do == "rescore" for work in part.work.values())
-            words = "%s of %s: files changed since it was scored; %d of %d cases are predicted again, %d scored again%s"
+            words = "%s of %s: cases or files changed since it was scored; %d of %d predicted again, %d scored again%s"
             gone = f"; {len(part.lost)} can no longer be read" if part.lost else ""
             logger.info(words, part.name, name, len(missing), len(part.work), rescored, gone)
         score_part = TASK_SCORES[experiment.plan.task].score_part

@@ -112,7 +112,9 @@ def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, reading: R
     summary = summary_of(scores, cases, dataset.name, part, "mm" if known else "px", failed)
     occurring = [one for one in reading.classes.channels if one.name in summary.mean
                  and summary.mean[one.name].negative_cases < summary.mean[one.name].cases]  # fmt: skip
-    if len(occurring) > 1 and held <= {0, 1} and reading.declared_by == DATASET_JSON:
+    if occurring and held <= {0}:
+        notes.append("all masks are empty, and not all labels are; were probabilities rounded down?")
+    elif len(occurring) > 1 and held <= {0, 1} and reading.declared_by == DATASET_JSON:
         notes.append("all masks hold only 0 and 1; if all classes were merged into one, leave out --keep-classes")
     return Scored(summary, tuple(notes), frozenset(broken))
 

@@ -47,6 +47,8 @@ WAIT_SECONDS = 2.0  # between two looks at a job that another process holds
 def run_jobs(jobs: Sequence[tuple[Experiment, Job]]) -> None:
     """Run what is not done, in order, a job that stands several times once.
 
+    Finished jobs come first: one that cannot be scored again is refused before hours of training, not after.
+
     Raises TrainingError at the first job that fails; the same call goes on there.
 
     A job that another process trains is left to it, and so are those that read it: the others come first, then it is
@@ -55,7 +57,8 @@ def run_jobs(jobs: Sequence[tuple[Experiment, Job]]) -> None:
     distinct = {job.folder: (experiment, job) for experiment, job in jobs}
     named = titles_of([job for _, job in distinct.values()])
     titles = {folder: f"[{number}/{len(named)}] {named[folder]}" for number, folder in enumerate(named, start=1)}
-    undone, told = list(distinct), ""
+    finished = {folder for folder, (experiment, job) in distinct.items() if is_finished(experiment.root, job)}
+    undone, told = sorted(distinct, key=lambda folder: folder not in finished), ""  # stable: else in order
     while undone:
         held: list[str] = []
         for folder in undone:

@@ -162,6 +162,19 @@ def test_masks_of_0_and_1_scored_class_by_class_are_pointed_out(
     assert score_mask_folder(folder, truth, True).notes == ()
 
 
+def test_masks_that_are_all_empty_are_pointed_out(folder: Path, truth_of: Callable[..., Truth]) -> None:
+    truth = truth_of({"core": (1,), "edge": (2,)}, a=block(1) + block(2, 8), b=block(0))
+    for name in "ab":
+        save(folder / f"{name}.tif", block(0))
+    for keep_classes in (None, True):
+        notes = score_mask_folder(folder, truth, keep_classes).notes
+        assert notes == ("all masks are empty, and not all labels are; were probabilities rounded down?",)
+    empty = truth_of({"core": (1,), "edge": (2,)}, a=block(0), b=block(0))
+    assert score_mask_folder(folder, empty, None).notes == ()
+    save(folder / "b.tif", block(1))
+    assert score_mask_folder(folder, truth, None).notes == ()
+
+
 def test_names_that_3d_slicer_gave_other_values_are_refused(folder: Path, truth_of: Callable[..., Truth]) -> None:
     truth = truth_of({"core": (1,), "edge": (2,)}, a=block(1) + block(2, 8))
     mask = sitk.GetImageFromArray(block(1) + block(2, 8))
