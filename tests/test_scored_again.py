@@ -379,3 +379,8 @@ def test_a_corrected_box_is_scored_again_from_the_stored_boxes(tmp_path: Path, l
     assert [x1, y1, x2 - x1, y2 - y1] == pytest.approx(box["bbox"])
     assert (folder / "detections.json").is_file()
     assert log.trained == []
+
+    validation = folder.parent / "validation" / "summary.json"  # as if interrupted before the test part
+    write_json(validation, {**read_json(validation), "threshold": 0.875})
+    trained_alone(root, group, settings, target)
+    assert read_json(folder / "summary.json")["threshold"] == 0.875

@@ -40,7 +40,14 @@ def evaluate_run(experiment: Experiment, job: Job, options: PredictionOptions) -
 
 def is_up_to_date(experiment: Experiment, job: Job) -> bool:
     """Whether the scores of a finished run hold for the files that are there now."""
-    return all(part.is_scored for part in _parts(experiment, job, again=True))
+    carried: dict[str, float | None] = {}
+    for part in _parts(experiment, job, again=True):
+        if not part.is_scored:
+            return False
+        value = TASK_SCORES[experiment.plan.task].carried(part.earlier)
+        if carried.setdefault(part.dataset.name, value) != value:
+            return False  # interrupted between the two parts
+    return True
 
 
 def score_again(experiment: Experiment, job: Job, options: PredictionOptions) -> None:

@@ -80,6 +80,7 @@ class TaskScores(NamedTuple):
     weighed_above: Callable[[Any], float] = lambda summary: 0.0  # what of that score is chance, in a summary
     # whether the files of a folder that repeat its summary are as that has them; else they are written again
     is_written: Callable[[Path, Any], bool] = lambda folder, summary: True
+    carried: Callable[[Any], float | None] = lambda summary: None  # from validation to test, as a summary has it
 
 
 def _chance_of_balanced_accuracy(summary: ClassSummary) -> float:
@@ -112,6 +113,7 @@ TASK_SCORES = ByTask(
             # of all classes, occurring or not: finished joint teachers and students were weighed so
             lambda summary: 1 / len(summary.classes),
             is_written=rows_are_written,
+            carried=lambda summary: summary.temperature,
         ),
         "detection": TaskScores(
             score_boxes_of_part, detections_hash, BoxSummary,
@@ -127,6 +129,7 @@ TASK_SCORES = ByTask(
                 "R-precision of boxes", nothing=LEAST_FOUND,
             ),
             is_written=detections_are_written,
+            carried=lambda summary: summary.threshold,
         ),
     }
 )  # fmt: skip
