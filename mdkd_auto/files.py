@@ -99,6 +99,8 @@ def _unwritten_because(error: OSError) -> str:
     remedy = "free some space" if error.errno in _NO_SPACE else "check the disk and its permissions"
     if error.errno in _NO_HANDLE:
         remedy = _MORE_HANDLES
+    elif error.errno == errno.ENAMETOOLONG:
+        remedy = "use shorter names of files and folders"
     return f"cannot be written ({error.strerror or error}); {remedy} and run the command again"
 
 

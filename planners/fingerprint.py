@@ -17,7 +17,7 @@ from mdkd_auto.data.case_arrays import Array, bytes_to_read, inspect_case, sourc
 from mdkd_auto.data.exif import UPRIGHT
 from mdkd_auto.data.geometry import box_shape, nonzero_box
 from mdkd_auto.data.parallel import map_cases
-from mdkd_auto.data.problems import Finding, Problem, problem
+from mdkd_auto.data.problems import KINDS, Finding, Problem, problem
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import (
@@ -30,7 +30,7 @@ from mdkd_auto.files import (
     write_json,
 )
 from mdkd_auto.planners.intensities import Histogram, histogram, image_percentiles, pool, statistics
-from mdkd_auto.planners.likeness import picture_hash
+from mdkd_auto.planners.likeness import is_picture_hash, picture_hash
 from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
 
 log = logging.getLogger(__name__)
@@ -234,6 +234,8 @@ def _makes_sense(cached: CaseFingerprint, case_id: str) -> bool:
         and channels == len(cached.image_maximum) == len(cached.foreground) > 0
         and all(0 <= cropped <= size for cropped, size in zip(cached.cropped_shape, cached.shape, strict=True))
         and all(0 < size < math.inf for size in cached.spacing_mm)
+        and is_picture_hash(cached.picture_hash)
+        and all(kind in KINDS and -1 <= channel < channels for kind, _, channel in cached.remarks)
     )
 
 

@@ -4,6 +4,7 @@ The perceptual hash of Zauner (2010, the variant known as pHash): the lowest fre
 small copy, each above or below their median.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ SMALL_COPY = 64  # pixels a side
 FREQUENCIES = 16  # a side, so 256 bits
 MOST_BITS = 28  # that may differ in pictures that look the same; docs/integrity.md says what was seen
 _BLOCK = 512  # hashes compared with all at a time
+_DIGITS = FREQUENCIES * FREQUENCIES // 4  # hexadecimal
 
 
 def picture_hash(picture: NDArray[np.generic]) -> str:
@@ -27,6 +29,11 @@ def picture_hash(picture: NDArray[np.generic]) -> str:
     low = dctn(small, norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()[1:]  # without the mean
     bits = np.append(low > np.median(low), False)
     return np.packbits(bits).tobytes().hex()
+
+
+def is_picture_hash(text: str) -> bool:
+    """Whether :func:`near_pairs` can compare the text: "" or what :func:`picture_hash` gives."""
+    return not text or re.fullmatch(rf"[0-9a-f]{{{_DIGITS}}}", text) is not None
 
 
 def near_pairs(hashes: Sequence[str], most_bits: int = MOST_BITS) -> Iterator[tuple[int, int, int]]:

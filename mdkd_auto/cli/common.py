@@ -22,7 +22,13 @@ logger = logging.getLogger("mdkd_auto")
 
 _HANDLES = (errno.EMFILE, errno.ENFILE)
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE,
-             errno.ENOMEM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, *_HANDLES)  # of the disk or its owner
+             errno.ENOMEM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+             *_HANDLES)  # of the disk, its owner or a path
+_REMEDIES = {
+    **dict.fromkeys(_HANDLES, "raise the limit (ulimit -n) or use fewer workers (-j)"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.ENAMETOOLONG: "use a shorter path",
+}
 _GOES_ON = "what was done is kept, the same command goes on from there"
 
 # Flags for the common settings; every other one goes into a --settings file.
@@ -138,33 +144,45 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
         logging.getLogger(library).setLevel(logging.WARNING)
     for category in (FutureWarning, DeprecationWarning):  # what libraries tell each other's developers
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchvision|timm|transformers)\b")
+    status = 1
+    interrupt: type[KeyboardInterrupt] | None = None
     try:
         _check_words(words)
         for value in vars(arguments).values():
             if isinstance(value, Path):
                 _check_name(value.absolute())
-        with termination_interrupts():
-            return work(arguments)
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted; {_GOES_ON}", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+        with termination_interrupts() as raised:
+            try:
+                status = work(arguments)
+            finally:
+                interrupt = raised() if status else None  # what a library says that was interrupted is no error
+    except KeyboardInterrupt as error:
+        interrupt = type(error)
     except BrokenPipeError:
         return 1
-    except MdkdError as error:
-        _say(f"error: {error}")
-    except MemoryError as error:
-        why = str(error) or "MemoryError"
-        _say(f"error: not enough memory ({why}): use fewer workers (-j); {_GOES_ON}")
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _REFUSALS:
-            where = f"{error.filename}: " if error.filename else ""
-            remedy = "raise the limit (ulimit -n) or use fewer workers (-j)" if error.errno in _HANDLES else "mend that"
-            _say(f"error: {where}{error.strerror}; {remedy}; {_GOES_ON}")
-        else:
-            traceback.print_exc()
-            print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
-                  file=sys.stderr)  # fmt: skip
-    return 1
+        if interrupt is None:
+            _tell(error)
+    if interrupt is None:
+        return status
+    print(f"interrupted; {_GOES_ON}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if issubclass(interrupt, Terminated) else signal.SIGINT)
+
+
+def _tell(error: Exception) -> None:
+    """Say what went wrong; of a bug with its traceback."""
+    if isinstance(error, MdkdError):
+        _say(f"error: {error}")
+    elif isinstance(error, MemoryError):
+        _say(f"error: not enough memory ({str(error) or 'MemoryError'}): use fewer workers (-j); {_GOES_ON}")
+    elif isinstance(error, OSError) and error.errno in _REFUSALS:
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = _REMEDIES.get(error.errno, "check the disk and its permissions")
+        _say(f"error: {where}{error.strerror}; {remedy}; {_GOES_ON}")
+    else:
+        traceback.print_exception(error)
+        print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
+              file=sys.stderr)  # fmt: skip
 
 
 def _check_words(words: Sequence[str]) -> None:

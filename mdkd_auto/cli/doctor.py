@@ -46,7 +46,7 @@ def _work(arguments: argparse.Namespace) -> int:
         text = f"{report.text()}\n\n{json.dumps(report.content(), indent=1)}\n"
         part.write_text(escaped(text), encoding="utf-8")
         os.replace(part, arguments.out)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a path without a name, such as . and /
         print(f"error: {arguments.out}: cannot be written ({error}); give another file with -o", file=sys.stderr)
         return 1
     logger.info("report -> %s", arguments.out.absolute())

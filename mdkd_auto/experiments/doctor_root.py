@@ -20,13 +20,14 @@ from safetensors import safe_open
 import mdkd_auto
 from mdkd_auto.data.problems import KINDS, Problem, errors_of
 from mdkd_auto.data.raw import FOLDER_NAME, inspect_dataset
+from mdkd_auto.data.splits import DAMAGED_SPLITS
 from mdkd_auto.data.store import image_path, label_path, record_path
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.doctor import GB, Report, Unreadable, guarded, shown_path
 from mdkd_auto.files import ReadError, read_json, to_record, write_text
 from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.records import ConfigurationPlan, Dataset, Plan
+from mdkd_auto.records import ConfigurationPlan, Dataset, Plan, Splits
 
 LOW_DISK_GB, LEAST_DISK_GB = 10, 1
 SECONDS_OF_A_WRITE = 600  # a temporary file older than that is nobody's
@@ -87,8 +88,10 @@ def _folder(report: Report, root: Root, given: str) -> dict[str, Any]:
         advice = f"less than {LOW_DISK_GB} GB: make room, or use a root on another disk"
         report.find("error" if free_gb < LEAST_DISK_GB else "warning", f"{free_gb} GB free", advice)
     parts = {"root": folder, "preprocessed": root.preprocessed, "results": root.results}
-    for name, part in parts.items():
-        if os.path.lexists(part) and not part.is_dir():
+    for name, part in {**parts, "raw": root.raw}.items():
+        if os.path.islink(part) and not os.path.exists(part):
+            report.find("error", f"{name} is a link to nothing", "mount the drive, or correct the link")
+        elif os.path.lexists(part) and not part.is_dir():
             report.find("error", f"{name} is a file; expected a folder", "move it elsewhere, or use another root")
     trials = {name: guarded(_trial, part) for name, part in parts.items() if part.is_dir()}
     for name, trial in trials.items():
@@ -137,7 +140,8 @@ def _locked(lock: Path) -> bool:
 
 def _datasets(look: _Look) -> list[dict[str, Any]]:
     if not look.root.raw.is_dir():
-        look.report.find("warning", "the root has no folder raw/", "put DatasetNNN_Name folders there")
+        if not os.path.lexists(look.root.raw):  # else it is named before
+            look.report.find("warning", "the root has no folder raw/", "put DatasetNNN_Name folders there")
         return []
     rows = []
     for folder in sorted(look.root.raw.iterdir()):
@@ -192,7 +196,18 @@ def _plan(look: _Look, path: Path, group: str) -> list[dict[str, Any]]:
         if concerned:
             facts[words] = ", ".join(look.name(name) for name in concerned)
             look.report.find("warning", f"plan of {group}: {words}: {facts[words]}", PLAN_AGAIN)
+    for name in names:
+        _splits(look, name)
     return [facts, *(_configuration(look, group, part) for part in plan.configurations)]
+
+
+def _splits(look: _Look, name: str) -> None:
+    """Find stored splits that training could not read."""
+    path = look.root.splits(name)
+    found = guarded(_record, path, Splits) if os.path.lexists(path) else "are missing"
+    if isinstance(found, str):
+        advice = PLAN_AGAIN if not os.path.lexists(path) else _advice(found, DAMAGED_SPLITS)
+        look.report.find("error", f"splits of {look.name(name)} {found}", advice)
 
 
 def _configuration(look: _Look, group: str, plan: ConfigurationPlan) -> dict[str, Any]:

@@ -12,15 +12,24 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def termination_interrupts() -> Iterator[None]:
-    """SIGTERM raises Terminated where Ctrl-C would raise KeyboardInterrupt. Only the main thread can ask for it."""
+def termination_interrupts() -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
+    """SIGTERM raises Terminated where Ctrl-C raises KeyboardInterrupt. Only the main thread can ask for it.
+
+    Yields a function that gives the last interrupt raised, None while there is none: compiled libraries may swallow it
+    and raise an error of their own, which then says nothing about the file they were reading. Where Ctrl-C is ignored,
+    as in the background of a shell, it stays ignored.
+    """
+    raised: type[KeyboardInterrupt] | None = None
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise Terminated
+        nonlocal raised
+        del frame
+        raised = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise raised
 
-    with _handled(interrupt, signal.SIGTERM):
-        yield
+    by_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with _handled(interrupt, signal.SIGTERM, *((signal.SIGINT,) if by_default else ())):
+        yield lambda: raised
 
 
 @contextmanager

@@ -94,6 +94,13 @@ def test_a_file_that_cannot_be_written(command: Command, tmp_path: Path) -> None
     assert "versions" in said.out
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_path_without_a_name(command: Command, path: str) -> None:
+    said = command(main, "-o", path)
+    assert said.status == 1
+    assert said.err.startswith(f"error: {Path(path)}: cannot be written")
+
+
 def test_only_some_variables_are_shown(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSPITAL_PASSWORD", "sesame")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")

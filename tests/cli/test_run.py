@@ -1,6 +1,7 @@
 """How a command ends: mistakes, interruptions and refusals of the machine as messages, a bug with its traceback."""
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from mdkd_auto.cli import plan_and_preprocess
+from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.cli.common import parser, run
 from mdkd_auto.errors import DatasetError
 
 Command = Callable[..., Any]
+DISK = "check the disk and its permissions"
 GOES_ON = "what was done is kept, the same command goes on from there\n"
 
 
@@ -52,14 +54,17 @@ def full(number: int) -> Callable[[], None]:
         (raising(DatasetError("x.json: no labels")), 1, "error: x.json: no labels\n"),
         (lambda: signal.raise_signal(signal.SIGINT), 130, f"interrupted; {GOES_ON}"),
         (lambda: signal.raise_signal(signal.SIGTERM), 143, f"interrupted; {GOES_ON}"),
-        (full(errno.ENOSPC), 1, f"error: /data/x.json: No space left on device; mend that; {GOES_ON}"),
-        (full(errno.EDQUOT), 1, f"error: /data/x.json: Disk quota exceeded; mend that; {GOES_ON}"),
-        (full(errno.EROFS), 1, f"error: /data/x.json: Read-only file system; mend that; {GOES_ON}"),
-        (full(errno.EFBIG), 1, f"error: /data/x.json: File too large; mend that; {GOES_ON}"),
-        (full(errno.EIO), 1, f"error: /data/x.json: Input/output error; mend that; {GOES_ON}"),
-        (full(errno.EPERM), 1, f"error: /data/x.json: Operation not permitted; mend that; {GOES_ON}"),
+        (full(errno.ENOSPC), 1, f"error: /data/x.json: No space left on device; free some space; {GOES_ON}"),
+        (full(errno.EDQUOT), 1, f"error: /data/x.json: Disk quota exceeded; free some space; {GOES_ON}"),
+        (full(errno.EROFS), 1, f"error: /data/x.json: Read-only file system; {DISK}; {GOES_ON}"),
+        (full(errno.EFBIG), 1, f"error: /data/x.json: File too large; {DISK}; {GOES_ON}"),
+        (full(errno.EIO), 1, f"error: /data/x.json: Input/output error; {DISK}; {GOES_ON}"),
+        (full(errno.EPERM), 1, f"error: /data/x.json: Operation not permitted; {DISK}; {GOES_ON}"),
+        (full(errno.ENAMETOOLONG), 1, f"error: /data/x.json: File name too long; use a shorter path; {GOES_ON}"),
+        (full(errno.EMFILE), 1, "error: /data/x.json: Too many open files; raise the limit (ulimit -n) or use fewer "
+                                f"workers (-j); {GOES_ON}"),
         (raising(OSError(errno.ENOSPC, "No space left on device")), 1,
-         f"error: No space left on device; mend that; {GOES_ON}"),
+         f"error: No space left on device; free some space; {GOES_ON}"),
         (raising(MemoryError()), 1, f"error: not enough memory (MemoryError): use fewer workers (-j); {GOES_ON}"),
         (raising(BrokenPipeError()), 1, ""),
     ],
@@ -87,7 +92,7 @@ def test_a_folder_without_permission(ending: Any, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     answer = ending(lambda: (tmp_path / "x").write_text("x"))
     tmp_path.chmod(0o700)
-    assert answer.err == f"error: {tmp_path / 'x'}: Permission denied; mend that; {GOES_ON}"
+    assert answer.err == f"error: {tmp_path / 'x'}: Permission denied; {DISK}; {GOES_ON}"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -116,3 +121,54 @@ def test_names_in_the_data_do_not_reach_the_terminal_as_they_are(command: Callab
     assert said.status == 1
     assert "\x1b" not in said.out + said.err
     assert "Dataset001_\\x1b[2Jx" in said.err
+
+
+@pytest.mark.parametrize(("kind", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_that_a_library_swallows_is_not_damage(ending: Any, kind: signal.Signals, status: int) -> None:
+    """Compiled code that calls Python may answer an exception with an error of its own, or count a case as failed."""
+
+    def swallow() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(kind)
+        raise DatasetError("x.safetensors: unreadable weights; delete it")
+
+    answer = ending(swallow)
+    assert (answer.status, answer.err) == (status, f"interrupted; {GOES_ON}")
+
+
+def test_a_command_that_ends_well_although_it_was_interrupted(ending: Any) -> None:
+    def swallow() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+    assert ending(swallow).status == 0
+
+
+LONG = "a" * 300  # no file system takes more than 255 bytes
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        *((one, ("--root", LONG)) for one in (plan_and_preprocess.main, train_all_permutations.main, demo.main)),
+        (train.main, ("901", "--root", LONG)),
+        (ablate.main, ("labels", "--root", LONG)),
+        (evaluate.main, ("--root", LONG)),
+        (evaluate.main, ("-i", LONG, "-l", "here")),
+        (evaluate.main, ("-i", ".", "-l", LONG)),
+        (predict.main, ("-m", LONG, "-i", ".", "-o", "masks")),
+        (predict.main, ("-m", ".", "-i", LONG, "-o", "masks")),
+        (predict.main, ("-m", ".", "-i", ".", "-o", LONG)),
+        (train.main, ("901", "--settings", LONG)),
+        (doctor.main, ("-o", LONG)),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_system_takes(
+    command: Command, main: Any, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = command(main, *arguments)
+    assert said.status == 1
+    assert "Traceback" not in said.out + said.err
+    assert "too long" in said.err
+    assert list(tmp_path.iterdir()) == []

@@ -202,6 +202,27 @@ def test_an_empty_root(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 
+@pytest.mark.parametrize("name", ["raw", "preprocessed", "results"])
+def test_a_file_or_a_link_to_nothing_in_place_of_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    assert f"{name} is a file; expected a folder" in said(looked(Root(tmp_path)), "error")[0]
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    assert f"{name} is a link to nothing" in said(looked(Root(tmp_path)), "error")[0]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"test": [], "folds": 3}', None])
+def test_splits_that_cannot_be_read(planned: Root, copied: Copied, text: str | None) -> None:
+    root = copied(planned)
+    root.splits(A).unlink()
+    if text is not None:
+        root.splits(A).write_text(text)
+    (error,) = said(looked(root), "error")
+    assert error.startswith("error: splits of Dataset901 ")
+    assert "run mdkd_plan_and_preprocess" in error
+    assert A not in error
+
+
 def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, text: str) -> None:
         raise PermissionError(13, f"no right to {path}")

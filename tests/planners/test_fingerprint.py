@@ -168,6 +168,8 @@ def test_pictures_without_spacing_are_measured_in_pixels(tmp_path: Path) -> None
         ("a.json", lambda path: path.write_text("{")),
         ("a.json", lambda path: path.write_text(path.read_text().replace('"case_id": "a"', '"case_id": "b"'))),
         ("a.json", lambda path: path.write_text(re.sub(r'(spacing_mm": \[\s*)[\d.]+', r"\g<1>-1", path.read_text()))),
+        ("a.json", lambda path: path.write_text(path.read_text().replace('picture_hash": "', 'picture_hash": "=1'))),
+        ("a.json", lambda path: path.write_text(path.read_text().replace('remarks": [', 'remarks": [["x", "y", 0]'))),
         ("a.npz", lambda path: path.write_bytes(path.read_bytes()[:-40])),
         ("a.npz", lambda path: path.write_bytes(b"no archive")),
     ],
