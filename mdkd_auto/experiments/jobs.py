@@ -118,7 +118,7 @@ class Experiment(NamedTuple):
     def cases(self, dataset: str, part: Literal["train", "val"], label_fraction: float = 1.0) -> tuple[str, ...]:
         """Preprocessed cases of a part of the fold; of ``train`` those of so many of its patients, one at least.
 
-        Raises TrainingError if the part is empty.
+        Raises TrainingError if the part is empty, or the data set has no longer all of its cases.
         """
         fold = self.fold(dataset)
         folder = self.root.cases(dataset, self.configuration)
@@ -128,6 +128,13 @@ class Experiment(NamedTuple):
                 f"{self.root.splits(dataset)}: fold {self.fold_number(dataset)} holds no case for {part}; choose "
                 "another fold, or delete the file and run mdkd_plan_and_preprocess: patients are dealt out again, "
                 "and what was trained before no longer matches"
+            )
+        gone = sorted(set(wanted) - {case.case_id for case in self.datasets[dataset].cases})
+        if gone:
+            raise TrainingError(
+                f"{self.datasets[dataset].folder}: {len(gone)} of {len(wanted)} cases for {part}, such as {gone[0]}, "
+                f"are in {self.root.splits(dataset)} and no longer among the usable cases; put them back, or run "
+                "mdkd_plan_and_preprocess: it says what is wrong, or plans without them"
             )
         found = tuple(case for case in wanted if record_path(folder, case).is_file())
         if not found:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import nibabel as nib
@@ -383,3 +383,19 @@ def test_a_fold_without_cases_is_not_blamed_on_preprocessing(planned: Root, expe
     with pytest.raises(TrainingError, match=rf"{A}.*splits\.json: fold 0 holds no case for val; choose another fold"):
         experiment.cases(A, "val")
     assert experiment.cases(A, "train")
+
+
+@pytest.mark.parametrize(("part", "label_too"), [("train", True), ("train", False), ("val", True), ("val", False)])
+def test_a_case_of_the_splits_that_is_gone_is_named(
+    planned: Root, copied: Callable[[Root], Root], experiment_in: Make, part: Literal["train", "val"], label_too: bool
+) -> None:
+    """Its preprocessed arrays are still there; nothing says whether they are to be trained or validated on."""
+    root = copied(planned)
+    before = experiment_in(root)
+    name = next(iter(before.datasets))
+    case = before.cases(name, part)[0]
+    files = [*(root.raw / name / "imagesTr").glob(f"{case}_*"), *(root.raw / name / "labelsTr").glob(f"{case}.*")]
+    for file in files if label_too else files[:1]:
+        file.unlink()
+    with pytest.raises(TrainingError, match=f"cases for {part}, such as {case}, are in .* mdkd_plan_and_preprocess"):
+        experiment_in(root).cases(name, part)
