@@ -103,7 +103,9 @@ def ours(spec: dict[str, Any]) -> None:
     import torch
 
     from mdkd_auto.records import Case, ConfigurationPlan, DatasetPlan, Normalisation
-    from mdkd_auto.tasks.segmentation import ClassChannel, Classes, PredictionOptions, predict_file, predictor_of
+    from mdkd_auto.tasks.classes import ClassChannel, Classes
+    from mdkd_auto.tasks.prediction import PredictionOptions
+    from mdkd_auto.tasks.segmentation import predict_file, predictor_of
 
     imported(spec)
     axes, model = len(spec["patch"]), our_network(spec)

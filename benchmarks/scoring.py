@@ -35,7 +35,8 @@ from mdkd_auto.files import write_json
 from mdkd_auto.paths import Root
 from mdkd_auto.preprocessing import case as preprocessing
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.segmentation import PredictionOptions, predict_file
+from mdkd_auto.tasks.prediction import PredictionOptions
+from mdkd_auto.tasks.segmentation import predict_file
 
 UPDATES, QUICK_UPDATES, WIDTH = 200, 20, 8
 ALLOWED = 1.2  # x predicting

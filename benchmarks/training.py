@@ -29,7 +29,7 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
 from mdkd_auto.records import ConfigurationPlan, Task
 from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes
+from mdkd_auto.tasks.classes import ClassChannel, Classes
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.fit import find_device, uses_bf16
 from mdkd_auto.training.interfaces import Objective, Output, TrainingTask

@@ -22,7 +22,7 @@ from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.paths import Root
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges, unlike_training
 from mdkd_auto.records import Case, Dataset, DatasetPlan, Fingerprint, Plan
-from mdkd_auto.tasks.segmentation import read_channel
+from mdkd_auto.tasks.prediction import read_channel
 
 RECORD = Path(__file__).parent / "records" / "unlike_training.json"
 MOST_IMAGES = 40  # of another data set, evenly drawn

@@ -26,7 +26,8 @@ from mdkd_auto.preparation import Outcome
 from mdkd_auto.progress import progress
 from mdkd_auto.records import ByTask, Case, SpacingFrom
 from mdkd_auto.report.box_pictures import draw_boxes
-from mdkd_auto.tasks.segmentation import PredictionOptions, mask_ending, predict_image, read_channel
+from mdkd_auto.tasks.prediction import PredictionOptions, mask_ending, read_channel
+from mdkd_auto.tasks.segmentation import predict_image
 from mdkd_auto.training.fit import find_device, uses_bf16
 
 logger = logging.getLogger(__name__)

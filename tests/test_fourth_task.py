@@ -43,7 +43,9 @@ from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Rec
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.learning import draw_learning
 from mdkd_auto.settings import TASK_SETTINGS, TaskSettings
-from mdkd_auto.tasks.segmentation import Classes, PredictionOptions, SegmentationTask, check_settings
+from mdkd_auto.tasks.classes import Classes
+from mdkd_auto.tasks.prediction import PredictionOptions
+from mdkd_auto.tasks.segmentation import SegmentationTask, check_settings
 from mdkd_auto.tasks.task_parts import TASK_PARTS, TaskParts
 from mdkd_auto.tasks.whole_images import batch_of, prepare_whole
 from mdkd_auto.training.interfaces import Score

@@ -17,7 +17,7 @@ from mdkd_auto.errors import DatasetError
 from mdkd_auto.files import read_json, read_record
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Plan, Splits
-from mdkd_auto.tasks.segmentation import mask_ending
+from mdkd_auto.tasks.prediction import mask_ending
 
 RAW = Path(os.environ.get("MDKD_REAL_DATA", ""))
 pytestmark = [

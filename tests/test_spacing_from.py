@@ -24,7 +24,8 @@ from mdkd_auto.planners.fingerprint import fingerprint_case
 from mdkd_auto.preparation import verify
 from mdkd_auto.preprocessing.dataset import plan_key
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Normalisation, Topology
-from mdkd_auto.tasks.segmentation import classes_of, read_channel
+from mdkd_auto.tasks.classes import classes_of
+from mdkd_auto.tasks.prediction import read_channel
 
 NAME = "Dataset008_Hearts"
 SOURCES = sorted((Path(__file__).parent.parent / "mdkd_auto").rglob("*.py"))

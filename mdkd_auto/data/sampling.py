@@ -28,6 +28,7 @@ OPEN_CASES = 32
 
 Maps = Sequence[NDArray[np.float64] | None]  # augmentation.affine_maps of a batch
 
+
 class Batch(NamedTuple):
     """Training patches of one data set. S is (y, x) in 2d and (z, y, x) in 3d_fullres."""
 

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from mdkd_auto.data.images import Image
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines
 from mdkd_auto.experiments.evidence import Evidence
-from mdkd_auto.experiments.parts import VALIDATION, Answering, Part, answers_of
-from mdkd_auto.experiments.prepared import Seen
+from mdkd_auto.experiments.parts import VALIDATION, Answering, Part, Seen, answers_of
 from mdkd_auto.experiments.score_text import percent, with_interval
 from mdkd_auto.files import content_hash, to_json_text, write_atomically, write_json, write_text
 from mdkd_auto.metrics.detection import (
@@ -36,7 +35,7 @@ from mdkd_auto.metrics.detection import (
 )
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.records import Case, Record
-from mdkd_auto.tasks.segmentation import read_channel
+from mdkd_auto.tasks.prediction import read_channel
 
 BOX_TITLES = {
     "map_50": "mAP@.50 (%)", "map": "mAP@[.50:.95] (%)", "froc": "FROC, mean sensitivity (%)",

@@ -21,7 +21,7 @@ from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import read_record
 from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Case, Task
-from mdkd_auto.tasks.segmentation import PredictionOptions
+from mdkd_auto.tasks.prediction import PredictionOptions
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from mdkd_auto.data.file_hashes import HashOf
 from mdkd_auto.errors import ImageError, TrainingError
 from mdkd_auto.files import content_hash
 from mdkd_auto.records import Case, Dataset, Record
-from mdkd_auto.tasks.segmentation import Classes
+from mdkd_auto.tasks.classes import Classes
 
 SCORES_VERSION = 1  # raise it where the same prediction and truth give other scores
 MISSING = ""

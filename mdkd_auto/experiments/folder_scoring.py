@@ -11,12 +11,12 @@ from mdkd_auto.data.raw import find_folder
 from mdkd_auto.errors import MdkdError, SettingsError
 from mdkd_auto.experiments.coverage import Found, coverage_of, read_truth, shortened
 from mdkd_auto.experiments.evidence import Evidence, evidence_of
-from mdkd_auto.experiments.runs import run_scored_in
+from mdkd_auto.experiments.parts import run_scored_in
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.files import file_hash, read_json
 from mdkd_auto.paths import Root
 from mdkd_auto.records import Dataset
-from mdkd_auto.tasks.segmentation import classes_of
+from mdkd_auto.tasks.classes import classes_of
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.preprocessing.dataset import case_key, plan_key
 from mdkd_auto.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
 from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
-from mdkd_auto.tasks.segmentation import Classes, classes_of
+from mdkd_auto.tasks.classes import Classes, classes_of
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.fit import find_device, uses_bf16
 

@@ -17,10 +17,11 @@ from mdkd_auto.data.links import dangling
 from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import PREDICTION, Found, Truth, case_named, no_case, readable, shortened
 from mdkd_auto.experiments.mask_values import DATASET_JSON, Reading, read_labels, reading_of, written_classes
-from mdkd_auto.experiments.runs import run_scored_in
+from mdkd_auto.experiments.parts import run_scored_in
 from mdkd_auto.experiments.scoring import CaseScores, Summary, read_truth, summary_of
 from mdkd_auto.records import Case, Dataset
-from mdkd_auto.tasks.segmentation import mask_ending, score_case
+from mdkd_auto.tasks.prediction import mask_ending
+from mdkd_auto.tasks.segmentation import score_case
 
 
 class Scored(NamedTuple):

@@ -12,11 +12,10 @@ from mdkd_auto.data.case_arrays import declared_values, whole_values
 from mdkd_auto.errors import DatasetError, ImageError, SettingsError
 from mdkd_auto.experiments.coverage import PREDICTION
 from mdkd_auto.experiments.predicted import REMEDY, read_predicted
-from mdkd_auto.experiments.run_limits import faults_of_classes
 from mdkd_auto.files import read_json, to_record
 from mdkd_auto.limits import refuse
 from mdkd_auto.records import Dataset
-from mdkd_auto.tasks.segmentation import FOREGROUND, Classes, classes_of
+from mdkd_auto.tasks.classes import FOREGROUND, Classes, classes_of, faults_of_classes
 from mdkd_auto.text import shown
 from mdkd_auto.training.checkpoints import COPY_AGAIN
 

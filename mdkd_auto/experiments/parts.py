@@ -8,17 +8,29 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from mdkd_auto.data.images import Header
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.evidence import Evidence, Work
 from mdkd_auto.files import WriteError
 from mdkd_auto.metrics.summary import Mean
+from mdkd_auto.paths import RunFolder
+from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.progress import progress
-from mdkd_auto.records import Case, Dataset, DatasetPlan
-from mdkd_auto.tasks.segmentation import Classes
+from mdkd_auto.records import Case, Dataset, DatasetPlan, Triple
+from mdkd_auto.tasks.classes import Classes
 
 logger = logging.getLogger(__name__)
 
 VALIDATION, TEST = "validation", "test"
+
+
+class Seen(NamedTuple):
+    """An image as prediction and scores need it."""
+
+    prepared: Prepared
+    header: Header
+    spacing_mm: Triple  # of the file, canonical axes
+    spacing_known: bool
 
 
 class AnySummary(Protocol):
@@ -130,3 +142,12 @@ def _answer(part: Part, answering: Answering, case: Case, known: Any) -> Any:
     if do == "rescore":
         return answering.rescore(case, known)
     return answering.predict(case, part.see(case, part.predictor, answering.colour_to_grey))
+
+
+def run_scored_in(folder: Path) -> Path | None:
+    """The run whose own scores lie in a folder: it is the run's, or one of its validation or test; else None."""
+    whole = folder.resolve()
+    for run in (whole, *whole.parents):
+        if RunFolder(run).description.is_file():
+            return run if run == whole or whole.relative_to(run).parts[0] in (VALIDATION, TEST) else None
+    return None

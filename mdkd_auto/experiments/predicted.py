@@ -9,7 +9,7 @@ from mdkd_auto.errors import DatasetError, MdkdError
 from mdkd_auto.files import ReadError, read_json, to_record
 from mdkd_auto.planners.ranges import TrainingRanges, Unlike
 from mdkd_auto.records import Record, SpacingFrom
-from mdkd_auto.tasks.segmentation import Classes
+from mdkd_auto.tasks.classes import Classes
 
 REMEDY = "Restore the file; or move it elsewhere, and the answers are read without it"
 

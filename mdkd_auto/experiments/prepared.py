@@ -15,19 +15,11 @@ from mdkd_auto.data.images import Header
 from mdkd_auto.data.store import image_path, open_image, read_case_record, record_path
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.parts import Seen
 from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.preprocessing.dataset import case_key
 from mdkd_auto.records import Case, Triple
-from mdkd_auto.tasks.segmentation import read_channel
-
-
-class Seen(NamedTuple):
-    """An image as prediction and scores need it."""
-
-    prepared: Prepared
-    header: Header
-    spacing_mm: Triple  # of the file, canonical axes
-    spacing_known: bool
+from mdkd_auto.tasks.prediction import read_channel
 
 
 class _Facts(NamedTuple):

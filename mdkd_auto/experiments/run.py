@@ -26,7 +26,7 @@ from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.loading import load_pretrained, takes_pretrained
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.paths import RunFolder
-from mdkd_auto.tasks.segmentation import PredictionOptions
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.fit import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 from mdkd_auto.training.interfaces import Objective, TrainingTask

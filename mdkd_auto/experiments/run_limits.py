@@ -11,13 +11,12 @@ from mdkd_auto.data.bounds import BYTES_A_VOXEL, MOST_GROWTH
 from mdkd_auto.data.geometry import permute
 from mdkd_auto.errors import MdkdError
 from mdkd_auto.files import to_json_text
-from mdkd_auto.limits import MOST_WEIGHTS, SPACING_MM, Fault, encoder_weights, number, numbers
+from mdkd_auto.limits import MOST_WEIGHTS, SPACING_MM, Fault, encoder_weights, numbers
 from mdkd_auto.planners.ranges import Range, TrainingRanges
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
-from mdkd_auto.tasks.segmentation import NETWORKS, Classes
+from mdkd_auto.tasks.segmentation import NETWORKS
 from mdkd_auto.text import shown
 
-MOST_CLASSES, LARGEST_LABEL = 1000, 65535  # labels are written in 16 bits at most
 FARTHEST = 32.0  # times finer than the finest training image, or coarser than the coarsest, along an axis
 LONGEST_IMAGE = 1_000_000  # voxels along an axis
 LARGEST_GREY_VALUE = 1e30
@@ -25,26 +24,6 @@ MAPS_AT_ONCE = 3  # of the first stage, while one patch is predicted: skipped, i
 FEATURES = 32  # of a first stage, at least, where the network is not the plan's
 GB = 1e9
 ABSENT = object()
-
-
-def faults_of_classes(classes: Classes, masks: bool, where: str) -> Iterator[Fault]:
-    """Of output channels; ``masks``: their values are written into masks."""
-    channels = classes.channels[:MOST_CLASSES]
-    yield from number(f"{where}, their number,", len(classes.channels), 1, MOST_CLASSES)
-    for channel in channels:
-        values = (channel.written, *channel.values)
-        yield from numbers(f"{where}, values of {channel.name}", values, len(values), 0, LARGEST_LABEL)
-        if not channel.name.isprintable():
-            yield Fault(where, channel.name, "a name without control characters")
-        if not channel.values:
-            yield Fault(f"{where}, values of {channel.name}", channel.values, "one or more")
-        if masks and channel.written == 0:
-            yield Fault(f"{where}, written of {channel.name}", 0, "1 or more: 0 is the background")
-    names: list[object] = [channel.name for channel in channels]
-    written: list[object] = [] if classes.regions else [channel.written for channel in channels]
-    for field, found in (("name", names), ("written", written)):
-        if len(set(found)) < len(found):
-            yield Fault(f"{where}, {field} of each,", found, "each once")
 
 
 def faults_of_ranges(ranges: TrainingRanges, where: str) -> Iterator[Fault]:

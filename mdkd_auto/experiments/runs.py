@@ -14,14 +14,7 @@ from mdkd_auto.data.raw import find_name, folder_names
 from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import MdkdError, PredictionError, TrainingError
 from mdkd_auto.experiments.jobs import Experiment, Job, Network
-from mdkd_auto.experiments.parts import TEST, VALIDATION
-from mdkd_auto.experiments.run_limits import (
-    faults_of_classes,
-    faults_of_identity,
-    faults_of_network,
-    faults_of_ranges,
-    faults_of_spacing,
-)
+from mdkd_auto.experiments.run_limits import faults_of_identity, faults_of_network, faults_of_ranges, faults_of_spacing
 from mdkd_auto.files import ReadError, read_record
 from mdkd_auto.limits import Fault, faults_of_configuration, faults_of_dataset, number, numbers, refuse
 from mdkd_auto.networks.model import Model
@@ -29,7 +22,8 @@ from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
 from mdkd_auto.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Fingerprint, Record, Task
 from mdkd_auto.settings import MOST_FOLDS, WIDEST, Settings
-from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.classes import Classes, faults_of_classes
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.checkpoints import COPY_AGAIN, load_weights
 from mdkd_auto.training.interfaces import Output, TrainingTask
@@ -228,15 +222,6 @@ def _copied_in_identity(run: RunRecord) -> dict[str, tuple[tuple[str, ...], obje
     parts |= {"job.teachers": (("teachers",), job.teachers), "plan": (("plan",), plan)}
     parts |= {f"dataset_plans.{name}": (("data", name, "plan"), plan) for name, plan in run.dataset_plans.items()}
     return parts | {f"classes.{name}": (("data", name, "classes"), one) for name, one in run.classes.items()}
-
-
-def run_scored_in(folder: Path) -> Path | None:
-    """The run whose own scores lie in a folder: it is the run's, or one of its validation or test; else None."""
-    whole = folder.resolve()
-    for run in (whole, *whole.parents):
-        if RunFolder(run).description.is_file():
-            return run if run == whole or whole.relative_to(run).parts[0] in (VALIDATION, TEST) else None
-    return None
 
 
 def load_model(folder: Path, run: RunRecord) -> Model | MultiHeadModel:

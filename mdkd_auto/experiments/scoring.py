@@ -14,12 +14,13 @@ from mdkd_auto.data.images import Image, read_mask, same_geometry, write_mask
 from mdkd_auto.errors import ImageError, MdkdError
 from mdkd_auto.experiments.coverage import Coverage, left_out_lines, left_out_rows
 from mdkd_auto.experiments.evidence import Evidence
-from mdkd_auto.experiments.parts import Answering, Part, answers_of
-from mdkd_auto.experiments.prepared import Seen
+from mdkd_auto.experiments.parts import Answering, Part, Seen, answers_of
 from mdkd_auto.files import file_hash, write_json, write_text
 from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
 from mdkd_auto.records import Case, Dataset, Record
-from mdkd_auto.tasks.segmentation import Classes, mask_ending, read_channel, score_case
+from mdkd_auto.tasks.classes import Classes
+from mdkd_auto.tasks.prediction import mask_ending, read_channel
+from mdkd_auto.tasks.segmentation import score_case
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,6 @@ class Summary(Record, frozen=True, kw_only=True):
             values = [1.0 if scores.dice is None else scores.dice for scores in unit.metrics.values() if scores.voxels]
             result[unit.case_id] = float(np.mean(values)) if values else None
         return result
-
 
     def by_case(self) -> dict[str, CaseScores]:
         return {scores.case_id: scores for scores in self.metric_per_case}

@@ -20,7 +20,7 @@ from mdkd_auto.experiments.prepared import seen_images
 from mdkd_auto.experiments.task_scores import TASK_SCORES
 from mdkd_auto.networks.model import Model
 from mdkd_auto.records import Case
-from mdkd_auto.tasks.segmentation import PredictionOptions
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.fit import find_device, uses_bf16
 

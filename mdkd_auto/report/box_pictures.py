@@ -18,7 +18,7 @@ from mdkd_auto.files import write_atomically
 from mdkd_auto.metrics.detection import BoxCounts, Boxes, image_counts, matches, threshold_scores
 from mdkd_auto.report.comparison import COLUMNS, Row
 from mdkd_auto.report.overlays import PREDICTION_COLOUR, TRUTH_COLOUR
-from mdkd_auto.tasks.segmentation import read_channel
+from mdkd_auto.tasks.prediction import read_channel
 
 WIDTH_INCHES, PANEL_INCHES = 5.0, 2.8
 LABELLED = 10  # boxes of a picture; more hide what they name

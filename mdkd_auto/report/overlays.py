@@ -19,7 +19,7 @@ from mdkd_auto.paths import RunFolder
 from mdkd_auto.records import Case
 from mdkd_auto.report.comparison import COLUMNS, Row
 from mdkd_auto.report.patches import Bools, busiest_slice, row_step
-from mdkd_auto.tasks.segmentation import mask_ending, read_channel
+from mdkd_auto.tasks.prediction import mask_ending, read_channel
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#00d98b", "#ff1744"  # green and red of different brightness and hue for all eyes
 _MARGIN = 0.35  # of the lesion's extent, shown around it where the image is large

@@ -25,7 +25,8 @@ from mdkd_auto.planners.detection import STEP
 from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.segmentation import NOT_FINITE, Classes, PredictionOptions
+from mdkd_auto.tasks.classes import Classes
+from mdkd_auto.tasks.prediction import NOT_FINITE, PredictionOptions
 from mdkd_auto.tasks.whole_images import batch_of, patch_starts, prepare_whole
 from mdkd_auto.training.interfaces import Score
 

@@ -14,12 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mdkd_auto.data.case_arrays import read_finite
 from mdkd_auto.data.geometry import cropped
-from mdkd_auto.data.images import Image, image_ending, output_ending, write_mask
+from mdkd_auto.data.images import Image, write_mask
 from mdkd_auto.data.orientation import rectangularity
 from mdkd_auto.data.sampling import INVALID, Batch
-from mdkd_auto.data.task_data import TASK_DATA
 from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.inference.cpu import quicker_on_cpu
 from mdkd_auto.inference.sliding_window import sliding_window
@@ -31,47 +29,13 @@ from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder, TResUNetHea
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, scale_width
 from mdkd_auto.preprocessing.case import Prepared, prepare_image, restore
 from mdkd_auto.preprocessing.normalise import air_value
-from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record, Topology
+from mdkd_auto.records import Case, ConfigurationPlan, DatasetPlan, Topology
 from mdkd_auto.settings import ONLINE, Architecture, Settings
+from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.prediction import NOT_FINITE, PredictionOptions, mask_ending, read_channel
 from mdkd_auto.training.interfaces import Score
 
-FOREGROUND = "foreground"
 TOLERANCE_MM = 2.0  # of surface Dice; pixels where the spacing is unknown
-NOT_FINITE = (
-    "the model's answer is NaN or infinite; expected finite numbers. Look at the image for absurd values; if it is "
-    "sound, the weights are not: train again with a lower --lr"
-)
-
-
-class ClassChannel(Record, frozen=True, kw_only=True):
-    """One output channel: the label values it stands for, and the value written for it."""
-
-    name: str
-    values: tuple[int, ...]
-    written: int
-
-
-class Classes(Record, frozen=True, kw_only=True):
-    """The output channels of one data set."""
-
-    channels: tuple[ClassChannel, ...]
-    regions: bool  # overlapping: painted in order instead of the most probable
-    ignore: int | None
-
-
-def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
-    """One foreground of all classes, or the data set's own; of other tasks always its own."""
-    if not keep_classes and TASK_DATA[dataset.task].masks:
-        values = tuple(sorted({value for group in dataset.labels.values() for value in group}))
-        return Classes(channels=(ClassChannel(name=FOREGROUND, values=values, written=1),), regions=False,
-                       ignore=dataset.ignore_label)  # fmt: skip
-    regions = bool(dataset.regions_class_order)
-    written = dataset.regions_class_order if regions else tuple(values[0] for values in dataset.labels.values())
-    channels = tuple(
-        ClassChannel(name=name, values=values, written=value)
-        for (name, values), value in zip(dataset.labels.items(), written, strict=True)
-    )
-    return Classes(channels=channels, regions=regions, ignore=dataset.ignore_label)
 
 
 class Network(NamedTuple):
@@ -208,15 +172,6 @@ def channels_of(labels: torch.Tensor, classes: Classes) -> tuple[torch.Tensor, t
 # --- prediction -----------------------------------------------------------------------------------------------------
 
 
-class PredictionOptions(NamedTuple):
-    """How a prediction is made; the same weights serve every choice."""
-
-    device: torch.device
-    step: float = 0.5  # of the sliding window, in patches
-    mirror: bool = False
-    low_precision: bool = False
-
-
 class Predictor(NamedTuple):
     """A trained model with all it needs to turn an image into a mask."""
 
@@ -300,23 +255,6 @@ def predict_image(predictor: Predictor, case: Case, image: Image, folder: Path) 
     target = folder / f"{case.case_id}{mask_ending(case)}"
     write_mask(target, predictor.mask(image), image.header)
     return target
-
-
-def mask_ending(case: Case) -> str:
-    """The ending of the mask that belongs to an image."""
-    return output_ending(image_ending(case.images[0]))
-
-
-def read_channel(case: Case, dataset_plan: DatasetPlan, colour_to_grey: bool = False) -> Image:
-    """The one channel that the plan uses; a case of a single file is taken to be that channel."""
-    files = case.images
-    if len(files) > 1 and dataset_plan.channel >= len(files):
-        raise PredictionError(
-            f"{case.case_id}: the model reads channel {dataset_plan.channel} ({dataset_plan.channel_name}), "
-            f"found only {len(files)} channels"
-        )
-    file = Path(files[dataset_plan.channel] if len(files) > 1 else files[0])
-    return read_finite(file, colour_to_grey, case.spacing_from)
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from torch import nn
 from mdkd_auto.records import ByTask, ConfigurationPlan, DatasetPlan
 from mdkd_auto.settings import Architecture, Settings
 from mdkd_auto.tasks import classification, detection, segmentation
-from mdkd_auto.tasks.segmentation import Classes, PredictionOptions
+from mdkd_auto.tasks.classes import Classes
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.training.interfaces import TrainingTask
 
 

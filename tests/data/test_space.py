@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from mdkd_auto.data.images import read_image, same_geometry, write_mask
 from mdkd_auto.data.orientation import rectangularity
 from mdkd_auto.errors import ImageError
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, score_case
+from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.segmentation import score_case
 
 SHAPE = (6, 5, 4)  # x, y, z
 VOXELS = np.arange(120, dtype=np.int16).reshape(SHAPE)

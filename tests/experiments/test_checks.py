@@ -15,7 +15,8 @@ from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
 from mdkd_auto.records import ConfigurationPlan, Topology
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training.objectives import StudentObjective
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ from mdkd_auto.errors import TrainingError
 from mdkd_auto.experiments.evidence import Evidence, check_comparable, evidence_of, work_of
 from mdkd_auto.files import file_hash
 from mdkd_auto.records import Box, Case, Dataset
-from mdkd_auto.tasks.segmentation import classes_of
+from mdkd_auto.tasks.classes import classes_of
 
 BEFORE = Evidence(images=("i",), label="l", rules="r", prediction="p")
 

@@ -28,7 +28,7 @@ from mdkd_auto.experiments.titles import title_of
 from mdkd_auto.files import read_json, read_record, write_json
 from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.settings import Settings, replace
-from mdkd_auto.tasks.segmentation import PredictionOptions
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 
 Make = Callable[..., Experiment]

@@ -15,7 +15,7 @@ from mdkd_auto.experiments.coverage import Found, Truth
 from mdkd_auto.experiments.mask_answers import score_mask_folder
 from mdkd_auto.files import write_json
 from mdkd_auto.records import Case, Dataset
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, classes_of
+from mdkd_auto.tasks.classes import ClassChannel, Classes, classes_of
 
 SIZE = 16
 NUMBERS = {"core": 2, "edge": 3}

@@ -11,13 +11,14 @@ import pytest
 from mdkd_auto.data.store import image_path, read_case_record, record_path
 from mdkd_auto.experiments import prepared as module
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.experiments.prepared import Seen, SeenImages
+from mdkd_auto.experiments.parts import Seen
+from mdkd_auto.experiments.prepared import SeenImages
 from mdkd_auto.files import write_json
 from mdkd_auto.paths import Root
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
 from mdkd_auto.records import Case
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.segmentation import read_channel
+from mdkd_auto.tasks.prediction import read_channel
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 

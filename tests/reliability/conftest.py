@@ -30,7 +30,8 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.records import CaseGeometry, ConfigurationPlan, PreprocessedCase, Topology
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training import fit as fit_module
 from mdkd_auto.training.fit import Streams, fit, validation_seed
 from mdkd_auto.training.objectives import (

@@ -16,8 +16,7 @@ from mdkd_auto.data.sampling import INVALID, Batch
 from mdkd_auto.errors import PredictionError, SettingsError
 from mdkd_auto.experiments.class_scoring import ClassSummary, score_classes_of_part
 from mdkd_auto.experiments.evidence import Evidence, Work
-from mdkd_auto.experiments.parts import Part
-from mdkd_auto.experiments.prepared import Seen
+from mdkd_auto.experiments.parts import Part, Seen
 from mdkd_auto.files import read_record
 from mdkd_auto.losses.classification import cross_entropy
 from mdkd_auto.networks.discriminator import Discriminator
@@ -27,6 +26,7 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Normalisation
 from mdkd_auto.settings import ClassificationSettings, Settings
+from mdkd_auto.tasks.classes import classes_of
 from mdkd_auto.tasks.classification import (
     ClassificationTask,
     Classifier,
@@ -35,7 +35,7 @@ from mdkd_auto.tasks.classification import (
     has_width,
     outputs_of_labels,
 )
-from mdkd_auto.tasks.segmentation import PredictionOptions, classes_of
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
 

@@ -19,6 +19,7 @@ from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.preprocessing.case import plan_geometry
 from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Normalisation
 from mdkd_auto.settings import DetectionSettings, Settings
+from mdkd_auto.tasks.classes import ClassChannel, Classes
 from mdkd_auto.tasks.detection import (
     DetectionTask,
     Detector,
@@ -27,7 +28,7 @@ from mdkd_auto.tasks.detection import (
     hit_objects,
     objects_of,
 )
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, PredictionOptions
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
 

@@ -8,8 +8,9 @@ import torch
 from mdkd_auto.data.sampling import Batch
 from mdkd_auto.records import ConfigurationPlan, Topology
 from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.classes import ClassChannel, Classes
 from mdkd_auto.tasks.classification import ClassificationTask
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.tasks.segmentation import SegmentationTask
 
 A = "Dataset001_A"
 CLASSES = {A: Classes(channels=tuple(ClassChannel(name=name, values=(value,), written=value)

@@ -15,16 +15,14 @@ from mdkd_auto.data.sampling import Batch
 from mdkd_auto.errors import ImageError, PredictionError, SettingsError
 from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Normalisation, Topology
 from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.classes import ClassChannel, Classes, classes_of
+from mdkd_auto.tasks.prediction import PredictionOptions
 from mdkd_auto.tasks.segmentation import (
-    ClassChannel,
-    Classes,
-    PredictionOptions,
     Predictor,
     SegmentationTask,
     channels_of,
     check_architecture,
     check_settings,
-    classes_of,
     decode,
     predict_file,
     score_case,

@@ -11,7 +11,8 @@ from mdkd_auto.planners.memory import feature_map_elements
 from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.records import ConfigurationPlan
 from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.memory import kept_numbers
 from mdkd_auto.training.objectives import (

@@ -14,7 +14,8 @@ from mdkd_auto.networks.fusion import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.records import ConfigurationPlan, Topology
 from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.segmentation import ClassChannel, Classes, SegmentationTask
+from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.segmentation import SegmentationTask
 from mdkd_auto.training import objectives
 from mdkd_auto.training.objectives import (
     MultiHeadModel,
