@@ -918,6 +918,7 @@ NOT_BY_DATA = {
     "not-checked",  # a worker that dies: tests/data/test_parallel.py
     "pattern-unused",  # by a flag: tests/data/test_patients.py
     "splits-changed", "splits-emptied",  # of stored splits: tests/data/test_split_checks.py
+    "data-set-is-a-file",  # beside data sets: tests/data/test_raw.py
     "refused", "no-data-sets",  # tests of their own below
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     # the folder and its description
     "folder-name": Kind("error", "rename it to DatasetNNN_Name, like Dataset011_LungTumour"),
+    "data-set-is-a-file": Kind("warning", "unpack it if it is an archive of a data set; else remove it"),
     "no-data-sets": Kind("error", "put DatasetNNN_Name folders in nnU-Net's layout there"),
     "folder-missing": Kind("error", "images go to imagesTr, labels to labelsTr"),
     "link-dangling": Kind("error", "fetch its target (git annex get, dvc pull, mount the drive), or remove it"),

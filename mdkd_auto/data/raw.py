@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 LABELS = "labelsTr"
 NO_NAME = "the data set's name is empty; give its folder, or its name or number (011)"
 FOLDER_NAME = re.compile(r"Dataset\d{3}_\S.*")
+NUMBERED = re.compile(r"dataset\d{3}", re.IGNORECASE)
 
 
 def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
@@ -42,6 +43,8 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
         meant = folder.name.lower().startswith("dataset") or os.path.lexists(folder / "dataset.json")
         if meant and (aim := dangling(folder)) is not None:
             problems.append(problem("link-dangling", aim, dataset=folder.name, file=folder))
+        elif folder.is_file() and NUMBERED.match(folder.name) and not _is_unpacked(folder):
+            problems.append(problem("data-set-is-a-file", "is a file, not a folder", dataset=folder.name, file=folder))
         if folder.name.startswith(".") or not folder.is_dir() or not meant:
             continue
         dataset, found = _inspect_if_let(folder)
@@ -56,6 +59,11 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
         else:
             datasets.append(dataset)
     return datasets, problems
+
+
+def _is_unpacked(archive: Path) -> bool:
+    """Whether the folder that an archive is named after lies beside it."""
+    return any(archive.name.startswith(f"{folder.name}.") for folder in archive.parent.iterdir() if folder.is_dir())
 
 
 def find_folder(given: str, raw: Path) -> Path:

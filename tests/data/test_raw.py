@@ -312,3 +312,13 @@ def test_a_data_set_without_a_name(tmp_path, monkeypatch, name):
         find_folder(name, tmp_path)
     with pytest.raises(DatasetError, match=r"the data set's name is empty; .*found: Dataset001_Brain"):
         find_name(name, ["Dataset001_Brain"])
+
+
+def test_a_file_named_as_a_data_set_is_said(tmp_path):
+    make(tmp_path / "Dataset001_A")
+    for name in ("Dataset001_A.zip", "Dataset002_B.tar.gz", "dataset003", "notes.txt"):
+        (tmp_path / name).touch()
+    datasets, problems = find_datasets(tmp_path)
+    assert [one.name for one in datasets] == ["Dataset001_A"]
+    named = [Path(one.file).name for one in problems if one.kind == "data-set-is-a-file"]
+    assert named == ["Dataset002_B.tar.gz", "dataset003"]  # the first is unpacked beside itself
