@@ -123,7 +123,9 @@ def test_training_refuses_stored_splits_that_tear_patients(tmp_path: Path, plan:
     assert "mdkd_plan_and_preprocess --replan" in said.err
 
 
-@pytest.mark.parametrize(("pattern", "words"), [("(?P<patient>", "not a regular expression"), ("", "found: none")])
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("(?P<patient>", "not a regular expression"), ("", "--patient-pattern is empty")]
+)
 def test_a_pattern_that_is_none_plans_nothing(tmp_path: Path, plan: Command, pattern: str, words: str) -> None:
     write_dataset(Root(tmp_path), ["a", "b", "c"])
     said = plan("--patient-pattern", pattern)

@@ -118,7 +118,7 @@ class Experiment(NamedTuple):
     def cases(self, dataset: str, part: Literal["train", "val"], label_fraction: float = 1.0) -> tuple[str, ...]:
         """Preprocessed cases of a part of the fold; of ``train`` those of so many of its patients, one at least.
 
-        Raises TrainingError if the part is empty, or the data set has no longer all of its cases.
+        Raises TrainingError if the part is empty, or cases of it left the raw folder.
         """
         fold = self.fold(dataset)
         folder = self.root.cases(dataset, self.configuration)
@@ -129,12 +129,13 @@ class Experiment(NamedTuple):
                 "another fold, or delete the file and run mdkd_plan_and_preprocess: patients are dealt out again, "
                 "and what was trained before no longer matches"
             )
-        gone = sorted(set(wanted) - {case.case_id for case in self.datasets[dataset].cases})
-        if gone:
+        known = {case.case_id for case in self.datasets[dataset].cases}
+        if not known.issuperset(wanted):
+            lost = self.lost(dataset)
+            said = [f"{case}: {lost[case]}" for case in wanted if case in lost]
             raise TrainingError(
-                f"{self.datasets[dataset].folder}: {len(gone)} of {len(wanted)} cases for {part}, such as {gone[0]}, "
-                f"are in {self.root.splits(dataset)} and no longer among the usable cases; put them back, or run "
-                "mdkd_plan_and_preprocess: it says what is wrong, or plans without them"
+                f"{self.datasets[dataset].folder}: {len(said)} of {len(wanted)} cases for {part} can no longer be "
+                f"read; put their files back, or run mdkd_plan_and_preprocess to plan without them:{listed(said)}"
             )
         found = tuple(case for case in wanted if record_path(folder, case).is_file())
         if not found:
@@ -350,18 +351,11 @@ def _check_plan(experiment: Experiment, dataset: str, cases: Sequence[Preprocess
 
 
 def _check_files(experiment: Experiment, dataset: str, cases: Sequence[PreprocessedCase]) -> None:
-    """Raise TrainingError where an image, label, class or box changed since its case was preprocessed, or is gone:
-    training would learn from the old files, and be judged by the new ones."""
+    """Raise TrainingError where an image, label, class or box changed since its case was preprocessed: training
+    would learn from the old files, and be judged by the new ones."""
     whole, plan, hashes = experiment.datasets[dataset], experiment.plan, experiment.hashes(dataset)
     raw = {case.case_id: case for case in whole.cases}
     plans = plan.dataset(dataset), plan.configuration(experiment.configuration)
-    if any(stored.case_id not in raw for stored in cases):
-        lost = experiment.lost(dataset)
-        said = [f"{stored.case_id}: {lost[stored.case_id]}" for stored in cases if stored.case_id in lost]
-        raise TrainingError(
-            f"{whole.folder}: {len(said)} of {len(cases)} cases to train and validate on can no longer be read; put "
-            f"their files back, or run mdkd_plan_and_preprocess to train without them:{listed(said)}"
-        )
     changed = [stored.case_id for stored in cases
                if stored.key != case_key(raw[stored.case_id], whole, *plans, hashes)]  # fmt: skip
     hashes.save()

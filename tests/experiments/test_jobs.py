@@ -397,5 +397,5 @@ def test_a_case_of_the_splits_that_is_gone_is_named(
     files = [*(root.raw / name / "imagesTr").glob(f"{case}_*"), *(root.raw / name / "labelsTr").glob(f"{case}.*")]
     for file in files if label_too else files[:1]:
         file.unlink()
-    with pytest.raises(TrainingError, match=f"cases for {part}, such as {case}, are in .* mdkd_plan_and_preprocess"):
+    with pytest.raises(TrainingError, match=f"cases for {part} can no longer be read; put .*\n.*{case}: "):
         experiment_in(root).cases(name, part)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from mdkd_auto import pipeline
+from mdkd_auto.data.phantoms import LOOKS, write_datasets
 from mdkd_auto.experiments import run as run_module
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
 from mdkd_auto.experiments.run import HOLDER, run_jobs
@@ -45,9 +47,10 @@ def start(program: str, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_two_commands_at_once(planned: Root, copied: Copy) -> None:
-    root = copied(planned)
-    (root.raw / "Dataset903_RaggedDark").rename(root.folder / "left_out")  # two data sets are enough
+def test_two_commands_at_once(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    write_datasets(root.raw, LOOKS[:2])
+    pipeline.plan_and_preprocess(root, "CT", configurations=("2d",))
     commands = [start(TRAIN, "--root", root.folder, *BUDGET) for _ in range(2)]
     said = [command.communicate(timeout=120) for command in commands]
     assert [command.returncode for command in commands] == [0, 0], said
