@@ -24,11 +24,11 @@ from against_nnunet import PACKAGES, nnunet_variables, prepare, work_folders
 from measuring import THREADS, machine, table, versions
 from scene import DATASET
 
-from mdkd_auto.data.augmentation import affine_maps, apply, draw
-from mdkd_auto.data.sampling import PatchSampler
-from mdkd_auto.files import read_record
-from mdkd_auto.paths import Root
-from mdkd_auto.records import ConfigurationPlan, Plan
+from mdkd_auto.batches.augmentation import affine_maps, apply, draw
+from mdkd_auto.batches.sampling import PatchSampler
+from mdkd_auto.core.files import read_record
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import ConfigurationPlan, Plan
 
 COUNTS = {"2d": 60, "3d_fullres": 40}
 WARM_UP = 8

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.parallel import default_workers
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import Settings, replace
+from mdkd_auto.core.workers import default_workers
 from mdkd_auto.experiments.ablations import ABLATIONS
-from mdkd_auto.paths import Root
-from mdkd_auto.settings import Settings, replace
 
 DATASETS = ("Dataset011_LungTumour", "Dataset012_Liver", "Dataset013_CovidCT")
 TEST_FRACTION = 0.5  # of the patients: gains are small, and the test needs patients

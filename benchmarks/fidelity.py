@@ -10,8 +10,8 @@ from measuring import table
 from numpy.typing import NDArray
 from scene import Grid, Scene, case, intensities, lesion_mask
 
+from mdkd_auto.core.records import IntTriple, Triple
 from mdkd_auto.preprocessing.resample import coarse_axis, resample_image, resample_label, resampled_shape
-from mdkd_auto.records import IntTriple, Triple
 
 SCENES = 3
 EDGE_HU = 100.0  # change from one voxel of the truth to the next that makes an edge

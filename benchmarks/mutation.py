@@ -28,11 +28,11 @@ SEED = 0
 PATIENCE = 10  # wall seconds allowed per CPU second: the machine may be busy
 LATE = "out of time"
 NOT_IN_ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr"  # int | None: any other operator fails on import
-PRELOADED = ("pytest", "scipy.stats", "hypothesis", "mdkd_auto.pipeline", "mdkd_auto.data.phantoms")
+PRELOADED = ("pytest", "scipy.stats", "hypothesis", "mdkd_auto.pipeline", "mdkd_auto.demo.phantoms")
 
 QUICK_FIT = (  # without the tests that take longest and hold what others hold too
-    "tests/training/test_fit.py --deselect=tests/training/test_fit.py::test_a_small_data_set_beside_a_large_one "
-    "--deselect=tests/training/test_fit.py::test_a_failed_try_leaves_no_trace"
+    "tests/training/test_loop.py --deselect=tests/training/test_loop.py::test_a_small_data_set_beside_a_large_one "
+    "--deselect=tests/training/test_loop.py::test_a_failed_try_leaves_no_trace"
 )
 # Group -> module -> its tests
 GROUPS: dict[str, dict[str, str]] = {
@@ -56,7 +56,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "training": {
         "mdkd_auto/training/checkpoints.py": QUICK_FIT,
-        "mdkd_auto/training/fit.py": QUICK_FIT,
+        "mdkd_auto/training/loop.py": QUICK_FIT,
         "mdkd_auto/training/interruption.py": f"tests/training/test_interruption.py {QUICK_FIT}",
         "mdkd_auto/training/objectives.py": "tests/training/test_objectives.py",
         "mdkd_auto/training/schedules.py": "tests/training/test_schedules.py",
@@ -69,11 +69,11 @@ GROUPS: dict[str, dict[str, str]] = {
         )
     },
     "fusion": {
-        "mdkd_auto/networks/fusion.py": "tests/networks/test_fusion.py",
-        "mdkd_auto/networks/fusion_attention.py": "tests/networks/test_fusion_attention.py",
-        "mdkd_auto/networks/level_fusion.py": "tests/networks/test_level_fusion.py",
+        "mdkd_auto/networks/fusion/joint.py": "tests/networks/fusion/test_joint.py",
+        "mdkd_auto/networks/fusion/tokens.py": "tests/networks/fusion/test_tokens.py",
+        "mdkd_auto/networks/fusion/levels.py": "tests/networks/fusion/test_levels.py",
     },
-    "splits": {"mdkd_auto/data/splits.py": "tests/data/test_splits.py"},
+    "splits": {"mdkd_auto/datasets/splits.py": "tests/datasets/test_splits.py"},
 }  # fmt: skip
 
 

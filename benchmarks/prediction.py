@@ -82,7 +82,7 @@ def our_network(spec: dict[str, Any]) -> Any:
 
 def our_topology(spec: dict[str, Any]) -> Any:
     """Of the plan that both sides have."""
-    from mdkd_auto.records import Topology
+    from mdkd_auto.core.records import Topology
 
     return Topology(
         features=tuple(spec["features"]), kernel_sizes=((3,) * len(spec["patch"]),) * len(spec["features"]),
@@ -102,10 +102,10 @@ def ours(spec: dict[str, Any]) -> None:
     """Predict with mdkd_auto."""
     import torch
 
-    from mdkd_auto.records import Case, ConfigurationPlan, DatasetPlan, Normalisation
-    from mdkd_auto.tasks.classes import ClassChannel, Classes
-    from mdkd_auto.tasks.prediction import PredictionOptions
-    from mdkd_auto.tasks.segmentation import predict_file, predictor_of
+    from mdkd_auto.core.records import Case, ConfigurationPlan, DatasetPlan, Normalisation
+    from mdkd_auto.tasks.segmentation.training import predict_file, predictor_of
+    from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
+    from mdkd_auto.tasks.shared.prediction import PredictionOptions
 
     imported(spec)
     axes, model = len(spec["patch"]), our_network(spec)

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.records import IntTriple, Triple
+from mdkd_auto.core.records import IntTriple, Triple
 
 Floats = NDArray[np.float32]
 

@@ -24,19 +24,19 @@ import torch
 from measuring import machine, table
 
 from mdkd_auto import pipeline
-from mdkd_auto.data import case_arrays
-from mdkd_auto.experiments import run as running
-from mdkd_auto.experiments.evaluate import cases_of_part
+from mdkd_auto.core.files import write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.datasets import case_reading as case_arrays
+from mdkd_auto.execution import run_job as running
+from mdkd_auto.execution.evaluate_run import cases_of_part
+from mdkd_auto.execution.run_folder import load_predictor
+from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
-from mdkd_auto.experiments.parts import TEST, VALIDATION
-from mdkd_auto.experiments.run import run_jobs
-from mdkd_auto.experiments.runs import load_predictor
-from mdkd_auto.files import write_json
-from mdkd_auto.paths import Root
 from mdkd_auto.preprocessing import case as preprocessing
-from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.prediction import PredictionOptions
-from mdkd_auto.tasks.segmentation import predict_file
+from mdkd_auto.tasks.segmentation.training import predict_file
+from mdkd_auto.tasks.shared.prediction import PredictionOptions
+from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION
 
 UPDATES, QUICK_UPDATES, WIDTH = 200, 20, 8
 ALLOWED = 1.2  # x predicting

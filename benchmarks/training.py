@@ -22,17 +22,17 @@ from measuring import machine, table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mdkd_auto.data.sampling import Batch
+from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.core.records import ConfigurationPlan, Task
+from mdkd_auto.core.settings import Architecture, Settings
 from mdkd_auto.inference.cpu import quicker_on_cpu
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
-from mdkd_auto.records import ConfigurationPlan, Task
-from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.classes import ClassChannel, Classes
+from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
-from mdkd_auto.training.fit import find_device, uses_bf16
 from mdkd_auto.training.interfaces import Objective, Output, TrainingTask
+from mdkd_auto.training.loop import find_device, uses_bf16
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"

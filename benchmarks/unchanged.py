@@ -29,8 +29,8 @@ from typing import Any
 import torch
 from measuring import THREADS, machine
 
-from mdkd_auto.data.phantoms import LOOKS, PICTURES, SCENES, write_datasets, write_detection_datasets, write_pictures
-from mdkd_auto.files import write_json
+from mdkd_auto.core.files import write_json
+from mdkd_auto.demo.phantoms import LOOKS, PICTURES, SCENES, write_datasets, write_detection_datasets, write_pictures
 
 BUDGET = ("--epochs", "2", "--iterations", "3", "--batch-size", "3", "--device", "cpu")
 SMALL = {"validation_batches": 1, "reliability": False}

@@ -15,14 +15,14 @@ import numpy as np
 from measuring import table
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.images import Image
-from mdkd_auto.data.splits import read_splits
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.files import read_json, read_record, write_json
-from mdkd_auto.paths import Root
+from mdkd_auto.core.files import read_json, read_record, write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Case, Dataset, DatasetPlan, Fingerprint, Plan
+from mdkd_auto.datasets.splits import read_splits
+from mdkd_auto.datasets.task_data import TASK_DATA
+from mdkd_auto.formats.read_write import Image
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges, unlike_training
-from mdkd_auto.records import Case, Dataset, DatasetPlan, Fingerprint, Plan
-from mdkd_auto.tasks.prediction import read_channel
+from mdkd_auto.tasks.shared.prediction import read_channel
 
 RECORD = Path(__file__).parent / "records" / "unlike_training.json"
 MOST_IMAGES = 40  # of another data set, evenly drawn

@@ -6,37 +6,37 @@
     train                  the same for one target and chosen sources
     ablate                 variants of the method side by side, by name
     predict                images + a run folder -> masks in the images' own geometry, classes, or boxes (prediction.py)
-    evaluate               masks, classes or boxes + a raw data set -> scores (experiments/folder_scoring.py)
+    evaluate               masks, classes or boxes + a raw data set -> scores (execution/score_folder.py)
 """
 
 import logging
 from collections.abc import Collection, Sequence
 
-from mdkd_auto.data.cases import listed
-from mdkd_auto.data.lost_cases import cases_without_part
-from mdkd_auto.data.patients import with_patients
-from mdkd_auto.data.problems import Problem
-from mdkd_auto.data.raw import find_name, folder_names
-from mdkd_auto.data.split_checks import check_stored
-from mdkd_auto.data.splits import read_splits
-from mdkd_auto.errors import DatasetError, PlanError, SettingsError, TrainingError
+from mdkd_auto.core.errors import DatasetError, PlanError, SettingsError, TrainingError
+from mdkd_auto.core.limits import read_plan
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Dataset
+from mdkd_auto.core.settings import TASK_SETTINGS, Settings, replace
+from mdkd_auto.datasets.case_names import listed
+from mdkd_auto.datasets.lost_cases import cases_without_part
+from mdkd_auto.datasets.patients import with_patients
+from mdkd_auto.datasets.problems import Problem
+from mdkd_auto.datasets.raw_folder import find_name, folder_names
+from mdkd_auto.datasets.split_checks import check_stored
+from mdkd_auto.datasets.splits import read_splits
+from mdkd_auto.execution.estimate import dry_run_text, stale_runs
+from mdkd_auto.execution.evaluate_run import not_scored
+from mdkd_auto.execution.run_folder import find_student, finished_students
+from mdkd_auto.execution.run_job import check_settings, renew_scores, run_jobs, warn_of_pretrained
+from mdkd_auto.execution.score_folder import evaluate
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
-from mdkd_auto.experiments.coverage import cases_in_words, shortened
-from mdkd_auto.experiments.estimate import dry_run_text, stale_runs
-from mdkd_auto.experiments.evaluate import not_scored
-from mdkd_auto.experiments.folder_scoring import evaluate
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
-from mdkd_auto.experiments.run import check_settings, renew_scores, run_jobs, warn_of_pretrained
-from mdkd_auto.experiments.runs import find_student, finished_students
-from mdkd_auto.limits import read_plan
-from mdkd_auto.paths import Root
 from mdkd_auto.prediction import predict
 from mdkd_auto.preparation import dataset_names, find_groups, plan_and_preprocess, verify
-from mdkd_auto.records import Dataset
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_ablation, draw_figures, number_of_figures
 from mdkd_auto.report.tables import Table, permutation_table
-from mdkd_auto.settings import TASK_SETTINGS, Settings, replace
+from mdkd_auto.tasks.shared.coverage import cases_in_words, shortened
 
 __all__ = [
     "ablate", "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables",

@@ -7,28 +7,28 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mdkd_auto.data.cases import LISTED, listed
-from mdkd_auto.data.exif import UPRIGHT
-from mdkd_auto.data.images import Image
-from mdkd_auto.data.new_cases import find_cases, not_read
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.errors import MdkdError, PredictionError
-from mdkd_auto.experiments.box_scoring import BoxSummary, coco_results, detections_csv
-from mdkd_auto.experiments.class_scoring import UNCALIBRATED, ClassSummary, predictions_csv
-from mdkd_auto.experiments.evaluate import read_summary
-from mdkd_auto.experiments.parts import VALIDATION, AnySummary
-from mdkd_auto.experiments.runs import RunRecord, load_predictor, read_run
-from mdkd_auto.files import WriteError, read_json, to_record, write_json, write_text
+from mdkd_auto.core.errors import MdkdError, PredictionError
+from mdkd_auto.core.files import WriteError, read_json, to_record, write_json, write_text
+from mdkd_auto.core.paths import RunFolder
+from mdkd_auto.core.progress import progress
+from mdkd_auto.core.records import ByTask, Case, SpacingFrom
+from mdkd_auto.datasets.case_names import LISTED, listed
+from mdkd_auto.datasets.new_cases import find_cases, not_read
+from mdkd_auto.datasets.task_data import TASK_DATA
+from mdkd_auto.execution.evaluate_run import read_summary
+from mdkd_auto.execution.run_folder import RunRecord, load_predictor, read_run
+from mdkd_auto.formats.exif import UPRIGHT
+from mdkd_auto.formats.read_write import Image
 from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
-from mdkd_auto.paths import RunFolder
 from mdkd_auto.planners.ranges import TrainingRanges, Unlike, unlike_training
 from mdkd_auto.preparation import Outcome
-from mdkd_auto.progress import progress
-from mdkd_auto.records import ByTask, Case, SpacingFrom
-from mdkd_auto.report.box_pictures import draw_boxes
-from mdkd_auto.tasks.prediction import PredictionOptions, mask_ending, read_channel
-from mdkd_auto.tasks.segmentation import predict_image
-from mdkd_auto.training.fit import find_device, uses_bf16
+from mdkd_auto.report.detection.pictures import draw_boxes
+from mdkd_auto.tasks.classification.scoring import UNCALIBRATED, ClassSummary, predictions_csv
+from mdkd_auto.tasks.detection.scoring import BoxSummary, coco_results, detections_csv
+from mdkd_auto.tasks.segmentation.training import predict_image
+from mdkd_auto.tasks.shared.prediction import PredictionOptions, mask_ending, read_channel
+from mdkd_auto.tasks.shared.scored_part import VALIDATION, AnySummary
+from mdkd_auto.training.loop import find_device, uses_bf16
 
 logger = logging.getLogger(__name__)
 

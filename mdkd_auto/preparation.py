@@ -11,24 +11,24 @@ from typing import NamedTuple
 import msgspec
 from filelock import FileLock, Timeout
 
-from mdkd_auto.data.patients import compile_pattern, tell_patients
-from mdkd_auto.data.problems import CASES_SHOWN, KINDS, Problem, errors_of, problem, problems_text, without_broken
-from mdkd_auto.data.raw import find_datasets
-from mdkd_auto.data.splits import MIN_PATIENTS
-from mdkd_auto.data.stored_splits import make_or_keep, only_those_of, store, stored_pattern
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.errors import DatasetError, PlanError, SettingsError
-from mdkd_auto.files import make_folder, write_json, write_text
-from mdkd_auto.limits import faults_of_plan, read_plan, refuse
-from mdkd_auto.paths import Root
-from mdkd_auto.planners.describe import describe_changes, plan_text
+from mdkd_auto.core.errors import DatasetError, PlanError, SettingsError
+from mdkd_auto.core.files import make_folder, write_json, write_text
+from mdkd_auto.core.limits import faults_of_plan, read_plan, refuse
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.progress import progress
+from mdkd_auto.core.records import Dataset, Fingerprint, IntTriple, Plan, Splits, Task, Triple
+from mdkd_auto.datasets.patients import compile_pattern, tell_patients
+from mdkd_auto.datasets.problems import CASES_SHOWN, KINDS, Problem, errors_of, problem, problems_text, without_broken
+from mdkd_auto.datasets.raw_folder import find_datasets
+from mdkd_auto.datasets.splits import MIN_PATIENTS
+from mdkd_auto.datasets.stored_splits import make_or_keep, only_those_of, store, stored_pattern
+from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
 from mdkd_auto.planners.group import plan_group
 from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness, check_patients
+from mdkd_auto.planners.plan_text import describe_changes, plan_text
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
-from mdkd_auto.progress import progress
-from mdkd_auto.records import Dataset, Fingerprint, IntTriple, Plan, Splits, Task, Triple
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from mdkd_auto.errors import PlanError
-from mdkd_auto.records import Dataset, Reason
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Dataset, Reason
 
 
 def choose_channels(

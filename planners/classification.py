@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdkd_auto.errors import PlanError
-from mdkd_auto.limits import MOST_VOXELS_OF_WHOLE
-from mdkd_auto.planners.member import Member
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.limits import MOST_VOXELS_OF_WHOLE
+from mdkd_auto.core.records import Configuration, ConfigurationPlan, Fingerprint, Reason
+from mdkd_auto.planners.group_member import Member
 from mdkd_auto.planners.memory import Fit, choose_batch, feature_map_elements, text_voxels
+from mdkd_auto.planners.plan_request import Wish
 from mdkd_auto.planners.topology import plan_topology
-from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import Configuration, ConfigurationPlan, Fingerprint, Reason
 
 STEP = 32  # the networks' total stride
 MOST = {2: 224, 3: 96}  # voxels a side; 2-D: the paper's input, after ImageNet's

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import ConfigurationPlan, Fingerprint, Reason
 from mdkd_auto.planners.classification import plan_whole_images
-from mdkd_auto.planners.member import Floats, Member
+from mdkd_auto.planners.group_member import Floats, Member
 from mdkd_auto.planners.memory import text_voxels
-from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import ConfigurationPlan, Fingerprint, Reason
+from mdkd_auto.planners.plan_request import Wish
 
 STEP = 32  # total stride of a ResNet, and patch x windows of the RF-DETR sizes that take any plan
 MOST = 512  # voxels a side: DeepLesion's slices; RF-DETR small's input

@@ -13,14 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.data.case_arrays import Array, bytes_to_read, inspect_case, source_hash
-from mdkd_auto.data.exif import UPRIGHT
-from mdkd_auto.data.geometry import box_shape, nonzero_box
-from mdkd_auto.data.parallel import map_cases
-from mdkd_auto.data.problems import KINDS, Finding, Problem, problem
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import (
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import (
     ReadError,
     content_hash,
     make_folder,
@@ -29,9 +23,25 @@ from mdkd_auto.files import (
     write_atomically,
     write_json,
 )
+from mdkd_auto.core.records import (
+    Box,
+    Case,
+    CaseFingerprint,
+    Dataset,
+    Fingerprint,
+    Intensities,
+    IntTriple,
+    Lesion,
+    Triple,
+)
+from mdkd_auto.core.workers import map_cases
+from mdkd_auto.datasets.case_reading import Array, bytes_to_read, inspect_case, source_hash
+from mdkd_auto.datasets.problems import KINDS, Finding, Problem, problem
+from mdkd_auto.datasets.task_data import TASK_DATA
+from mdkd_auto.formats.exif import UPRIGHT
 from mdkd_auto.planners.intensities import Histogram, histogram, image_percentiles, pool, statistics
-from mdkd_auto.planners.likeness import is_picture_hash, picture_hash
-from mdkd_auto.records import Box, Case, CaseFingerprint, Dataset, Fingerprint, Intensities, IntTriple, Lesion, Triple
+from mdkd_auto.planners.near_duplicates import is_picture_hash, picture_hash
+from mdkd_auto.preprocessing.crop import box_shape, nonzero_box
 
 log = logging.getLogger(__name__)
 

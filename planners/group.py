@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Dataset, DatasetPlan, Fingerprint, IntTriple, Plan, Reason, Triple
+from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.planners.channel import choose_channels
-from mdkd_auto.planners.keep import keep_assumed_spacing, keep_dataset
-from mdkd_auto.planners.member import make_member
+from mdkd_auto.planners.group_member import make_member
 from mdkd_auto.planners.normalisation import choose_normalisation
+from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_stability import keep_assumed_spacing, keep_dataset
 from mdkd_auto.planners.spacing import assume_spacing, choose_transpose
 from mdkd_auto.planners.task_rules import TASK_RULES
-from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import Dataset, DatasetPlan, Fingerprint, IntTriple, Plan, Reason, Triple
 
 
 def plan_group(
@@ -28,9 +28,10 @@ def plan_group(
     """Decide everything the data sets of one group share, and what is each one's own.
 
     ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
-    where it is still about right (see :mod:`mdkd_auto.planners.keep`) unless ``replan``. ``spacing_mm`` (z, y, x of
-    the transposed axes) is taken instead of what the rules say, ``input_size`` (voxels a side) of a classification
-    or detection group likewise, ``patch_size`` (voxels z, y, x) of a segmentation group. Raises PlanError.
+    where it is still about right (see :mod:`mdkd_auto.planners.plan_stability`) unless ``replan``. ``spacing_mm``
+    (z, y, x of the transposed axes) is taken instead of what the rules say, ``input_size`` (voxels a side) of a
+    classification or detection group likewise, ``patch_size`` (voxels z, y, x) of a segmentation
+    group. Raises PlanError.
     """
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous

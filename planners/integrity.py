@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mdkd_auto.data.case_arrays import LABEL
-from mdkd_auto.data.description import likeness_of_name
-from mdkd_auto.data.likely_patients import likely_subjects
-from mdkd_auto.data.patients import plain_name
-from mdkd_auto.data.problems import Problem, names_shown, problem
-from mdkd_auto.data.splits import torn_patients
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.planners.likeness import near_pairs
-from mdkd_auto.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
+from mdkd_auto.core.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
+from mdkd_auto.datasets.case_reading import LABEL
+from mdkd_auto.datasets.dataset_json import likeness_of_name
+from mdkd_auto.datasets.likely_patients import likely_subjects
+from mdkd_auto.datasets.patients import plain_name
+from mdkd_auto.datasets.problems import Problem, names_shown, problem
+from mdkd_auto.datasets.splits import torn_patients
+from mdkd_auto.datasets.task_data import TASK_DATA
+from mdkd_auto.planners.near_duplicates import near_pairs
 
 ABSURD_VALUE = 1e8  # no scanner writes such
 UNUSUAL_VALUE = 1e6

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.records import Intensities
+from mdkd_auto.core.records import Intensities
 
 COUNTING_RANGE = 1 << 20  # whole numbers within this range are counted, not sorted
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Reason, Topology
 from mdkd_auto.planners.topology import initial_patch, pad_to_multiple, plan_topology, total_stride
-from mdkd_auto.records import Reason, Topology
 
 REFERENCE_GB = 8.0
 REFERENCE_ELEMENTS = {2: 85e6, 3: 560e6}  # feature-map elements of one sample that fit at the reference batch

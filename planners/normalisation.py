@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mdkd_auto.records import Fingerprint, Normalisation, Reason
+from mdkd_auto.core.records import Fingerprint, Normalisation, Reason
 
 HOUNSFIELD_BELOW = -100.0  # a CT in Hounsfield units holds air or fat ...
 HOUNSFIELD_ABOVE = 300.0  # ... or bone; 8-bit grey values hold neither

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdkd_auto.data.orientation import Image
+from mdkd_auto.core.records import CaseFingerprint, DatasetPlan, IntTriple, Record, Triple
+from mdkd_auto.formats.image import Image
+from mdkd_auto.planners.group_member import case_spacing
 from mdkd_auto.planners.intensities import image_percentiles
-from mdkd_auto.planners.member import case_spacing
-from mdkd_auto.records import CaseFingerprint, DatasetPlan, IntTriple, Record, Triple
 
 # Beyond these factors an image counts as unlike the training images. No held-out image of 16 public data sets does; all
 # of another modality do, unless both were made 8-bit pictures: benchmarks/unlike_training.py.

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdkd_auto.errors import PlanError
-from mdkd_auto.planners.keep import keep_configuration, keeps_spacing
-from mdkd_auto.planners.member import Floats, Member
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Configuration, ConfigurationPlan, Reason
+from mdkd_auto.planners.group_member import Floats, Member
 from mdkd_auto.planners.memory import asked_patch, choose_batch, fit_patch, text_voxels
+from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_stability import keep_configuration, keeps_spacing
 from mdkd_auto.planners.spacing import in_plane_spacing, text_mm, volume_spacing
 from mdkd_auto.planners.topology import plan_topology
-from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import Configuration, ConfigurationPlan, Reason
 
 LARGE_LESION_PERCENTILE = 90.0
 

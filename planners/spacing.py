@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdkd_auto.planners.member import Floats, Member, case_spacing
-from mdkd_auto.records import Fingerprint, IntTriple, Reason, Triple
+from mdkd_auto.core.records import Fingerprint, IntTriple, Reason, Triple
+from mdkd_auto.planners.group_member import Floats, Member, case_spacing
 
 # Assumed width of an image without physical spacing. CT: 512 pixels of 0.78 mm, the median in-plane spacing of
 # LiTS and MSD Lung (0.77 to 0.79 mm). MRI: a usual head field of view. CXR: a 43 cm detector, a little collimated.

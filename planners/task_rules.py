@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from mdkd_auto.data.problems import Problem
+from mdkd_auto.core.records import ByTask, ConfigurationPlan, Dataset, Fingerprint, Reason, Splits
+from mdkd_auto.datasets.problems import Problem
 from mdkd_auto.planners.classification import class_counts, plan_classification
 from mdkd_auto.planners.detection import box_counts, plan_detection
+from mdkd_auto.planners.group_member import Member
 from mdkd_auto.planners.integrity import check_classes
-from mdkd_auto.planners.member import Member
+from mdkd_auto.planners.plan_request import Wish
 from mdkd_auto.planners.segmentation import plan_segmentation
-from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import ByTask, ConfigurationPlan, Dataset, Fingerprint, Reason, Splits
 
 
 class TaskRules(NamedTuple):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from mdkd_auto.records import Topology
+from mdkd_auto.core.records import Topology
 
 MIN_EDGE_TO_POOL = 8  # voxels: the bottleneck keeps at least 4
 ANISOTROPY_LIMIT = 2.0  # an axis this much coarser than the finest is neither pooled nor convolved across

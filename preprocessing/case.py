@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from mdkd_auto.data.bounds import check_resampling
-from mdkd_auto.data.case_arrays import read_case_arrays
-from mdkd_auto.data.geometry import box_shape, cropped, nonzero_box, permute
-from mdkd_auto.data.images import Image
-from mdkd_auto.data.store import compact_label
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Case, CaseGeometry, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Triple
+from mdkd_auto.datasets.case_reading import read_case_arrays
+from mdkd_auto.formats.read_write import Image
+from mdkd_auto.formats.size_guard import check_resampling
+from mdkd_auto.preprocessing.case_store import compact_label
+from mdkd_auto.preprocessing.crop import box_shape, cropped, nonzero_box, permute
 from mdkd_auto.preprocessing.normalise import normalise
 from mdkd_auto.preprocessing.resample import (
     coarse_axis,
@@ -21,7 +22,6 @@ from mdkd_auto.preprocessing.resample import (
     resampled_shape,
 )
 from mdkd_auto.preprocessing.slabs import resample_slabs
-from mdkd_auto.records import Case, CaseGeometry, ConfigurationPlan, Dataset, DatasetPlan, IntTriple, Triple
 
 Array = NDArray[Any]
 

@@ -8,17 +8,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mdkd_auto.data.boxes import stored_boxes
-from mdkd_auto.data.case_arrays import bytes_to_read, source_hash
-from mdkd_auto.data.file_hashes import HashOf
-from mdkd_auto.data.parallel import map_cases
-from mdkd_auto.data.store import compact_label, image_path, label_path, read_case_record, record_path, save_case
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.errors import MdkdError
-from mdkd_auto.files import content_hash, file_hash, make_folder
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.file_hashes import HashOf
+from mdkd_auto.core.files import content_hash, file_hash, make_folder
+from mdkd_auto.core.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
+from mdkd_auto.core.workers import map_cases
+from mdkd_auto.datasets.case_reading import bytes_to_read, source_hash
+from mdkd_auto.datasets.task_data import TASK_DATA
+from mdkd_auto.preprocessing.box_geometry import stored_boxes
 from mdkd_auto.preprocessing.case import preprocess_case, read_case
+from mdkd_auto.preprocessing.case_store import (
+    compact_label,
+    image_path,
+    label_path,
+    read_case_record,
+    record_path,
+    save_case,
+)
 from mdkd_auto.preprocessing.lesions import sample_lesions
-from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Plan, PreprocessedCase, Record
 
 PREPROCESSING_VERSION = 2  # raise it when the same decisions give other arrays
 COPIES_WHILE_RESAMPLING = 2  # of what reading and checking a case takes

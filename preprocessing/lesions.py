@@ -6,8 +6,8 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.data.geometry import box_slices, nonzero_box
-from mdkd_auto.records import LesionSample
+from mdkd_auto.core.records import LesionSample
+from mdkd_auto.preprocessing.crop import box_slices, nonzero_box
 
 POINTS_A_LESION = 64
 

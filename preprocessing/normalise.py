@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.records import Normalisation
+from mdkd_auto.core.records import Normalisation
 
 SMALLEST_STD = 1e-8  # a constant image becomes zeros, not NaN
 

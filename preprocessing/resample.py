@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from mdkd_auto.data.geometry import box_slices, nonzero_box
-from mdkd_auto.records import IntTriple, Triple
+from mdkd_auto.core.records import IntTriple, Triple
+from mdkd_auto.preprocessing.crop import box_slices, nonzero_box
 
 Kind = Literal["nearest", "linear", "cubic"]
 Floats = NDArray[np.float32]

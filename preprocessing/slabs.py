@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from mdkd_auto.core.records import IntTriple
 from mdkd_auto.preprocessing.resample import Floats, axis_kinds, interpolation, multiply_axes
-from mdkd_auto.records import IntTriple
 
 PLANES = 16  # made at once
 

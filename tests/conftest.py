@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.phantoms import LOOKS, Look, write_datasets
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.demo.phantoms import LOOKS, Look, write_datasets
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.paths import Root
-from mdkd_auto.settings import Settings
-from mdkd_auto.training import fit
+from mdkd_auto.training import loop as fit
 
 CASES = 4
 Main = Callable[[list[str]], int]

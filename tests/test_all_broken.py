@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from mdkd_auto.data.phantoms import PICTURES, SCENES, Look, write_datasets, write_detection_datasets, write_pictures
-from mdkd_auto.errors import DatasetError
-from mdkd_auto.files import read_json, write_json
-from mdkd_auto.paths import Root
+from mdkd_auto.core.errors import DatasetError
+from mdkd_auto.core.files import read_json, write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.demo.phantoms import PICTURES, SCENES, Look, write_datasets, write_detection_datasets, write_pictures
 from mdkd_auto.preparation import verify
 
 CASES = 5

@@ -12,16 +12,16 @@ from PIL import Image as Pillow
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import ablate, evaluate, plan_and_preprocess, predict, train, train_all_permutations
-from mdkd_auto.data.phantoms import LOOKS, PICTURES, picture, volume, write_pictures
-from mdkd_auto.files import read_json, read_record
+from mdkd_auto.core.files import read_json, read_record
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Plan
+from mdkd_auto.core.settings import ClassificationSettings, Settings
+from mdkd_auto.demo.phantoms import LOOKS, PICTURES, picture, volume, write_pictures
 from mdkd_auto.networks import medvit
-from mdkd_auto.paths import Root
-from mdkd_auto.records import Plan
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import figures_folder
 from mdkd_auto.report.tables import Table
-from mdkd_auto.settings import ClassificationSettings, Settings
-from mdkd_auto.training import fit as fitting
+from mdkd_auto.training import loop as fitting
 
 A, B, C = (look.name for look in PICTURES)
 OWN = ClassificationSettings(architecture="unet", joint_channels=16, fusion_blocks=3)

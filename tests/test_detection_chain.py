@@ -15,24 +15,24 @@ from PIL import Image as Pillow
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import evaluate, plan_and_preprocess, predict, train
-from mdkd_auto.data.phantoms import SCENES, scene, write_detection_datasets
-from mdkd_auto.data.raw import read_dataset
-from mdkd_auto.data.splits import read_splits, write_splits
-from mdkd_auto.experiments.box_scoring import BoxSummary, summary_of_boxes, write_box_summary
+from mdkd_auto.core.files import read_json, read_record
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Fold, Plan, Splits
+from mdkd_auto.core.settings import DetectionSettings, Settings
+from mdkd_auto.datasets.raw_folder import read_dataset
+from mdkd_auto.datasets.splits import read_splits, write_splits
+from mdkd_auto.demo.phantoms import SCENES, scene, write_detection_datasets
+from mdkd_auto.execution.run_folder import describe
+from mdkd_auto.execution.run_job import make_objective, make_streams, run_jobs
+from mdkd_auto.execution.teacher_weights import validation_score, weight
 from mdkd_auto.experiments.jobs import JobMaker
-from mdkd_auto.experiments.reliability import validation_score, weight
-from mdkd_auto.experiments.run import make_objective, make_streams, run_jobs
-from mdkd_auto.experiments.runs import describe
-from mdkd_auto.files import read_json, read_record
 from mdkd_auto.networks import faster_rcnn
-from mdkd_auto.paths import Root
-from mdkd_auto.records import Fold, Plan, Splits
-from mdkd_auto.report.box_pictures import draw_boxes
 from mdkd_auto.report.comparison import COLUMNS
+from mdkd_auto.report.detection.pictures import draw_boxes
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.tables import Table
-from mdkd_auto.settings import DetectionSettings, Settings
-from mdkd_auto.training import fit as fitting
+from mdkd_auto.tasks.detection.scoring import BoxSummary, summary_of_boxes, write_box_summary
+from mdkd_auto.training import loop as fitting
 from mdkd_auto.training.objectives import StudentObjective
 
 A, B = (look.name for look in SCENES[:2])

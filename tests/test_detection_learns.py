@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.phantoms import SCENES, write_detection_datasets
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Fold, Splits
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets
+from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.jobs import JobMaker
-from mdkd_auto.experiments.run import run_jobs
-from mdkd_auto.files import read_json
-from mdkd_auto.paths import Root
-from mdkd_auto.records import Fold, Splits
-from mdkd_auto.settings import Settings
 
 LOOK = SCENES[0]._replace(size=(64, 64), radius=(9.0, 12.0))
 SETTINGS: dict[str, Any] = {

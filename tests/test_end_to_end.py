@@ -15,16 +15,16 @@ from safetensors.numpy import load_file
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import plan_and_preprocess, predict, train
-from mdkd_auto.data.phantoms import Look, write_datasets, write_new_images
-from mdkd_auto.data.store import read_case_record
-from mdkd_auto.errors import PredictionError
-from mdkd_auto.experiments.runs import read_run
-from mdkd_auto.files import read_json
-from mdkd_auto.paths import Root
+from mdkd_auto.core.errors import PredictionError
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.demo.phantoms import Look, write_datasets, write_new_images
+from mdkd_auto.execution.run_folder import read_run
+from mdkd_auto.preprocessing.case_store import read_case_record
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.tables import Table
-from mdkd_auto.settings import Settings
 
 BUDGET = {"epochs": 2, "iterations_per_epoch": 3, "validation_batches": 1, "width": 4, "batch_size": 4, "device": "cpu"}
 SETTINGS = Settings(**BUDGET)  # type: ignore[arg-type]

@@ -17,37 +17,37 @@ from PIL import Image as Pillow
 from sklearn.metrics import f1_score
 from torch import nn
 
+from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.cli import doctor, evaluate, plan_and_preprocess, predict, train_all_permutations
-from mdkd_auto.data.case_table import read_case_table
-from mdkd_auto.data.description import Description, Labels, TaskData, class_labels
-from mdkd_auto.data.image_files import ImageFiles
-from mdkd_auto.data.images import Image
-from mdkd_auto.data.problems import Problem
-from mdkd_auto.data.sampling import Batch
-from mdkd_auto.data.task_data import TASK_DATA
-from mdkd_auto.experiments.coverage import Coverage, Found, Truth
-from mdkd_auto.experiments.evidence import Evidence
-from mdkd_auto.experiments.parts import Answering, Part, answers_of
-from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale, TaskScores
-from mdkd_auto.files import content_hash, read_json, read_record, write_json, write_text
+from mdkd_auto.core.files import content_hash, read_json, read_record, write_json, write_text
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record
+from mdkd_auto.core.settings import TASK_SETTINGS, TaskSettings
+from mdkd_auto.datasets.cases_csv import read_case_table
+from mdkd_auto.datasets.dataset_json import Description, Labels, TaskData, class_labels
+from mdkd_auto.datasets.image_files import ImageFiles
+from mdkd_auto.datasets.problems import Problem
+from mdkd_auto.datasets.task_data import TASK_DATA
+from mdkd_auto.formats.read_write import Image
 from mdkd_auto.metrics.summary import Mean, MetricMean
 from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.model import Encoder
-from mdkd_auto.paths import Root
 from mdkd_auto.planners.classification import class_counts, plan_classification
 from mdkd_auto.planners.task_rules import TASK_RULES, TaskRules
 from mdkd_auto.prediction import TASK_ANSWERS, Asked, each
 from mdkd_auto.preparation import Outcome
 from mdkd_auto.preprocessing.case import Prepared
-from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Record
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.learning import draw_learning
-from mdkd_auto.settings import TASK_SETTINGS, TaskSettings
-from mdkd_auto.tasks.classes import Classes
-from mdkd_auto.tasks.prediction import PredictionOptions
-from mdkd_auto.tasks.segmentation import SegmentationTask, check_settings
+from mdkd_auto.tasks.segmentation.training import SegmentationTask, check_settings
+from mdkd_auto.tasks.shared.classes import Classes
+from mdkd_auto.tasks.shared.coverage import Coverage, Found, Truth
+from mdkd_auto.tasks.shared.evidence import Evidence
+from mdkd_auto.tasks.shared.prediction import PredictionOptions
+from mdkd_auto.tasks.shared.scored_part import Answering, Part, answers_of
+from mdkd_auto.tasks.shared.whole_images import batch_of, prepare_whole
 from mdkd_auto.tasks.task_parts import TASK_PARTS, TaskParts
-from mdkd_auto.tasks.whole_images import batch_of, prepare_whole
+from mdkd_auto.tasks.task_scores import TASK_SCORES, Scale, TaskScores
 from mdkd_auto.training.interfaces import Score
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")

@@ -18,11 +18,11 @@ from PIL import Image as Pillow
 
 from mdkd_auto import preparation
 from mdkd_auto.cli import plan_and_preprocess, train
-from mdkd_auto.data.phantoms import PICTURES, write_pictures
-from mdkd_auto.data.problems import KINDS
-from mdkd_auto.errors import DatasetError
-from mdkd_auto.files import read_json
-from mdkd_auto.paths import Root
+from mdkd_auto.core.errors import DatasetError
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.datasets.problems import KINDS
+from mdkd_auto.demo.phantoms import PICTURES, write_pictures
 from mdkd_auto.preparation import plan_and_preprocess as plan
 from mdkd_auto.preparation import verify
 
@@ -915,10 +915,10 @@ def test_an_image_that_may_lack_a_box_is_in_no_split(tmp_path: Path) -> None:
 
 
 NOT_BY_DATA = {
-    "not-checked",  # a worker that dies: tests/data/test_parallel.py
-    "pattern-unused",  # by a flag: tests/data/test_patients.py
-    "splits-changed", "splits-emptied",  # of stored splits: tests/data/test_split_checks.py
-    "data-set-is-a-file",  # beside data sets: tests/data/test_raw.py
+    "not-checked",  # a worker that dies: tests/core/test_workers.py
+    "pattern-unused",  # by a flag: tests/datasets/test_patients.py
+    "splits-changed", "splits-emptied",  # of stored splits: tests/datasets/test_split_checks.py
+    "data-set-is-a-file",  # beside data sets: tests/datasets/test_raw_folder.py
     "refused", "no-data-sets",  # tests of their own below
 }  # fmt: skip
 

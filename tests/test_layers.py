@@ -11,25 +11,30 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "mdkd_auto"
 AT_THE_ROOT = {"planners", "preprocessing"}  # imported as mdkd_auto.planners, mdkd_auto.preprocessing
 LEVELS = (  # low to high; a module imports its own room and lower levels
-    {"records", "errors", "files", "strict_json", "text", "limits", "paths", "settings", "progress"},
-    {"data", "networks", "losses", "metrics"},
-    {"planners", "preprocessing"},
-    {"training", "inference", "preparation"},
+    {"core"},
+    {"formats"},
+    {"datasets", "networks", "losses", "metrics"},
+    {"preprocessing"},
+    {"planners"},
+    {"batches"},
+    {"training", "inference"},
     {"tasks"},
+    {"preparation"},
     {"experiments"},
-    {"report"},
+    {"execution"},
+    {"doctor", "report", "demo"},
     {"prediction"},
     {"pipeline"},
     {"cli"},
 )
 READS_ENVIRONMENT = {
     "mdkd_auto.cli",
-    "mdkd_auto.data.parallel",  # sets the thread variables of its child processes, and puts them back
+    "mdkd_auto.core.workers",  # sets the thread variables of its child processes, and puts them back
 }
 NAMES_TASKS = {  # the tables of docs/extending.md, the default, ablations that are for some tasks, made-up data
-    "data.task_data", "settings", "planners.task_rules", "tasks.task_parts", "experiments.task_scores",
-    "report.figures", "prediction", "records", "experiments.ablations", "data.phantoms",
-    "data.coco",  # a field of the format is named as a task is
+    "datasets.task_data", "core.settings", "planners.task_rules", "tasks.task_parts", "tasks.task_scores",
+    "report.figures", "prediction", "core.records", "experiments.ablations", "demo.phantoms",
+    "datasets.truth.coco",  # a field of the format is named as a task is
 }  # fmt: skip
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -85,14 +90,14 @@ def edges_of(sources: Iterable[Source]) -> Edges:
 
 
 def level_and_room(module: str) -> tuple[int, str]:
-    """The package itself (its version) lies below everything. The modules of the lowest level are one room."""
+    """The package itself (its version) lies below everything."""
     parts = module.split(".")
     if len(parts) == 1:
         return -1, ""
     level = next((number for number, rooms in enumerate(LEVELS) if parts[1] in rooms), None)
     if level is None:
         raise AssertionError(f"{module}: no level for {parts[1]!r}; add it to LEVELS")
-    return level, "foundation" if level == 0 else parts[1]
+    return level, parts[1]
 
 
 def wrong_arrows(edges: Edges) -> list[str]:
@@ -130,7 +135,7 @@ def test_all_rooms_are_read() -> None:
     assert rooms == set().union(*LEVELS)
     edges = edges_of(SOURCES)
     assert f"{PACKAGE}.pipeline" in edges[f"{PACKAGE}.cli.train"]  # imported inside a function, by its package
-    assert any(target.startswith(f"{PACKAGE}.data.") for target in edges[f"{PACKAGE}.preprocessing.case"])
+    assert any(target.startswith(f"{PACKAGE}.formats.") for target in edges[f"{PACKAGE}.preprocessing.case"])
 
 
 def test_arrows_point_down() -> None:
@@ -143,13 +148,13 @@ def test_no_circle() -> None:
 
 def test_wrong_arrows_and_circles_are_seen() -> None:
     wrong = {
-        "mdkd_auto.data.store": {"mdkd_auto.preprocessing.case", "mdkd_auto.files"},
-        "mdkd_auto.networks.unet": {"mdkd_auto.data.store", "mdkd_auto.networks.layers"},
-        "mdkd_auto.files": {"mdkd_auto.errors", "mdkd_auto"},
+        "mdkd_auto.formats.image": {"mdkd_auto.preprocessing.case", "mdkd_auto.core.files"},
+        "mdkd_auto.networks.unet": {"mdkd_auto.preprocessing.case_store", "mdkd_auto.networks.layers"},
+        "mdkd_auto.core.files": {"mdkd_auto.core.errors", "mdkd_auto"},
     }
     assert wrong_arrows(wrong) == [
-        "mdkd_auto.data.store -> mdkd_auto.preprocessing.case",
-        "mdkd_auto.networks.unet -> mdkd_auto.data.store",
+        "mdkd_auto.formats.image -> mdkd_auto.preprocessing.case",
+        "mdkd_auto.networks.unet -> mdkd_auto.preprocessing.case_store",
     ]
     assert find_circle(wrong) == []
     assert find_circle({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set()}) == ["a", "b", "c", "a"]

@@ -10,15 +10,15 @@ import pytest
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import evaluate, train
-from mdkd_auto.data.phantoms import PICTURES, SCENES, Look, write_datasets, write_detection_datasets, write_pictures
-from mdkd_auto.errors import TrainingError
-from mdkd_auto.experiments.evaluate import not_scored
+from mdkd_auto.core.errors import TrainingError
+from mdkd_auto.core.files import read_json, write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings
+from mdkd_auto.demo.phantoms import PICTURES, SCENES, Look, write_datasets, write_detection_datasets, write_pictures
+from mdkd_auto.execution.evaluate_run import not_scored
+from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.jobs import JobMaker
-from mdkd_auto.experiments.run import run_jobs
-from mdkd_auto.files import read_json, write_json
-from mdkd_auto.paths import Root
 from mdkd_auto.report import tables as tables_module
-from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 SMALL: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 1, "validation_batches": 1, "batch_size": 2,

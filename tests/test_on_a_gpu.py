@@ -13,17 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mdkd_auto import pipeline
+from mdkd_auto.batches.augmentation import apply, draw
 from mdkd_auto.cli import predict
-from mdkd_auto.data.augmentation import apply, draw
-from mdkd_auto.data.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings, replace
+from mdkd_auto.demo.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
+from mdkd_auto.execution.run_folder import describe
+from mdkd_auto.execution.run_job import make_objective, make_streams, run_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
-from mdkd_auto.experiments.run import make_objective, make_streams, run_jobs
-from mdkd_auto.experiments.runs import describe
-from mdkd_auto.files import read_json
-from mdkd_auto.paths import Root
-from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
-from mdkd_auto.training import fit as fitting
-from mdkd_auto.training.fit import BEST, FINAL
+from mdkd_auto.training import loop as fitting
+from mdkd_auto.training.loop import BEST, FINAL
 
 DEVICE = "cuda"
 SETTINGS = Settings(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mdkd_auto.cli import plan_and_preprocess, train_all_permutations
-from mdkd_auto.files import read_json
-from mdkd_auto.paths import Root
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import Root
 
 NAME = "Dataset001_Visits"
 PATTERN = r"^(?P<patient>v\d+)"

@@ -13,8 +13,11 @@ from PIL import Image as Picture
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import predict
-from mdkd_auto.data.images import read_image, same_geometry
-from mdkd_auto.data.phantoms import (
+from mdkd_auto.core.errors import PredictionError
+from mdkd_auto.core.files import read_json, write_json
+from mdkd_auto.core.paths import Root, RunFolder
+from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings, replace
+from mdkd_auto.demo.phantoms import (
     PICTURES,
     SCENES,
     Look,
@@ -23,12 +26,9 @@ from mdkd_auto.data.phantoms import (
     write_new_scenes,
     write_pictures,
 )
-from mdkd_auto.errors import PredictionError
+from mdkd_auto.execution.run_folder import build_model, describe, make_task, read_run
 from mdkd_auto.experiments.jobs import JobMaker
-from mdkd_auto.experiments.runs import build_model, describe, make_task, read_run
-from mdkd_auto.files import read_json, write_json
-from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
+from mdkd_auto.formats.read_write import read_image, same_geometry
 from mdkd_auto.training.checkpoints import save_weights
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"

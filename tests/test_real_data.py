@@ -10,14 +10,14 @@ import pytest
 
 from mdkd_auto import pipeline
 from mdkd_auto.cli import train
-from mdkd_auto.data.images import read_image, same_geometry
-from mdkd_auto.data.raw import read_dataset
-from mdkd_auto.data.splits import read_splits
-from mdkd_auto.errors import DatasetError
-from mdkd_auto.files import read_json, read_record
-from mdkd_auto.paths import Root
-from mdkd_auto.records import Plan, Splits
-from mdkd_auto.tasks.prediction import mask_ending
+from mdkd_auto.core.errors import DatasetError
+from mdkd_auto.core.files import read_json, read_record
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Plan, Splits
+from mdkd_auto.datasets.raw_folder import read_dataset
+from mdkd_auto.datasets.splits import read_splits
+from mdkd_auto.formats.read_write import read_image, same_geometry
+from mdkd_auto.tasks.shared.prediction import mask_ending
 
 RAW = Path(os.environ.get("MDKD_REAL_DATA", ""))
 pytestmark = [

@@ -12,20 +12,20 @@ import pytest
 from PIL import Image as Picture
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.geometry import cropped
-from mdkd_auto.data.images import read_image
-from mdkd_auto.data.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
-from mdkd_auto.errors import TrainingError
-from mdkd_auto.experiments import run as run_module
+from mdkd_auto.core.errors import TrainingError
+from mdkd_auto.core.files import file_hash, read_json, read_record, write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Plan
+from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings, replace
+from mdkd_auto.demo.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
+from mdkd_auto.execution import run_job as run_module
+from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
-from mdkd_auto.experiments.run import run_jobs
-from mdkd_auto.files import file_hash, read_json, read_record, write_json
-from mdkd_auto.paths import Root
+from mdkd_auto.formats.read_write import read_image
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
-from mdkd_auto.records import Plan
+from mdkd_auto.preprocessing.crop import cropped
 from mdkd_auto.report.tables import Table
-from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
-from mdkd_auto.tasks.segmentation import Predictor
+from mdkd_auto.tasks.segmentation.training import Predictor
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 SMALL: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 1, "validation_batches": 1, "batch_size": 2,

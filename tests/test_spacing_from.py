@@ -13,19 +13,19 @@ import pytest
 
 from mdkd_auto import pipeline, prediction
 from mdkd_auto.cli import predict
-from mdkd_auto.data.case_arrays import inspect_case
-from mdkd_auto.data.images import read_image, write_mask
-from mdkd_auto.data.raw import inspect_dataset, read_dataset
-from mdkd_auto.errors import DatasetError, ImageError
-from mdkd_auto.experiments.scoring import read_truth, score_mask_file
-from mdkd_auto.files import read_json
-from mdkd_auto.paths import Root
+from mdkd_auto.core.errors import DatasetError, ImageError
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import ConfigurationPlan, DatasetPlan, Normalisation, Topology
+from mdkd_auto.datasets.case_reading import inspect_case
+from mdkd_auto.datasets.raw_folder import inspect_dataset, read_dataset
+from mdkd_auto.formats.read_write import read_image, write_mask
 from mdkd_auto.planners.fingerprint import fingerprint_case
 from mdkd_auto.preparation import verify
 from mdkd_auto.preprocessing.dataset import plan_key
-from mdkd_auto.records import ConfigurationPlan, DatasetPlan, Normalisation, Topology
-from mdkd_auto.tasks.classes import classes_of
-from mdkd_auto.tasks.prediction import read_channel
+from mdkd_auto.tasks.segmentation.scoring import read_truth, score_mask_file
+from mdkd_auto.tasks.shared.classes import classes_of
+from mdkd_auto.tasks.shared.prediction import read_channel
 
 NAME = "Dataset008_Hearts"
 SOURCES = sorted((Path(__file__).parent.parent / "mdkd_auto").rglob("*.py"))

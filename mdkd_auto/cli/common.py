@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdkd_auto.errors import MdkdError
-from mdkd_auto.paths import DEFAULT_ROOT, ROOT_VARIABLE, Root
-from mdkd_auto.text import escaped, is_utf8
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.paths import DEFAULT_ROOT, ROOT_VARIABLE, Root
+from mdkd_auto.core.text import escaped, is_utf8
 from mdkd_auto.training.interruption import Terminated, termination_interrupts
 
 logger = logging.getLogger("mdkd_auto")
@@ -89,7 +89,7 @@ def add_replicates(made: argparse.ArgumentParser) -> None:
 
 def settings_from(arguments: argparse.Namespace) -> Any:
     """The settings of a command line. Raises SettingsError."""
-    from mdkd_auto.settings import load_settings
+    from mdkd_auto.core.settings import load_settings
 
     names = [name for _, name, _, _ in _SETTING_FLAGS] + ["keep_classes"]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

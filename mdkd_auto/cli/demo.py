@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdkd_auto.cli.common import parser, report_problems, run
-from mdkd_auto.paths import Root
+from mdkd_auto.core.paths import Root
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ def _work(arguments: argparse.Namespace) -> int:
     root = Root((arguments.root or Path(DEMO_FOLDER)).absolute())
     logger.info("root: %s", root.folder)
     from mdkd_auto import pipeline
-    from mdkd_auto.data.phantoms import LOOKS, write_datasets, write_new_images
-    from mdkd_auto.settings import load_settings
+    from mdkd_auto.core.settings import load_settings
+    from mdkd_auto.demo.phantoms import LOOKS, write_datasets, write_new_images
 
     started = time.monotonic()
     settings = load_settings(None, {**BUDGET, "device": arguments.device, "epochs": arguments.epochs})

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdkd_auto.cli.common import find_root, parser, run
-from mdkd_auto.experiments.doctor import SHOWN_VARIABLES, Report, look_at_machine, shown_path
-from mdkd_auto.paths import ROOT_VARIABLE
-from mdkd_auto.text import escaped
+from mdkd_auto.core.paths import ROOT_VARIABLE
+from mdkd_auto.core.text import escaped
+from mdkd_auto.doctor.machine import SHOWN_VARIABLES, Report, look_at_machine, shown_path
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def _look_at_root(report: Report, arguments: argparse.Namespace) -> None:
-    from mdkd_auto.experiments.doctor_root import look_at_root  # needs sound packages, the rest does not
+    from mdkd_auto.doctor.root import look_at_root  # needs sound packages, the rest does not
 
     given = "--root" if arguments.root else ROOT_VARIABLE if os.environ.get(ROOT_VARIABLE) else "default"
     look_at_root(report, find_root(arguments), given, arguments.names)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from mdkd_auto.cli.common import parser, report_problems, root_from, run
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 
 Number = TypeVar("Number", int, float)
 
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import preparation  # not the pipeline: this command has no use for torch
-    from mdkd_auto.data.parallel import default_workers
-    from mdkd_auto.data.raw import find_name
+    from mdkd_auto.core.workers import default_workers
+    from mdkd_auto.datasets.raw_folder import find_name
 
     workers = arguments.workers or default_workers()
     if arguments.verify_only:

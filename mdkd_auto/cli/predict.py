@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdkd_auto.cli.common import parser, report_problems, root_from, run
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
+from mdkd_auto.core.records import Task
+from mdkd_auto.core.settings import replace
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
-from mdkd_auto.records import Task
-from mdkd_auto.settings import replace
 
 SPECIFIC = "data-set-specific"
 LABEL_FRACTIONS = (0.1, 0.25, 1.0)  # of the target's training patients

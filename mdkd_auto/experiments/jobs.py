@@ -9,20 +9,20 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from mdkd_auto.data.cases import listed
-from mdkd_auto.data.file_hashes import FileHashes, file_hashes
-from mdkd_auto.data.lost_cases import lost_cases
-from mdkd_auto.data.problems import Problem
-from mdkd_auto.data.store import read_case_record, record_path
-from mdkd_auto.errors import SettingsError, TrainingError
-from mdkd_auto.files import content_hash, file_hash, to_json_text
-from mdkd_auto.paths import Root, RunFolder
+from mdkd_auto.core.errors import SettingsError, TrainingError
+from mdkd_auto.core.file_hashes import FileHashes, file_hashes
+from mdkd_auto.core.files import content_hash, file_hash, to_json_text
+from mdkd_auto.core.paths import Root, RunFolder
+from mdkd_auto.core.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
+from mdkd_auto.core.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
+from mdkd_auto.datasets.case_names import listed
+from mdkd_auto.datasets.lost_cases import lost_cases
+from mdkd_auto.datasets.problems import Problem
+from mdkd_auto.preprocessing.case_store import read_case_record, record_path
 from mdkd_auto.preprocessing.dataset import case_key, plan_key
-from mdkd_auto.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
-from mdkd_auto.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
-from mdkd_auto.tasks.classes import Classes, classes_of
+from mdkd_auto.tasks.shared.classes import Classes, classes_of
 from mdkd_auto.tasks.task_parts import TASK_PARTS
-from mdkd_auto.training.fit import find_device, uses_bf16
+from mdkd_auto.training.loop import find_device, uses_bf16
 
 StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "fine_tuned", "multi_head"]
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mdkd_auto.data.geometry import nonzero_box, whole_box
+from mdkd_auto.preprocessing.crop import nonzero_box, whole_box
 
 GAUSSIAN_SIGMA = 1 / 8  # of the patch
 VOXELS_A_BATCH = {"cpu": 1 << 16, "gpu": 1 << 21}  # a CPU's cache and allocator like small maps

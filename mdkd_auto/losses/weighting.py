@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from mdkd_auto.records import Record
+from mdkd_auto.core.records import Record
 
 
 class DistillationWeights(Record, frozen=True, kw_only=True):

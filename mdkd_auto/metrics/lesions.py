@@ -6,8 +6,8 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 
+from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.masks import Mask, check_masks
-from mdkd_auto.records import Record
 
 MINIMUM_OVERLAP = 0.1  # share of a component's own voxels; low, since small lesions are rarely outlined exactly
 

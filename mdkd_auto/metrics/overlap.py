@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.masks import Mask, check_masks
-from mdkd_auto.records import Record
 
 
 class Counts(Record, frozen=True, kw_only=True):

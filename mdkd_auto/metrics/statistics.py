@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import PermutationMethod, bootstrap, rankdata, wilcoxon
 
+from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.noise import CONFIDENCE, Array, Noise, noise_of
-from mdkd_auto.records import Record
 
 RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: a 95 % interval

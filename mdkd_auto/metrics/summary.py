@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.lesions import LesionCounts, add_lesion_counts, lesion_counts, lesion_f1
 from mdkd_auto.metrics.masks import Mask, check_masks, in_plane
 from mdkd_auto.metrics.overlap import Counts, add_counts, count, dice, iou, precision, recall
 from mdkd_auto.metrics.surface import TOLERANCE_MM, SurfaceScores, surface_scores
-from mdkd_auto.records import Record
 
 METRICS = ("dice", "iou", "precision", "recall", "hd95", "surface_dice", "lesion_f1")
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.masks import Mask, check_masks, in_plane
 from mdkd_auto.metrics.surfels import Floats, surfel_sizes
-from mdkd_auto.records import Record
 
 HAUSDORFF_FRACTION = 0.95  # of the surface, for HD95
 TOLERANCE_MM = 2.0  # default of the surface Dice; two pixels where the spacing is unknown

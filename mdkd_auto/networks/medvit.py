@@ -10,7 +10,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.model import Encoder
 
 STEM = (64, 32, 64)

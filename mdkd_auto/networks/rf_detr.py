@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.detector import (
     Described,
     Detected,

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.model import Encoder
 
 

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdkd_auto.errors import PlanError, SettingsError
+from mdkd_auto.core.errors import PlanError, SettingsError
+from mdkd_auto.core.records import Topology
 from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTION
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.networks.unet import OUTPUT_BIAS, cumulative_strides
-from mdkd_auto.records import Topology
 
 FULL_WIDTH = 64  # features at stride 2, as ResNet-50; the other widths follow
 LEAST = 4  # features of any map, and width

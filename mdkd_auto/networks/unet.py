@@ -9,10 +9,10 @@ from dynamic_network_architectures.building_blocks.plain_conv_encoder import Pla
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import Tensor, nn
 
-from mdkd_auto.errors import PlanError, SettingsError
+from mdkd_auto.core.errors import PlanError, SettingsError
+from mdkd_auto.core.records import Topology
 from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTION, INSTANCE_NORM, NORM_SETTINGS
 from mdkd_auto.networks.model import Encoder
-from mdkd_auto.records import Topology
 
 # Logit of the foreground before training, probability 0.05: most voxels are background, and a network that starts at
 # 0.5 spends its first hundreds of updates unlearning that (as the prior of Lin et al., 2017, focal loss, section 4.1).

@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from mdkd_auto.experiments.evaluate import read_summary
-from mdkd_auto.experiments.evidence import Evidence, check_comparable
+from mdkd_auto.core.files import read_json
+from mdkd_auto.core.paths import RunFolder
+from mdkd_auto.core.records import DEFAULT_TASK, Record
+from mdkd_auto.execution.evaluate_run import read_summary
+from mdkd_auto.execution.run_folder import read_finished
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
-from mdkd_auto.experiments.parts import TEST, VALIDATION, AnySummary
-from mdkd_auto.experiments.runs import read_finished
-from mdkd_auto.experiments.scoring import Summary
-from mdkd_auto.experiments.task_scores import TASK_SCORES, Scale
-from mdkd_auto.files import read_json
 from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Mean
-from mdkd_auto.paths import RunFolder
-from mdkd_auto.records import DEFAULT_TASK, Record
+from mdkd_auto.tasks.segmentation.scoring import Summary
+from mdkd_auto.tasks.shared.evidence import Evidence, check_comparable
+from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION, AnySummary
+from mdkd_auto.tasks.task_scores import TASK_SCORES, Scale
 
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
 HELPED = "the other data sets helped"

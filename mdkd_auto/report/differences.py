@@ -5,13 +5,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import write_atomically
+from mdkd_auto.execution.run_folder import read_run
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.experiments.runs import read_run
-from mdkd_auto.experiments.task_scores import Scale
-from mdkd_auto.files import write_atomically
 from mdkd_auto.report.comparison import Row, judged_scores
 from mdkd_auto.report.tables import Table
+from mdkd_auto.tasks.task_scores import Scale
 
 # Okabe and Ito 2008, without yellow, which is hard to see on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import WriteError, write_json
+from mdkd_auto.core.progress import progress
+from mdkd_auto.core.records import ByTask
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.files import WriteError, write_json
-from mdkd_auto.progress import progress
-from mdkd_auto.records import ByTask
-from mdkd_auto.report.attention import draw_attention
-from mdkd_auto.report.box_embedding import draw_box_embedding
-from mdkd_auto.report.box_pictures import draw_detections
-from mdkd_auto.report.class_pictures import draw_class_attention, draw_class_embedding
+from mdkd_auto.report.classification.pictures import draw_class_attention, draw_class_embedding
 from mdkd_auto.report.comparison import Row
+from mdkd_auto.report.detection.embedding import draw_box_embedding
+from mdkd_auto.report.detection.pictures import draw_detections
 from mdkd_auto.report.differences import draw_differences, draw_gain_by_labels
-from mdkd_auto.report.embedding import draw_embedding
 from mdkd_auto.report.learning import draw_learning
-from mdkd_auto.report.overlays import draw_overlays
+from mdkd_auto.report.segmentation.attention import draw_attention
+from mdkd_auto.report.segmentation.embedding import draw_embedding
+from mdkd_auto.report.segmentation.overlays import draw_overlays
 from mdkd_auto.report.tables import Table
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import write_atomically
+from mdkd_auto.execution.run_folder import read_run
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.experiments.runs import read_run
-from mdkd_auto.experiments.task_scores import TASK_SCORES
-from mdkd_auto.files import write_atomically
 from mdkd_auto.report.comparison import Row
+from mdkd_auto.tasks.task_scores import TASK_SCORES
 
 NOT_COMPARED = ("multi-head",)  # judged on all its data sets; the others on the same fixed patches of the target
 KNOWN = {"data-set-specific": ("#000000", "--"), "joint teacher": ("#e69f00", "-."), "student": ("#0072b2", "-")}

@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
+from mdkd_auto.execution.run_folder import load_model, read_run
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.experiments.runs import load_model, read_run
 from mdkd_auto.networks.model import Model
 from mdkd_auto.report.comparison import Row
-from mdkd_auto.training.fit import find_device
+from mdkd_auto.training.loop import find_device
 from mdkd_auto.training.objectives import MultiHeadModel
 
 

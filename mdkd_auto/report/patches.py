@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdkd_auto.data.endings import is_planar
-from mdkd_auto.data.store import open_image, open_label
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.records import Dataset
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.records import Dataset
+from mdkd_auto.formats.file_endings import is_planar
+from mdkd_auto.preprocessing.case_store import open_image, open_label
 
 Bools = NDArray[np.bool_]
 

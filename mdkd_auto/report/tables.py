@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdkd_auto.data.problems import errors_of
-from mdkd_auto.experiments.coverage import NAMED
+from mdkd_auto.core.files import content_hash, write_json, write_text
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.datasets.problems import errors_of
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
-from mdkd_auto.experiments.task_scores import TASK_SCORES
-from mdkd_auto.files import content_hash, write_json, write_text
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.report.comparison import COLUMNS, HELPED, Entry, Layout, Row, Trained, means_of, row_of, values_of
 from mdkd_auto.report.verdicts import verdicts
-from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.shared.coverage import NAMED
+from mdkd_auto.tasks.task_scores import TASK_SCORES
 
 WHOSE_GAIN = (
     "A student learns on top of trained teachers. How much of a gain is the other data sets', and not that longer "

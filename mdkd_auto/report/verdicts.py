@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdkd_auto.experiments.task_scores import Scale
 from mdkd_auto.metrics.statistics import WANTED_GAIN, Comparison, holm
 from mdkd_auto.report.comparison import Layout, Row, means_of, values_of
+from mdkd_auto.tasks.task_scores import Scale
 
 SIGNIFICANCE = 0.05
 ONE_TRAINING = "in one training of each: other seeds may say otherwise"

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mdkd_auto.records import ByTask, ConfigurationPlan, DatasetPlan
-from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks import classification, detection, segmentation
-from mdkd_auto.tasks.classes import Classes
-from mdkd_auto.tasks.prediction import PredictionOptions
+from mdkd_auto.core.records import ByTask, ConfigurationPlan, DatasetPlan
+from mdkd_auto.core.settings import Architecture, Settings
+from mdkd_auto.tasks.classification import training as classification
+from mdkd_auto.tasks.detection import training as detection
+from mdkd_auto.tasks.segmentation import training as segmentation
+from mdkd_auto.tasks.shared.classes import Classes
+from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.training.interfaces import TrainingTask
 
 

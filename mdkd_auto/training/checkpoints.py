@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from mdkd_auto.errors import MdkdError, TrainingError
-from mdkd_auto.files import raise_if_refused, write_bytes
-from mdkd_auto.strict_json import parse_json
+from mdkd_auto.core.errors import MdkdError, TrainingError
+from mdkd_auto.core.files import raise_if_refused, write_bytes
+from mdkd_auto.core.strict_json import parse_json
 
 COPY_AGAIN = "Copy the run folder again; or delete it and run the training command again"  # a run that cannot be used
 _STATE = "training_state"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mdkd_auto.files import write_atomically, write_text
+from mdkd_auto.core.files import write_atomically, write_text
 from mdkd_auto.training.interfaces import TURNED_DOWN
 
 _SCORE = "validation_score"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
-from mdkd_auto.data.sampling import Batch
+from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.networks.model import Encoder
 
 TURNED_DOWN = "turned_down"  # logged among the losses: the factor of an epoch's distillation

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mdkd_auto.data.sampling import Batch
+from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.training.interfaces import Objective
 
 _BYTES = 4  # of a number in single precision

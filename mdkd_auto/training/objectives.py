@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from mdkd_auto.data.sampling import Batch
+from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.losses.contrastive import contrastive_loss
 from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss, unit_scale
 from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
 from mdkd_auto.networks.model import Encoder, Model
-from mdkd_auto.settings import Settings
 from mdkd_auto.training.interfaces import TURNED_DOWN, Output, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 

@@ -2,7 +2,7 @@
 
 import math
 
-from mdkd_auto.settings import REFERENCE_EPOCHS, Settings
+from mdkd_auto.core.settings import REFERENCE_EPOCHS, Settings
 
 
 def curriculum(progress: float, settings: Settings) -> float:

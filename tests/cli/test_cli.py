@@ -15,10 +15,10 @@ import pytest
 from PIL import Image as Pillow
 
 from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
+from mdkd_auto.core.files import read_json, write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.execution.run_folder import Finished
 from mdkd_auto.experiments.ablations import ABLATIONS
-from mdkd_auto.experiments.runs import Finished
-from mdkd_auto.files import read_json, write_json
-from mdkd_auto.paths import Root
 
 Command = Callable[..., Any]
 Copy = Callable[[Root], Root]

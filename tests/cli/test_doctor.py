@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mdkd_auto.cli.doctor import main
-from mdkd_auto.experiments.doctor import SHOWN_VARIABLES
-from mdkd_auto.paths import Root
+from mdkd_auto.core.paths import Root
+from mdkd_auto.doctor.machine import SHOWN_VARIABLES
 
 Command = Callable[..., Any]
 NAME = "mdkd_doctor.txt"
@@ -37,7 +37,7 @@ def test_help_does_not_wait_for_anything() -> None:
     program = """
 import sys
 from mdkd_auto.cli.doctor import main
-from mdkd_auto.experiments.doctor import SHOWN_VARIABLES
+from mdkd_auto.doctor.machine import SHOWN_VARIABLES
 try:
     main(["--help"])
 finally:
@@ -122,7 +122,7 @@ import sys
 for name in ("torch", "msgspec", "psutil", "numpy", "safetensors", "filelock", "blosc2"):
     sys.modules[name] = None
 from mdkd_auto.cli.doctor import main
-from mdkd_auto.experiments.doctor import SHOWN_VARIABLES
+from mdkd_auto.doctor.machine import SHOWN_VARIABLES
 sys.exit(main(["--root", "."]))
 """
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ import pytest
 
 from mdkd_auto.cli import ablate, demo, doctor, evaluate, plan_and_preprocess, predict, train, train_all_permutations
 from mdkd_auto.cli.common import parser, run
-from mdkd_auto.errors import DatasetError
+from mdkd_auto.core.errors import DatasetError
 
 Command = Callable[..., Any]
 DISK = "check the disk and its permissions"

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.phantoms import SCENES, write_detection_datasets, write_pictures
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings, replace
+from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.experiments.ablations import ABLATIONS, CLASSIFIER_LOSSES, DETECTOR_LOSSES, find_ablation, variant_jobs
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
-from mdkd_auto.paths import Root
-from mdkd_auto.settings import ClassificationSettings, DetectionSettings, Settings, replace
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
 DETECTOR = Settings(device="cpu", detection=DetectionSettings(architecture="faster_rcnn_small"))

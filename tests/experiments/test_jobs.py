@@ -15,20 +15,20 @@ import torch
 from safetensors.torch import save_file
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.phantoms import Look, write_datasets
-from mdkd_auto.data.store import record_path
-from mdkd_auto.errors import SettingsError, TrainingError
-from mdkd_auto.experiments import evaluate
+from mdkd_auto.core.errors import SettingsError, TrainingError
+from mdkd_auto.core.files import read_json, read_record, write_json
+from mdkd_auto.core.paths import Root, RunFolder
+from mdkd_auto.core.settings import Settings, replace
+from mdkd_auto.demo.phantoms import Look, write_datasets
+from mdkd_auto.execution import evaluate_run as evaluate
+from mdkd_auto.execution.estimate import stale_runs, state_of
+from mdkd_auto.execution.run_folder import Finished, describe
+from mdkd_auto.execution.run_job import make_objective, make_streams
 from mdkd_auto.experiments import jobs as jobs_module
-from mdkd_auto.experiments.estimate import stale_runs, state_of
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
-from mdkd_auto.experiments.run import make_objective, make_streams
-from mdkd_auto.experiments.runs import Finished, describe
 from mdkd_auto.experiments.titles import title_of
-from mdkd_auto.files import read_json, read_record, write_json
-from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.settings import Settings, replace
-from mdkd_auto.tasks.prediction import PredictionOptions
+from mdkd_auto.preprocessing.case_store import record_path
+from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 
 Make = Callable[..., Experiment]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from mdkd_auto.core.records import Topology
 from mdkd_auto.inference.cpu import quicker_on_cpu
-from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
-from mdkd_auto.records import Topology
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.detector import Objects
 from mdkd_auto.networks.rf_detr import (
     RFDETR_SIZES,
@@ -21,7 +21,7 @@ from mdkd_auto.networks.rf_detr import (
     most_queries,
     side_multiple,
 )
-from mdkd_auto.networks.rf_detr_weights import load_rf_detr
+from mdkd_auto.networks.weights.rf_detr import load_rf_detr
 
 TINY, SIDE, QUERIES, CLASSES = "rfdetr_tiny", 128, 20, 3
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mdkd_auto.errors import SettingsError
+from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.classifier import ClassifierHead
 from mdkd_auto.networks.timm_encoder import TimmEncoder, check_size
 

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import mdkd_auto.networks.tresunet as module
-from mdkd_auto.errors import PlanError, SettingsError
+from mdkd_auto.core.errors import PlanError, SettingsError
+from mdkd_auto.core.records import Topology
 from mdkd_auto.losses.overlap import dice_bce_loss
-from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.tresunet import (
     TransformerBlock,
@@ -21,7 +22,6 @@ from mdkd_auto.networks.tresunet import (
     tresunet_topology,
 )
 from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
-from mdkd_auto.records import Topology
 
 FLAT = tresunet_topology(plan_topology((256, 256), (1.0, 1.0)), width=4)
 SHALLOW = tresunet_topology(plan_topology((16, 16), (1.0, 1.0)), width=4)

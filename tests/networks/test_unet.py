@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdkd_auto.errors import PlanError, SettingsError
+from mdkd_auto.core.errors import PlanError, SettingsError
+from mdkd_auto.core.records import Topology
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, check_size, cumulative_strides, scale_width
-from mdkd_auto.records import Topology
 
 FLAT = Topology(
     features=(4, 8, 16), kernel_sizes=((3, 3), (3, 3), (3, 3)), strides=((1, 1), (2, 1), (2, 2))

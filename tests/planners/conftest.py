@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mdkd_auto.records import (
+from mdkd_auto.core.records import (
     Case,
     CaseFingerprint,
     Dataset,

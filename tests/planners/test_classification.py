@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Dataset, Fingerprint, IntTriple, Plan
 from mdkd_auto.planners.classification import class_counts, plan_classification, plan_whole_images
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.planners.member import Member
-from mdkd_auto.planners.wish import Wish
-from mdkd_auto.records import Dataset, Fingerprint, IntTriple, Plan
+from mdkd_auto.planners.group_member import Member
+from mdkd_auto.planners.plan_request import Wish
 
 
 def member(name: str, *shape: int) -> Member:

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import CaseFingerprint, Dataset, Fingerprint, Plan
 from mdkd_auto.planners.detection import (
     LEAST_ANCHOR,
     RATIOS,
@@ -17,7 +18,6 @@ from mdkd_auto.planners.detection import (
     choose_queries,
 )
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.records import CaseFingerprint, Dataset, Fingerprint, Plan
 
 
 def test_overlaps_by_hand() -> None:

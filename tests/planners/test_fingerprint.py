@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from mdkd_auto.core.records import Box, Case, Dataset
 from mdkd_auto.planners import fingerprint as module
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, inside_boxes, pooled_fingerprint
-from mdkd_auto.records import Box, Case, Dataset
 
 
 def volume_case(folder: Path, name: str, seed: int, label: NDArray[np.int16] | None = None) -> Case:

@@ -6,12 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from mdkd_auto.errors import PlanError
-from mdkd_auto.files import to_record
-from mdkd_auto.planners.describe import describe_changes, plan_text
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.files import to_record
+from mdkd_auto.core.records import Plan
 from mdkd_auto.planners.group import plan_group
+from mdkd_auto.planners.plan_text import describe_changes, plan_text
 from mdkd_auto.planners.topology import total_stride
-from mdkd_auto.records import Plan
 
 Builder = Callable[..., Any]
 

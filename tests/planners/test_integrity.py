@@ -5,8 +5,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from mdkd_auto.core.records import Case, Dataset, Fingerprint, Fold, Splits, Triple
 from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness
-from mdkd_auto.records import Case, Dataset, Fingerprint, Fold, Splits, Triple
 
 ALIKE = ("case_0", "case_1")
 Found = list[tuple[str, str, str]]  # kind, case, what was found

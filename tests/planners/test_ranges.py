@@ -6,10 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from mdkd_auto.data.orientation import Header, Image
+from mdkd_auto.core.records import CaseFingerprint, Dataset, DatasetPlan, Fingerprint, Normalisation, Triple
+from mdkd_auto.formats.image import Header, Image
 from mdkd_auto.planners.intensities import image_percentiles
 from mdkd_auto.planners.ranges import Range, TrainingRanges, training_ranges, unlike_training, widened
-from mdkd_auto.records import CaseFingerprint, Dataset, DatasetPlan, Fingerprint, Normalisation, Triple
 
 RANGES = TrainingRanges(
     spacing_mm=((3.0, 0.6, 0.6), (5.0, 0.9, 0.9)), shape=((10, 40, 40), (20, 64, 60)),

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mdkd_auto.data.raw import read_dataset
-from mdkd_auto.planners.describe import plan_text
+from mdkd_auto.core.records import Plan
+from mdkd_auto.datasets.raw_folder import read_dataset
 from mdkd_auto.planners.fingerprint import fingerprint_dataset
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.records import Plan
+from mdkd_auto.planners.plan_text import plan_text
 
 FOLDER = os.environ.get("MDKD_REAL_DATA")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="MDKD_REAL_DATA does not name a raw folder")

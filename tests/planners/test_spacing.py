@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mdkd_auto.planners.member import Member
+from mdkd_auto.planners.group_member import Member
 from mdkd_auto.planners.spacing import (
     assume_spacing,
     choose_transpose,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from mdkd_auto.data.phantoms import LOOKS, PICTURES, SCENES, write_datasets, write_detection_datasets, write_pictures
-from mdkd_auto.data.splits import read_splits
-from mdkd_auto.files import read_record
-from mdkd_auto.paths import Root
+from mdkd_auto.core.files import read_record
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import Plan
+from mdkd_auto.datasets.splits import read_splits
+from mdkd_auto.demo.phantoms import LOOKS, PICTURES, SCENES, write_datasets, write_detection_datasets, write_pictures
 from mdkd_auto.preparation import plan_and_preprocess
-from mdkd_auto.records import Plan
 
 Change = Callable[[Path, str], None]
 

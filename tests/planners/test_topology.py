@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdkd_auto.errors import PlanError
+from mdkd_auto.core.errors import PlanError
+from mdkd_auto.core.records import Topology
 from mdkd_auto.planners.memory import (
     MIN_BATCH,
     REFERENCE_ELEMENTS,
@@ -14,7 +15,6 @@ from mdkd_auto.planners.memory import (
     fit_patch,
 )
 from mdkd_auto.planners.topology import initial_patch, plan_topology, total_stride
-from mdkd_auto.records import Topology
 
 
 def test_a_square_of_256_is_pooled_six_times() -> None:

@@ -6,14 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mdkd_auto.data.geometry import box_shape, cropped
-from mdkd_auto.errors import ImageError, PlanError
+from mdkd_auto.core.errors import ImageError, PlanError
+from mdkd_auto.core.records import (
+    CaseGeometry,
+    ConfigurationPlan,
+    DatasetPlan,
+    IntTriple,
+    Normalisation,
+    Topology,
+    Triple,
+)
 from mdkd_auto.preprocessing.case import preprocess_case, restore
+from mdkd_auto.preprocessing.crop import box_shape, cropped
 from mdkd_auto.preprocessing.lesions import sample_lesions
 from mdkd_auto.preprocessing.normalise import air_value, normalise
 from mdkd_auto.preprocessing.resample import Kind, coarse_axis, resample
 from mdkd_auto.preprocessing.slabs import resample_slabs
-from mdkd_auto.records import CaseGeometry, ConfigurationPlan, DatasetPlan, IntTriple, Normalisation, Topology, Triple
 
 TOPOLOGY = Topology(features=(8,), kernel_sizes=((3, 3, 3),), strides=((1, 1, 1),))
 

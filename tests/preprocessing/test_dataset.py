@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from mdkd_auto.data.store import open_image, open_label, read_case_record, record_path
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Normalisation, Plan, Topology
+from mdkd_auto.preprocessing.case_store import open_image, open_label, read_case_record, record_path
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
-from mdkd_auto.records import Case, ConfigurationPlan, Dataset, DatasetPlan, Normalisation, Plan, Topology
 
 
 def picture_case(folder: Path, name: str, seed: int) -> Case:

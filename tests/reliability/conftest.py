@@ -21,19 +21,19 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mdkd_auto import files
-from mdkd_auto.data.sampling import PatchSampler
-from mdkd_auto.data.store import save_case
+from mdkd_auto.batches.sampling import PatchSampler
+from mdkd_auto.core import files
+from mdkd_auto.core.records import CaseGeometry, ConfigurationPlan, PreprocessedCase, Topology
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.preprocessing.case_store import save_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
-from mdkd_auto.records import CaseGeometry, ConfigurationPlan, PreprocessedCase, Topology
-from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.classes import ClassChannel, Classes
-from mdkd_auto.tasks.segmentation import SegmentationTask
-from mdkd_auto.training import fit as fit_module
-from mdkd_auto.training.fit import Streams, fit, validation_seed
+from mdkd_auto.tasks.segmentation.training import SegmentationTask
+from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
+from mdkd_auto.training import loop as fit_module
+from mdkd_auto.training.loop import Streams, fit, validation_seed
 from mdkd_auto.training.objectives import (
     MultiHeadModel,
     MultiHeadObjective,

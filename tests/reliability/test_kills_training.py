@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mdkd_auto.training.fit import BEST, FINAL
+from mdkd_auto.training.loop import BEST, FINAL
 
 STAGES = ("teacher", "source_teacher", "joint_teacher", "student", "multi_head")
 CLOCK = "clock"  # at a random moment

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mdkd_auto.files import write_atomically, write_text
+from mdkd_auto.core.files import write_atomically, write_text
 from mdkd_auto.training.checkpoints import load_training, load_weights, save_training, save_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,9 +19,9 @@ import SimpleITK as sitk
 from isal import igzip
 from PIL import Image as Pillow
 
-from mdkd_auto.data import nifti
-from mdkd_auto.data.images import image_ending, output_ending, read_image, write_mask
-from mdkd_auto.errors import ImageError
+from mdkd_auto.core.errors import ImageError
+from mdkd_auto.formats import nifti
+from mdkd_auto.formats.read_write import image_ending, output_ending, read_image, write_mask
 
 resource = pytest.importorskip("resource")  # not on Windows
 

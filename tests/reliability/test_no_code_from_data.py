@@ -11,9 +11,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from mdkd_auto.data.images import read_image
-from mdkd_auto.data.planar import planar_frame
-from mdkd_auto.errors import ImageError
+from mdkd_auto.core.errors import ImageError
+from mdkd_auto.formats.planar import planar_frame
+from mdkd_auto.formats.read_write import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -36,7 +36,7 @@ SAFE_ONLY = {
     "tifffile.TiffFile": ("is_ome", "False"),
     "xml.etree.ElementTree.XMLParser": ("target", "_Plain()"),
 }
-ONLY_IN = {"blosc2.open": "mdkd_auto/data/store.py"}  # behind its check of what the file says it is
+ONLY_IN = {"blosc2.open": "preprocessing/case_store.py"}  # behind its check of what the file says it is
 
 
 def unsafe_calls(source: str, file: str = "") -> list[str]:

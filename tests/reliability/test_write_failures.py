@@ -17,22 +17,22 @@ from PIL import Image as Pillow
 from torch import nn
 
 from mdkd_auto import pipeline
-from mdkd_auto.data.images import read_image, write_mask
-from mdkd_auto.data.phantoms import Look, write_datasets
-from mdkd_auto.data.store import image_path, open_image, save_case
-from mdkd_auto.errors import MdkdError
-from mdkd_auto.experiments.evaluate import cases_of_part
-from mdkd_auto.experiments.evidence import Evidence, Work
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import WriteError, write_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.records import CaseGeometry, PreprocessedCase
+from mdkd_auto.demo.phantoms import Look, write_datasets
+from mdkd_auto.execution.evaluate_run import cases_of_part
+from mdkd_auto.execution.prepared_images import SeenImages
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.experiments.parts import VALIDATION, Part
-from mdkd_auto.experiments.prepared import SeenImages
-from mdkd_auto.experiments.scoring import score_masks_of_part
-from mdkd_auto.files import WriteError, write_json
-from mdkd_auto.paths import Root
-from mdkd_auto.records import CaseGeometry, PreprocessedCase
+from mdkd_auto.formats.read_write import read_image, write_mask
+from mdkd_auto.preprocessing.case_store import image_path, open_image, save_case
+from mdkd_auto.tasks.segmentation.scoring import score_masks_of_part
+from mdkd_auto.tasks.shared.evidence import Evidence, Work
+from mdkd_auto.tasks.shared.scored_part import VALIDATION, Part
 from mdkd_auto.training.checkpoints import save_training, save_weights
 from mdkd_auto.training.curves import draw_curves, write_history
-from mdkd_auto.training.fit import BEST, FINAL
+from mdkd_auto.training.loop import BEST, FINAL
 
 FULL = "No space left on device"
 MASK_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif")

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import write_json
+from mdkd_auto.core.paths import Root, RunFolder
+from mdkd_auto.execution.evaluate_run import cases_of_part
+from mdkd_auto.execution.run_folder import Finished, describe
 from mdkd_auto.experiments.ablations import ABLATIONS
-from mdkd_auto.experiments.evaluate import cases_of_part
 from mdkd_auto.experiments.jobs import Experiment, Job
-from mdkd_auto.experiments.parts import TEST
-from mdkd_auto.experiments.runs import Finished, describe
-from mdkd_auto.experiments.scoring import CaseScores, summary_of, write_summary
-from mdkd_auto.files import write_json
 from mdkd_auto.metrics.statistics import Comparison
 from mdkd_auto.metrics.summary import score_masks
-from mdkd_auto.paths import Root, RunFolder
 from mdkd_auto.report import ablation as ablation_module
 from mdkd_auto.report.ablation import Trainings, ablation_entry, ablation_table
 from mdkd_auto.report.comparison import Layout, Row
 from mdkd_auto.report.differences import differences, draw_differences, gain_by_labels
 from mdkd_auto.report.figures import draw_ablation
 from mdkd_auto.report.tables import Table
+from mdkd_auto.tasks.segmentation.scoring import CaseScores, summary_of, write_summary
+from mdkd_auto.tasks.shared.scored_part import TEST
 
 A = "Dataset901_RoundBright"
 FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)

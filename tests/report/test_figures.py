@@ -12,16 +12,16 @@ import pytest
 from PIL import Image as Picture
 
 from mdkd_auto import pipeline
-from mdkd_auto.errors import MdkdError
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import WriteError, read_json
+from mdkd_auto.core.paths import Root
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.experiments.jobs import Experiment
-from mdkd_auto.files import WriteError, read_json
-from mdkd_auto.paths import Root
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.figures import DRAWINGS, draw_figures, figures_folder
 from mdkd_auto.report.learning import draw_learning, mean_line, read_line
-from mdkd_auto.report.overlays import draw_overlays
+from mdkd_auto.report.segmentation.overlays import draw_overlays
 from mdkd_auto.report.tables import Table
-from mdkd_auto.settings import Settings
 
 SETTINGS = Settings(epochs=2, iterations_per_epoch=2, validation_batches=1, width=4, batch_size=4, device="cpu")
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"

@@ -10,24 +10,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mdkd_auto.experiments.box_scoring import BoxAnswer, BoxSummary, Corners, summary_of_boxes
-from mdkd_auto.experiments.class_scoring import Answer, ClassSummary, summary_of_answers
-from mdkd_auto.experiments.evaluate import cases_of_part
+from mdkd_auto.core.files import write_json
+from mdkd_auto.core.paths import Root, RunFolder
+from mdkd_auto.core.records import Case
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.execution.evaluate_run import cases_of_part
+from mdkd_auto.execution.run_folder import Finished
 from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
-from mdkd_auto.experiments.parts import TEST
-from mdkd_auto.experiments.runs import Finished
-from mdkd_auto.experiments.scoring import CaseScores, Summary, summary_of, write_summary
-from mdkd_auto.experiments.task_scores import TASK_SCORES
-from mdkd_auto.files import write_json
 from mdkd_auto.metrics.statistics import RANKS_DISAGREE, Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
-from mdkd_auto.paths import Root, RunFolder
-from mdkd_auto.records import Case
 from mdkd_auto.report import tables
 from mdkd_auto.report.comparison import COLUMNS, HELPED, Contrast, Layout, Row, compare
 from mdkd_auto.report.tables import permutation_table
 from mdkd_auto.report.verdicts import ONE_TRAINING, verdict, verdicts
-from mdkd_auto.settings import Settings
+from mdkd_auto.tasks.classification.scoring import Answer, ClassSummary, summary_of_answers
+from mdkd_auto.tasks.detection.scoring import BoxAnswer, BoxSummary, Corners, summary_of_boxes
+from mdkd_auto.tasks.segmentation.scoring import CaseScores, Summary, summary_of, write_summary
+from mdkd_auto.tasks.shared.scored_part import TEST
+from mdkd_auto.tasks.task_scores import TASK_SCORES
 
 GOOD, POOR = 1.0, 0.5  # DSC
 DICE = {"multi_head": POOR, "teacher": POOR, "joint_teacher": GOOD, "student": GOOD}

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from mdkd_auto.data.sampling import Batch
-from mdkd_auto.records import ConfigurationPlan, Topology
-from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.classes import ClassChannel, Classes
-from mdkd_auto.tasks.classification import ClassificationTask
-from mdkd_auto.tasks.segmentation import SegmentationTask
+from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.core.records import ConfigurationPlan, Topology
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.tasks.classification.training import ClassificationTask
+from mdkd_auto.tasks.segmentation.training import SegmentationTask
+from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 
 A = "Dataset001_A"
 CLASSES = {A: Classes(channels=tuple(ClassChannel(name=name, values=(value,), written=value)

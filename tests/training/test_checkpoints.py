@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from mdkd_auto.errors import TrainingError
-from mdkd_auto.files import ReadError
+from mdkd_auto.core.errors import TrainingError
+from mdkd_auto.core.files import ReadError
 from mdkd_auto.training.checkpoints import load_training, load_weights
 
 
@@ -40,6 +40,6 @@ def test_weights_that_the_system_refuses_are_not_called_unreadable(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("mdkd_auto.files.open", refuse, raising=False)
+    monkeypatch.setattr("mdkd_auto.core.files.open", refuse, raising=False)
     with pytest.raises(ReadError, match=r"Too many open files\); too many files are open: raise the limit"):
         load_weights(path, nn.Linear(2, 1))

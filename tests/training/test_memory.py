@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from mdkd_auto.data.sampling import Batch
+from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.core.records import ConfigurationPlan
+from mdkd_auto.core.settings import Architecture, Settings
 from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.memory import feature_map_elements
 from mdkd_auto.planners.topology import plan_topology
-from mdkd_auto.records import ConfigurationPlan
-from mdkd_auto.settings import Architecture, Settings
-from mdkd_auto.tasks.classes import ClassChannel, Classes
-from mdkd_auto.tasks.segmentation import SegmentationTask
+from mdkd_auto.tasks.segmentation.training import SegmentationTask
+from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.memory import kept_numbers
 from mdkd_auto.training.objectives import (

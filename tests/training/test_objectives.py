@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mdkd_auto.data.sampling import Batch
+from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.core.records import ConfigurationPlan, Topology
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength
-from mdkd_auto.networks.fusion import JointEncoder
+from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
-from mdkd_auto.records import ConfigurationPlan, Topology
-from mdkd_auto.settings import Settings
-from mdkd_auto.tasks.classes import ClassChannel, Classes
-from mdkd_auto.tasks.segmentation import SegmentationTask
+from mdkd_auto.tasks.segmentation.training import SegmentationTask
+from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.training import objectives
 from mdkd_auto.training.objectives import (
     MultiHeadModel,

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from mdkd_auto.settings import Settings
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
 

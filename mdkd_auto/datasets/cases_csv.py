@@ -1,0 +1,127 @@
+"""cases.csv: patients, splits and classes of cases; and names of cases that other programs may take amiss."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdkd_auto.core.files import unread_because
+from mdkd_auto.core.records import PatientBy
+from mdkd_auto.core.tables import TableError, likeness_of_column, read_table
+from mdkd_auto.datasets.case_names import check_case_id, is_unusual
+from mdkd_auto.datasets.problems import Finding, Problem, problem
+from mdkd_auto.formats.file_endings import ENDINGS
+
+CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
+MEANT = {  # names that others give to a column, without case, spaces, "_" and "-"
+    "patient_id": frozenset(
+        ("patient", "patients", "patientnumber", "patientno", "patientname", "patientindex", "pid", "subject",
+         "subjectid", "participant", "participantid", "person", "personid")
+    ),
+    "split": frozenset(("set", "subset", "partition", "splits", "traintest", "trainvaltest")),
+}  # fmt: skip
+NO_VALUE = frozenset(("nan", "na", "n/a", "none", "null", "-", "?", "unknown"))
+_CHANNEL_0 = re.compile(r"_0000$")
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+SPLITS = ("train", "val", "test", "")
+
+
+def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str, str]], list[Finding]]:
+    """cases.csv as case -> {patient_id, split, label}, of the columns it has; {} without a file.
+
+    Rows that name no case, a case twice, or a split other than train, val, test are found wrong; so are patients whose
+    names are almost one, and columns that seem to be meant.
+    """
+    if not path.exists():  # a link to nothing is told where the folder is read
+        return {}, []
+    if not path.is_file():
+        return {}, [Finding("cases-csv", str(path), "is a folder or a device; expected a file", "put the table there")]
+    try:
+        read = read_table(path, CASE_COLUMNS[:1], CASE_COLUMNS)
+    except TableError as error:
+        return {}, [Finding("cases-csv", str(path), error.found, error.remedy)]
+    except OSError as error:
+        return {}, [Finding("refused", str(path), unread_because(error))]
+    table: dict[str, dict[str, str]] = {}
+    findings = []
+    nearly = {likeness_of_id(case_id): case_id for case_id in sorted(case_ids)}
+    for number, cells, fault in read.rows:
+        row = {name: cell for name, cell in cells.items() if name in CASE_COLUMNS}
+        row["split"] = row.get("split", "").lower()
+        for text in [fault] if fault else _row_problems(row, case_ids, table, nearly):
+            findings.append(Finding("cases-csv", str(path), f"row {number}: {text}"))
+        table["" if fault else row["case_id"]] = row
+    findings += [Finding("cases-csv-column", str(path), found, remedy) for found, remedy in _meant(read.columns)]
+    findings += [Finding("patients-alike", str(path), found) for found in _alike(table)]
+    return table, findings
+
+
+def stated_patient(row: dict[str, str], case_id: str, annotated: str = "") -> tuple[str, PatientBy]:
+    """The patient of a case and what names him: its row of cases.csv, else its annotations, else nothing."""
+    if row.get("patient_id"):
+        return row["patient_id"], "table"
+    return (annotated, "annotations") if annotated else (case_id, "")
+
+
+def _row_problems(
+    row: dict[str, str], case_ids: set[str], seen: dict[str, dict[str, str]], nearly: dict[str, str]
+) -> list[str]:
+    problems, case_id = [], row["case_id"]
+    if case_id not in case_ids:
+        meant = nearly.get(likeness_of_id(case_id))
+        hint = f"; is it {meant!r}? Spreadsheets drop leading zeros, and names are without ending" if meant else ""
+        problems.append(f"case_id {case_id!r} is not among the images{hint}")
+    if case_id in seen:
+        problems.append(f"case_id {case_id!r} stands there twice")
+    if row["split"] not in SPLITS:
+        problems.append(f"split {row['split']!r}; allowed are train, val, test or nothing")
+    return problems
+
+
+def likeness_of_id(name: str) -> str:
+    """Equal for names that differ by case, spaces, leading zeros, ``.0`` or the ending of an image alone."""
+    name = "".join(name.split()).casefold().removesuffix(".0")
+    ending = max((one for one in ENDINGS if name.endswith(one)), key=len, default="")
+    name = name.removesuffix(ending)
+    if ending:
+        name = _CHANNEL_0.sub("", name)
+    return _LEADING_ZEROS.sub("", name)
+
+
+def _meant(columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Columns that are not read though they seem to say patient or split, where the column for that is absent."""
+    return [
+        (f"column {written!r} is not read", f"name it {name} if it says that; else nothing is amiss")
+        for name, words in MEANT.items() if name not in columns
+        for written in columns if likeness_of_column(written) in words
+    ]  # fmt: skip
+
+
+def _alike(table: dict[str, dict[str, str]]) -> list[str]:
+    """Patients whose names differ by case, spaces or leading zeros alone, and those that name a missing value."""
+    patients = Counter(row["patient_id"] for row in table.values() if row.get("patient_id"))
+    by_likeness: dict[str, list[str]] = {}
+    for patient in sorted(patients):
+        by_likeness.setdefault(likeness_of_id(patient), []).append(patient)
+    found = [f"patients {', '.join(map(repr, names))} differ by case, spaces or leading zeros alone"
+             for names in by_likeness.values() if len(names) > 1]  # fmt: skip
+    found += [f"patient {patient!r} has {count} cases, which count as one patient's"
+              for patient, count in patients.items() if patient.casefold() in NO_VALUE and count > 1]  # fmt: skip
+    return found
+
+
+def name_problems(dataset: str, case_ids: list[str]) -> list[Problem]:
+    """Names that other programs or file systems may take amiss."""
+    problems = []
+    lowered: dict[str, str] = {}
+    for case_id in case_ids:
+        if wrong := check_case_id(case_id):
+            problems.append(problem("case-name", f"the name {case_id!r} {wrong}", dataset=dataset, case_id=case_id))
+        elif is_unusual(case_id):
+            found = f"the name {case_id!r} holds a space or a sign with a meaning to shells"
+            problems.append(problem("case-name-unusual", found, dataset=dataset, case_id=case_id))
+        twin = lowered.setdefault(case_id.lower(), case_id)
+        if twin != case_id:
+            found = f"the names {twin!r} and {case_id!r} differ by upper and lower case only"
+            problems.append(problem("case-names-alike", found, dataset=dataset, case_id=case_id))
+    return problems

@@ -1,0 +1,120 @@
+"""Links to nothing, and files under almost the name that is read: what would otherwise count as absent."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mdkd_auto.datasets.case_names import split_name
+from mdkd_auto.datasets.problems import Problem, problem
+from mdkd_auto.formats.file_endings import ENDINGS
+
+FILES_READ = ("dataset.json", "cases.csv", "splits_final.json", "annotations.json", "DL_info.csv")
+FOLDERS_READ = ("imagesTr", "labelsTr", "Annotations")
+NOT_READ = ("imagests", "labelsts")
+MISSPELT = ("dataset.json", "cases.csv", "splits_final.json", "imagesTr")  # absent, no error or a misleading one
+ABSENT = ("image-missing", "label-missing", "label-extra", "image-absent")  # what follows for a case from such a link
+COUNTED = ("no-cases", "number-of-cases")  # and for the data set
+SHEETS = (".csv.txt", ".tsv", ".xls", ".xlsx", ".ods", ".numbers")  # what cases.csv may have been saved as
+
+
+def dangling(path: Path) -> str | None:
+    """Where a link leads that leads to nothing, in words; None for what is no link, or leads to something."""
+    if not os.path.islink(path):
+        return None
+    try:
+        os.stat(path)
+    except OSError as error:
+        target = os.readlink(path)
+        if error.errno == errno.ELOOP:
+            return f"is a link to {target}, which leads back to itself"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return f"is a link to {target}, which does not exist"
+        return f"is a link to {target}, which cannot be reached ({error.strerror})"
+    return None
+
+
+def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
+    """Every link to nothing in a data set's folder where a file or folder would be read.
+
+    ``class_folders``: any folder may hold images, as in a classification data set.
+    """
+    problems = []
+    for path in _visible(folder):
+        read = path.name in (*FILES_READ, *FOLDERS_READ)
+        may_be_class = class_folders and not path.suffix and path.name.lower() not in NOT_READ
+        if (read or may_be_class) and (found := dangling(path)) is not None:
+            problems.append(problem("link-dangling", found, dataset=folder.name, file=path))
+        elif path.is_dir() and (path.name in FOLDERS_READ or may_be_class):
+            problems += [
+                problem("link-dangling", found, dataset=folder.name, case_id=_case_of(below, folder), file=below)
+                for below in files_below(path) if (found := dangling(below)) is not None
+            ]  # fmt: skip
+    return problems
+
+
+def linked_cases(folder: Path, class_folders: bool = False) -> set[str]:
+    """The cases whose files are links to nothing."""
+    return {one.case_id for one in check_links(folder, class_folders)} - {""}
+
+
+def with_links(problems: list[Problem], links: list[Problem]) -> list[Problem]:
+    """All of them, but of a link to nothing not also that its file is missing, nor what follows from that."""
+    files, cases = {one.file for one in links}, {one.case_id for one in links} - {""}
+    folders = {os.path.dirname(one.file) for one in links}
+    kept = []
+    for one in problems:
+        of_case = one.kind in ABSENT and bool({one.case_id, _case_of_file(one.case_id)} & cases)
+        of_folder = one.kind == "class-empty" and one.file in folders
+        if one.file not in files and not of_case and not of_folder and not (cases and one.kind in COUNTED):
+            kept.append(one)
+    return kept + links
+
+
+def check_names(folder: Path) -> list[Problem]:
+    """Files and folders that differ by case alone from a name that is read and absent, or are its spreadsheet."""
+    problems = []
+    present = {path.name for path in _visible(folder)}
+    for name in MISSPELT:
+        if name in present or (folder / name).exists():  # the file system may not tell cases apart
+            continue
+        meant = {name.lower(), f"{name}.txt".lower()}
+        if name == "cases.csv":
+            meant |= {f"cases{ending}" for ending in SHEETS}
+        problems += [
+            problem("name-almost", f"is not read; {name} would be", dataset=folder.name, file=folder / one)
+            for one in sorted(present) if one.lower() in meant
+        ]  # fmt: skip
+    return problems
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Everything visible in a folder and those below; linked folders too, each once. Raises OSError."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    entered = set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        entered.add(os.path.realpath(place))
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+        folders[:] = [one for one in folders if os.path.realpath(os.path.join(place, one)) not in entered]
+
+
+def _case_of(path: Path, folder: Path) -> str:
+    """The case that a file belongs to by its name; in a folder of a class, the folders stand in front."""
+    parts = path.parent.relative_to(folder).parts
+    return "_".join((*(part for part in parts if part not in FOLDERS_READ), _case_of_file(path.name)))
+
+
+def _case_of_file(name: str) -> str:
+    """Its name without ending and channel."""
+    ending = max((one for one in ENDINGS if name.lower().endswith(one)), key=len, default="")
+    stem = name[: len(name) - len(ending)] if ending else Path(name).stem
+    named = split_name(f"{stem}.", ".")
+    return named[0] if named else stem

@@ -1,0 +1,34 @@
+"""Cases that stored splits name and the raw folder no longer gives, each with the reason."""
+
+from collections.abc import Collection, Iterable
+
+from mdkd_auto.core.records import Dataset, Splits
+from mdkd_auto.datasets.problems import Problem
+from mdkd_auto.formats.file_endings import image_ending, is_image
+
+GONE = "splits.json names it, but the raw folder has no such case any more; put its files back, or plan without it"
+_FIRST_CHANNEL = "_0000"
+
+
+def lost_cases(dataset: Dataset, splits: Splits, problems: Iterable[Problem] = ()) -> dict[str, str]:
+    """Case of any part -> why the data set no longer has it: the first of its ``problems``, errors before warnings."""
+    present = {case.case_id for case in dataset.cases}
+    named = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
+    lost = sorted(named - present)
+    why: dict[str, str] = {}
+    for one in sorted(problems, key=lambda one: one.severity != "error"):
+        if one.dataset == dataset.name and (case := case_of(one.case_id, lost)):
+            why.setdefault(case, str(one))
+    return {case: why.get(case, GONE) for case in lost}
+
+
+def cases_without_part(dataset: Dataset, splits: Splits) -> list[str]:
+    """Cases that stored splits leave out: they are neither trained nor tested on."""
+    named = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
+    return sorted({case.case_id for case in dataset.cases} - named)
+
+
+def case_of(name: str, cases: Collection[str]) -> str:
+    """The case that a problem is about; of an absent image it gives the file's name. "" where it is none of them."""
+    stem = name[: len(name) - len(image_ending(name))] if is_image(name) else name
+    return next((one for one in (name, stem, stem.removesuffix(_FIRST_CHANNEL)) if one in cases), "")

@@ -1,0 +1,139 @@
+"""Whose images the cases are, where no table says it: by a pattern of their names, or BIDS' sub-<label>."""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import regex
+
+from mdkd_auto.core.errors import SettingsError
+from mdkd_auto.core.records import Case, Dataset
+from mdkd_auto.datasets.problems import Problem, problem
+
+log = logging.getLogger(__name__)
+
+FLAG = "--patient-pattern"
+GROUP = "patient"
+EXAMPLE = r"'^(?P<patient>[^_]+)_'"
+LONGEST_PATTERN = 500  # characters
+SECONDS_PER_NAME = 1.0  # a pattern that backtracks without end takes longer
+STATED = ("table", "annotations")  # these go before names
+
+_BIDS = re.compile(r"(?:^|_)(sub-[A-Za-z0-9]+)(?=_|$)")  # bids-specification.readthedocs.io, "Filenames"
+
+
+def compile_pattern(text: str, source: str = FLAG) -> Any:
+    """The compiled pattern, given in ``source``.
+
+    Raises SettingsError for one that is none, or has no group ``patient`` or further names.
+    """
+    if len(text) > LONGEST_PATTERN:
+        raise SettingsError(f"{source}: is {len(text)} characters long; {LONGEST_PATTERN} are the most")
+    try:
+        text.encode()
+        compiled = regex.compile(text)
+    except (UnicodeEncodeError, regex.error, OverflowError, RecursionError, MemoryError) as error:
+        raise SettingsError(f"{source} {text!r}: not a regular expression ({error}); like {EXAMPLE}") from None
+    if set(compiled.groupindex) != {GROUP}:
+        named = ", ".join(sorted(compiled.groupindex)) or "none"
+        raise SettingsError(f"{source} {text!r}: expected one named group, {GROUP}, like {EXAMPLE}; found: {named}")
+    return compiled
+
+
+def with_patients(dataset: Dataset, pattern: str = "") -> tuple[Dataset, list[str]]:
+    """The data set with the patients that the names of its cases say, and the cases that ``pattern`` does not match.
+
+    Patients of a table or of annotations stay. Without a pattern those named ``sub-<label>`` are grouped, and the other
+    cases are patients of their own. Raises SettingsError for a pattern that is none, or takes too long.
+    """
+    compiled = compile_pattern(pattern) if pattern else None
+    cases, unmatched = [], []
+    for case in dataset.cases:
+        if case.patient_by in STATED:
+            cases.append(case)
+            continue
+        name = plain_name(case, dataset.folder)
+        patient = _bids_subject(name, case) if compiled is None else _matched(compiled, pattern, name)
+        if patient is None and compiled is not None:
+            unmatched.append(case.case_id)
+        by = "" if patient is None else "name" if compiled is None else "pattern"
+        cases.append(msgspec.structs.replace(case, patient_id=patient or case.case_id, patient_by=by))
+    return msgspec.structs.replace(dataset, cases=tuple(cases)), unmatched
+
+
+class Told(NamedTuple):
+    """A data set with its patients, and the pattern that found them in names ("": BIDS' names)."""
+
+    dataset: Dataset
+    pattern: str
+
+
+def tell_patients(
+    datasets: Sequence[Dataset], stored: Callable[[str], str], asked: str | None = None
+) -> tuple[dict[str, Told], list[Problem]]:
+    """Each data set by name with the patients that names of cases say; and the cases of which they say none.
+
+    The pattern ``asked`` for, else the one ``stored`` for a data set, else none. A data set in which the pattern asked
+    for finds nobody goes on as before, with a warning, where it finds patients in another.
+    """
+    before = {dataset.name: stored(dataset.name) for dataset in datasets}
+    chosen = dict.fromkeys(before, asked) if asked else dict(before)
+    tried = {dataset.name: with_patients(dataset, chosen[dataset.name]) for dataset in datasets}
+    problems = []
+    if asked:
+        found_some = any(_named(dataset) for dataset, _ in tried.values())
+        idle = [dataset for dataset in datasets if tried[dataset.name][1] and not _named(tried[dataset.name][0])]
+        for dataset in idle if found_some else ():
+            chosen[dataset.name] = before[dataset.name]
+            tried[dataset.name] = with_patients(dataset, before[dataset.name])
+            found = f"{FLAG} {asked} finds no patient in the names of its cases"
+            problems.append(problem("pattern-unused", found, dataset=dataset.name, file=dataset.folder))
+    for name, (dataset, unmatched) in tried.items():
+        problems += [
+            problem("patient-unmatched", f"{case_id}: {FLAG} {chosen[name]} finds no patient in its name",
+                    dataset=name, case_id=case_id, file=dataset.folder)
+            for case_id in unmatched
+        ]  # fmt: skip
+        if named := _named(dataset):
+            patients, how = len({case.patient_id for case in named}), chosen[name] or "sub-<label>"
+            log.info("%s: %d patients in the names of %d cases, by %s", name, patients, len(named), how)
+    return {name: Told(dataset, chosen[name]) for name, (dataset, _) in tried.items()}, problems
+
+
+def _named(dataset: Dataset) -> list[Case]:
+    """Cases whose names say their patient."""
+    return [case for case in dataset.cases if case.patient_by in ("name", "pattern")]
+
+
+def plain_name(case: Case, folder: str) -> str:
+    """The case's name without the folders (class, split) that stand in front of it."""
+    try:
+        parts = Path(case.images[0]).parent.relative_to(folder).parts if case.images else ()
+    except ValueError:  # a file elsewhere
+        parts = ()
+    prefix = "".join(f"{part}_" for part in parts if part != "imagesTr")
+    return case.case_id.removeprefix(prefix)
+
+
+def _bids_subject(name: str, case: Case) -> str | None:
+    """In a case's name; where there are masks, also in the path, which dataset.json may list: sub-01/anat/x.nii.gz."""
+    match = _BIDS.search(name)
+    if match is None and case.label is not None:
+        folders = Path(case.images[0]).parent.parts
+        return next((folder for folder in reversed(folders) if _BIDS.fullmatch(folder)), None)
+    return match[1] if match else None
+
+
+def _matched(compiled: Any, pattern: str, name: str) -> str | None:
+    """The patient in a name; None where the pattern does not match, or names nobody."""
+    try:
+        match = compiled.search(name, timeout=SECONDS_PER_NAME)
+    except TimeoutError:
+        raise SettingsError(
+            f"{FLAG} {pattern!r}: takes longer than {SECONDS_PER_NAME:g} s on the name {name!r}; avoid one repetition "
+            f"inside another, like {EXAMPLE}"
+        ) from None
+    return (match[GROUP] or None) if match else None

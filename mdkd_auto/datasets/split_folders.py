@@ -1,0 +1,136 @@
+"""Folders named for a split: read where each holds the same folders of classes, refused where they hold images."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from mdkd_auto.datasets.case_names import visible_files
+from mdkd_auto.datasets.image_files import ImageFiles
+from mdkd_auto.datasets.links import dangling, files_below
+from mdkd_auto.datasets.problems import Problem, problem
+from mdkd_auto.formats.file_endings import is_image
+
+SPLIT_OF_FOLDER = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
+_BESIDE_SPLIT = re.compile(r"[_ -]?(?:set|data|images)$")
+OWN = ("imagestr", "imagests", "labelstr", "labelsts")
+TEST_FOLDERS = ("imagesTs", "labelsTs")  # nnU-Net's
+ROBOFLOW = "_annotations.coco.json"
+TO_TABLE = "put images into imagesTr, class and split of each into cases.csv; unlabelled ones are for mdkd_predict"
+TO_IMAGES_TR = "put the images of all splits into imagesTr, their truth beside it, and their split into cases.csv"
+TEST_REMEDY = "cases to test on belong into imagesTr, with their truth and split test in cases.csv; or use mdkd_predict"
+
+
+class ClassFolder(NamedTuple):
+    """Where images of one class lie, of one split where the folder above says it; and what their cases begin with."""
+
+    path: Path
+    class_name: str
+    split: str = ""
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.path.parent.name}_{self.path.name}_" if self.split else f"{self.path.name}_"
+
+
+def folders_in(parent: Path) -> list[Path]:
+    """Visible folders; nnU-Net's own (imagesTs, labelsTr) are left out."""
+    return sorted(
+        entry for entry in parent.iterdir()
+        if entry.is_dir() and not entry.name.startswith((".", "__")) and entry.name.lower() not in OWN
+    )  # fmt: skip
+
+
+def images_below(folder: Path) -> dict[str, int]:
+    """Images of each folder below this one that holds any, by its path from here; hidden folders hold none."""
+    places = (file.parent.relative_to(folder) for file in files_below(folder) if is_image(file.name))
+    return dict(Counter(place.as_posix() for place in places if place.parts and not _is_hidden(place)))
+
+
+def class_folders(found: ImageFiles, parent: Path) -> list[ClassFolder]:
+    """The folders of classes in ``parent``, or in its folders of splits, which is said; [] where these are refused."""
+    folders = folders_in(parent)
+    named = [one for one in folders if _split_of(one) and one.name not in found.description.labels]
+    splits = [one for one in named if _count(one)]
+    if not splits:
+        return [ClassFolder(one, one.name) for one in folders]
+    for one in named:
+        if one not in splits:
+            found.report("class-empty", "is empty", one)
+    if _is_refused(found, splits, [one for one in folders if one not in named]):
+        return []
+    counts = ", ".join(f"{one.name} {_count(one)}" for one in splits)
+    if len(splits) == 1:
+        words = f"alone is named for a split; its images ({counts}) are split as any"
+        found.report("splits-by-folders", words, splits[0])
+    else:
+        found.report("splits-by-folders", f"has folders that are read as splits, with images: {counts}", parent)
+    return [
+        ClassFolder(below, below.name, _split_of(one) if len(splits) > 1 else "")
+        for one in splits for below in folders_in(one)
+    ]  # fmt: skip
+
+
+def check_unread_folders(folder: Path) -> list[Problem]:
+    """Of data sets without folders of classes: images in folders of splits and in nnU-Net's imagesTs and labelsTs, and
+    folders of splits that are links to nothing."""
+    if not folder.is_dir():
+        return []
+    problems = [
+        problem("images-beside", f"is not read, and {aim}", dataset=folder.name, file=one)
+        for one in sorted(folder.iterdir()) if _split_of(one) and (aim := dangling(one)) is not None
+    ]
+    read = (folder / "imagesTr").is_dir()
+    for one in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        if not (count := _count(one)):
+            continue
+        if one.name in TEST_FOLDERS:
+            words, remedy, kind = f"is not read; files in it: {count}", TEST_REMEDY, "images-beside"
+        elif _split_of(one) and read:
+            words, remedy, kind = f"is not read beside imagesTr; images in it: {count}", "", "images-beside"
+        elif _split_of(one):
+            by = f", and {ROBOFLOW}" if (one / ROBOFLOW).is_file() else ""
+            words, kind = f"holds {count} images{by}; only imagesTr is read", "split-folder"
+            remedy = f"{TO_IMAGES_TR}; boxes into one annotations.json" if by else TO_IMAGES_TR
+        else:
+            continue
+        problems.append(problem(kind, words, dataset=folder.name, file=one, remedy=remedy))
+    return problems
+
+
+def _is_refused(found: ImageFiles, splits: list[Path], others: list[Path]) -> bool:
+    """Whether they hold images themselves, or not the same classes, or other folders of images lie beside them."""
+    refused = False
+    classes = {one: [below.name for below in folders_in(one)] for one in splits}
+    for one in splits:
+        if count := sum(map(is_image, visible_files(one))):
+            words = f"is named for a split and holds images itself ({count})"
+            found.report("split-folder", words, one, remedy=TO_TABLE)
+            refused = True
+    if not refused and any(names != classes[splits[0]] for names in classes.values()):
+        listed = "; ".join(f"{one.name} holds {', '.join(names)}" for one, names in classes.items())
+        found.report("split-folder", f"has folders of splits with other classes: {listed}", splits[0].parent)
+        refused = True
+    for one in others:
+        if count := _count(one):
+            words = f"lies beside folders of splits ({splits[0].name}); images in it: {count}"
+            found.report("split-folder", words, one)
+            refused = True
+    return refused
+
+
+def _split_of(folder: Path) -> str:
+    """The split that a folder is named for (train, Test_set, val-images), "" for none."""
+    return SPLIT_OF_FOLDER.get(_BESIDE_SPLIT.sub("", folder.name.lower()), "")
+
+
+def _count(folder: Path) -> int:
+    """Images in a folder and below."""
+    return sum(is_image(file.name) for file in files_below(folder) if not _is_hidden(file.parent.relative_to(folder)))
+
+
+def _is_hidden(place: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in place.parts)

@@ -1,0 +1,153 @@
+"""What is wrong with the boxes of a detection data set: their layout, their places, their classes, what is left out."""
+
+from pathlib import Path
+
+import msgspec
+
+from mdkd_auto.core.records import Box
+from mdkd_auto.core.text import shown
+from mdkd_auto.datasets.dataset_json import SAFE_NAMES, Labels, is_name, likeness_of_name
+from mdkd_auto.datasets.image_files import ImageFiles
+from mdkd_auto.datasets.problems import Finding, errors_of
+from mdkd_auto.datasets.truth.annotations import Annotated, Annotations
+from mdkd_auto.datasets.truth.box_layouts import TOLERANCE, Layout, other_layouts, suspect_places
+from mdkd_auto.datasets.truth.placeholder_classes import is_no_object
+from mdkd_auto.formats.exif import Size
+
+NAMES_SHOWN = 10  # in one message
+LEAST_INSIDE = 0.5  # of a box over the edge; of less another layout is more likely than an object cut off
+
+
+def box_classes(found: ImageFiles, annotations: Annotations) -> Labels:
+    """Those of dataset.json, or else the classes that annotations have. A class that is no object is an error."""
+    stated = found.description.labels
+    for name in filter(is_no_object, annotations.classes):
+        words = f"annotations are of class {_safe(name)}, which names no object"
+        found.report("class-no-object", words, found.folder)
+    unused = [_safe(name) for name in annotations.unused if name not in stated]
+    if unused and annotations.classes:  # without any box, none is of a category
+        more = f" and {len(unused) - NAMES_SHOWN} more" if len(unused) > NAMES_SHOWN else ""
+        words = f"categories without an annotation: {', '.join(unused[:NAMES_SHOWN])}{more}"
+        found.report("category-unused", words, found.folder)
+    objects = [name for name in annotations.classes if not is_no_object(name)]
+    return stated or {name: (value,) for value, name in enumerate(objects, start=1)}
+
+
+def _safe(name: str) -> str:
+    return name if is_name(name) else shown(name)
+
+
+def has_other_layout(
+    found: ImageFiles, annotations: Annotations, listed: dict[str, Annotated], sizes: dict[str, Size | None]
+) -> bool:
+    """Whether the boxes are surely written in another layout than the format's. This, or a doubt, is reported."""
+    boxes: list[Box] = []
+    limits: list[Size] = []
+    for case_id, one in listed.items():
+        size = sizes[case_id]
+        if size is not None and one.size in {None, size}:
+            objects = [box for box in one.boxes if not is_no_object(box.class_name)]
+            boxes += objects
+            limits += [size] * len(objects)
+    suspicion = annotations.suspicion
+    if suspicion is None or not suspicion.certain:
+        suspicion = suspect_places(boxes, limits, annotations.layout) or suspicion
+    if suspicion is None:
+        return False
+    found.report(suspicion.kind, suspicion.found, found.folder, remedy=suspicion.remedy)
+    return suspicion.certain
+
+
+def sound_boxes(
+    found: ImageFiles, case_id: str, one: Annotated, size: Size | None, labels: Labels, layout: Layout
+) -> tuple[Box, ...]:
+    """The boxes that are inside the image or cut off at its edge, each once; what is wrong with them is reported."""
+    kept: dict[Box, Box] = {}  # as written -> as kept
+    for box in one.boxes:
+        if is_no_object(box.class_name):
+            continue  # an error of the whole data set
+        where = f"box of {_safe(box.class_name)} at x {box.x:g}, y {box.y:g}, {box.width:g} x {box.height:g}"
+        if box.class_name not in labels:
+            found.report("class-unknown", f"{where}: {_unknown(box.class_name, labels)}", Path(one.file), case_id)
+        if box.width <= 0 or box.height <= 0:
+            negative = box.width < 0 or box.height < 0
+            words = "has a negative size: its corners are in the wrong order" if negative else "has no area"
+            found.report("box-empty", f"{where} {words}", Path(one.file), case_id)
+        elif box in kept:
+            found.report("box-twice", f"{where} stands there twice", Path(one.file), case_id)
+        elif size is not None:
+            inside, wrong = _place(box, size, layout)
+            if wrong is not None:
+                found.report(wrong.kind, f"{where} {wrong.found}", Path(one.file), case_id, wrong.remedy)
+            if inside is not None:
+                kept[box] = inside
+    return tuple(kept.values())
+
+
+def _place(box: Box, size: Size, layout: Layout) -> tuple[Box | None, Finding | None]:
+    """The part of a box inside its image, None where it is to be corrected; and what is wrong with its place."""
+    inside, beyond = _clipped(box, size)
+    if beyond <= TOLERANCE and inside is not None:
+        return inside, None
+    edges = f"the image of {size[0]} x {size[1]} pixels"
+    share = 0.0 if inside is None else inside.width * inside.height / (box.width * box.height)
+    likely = other_layouts(box, size, layout) if share < LEAST_INSIDE else ""
+    remedy = f"write {layout.name}; the numbers may be {likely}" if likely else ""
+    if inside is None:
+        return None, Finding("box-outside", "", f"is wholly outside {edges}", remedy)
+    if likely:
+        return None, Finding("box-layout", "", f"is more than half outside {edges}, and inside as {likely}", remedy)
+    return inside, Finding("box-clipped", "", f"is {beyond:g} pixels beyond {edges}")
+
+
+def _unknown(name: str, labels: Labels) -> str:
+    alike = [label for label in labels if likeness_of_name(label) == likeness_of_name(name)]
+    hint = f"; {name!r} differs from {alike[0]!r} by case or spaces alone" if alike else ""
+    return f"the class is not in dataset.json ({', '.join(labels)}){hint}"
+
+
+def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
+    """The part of the box inside the image, None where there is none; and how far it stood out, in pixels."""
+    left, top = max(box.x, 0.0), max(box.y, 0.0)
+    right, bottom = min(box.x + box.width, size[0]), min(box.y + box.height, size[1])
+    beyond = max(-box.x, -box.y, box.x + box.width - size[0], box.y + box.height - size[1], 0.0)
+    if beyond == 0:
+        return box, 0.0
+    if right <= left or bottom <= top:
+        return None, beyond
+    return msgspec.structs.replace(box, x=left, y=top, width=right - left, height=bottom - top), beyond
+
+
+def check_classes(found: ImageFiles, images: list[Annotated], labels: Labels) -> None:
+    """There are boxes, and of every class; names of classes are safe to show."""
+    present = {box.class_name: Path(one.file) for one in images if not one.left_out for box in one.boxes}
+    if not present:
+        found.report("no-boxes", "its annotations hold no boxes", found.folder)
+        return
+    for name in labels:
+        if not is_name(name):  # of the annotations; dataset.json's are checked before
+            words = f"a class is named {shown(name)}; expected {SAFE_NAMES}"
+            found.report("annotations-field", words, present.get(name, found.folder), remedy="rename the class")
+        elif name not in present:
+            remedy = "right where other data sets have it; else correct labels or the annotations"
+            found.report("class-without-cases", f"no box is of class {name}", found.folder, remedy=remedy)
+    first_of: dict[str, str] = {}
+    for name in labels:
+        twin = first_of.setdefault(likeness_of_name(name), name)
+        if twin != name:
+            words = f"class {name!r} and class {twin!r} differ by case or spaces alone"
+            found.report("class-names-alike", words, found.folder)
+
+
+def labelled_cases(found: ImageFiles, annotations: Annotations, listed: dict[str, Annotated]) -> dict[str, Annotated]:
+    """Cases all of whose annotations are known. An annotation of an unknown image may be of any that has none."""
+    broken = {one.case_id for one in errors_of(found.problems)}
+    labelled = {}
+    unplaced = f"has no box, and annotations that name no image may be of this one: {annotations.unplaced}"
+    for case_id, one in listed.items():
+        why = one.left_out or (unplaced if annotations.unplaced and not one.boxes else "")
+        if not why:
+            labelled[case_id] = one
+        elif case_id not in broken:
+            found.report("image-unlabelled", why, next(iter(found.files[case_id].values())), case_id)
+    return labelled

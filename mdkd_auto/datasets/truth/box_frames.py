@@ -1,0 +1,95 @@
+"""The frame that boxes were drawn in: images are read upright, their annotations may be of the image as stored."""
+
+from collections.abc import Mapping
+
+from mdkd_auto.core.errors import ImageError
+from mdkd_auto.datasets.image_files import ImageFiles
+from mdkd_auto.datasets.problems import names_shown
+from mdkd_auto.datasets.truth.annotations import Annotated
+from mdkd_auto.formats.exif import UPRIGHT, Frame, Size, turn_box
+from mdkd_auto.formats.file_endings import is_planar
+
+
+def read_frames(found: ImageFiles, listed: Mapping[str, Annotated]) -> dict[str, Frame]:
+    """Each case's frame, of those whose images can be read. Reads the files' headers.
+
+    Reports images that are of another size than their annotations state, or than the case's other channel.
+    """
+    frames = {case_id: _frame(found, case_id, listed.get(case_id)) for case_id in sorted(found.files)}
+    return {case_id: frame for case_id, frame in frames.items() if frame is not None}
+
+
+def drawn_sizes(frames: Mapping[str, Frame], listed: Mapping[str, Annotated]) -> dict[str, Size | None]:
+    """The size of the image that each case's boxes were drawn on; None where it cannot be read."""
+    sizes: dict[str, Size | None] = {}
+    for case_id, one in listed.items():
+        frame = frames.get(case_id)
+        sizes[case_id] = None if frame is None else frame.stored if one.size == frame.stored else frame.upright
+    return sizes
+
+
+def upright_size(frames: Mapping[str, Frame], case_id: str) -> Size | None:
+    """The size of the case's image as it is read; None where it cannot be."""
+    return frames[case_id].upright if case_id in frames else None
+
+
+def turn_upright(
+    found: ImageFiles, listed: Mapping[str, Annotated], frames: Mapping[str, Frame]
+) -> dict[str, Annotated]:
+    """The annotations with the boxes of upright images: turned where the stated size is that of the image as stored.
+
+    Reports once per data set which boxes were turned, and of which images no size tells whether they should be.
+    """
+    upright, turned, unsure = dict(listed), [], []
+    for case_id, frame in frames.items():
+        one = listed.get(case_id)
+        if one is None or frame.orientation == UPRIGHT or not one.boxes:
+            continue
+        if frame.stored == frame.upright or one.size is None:
+            unsure.append(case_id)
+        elif one.size == frame.stored:
+            turned.append(case_id)
+            upright[case_id] = _turned(one, frame)
+    if turned:
+        words = "the annotations state sizes of images as stored, before EXIF turns them; boxes are turned along"
+        found.report("exif-boxes-turned", f"{words}: {names_shown(turned)}", found.folder)
+    if unsure:
+        words = f"EXIF turns images, and no stated size tells whether their boxes are turned: {names_shown(unsure)}"
+        found.report("exif-boxes-unsure", words, found.folder)
+    return upright
+
+
+def _frame(found: ImageFiles, case_id: str, one: Annotated | None) -> Frame | None:
+    """That of the case's first image; all are alike once upright and as the annotations state, or it is reported."""
+    from mdkd_auto.formats.planar import planar_frame  # needs numpy
+
+    first: Frame | None = None
+    stated = None if one is None else one.size
+    for path in found.files[case_id].values():
+        if not is_planar(path):
+            continue
+        try:
+            frame = planar_frame(path)
+        except ImageError as error:
+            found.report(error.kind, str(error), path, case_id)
+            continue
+        first = first or frame
+        if stated is not None and stated not in {frame.upright, frame.stored}:
+            found.report("image-size", _differs(frame, stated, "the annotations say"), path, case_id)
+        elif frame.upright != first.upright:
+            found.report("image-size", _differs(frame, first.upright, "its other channel is"), path, case_id)
+    return first
+
+
+def _differs(frame: Frame, stated: Size, by: str) -> str:
+    width, height = frame.upright
+    turned = f" once EXIF orientation {frame.orientation} turns it upright" if frame.orientation != UPRIGHT else ""
+    return f"is {width} x {height} pixels{turned}, not {stated[0]} x {stated[1]} as {by}"
+
+
+def _turned(one: Annotated, frame: Frame) -> Annotated:
+    spacing = one.spacing_mm
+    if spacing is not None and frame.stored != frame.upright:
+        spacing = (spacing[0], spacing[2], spacing[1])
+    boxes = tuple(turn_box(box, frame) for box in one.boxes)
+    return one._replace(boxes=boxes, size=frame.upright, spacing_mm=spacing)

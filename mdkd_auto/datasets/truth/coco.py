@@ -1,0 +1,233 @@
+"""Boxes as COCO writes them: one JSON of images, annotations and categories (cocodataset.org, "Data format")."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.files import ReadError, read_json
+from mdkd_auto.core.records import Box
+from mdkd_auto.core.text import shown
+from mdkd_auto.datasets.problems import Finding
+from mdkd_auto.datasets.truth.annotations import (
+    Annotated,
+    Annotations,
+    base_name,
+    finite_numbers,
+    is_no_size,
+    rotation,
+    url_names,
+    whole_size,
+)
+from mdkd_auto.datasets.truth.box_layouts import SIZES, Contents, Four, suspect_contents
+
+LISTS = ("images", "annotations", "categories")
+EXPECTED = "expected four numbers x, y, width, height"
+Key = int | str
+
+
+def read_coco(path: Path) -> Annotations:
+    """Images with their boxes, classes by the id of their category. A crowd leaves its image unlabelled: an error.
+
+    An annotation without ``bbox`` has the box around its polygons.
+    """
+    content = _content(path)
+    return Annotations([], (), [content]) if isinstance(content, Finding) else _Reader(path, content).read()
+
+
+def read_ids(path: Path) -> tuple[dict[Key, tuple[str, ...]], dict[Key, str]]:
+    """Image id -> names of its file, and category id -> name; what is wrong with the annotations is left out."""
+    content = _content(path)
+    if isinstance(content, Finding):
+        return {}, {}
+    reader = _Reader(path, content)
+    names = {key: (base_name(name), *url_names(name)) for key, name, _ in reader.images()}
+    return names, reader.categories()
+
+
+def _content(path: Path) -> dict[str, list[Any]] | Finding:
+    """The three lists, or what is wrong with the file."""
+    try:
+        content = read_json(path, any_number=True)  # each box is judged by itself
+    except ReadError as error:
+        return Finding("refused", str(path), error.found)
+    except MdkdError as error:
+        return Finding("annotations-syntax", str(path), str(error).removeprefix(f"{path}: "))
+    missing = [name for name in LISTS if not isinstance(content, dict) or not isinstance(content.get(name), list)]
+    if missing:
+        return Finding("annotations-field", str(path), f"has no list {' and no list '.join(missing)}")
+    return {name: content[name] for name in LISTS}
+
+
+class _Reader:
+    """Boxes and findings by the id of their image."""
+
+    def __init__(self, path: Path, content: dict[str, list[Any]]) -> None:
+        self.path, self.content = path, content
+        self.findings: list[Finding] = []
+        self.boxes: dict[Key, list[Box]] = {}
+        self.of_image: dict[Key, list[Finding]] = {}
+        self.meant: dict[str, Key] = {}  # ids as text and names of files -> id
+        self.patients: dict[Key, str] = {}  # of images that name one
+        self.used: set[str] = set()  # categories
+        self.unplaced = 0
+        self.crowds: Counter[Key] = Counter()  # of each image
+        self.contents: list[Contents] = []
+
+    def read(self) -> Annotations:
+        images = list(self.images())
+        categories = self.categories()
+        listed = len(self.content["annotations"])
+        annotations = list(self._objects("annotations"))
+        self.unplaced = listed - len(annotations)
+        for where, one in annotations:
+            self._add_box(where, one, categories)
+        for image, count in self.crowds.items():
+            words = "annotation is a crowd (iscrowd)" if count == 1 else "annotations are crowds (iscrowd)"
+            self._find("annotations-crowd", f"{count} {words} or to be ignored (ignore)", image)
+        annotated = [
+            Annotated(base_name(name), size, tuple(self.boxes[key]), self.patients.get(key, ""), file=str(self.path),
+                      findings=tuple(self.of_image[key]), other_names=url_names(name))
+            for key, name, size in images
+        ]  # fmt: skip
+        names = dict.fromkeys(categories.values())
+        return Annotations(
+            annotated, tuple(name for name in names if name in self.used), self.findings,
+            unused=tuple(name for name in names if name not in self.used), unplaced=self.unplaced,
+            suspicion=suspect_contents(self.contents, SIZES),
+        )  # fmt: skip
+
+    def _find(self, kind: str, found: str, image: Key | None = None, part: str = "") -> None:
+        findings = self.findings if image is None else self.of_image[image]
+        findings.append(Finding(kind, str(self.path), found, part=part))
+
+    def _objects(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The objects of a list, and how a message calls them."""
+        for number, one in enumerate(self.content[name]):
+            if isinstance(one, dict):
+                yield f"{name}[{number}]", one
+            else:
+                where = f"{name}[{number}]"
+                self._find("annotations-field", f"{where}: is {shown(one)}; expected an object", part=where)
+
+    def images(self) -> Iterator[tuple[Key, str, tuple[int, int] | None]]:
+        """Id, file name and size."""
+        seen: dict[Key, str] = {}
+        for where, one in self._objects("images"):
+            key, name = _key(one.get("id")), one.get("file_name")
+            if key is None or not isinstance(name, str) or not base_name(name):
+                words = f"{where}: id {shown(one.get('id'))}, file_name {shown(name)}; expected both"
+                self._find("annotations-field", words)
+                continue
+            if seen.setdefault(key, name) != name:
+                self._find("annotations-field", f"{where}: id {key!r} is that of {seen[key]} too")
+            self.boxes.setdefault(key, [])
+            self.of_image.setdefault(key, [])
+            self.meant |= dict.fromkeys((str(key), name, base_name(name)), key)
+            if (patient := _key(one.get("patient_id"))) not in (None, ""):
+                self.patients[key] = str(patient)
+            stated = [one.get("width"), one.get("height")]
+            size = whole_size(stated)
+            if size is None and is_no_size(stated):
+                words = f"{where}: width and height are 0; the size of the image's own file is taken"
+                self._find("annotations-no-size", words, key)
+            elif size is None and stated != [None, None]:
+                self._find("annotations-field", f"{where}: width and height are {shown(stated)}", key)
+            yield key, name, size
+
+    def categories(self) -> dict[Key, str]:
+        """Names by id, in order."""
+        names: dict[Key, str] = {}
+        for where, one in self._objects("categories"):
+            key, name = _key(one.get("id")), one.get("name")
+            if key is None or not isinstance(name, str) or not name:
+                words = f"{where}: id {shown(one.get('id'))}, name {shown(name)}; expected both"
+                self._find("annotations-field", words)
+            elif names.setdefault(key, name) != name:
+                self._find("annotations-field", f"{where}: id {key!r} is that of {names[key]} too")
+        return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+    def _add_box(self, where: str, one: dict[str, Any], categories: dict[Key, str]) -> None:
+        """Adds the box, or what is wrong with it."""
+        image, category = _key(one.get("image_id")), _key(one.get("category_id"))
+        name = None if category is None else categories.get(category)
+        if name is not None:
+            self.used.add(name)
+        if image is None or image not in self.boxes:
+            found = f"{where}: image_id {shown(one.get('image_id'))} is not among the images"
+            meant = self.meant.get(str(image).strip())
+            if meant is not None:
+                self._find("annotation-without-image", f"{found}; {meant!r} seems to be meant", meant)
+            else:
+                self._find("annotation-without-image", found, part=where)
+                self.unplaced += 1
+            return
+        if _is_set(one.get("iscrowd")) or _is_set(one.get("ignore")):
+            self.crowds[image] += 1
+            return
+        if name is None:
+            found = f"category_id {shown(one.get('category_id'))} is not in categories"
+            self._find("class-unknown", f"{where}: {found} ({', '.join(map(str, categories))})", image)
+        numbers = self._numbers(one)
+        if isinstance(numbers, str):
+            self._find("box-number", f"{where}: {numbers}", image)
+        elif name is not None:
+            x, y, width, height = numbers
+            self.boxes[image].append(Box(class_name=name, x=x, y=y, width=width, height=height))
+
+    def _numbers(self, one: dict[str, Any]) -> Four | str:
+        """x, y, width and height of an annotation, or what is wrong with them."""
+        stated, segmentation = one.get("bbox"), one.get("segmentation")
+        outline = _outline(segmentation)
+        if stated is None or stated == []:
+            if outline is not None:
+                x1, y1, x2, y2 = outline
+                return x1, y1, x2 - x1, y2 - y1
+            mask = " and its segmentation a run-length mask" if isinstance(segmentation, dict) else ""
+            return f"bbox is {shown(stated)}{mask}; {EXPECTED}"
+        numbers = finite_numbers(stated, 4)
+        if numbers is None:
+            rotated = " (five are a rotated box; boxes here are upright)" if _is_five(stated) else ""
+            return f"bbox is {shown(stated)}; {EXPECTED}{rotated}"
+        attributes = one.get("attributes")
+        angle = rotation(attributes.get("rotation")) if isinstance(attributes, dict) else 0.0
+        if angle:
+            return f"the box is rotated by {angle:g} degrees; expected an upright box around the object"
+        area = finite_numbers([one.get("area")], 1)
+        x, y, width, height = numbers
+        self.contents.append(Contents((x, y, width, height), outline, area[0] if area else None))
+        return x, y, width, height
+
+
+def _outline(segmentation: Any) -> Four | None:
+    """x1, y1, x2, y2 around polygons, each x, y, x, y, ...; None of anything else."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return None
+    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    if not all(isinstance(one, list) and len(one) % 2 == 0 for one in polygons):
+        return None
+    flat = [number for one in polygons for number in one]
+    numbers = finite_numbers(flat, len(flat))
+    if numbers is None or len(numbers) < 6:
+        return None
+    return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+
+
+def _is_five(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 5
+
+
+def _is_set(flag: Any) -> bool:
+    """1 and true, as text too; not NaN, which tables write for nothing."""
+    if not flag:
+        return False
+    numbers = finite_numbers([flag], 1)
+    return flag is True or (isinstance(flag, str) and flag.lower() == "true") or bool(numbers and numbers[0])
+
+
+def _key(value: Any) -> Key | None:
+    """An id: a whole number, also where a table made it 1.0, or text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None

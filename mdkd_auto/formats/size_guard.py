@@ -1,0 +1,58 @@
+"""What a file can hold: a header that promises more is refused before anything is allocated for it."""
+
+import math
+from collections.abc import Sequence
+
+import psutil
+from isal import igzip_lib
+
+from mdkd_auto.core.errors import ImageError
+
+MOST_EXPANSION = 1032  # bytes that deflate can make of one
+COPIES = 2  # of the voxels, in memory at once while they are read
+BYTES_A_VOXEL = 12  # of the larger of an image and its resampled twin, while it is resampled
+MOST_GROWTH = 512  # voxels that resampling makes of one: an image as coarse as that holds nothing to look at
+SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
+DAMAGED: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub says it were an instance
+
+
+def check_promise(promised: int, most: int | None = None) -> None:
+    """Raise ImageError where a header promises more bytes than its file can hold, or than fit into memory."""
+    if most is not None and promised > most:
+        words = f"it is truncated: {most} bytes at most where its header promises {promised}; copy it anew"
+        raise ImageError(words, "truncated")
+    if COPIES * promised > psutil.virtual_memory().total:
+        raise ImageError(f"it takes {COPIES * promised / 1e9:.0f} GB of memory, more than this machine has")
+
+
+def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]) -> None:
+    """Raise ImageError where an image, at ``target_mm``, has the ``shape`` of more voxels than fit into memory, or of
+    more than ``MOST_GROWTH`` for each of its own."""
+    needed = BYTES_A_VOXEL * math.prod(shape)
+    growth = math.prod(old / new for old, new in zip(spacing_mm, target_mm, strict=True))
+    if needed > psutil.virtual_memory().total:
+        found = f"{needed / 1e9:.3g} GB, more than this machine's memory"
+    elif growth > MOST_GROWTH:
+        found = f"{growth:.3g} times as many as it has, more than the {MOST_GROWTH} allowed"
+    else:
+        return
+    sizes, old, new = (" x ".join(f"{value:.5g}" for value in values) for values in (shape, spacing_mm, target_mm))
+    words = f"from its spacing {old} mm to the plan's {new} mm it becomes {sizes} voxels: {found}"
+    raise ImageError(f"{words}; check its voxel size and unit", "spacing-unusual")
+
+
+class Rest:
+    """The bytes that follow the promised ones, as they are read."""
+
+    def __init__(self, promised: int, of_slice: int) -> None:
+        self.promised, self.of_slice = promised, of_slice  # bytes; 0 of a slice: unknown
+        self.count, self.blank = 0, True
+
+    def add(self, piece: bytes) -> None:
+        """Raise ImageError where so many follow that the header cannot be right: a slice that is not mere padding with
+        zeros, or far too many."""
+        self.count += len(piece)
+        self.blank = self.blank and not piece.strip(b"\0")
+        if self.count > SPARE_BYTES + self.promised or (not self.blank and self.count >= self.of_slice > 0):
+            words = f"its header promises {self.promised} bytes, but {self.count} or more follow these"
+            raise ImageError(f"{words}: the header is wrong, in its sizes or type; correct it, or export anew")

@@ -1,0 +1,415 @@
+"""The one training loop: devices, precision, logging, checkpoints, resume. What is learned is the objective's business.
+
+Randomness is a pure function of (seed, update), so a run that goes on from a checkpoint draws what it would have drawn.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mdkd_auto.batches.augmentation import Draw, affine_maps, apply, draw, upright
+from mdkd_auto.batches.boxes import moved_boxes
+from mdkd_auto.batches.sampling import Batch, Maps, PatchSampler
+from mdkd_auto.core.errors import SettingsError, TrainingError
+from mdkd_auto.core.files import to_record
+from mdkd_auto.core.progress import progress
+from mdkd_auto.core.settings import Settings
+from mdkd_auto.core.text import duration
+from mdkd_auto.networks.model import Encoder
+from mdkd_auto.training.checkpoints import load_training, save_training, save_weights
+from mdkd_auto.training.curves import draw_curves, write_history
+from mdkd_auto.training.interfaces import Objective, Score
+from mdkd_auto.training.interruption import deferred_interrupts
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+LATEST = "checkpoint_latest.safetensors"
+BEST = "checkpoint_best.safetensors"
+FINAL = "checkpoint_final.safetensors"
+MOST_SKIPPED = 0.01  # of a run's updates: a single batch may overflow, more of them are a fault
+MOST_SKIPPED_IN_A_ROW = 5
+_VALIDATION_SEED = 10_000_019  # added to the sampler's: validation batches are never training batches
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA and MPS, CPU, cuDNN and cuBLAS
+
+
+class Streams(NamedTuple):
+    """Where the batches of each data set come from."""
+
+    training: dict[str, PatchSampler]
+    validation: dict[str, PatchSampler]
+    batch_size: int
+    spacing_mm: tuple[float, ...]  # of the patches
+    upright: bool = False  # whole pictures, which augmentation may not turn upside down
+
+
+class State(msgspec.Struct):
+    """What changes while training goes on, beside the tensors. Written into every checkpoint."""
+
+    update: int = 0
+    parts: int = 1  # of a batch, one after the other; more than one where the memory does not hold the whole
+    skipped: int = 0  # updates that were not finite
+    skipped_in_a_row: int = 0  # of them the last
+    learning_rates: list[float] = []  # one a group of the optimiser
+    best_loss: float | None = None
+    best_score: float = 0.0
+    epochs_without_gain: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0  # part of them
+    wall_seconds: float = 0.0  # of all sessions, with what else they did
+    sums: dict[str, float] = {}
+    history: list[dict[str, float]] = []
+    plateau: dict[str, Any] = {}
+
+
+def fit(
+    objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
+) -> State:
+    """Train until the budget is spent or validation stops improving; go on from ``folder`` if it holds a checkpoint.
+
+    Leaves the latest, best and final checkpoint, progress.csv and progress.png in ``folder``; the latest serves only
+    to resume, and may go once the run is scored.
+    Updates whose loss is not finite are skipped. Raises TrainingError at more than a few of them, naming the cases of
+    the batch; and where the memory does not hold a single patch.
+    """
+    try:
+        return _fit(objective, streams, settings, folder, device, title)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"{folder}: the memory of {device} does not hold the training, even one patch at a time. Leave more of it "
+            "free, lower --width, or plan smaller patches: mdkd_plan_and_preprocess with a smaller --memory-gb or "
+            "--patch-size"
+        ) from error
+
+
+def parameter_groups(trained: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """For the optimiser: what is trained at the learning rate, then encoders that have a rate of their own."""
+    encoders = [part for part in trained.modules() if isinstance(part, Encoder) and part.rate != 1]
+    own = {parameter: encoder.rate for encoder in encoders for parameter in encoder.parameters()}
+    rates: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            rates.setdefault(own.get(parameter, 1.0), []).append(parameter)
+    return [{"params": some, "lr": rate * learning_rate} for rate, some in rates.items()]
+
+
+def _resumed(path: Path, objective: Objective, optimiser: torch.optim.Optimizer) -> State:
+    """The state of a checkpoint, whose tensors are restored. Raises TrainingError where it is damaged."""
+    remedy = "delete it and run the training command again: the job begins anew"
+    state = to_record(load_training(path, objective.trained(), optimiser), State, f"{path}, {remedy}", TrainingError)
+    try:
+        for row in state.history:
+            objective.judged(row["validation_score"])
+    except KeyError as error:
+        raise TrainingError(f"{path}: its history has no {error}; {remedy}") from None
+    return state
+
+
+def _fit(
+    objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
+) -> State:
+    objective.to(device)
+    groups = parameter_groups(objective.trained(), settings.learning_rate)
+    optimiser = torch.optim.AdamW(
+        groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda" or None
+    )  # None: as torch does without being asked
+    plateau = ReduceLROnPlateau(  # torch lowers the rate one epoch after its patience
+        optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs - 1, threshold=0.0
+    )
+    state = State()
+    if (folder / LATEST).is_file():
+        state = _resumed(folder / LATEST, objective, optimiser)
+        plateau.load_state_dict(state.plateau)
+        logger.info("%s: going on after update %d", title, state.update)
+    loop = _Loop(objective, streams, settings, folder, device, optimiser, plateau, state)
+    with progress(title, counted=False) as advance, deferred_interrupts() as stop:
+        loop.run(lambda note: advance(state.update, loop.total, note), stop)
+    save_weights(folder / FINAL, objective.model)
+    draw_curves(folder / "progress.png", state.history, title, objective.schedules, settings.epochs)
+    return state
+
+
+class _Loop:
+    """One run: holds what the steps of the loop share."""
+
+    def __init__(
+        self, objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device,
+        optimiser: torch.optim.Optimizer, plateau: ReduceLROnPlateau, state: State,
+    ) -> None:  # fmt: skip
+        self.objective, self.streams, self.settings, self.folder = objective, streams, settings, folder
+        self.device, self.optimiser, self.plateau, self.state = device, optimiser, plateau, state
+        self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        self.total = settings.epochs * settings.iterations_per_epoch
+        self.low_precision = uses_bf16(settings.precision, device)
+        self.sizes = batch_sizes(objective.shares, streams.batch_size)
+        self.saved_at = self.counted_to = time.monotonic()
+
+    def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
+        """Updates, epoch ends and checkpoints until done.
+
+        When told to stop it saves and raises what it was told; it asks between updates only.
+        """
+        state, per_epoch = self.state, self.settings.iterations_per_epoch
+        streams = {
+            dataset: self.streams.training[dataset].batches(
+                state.update, self.total, size, partial(self._maps, dataset, stream)
+            )
+            for stream, (dataset, size) in enumerate(self.sizes.items())
+        }
+        try:
+            while state.update < self.total and not self._stopped_early():
+                started = time.monotonic()
+                terms = self._update({dataset: next(stream) for dataset, stream in streams.items()})
+                for name, value in terms.items():
+                    state.sums[name] = state.sums.get(name, 0.0) + value
+                    state.sums["n " + name] = state.sums.get("n " + name, 0.0) + 1
+                state.update += 1
+                state.seconds += time.monotonic() - started
+                report(progress_text(state, self.settings, terms.get("total")))
+                if state.update % per_epoch == 0:
+                    self._end_epoch()
+                interrupt = stop()  # asked once: a signal between two questions would end the run unsaved
+                if interrupt or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
+                    self.save()
+                if interrupt:
+                    raise interrupt
+        finally:
+            for stream in streams.values():
+                stream.close()  # type: ignore[attr-defined]
+        self.save()  # so that a kill while the result is scored costs no training
+        if interrupt := stop():
+            raise interrupt
+
+    def save(self) -> None:
+        """Write the latest checkpoint."""
+        state, now = self.state, time.monotonic()
+        state.wall_seconds, self.counted_to = state.wall_seconds + now - self.counted_to, now
+        state.learning_rates = [group["lr"] for group in self.optimiser.param_groups]
+        state.plateau = self.plateau.state_dict()
+        save_training(self.folder / LATEST, self.objective.trained(), self.optimiser, msgspec.to_builtins(state))
+        self.saved_at = time.monotonic()
+
+    def _update(self, batches: dict[str, Batch]) -> dict[str, float]:
+        """One optimiser step; returns the loss terms. Where one is not finite nothing is learned: no step, no terms."""
+        values = self._with_room(lambda: self._gradients(batches))
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm).item()
+        if not all(math.isfinite(value) for value in (*values.values(), norm)):
+            self._skip(batches, {**values, "gradient norm": norm})
+            return {}
+        self.state.skipped_in_a_row = 0
+        self.optimiser.step()
+        return values
+
+    def _skip(self, batches: dict[str, Batch], values: dict[str, float]) -> None:
+        """Count an update that is not finite. Raises TrainingError at one too many."""
+        state = self.state
+        state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
+        cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
+        listed = ", ".join(f"{name} {value}" for name, value in values.items())
+        where = f"{self.folder}: the loss is not finite at update {state.update}"
+        found = f"{where} ({listed}). Cases of the batch: {cases}."
+        if state.skipped_in_a_row > MOST_SKIPPED_IN_A_ROW or state.skipped > MOST_SKIPPED * self.total:
+            raise TrainingError(f"{found} Look at these images for NaN or absurd values; if they are sound, lower --lr")
+        logger.warning("%s Nothing is learned from it; %d such updates so far", found, state.skipped)
+
+    def _gradients(self, batches: dict[str, Batch]) -> dict[str, float]:
+        """Back-propagate the losses of an update, part by part of its batches; returns the loss terms."""
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
+        self.objective.trained().train()
+        prepared = {
+            dataset: self._augment(batch.to(self.device), stream)
+            for stream, (dataset, batch) in enumerate(batches.items())
+        }
+        self.optimiser.zero_grad(set_to_none=True)
+        values: dict[str, float] = {}
+        for share, part in _parts(prepared, self.state.parts):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+                for terms in self.objective.losses(part, self.state.update / self.total):
+                    (share * terms["total"]).backward()
+                    for name, term in terms.items():
+                        values[name] = values.get(name, 0.0) + share * term.item()
+        return values
+
+    def _with_room(self, attempt: Callable[[], Result]) -> Result:
+        """What ``attempt`` returns. While the memory does not suffice it is made anew, its batches in twice the parts.
+
+        Only gradients may be left of a failed attempt. Raises what torch does where a part is one sample already.
+        """
+        most = min(self.sizes.values())
+        while True:
+            try:
+                return attempt()
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.state.parts >= most:
+                    raise
+            self.optimiser.zero_grad(set_to_none=True)  # here, where the error no longer holds on to its tensors
+            torch.accelerator.empty_cache()
+            self.state.parts = min(2 * self.state.parts, most)
+            size = self.streams.batch_size
+            logger.warning(
+                "%s: out of memory with a batch of %d: now %d parts of %d, gradients accumulated; the result differs "
+                "slightly from a whole batch", self.folder, size, self.state.parts, math.ceil(size / self.state.parts),
+            )  # fmt: skip
+
+    def _drawn(self, update: int, stream: int, size: int) -> Draw:
+        """The random numbers of one data set's augmentation; ``stream`` numbers the data sets of an update."""
+        drawn = draw(np.random.default_rng([self.settings.seed, update, stream]), size, len(self.streams.spacing_mm))
+        return upright(drawn) if self.streams.upright else drawn
+
+    def _maps(self, dataset: str, stream: int, update: int) -> Maps | None:
+        """How the samples of an update will be turned and scaled: what lies around them is read too."""
+        if not self.settings.augment:
+            return None
+        patch_size = self.streams.training[dataset].patch_size
+        return affine_maps(self._drawn(update, stream, self.sizes[dataset]), patch_size, self.streams.spacing_mm)
+
+    def _augment(self, batch: Batch, stream: int) -> Batch:
+        """Augment the batch of one data set."""
+        if not self.settings.augment:
+            return batch
+        drawn = self._drawn(self.state.update, stream, len(batch.images))
+        spacing_mm = self.streams.spacing_mm
+        images, labels = apply(batch.images, batch.labels, drawn, spacing_mm, batch.sources)
+        size = tuple(images.shape[2:])
+        moves = zip(batch.boxes, affine_maps(drawn, size, spacing_mm), drawn.mirror, strict=True) if batch.boxes else ()
+        boxes = tuple(moved_boxes(rows, matrix, mirror, size) for rows, matrix, mirror in moves)
+        return Batch(images, labels, batch.cases, boxes=boxes)
+
+    def _end_epoch(self) -> None:
+        """Validate, apply the plateau rule, keep the best weights, write the log."""
+        state = self.state
+        started = time.monotonic()
+        loss, score = self._with_room(self._validate)
+        state.validation_seconds += time.monotonic() - started
+        row = {"epoch": float(state.update // self.settings.iterations_per_epoch)}
+        row |= {
+            name: value / state.sums["n " + name] for name, value in state.sums.items() if not name.startswith("n ")
+        }
+        row |= {"validation_loss": loss, "validation_score": score}
+        row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
+        by_score = self.settings.best_by == "score"
+        self.plateau.step(-score if by_score and score > 0 else loss)  # before it finds anything, the loss tells
+        if state.best_loss is None or (
+            (score, -loss) > (state.best_score, -state.best_loss) if by_score else loss < state.best_loss
+        ):
+            state.best_loss, state.best_score, state.epochs_without_gain = loss, score, 0
+            save_weights(self.folder / BEST, self.objective.model)
+        else:
+            state.epochs_without_gain += 1
+        state.seconds += time.monotonic() - started
+        row["seconds"] = state.seconds
+        state.history.append(row)
+        self.objective.judged(score)
+        state.sums = {}
+        write_history(self.folder / "progress.csv", state.history)
+        logger.debug("%s", row)
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[float, float]:
+        """Mean task loss and score over the fixed validation batches."""
+        torch.manual_seed(self.settings.seed)  # a detector's loss draws regions
+        self.objective.trained().eval()
+        losses: list[float] = []
+        scores: list[float] = []
+        for dataset in self.objective.validated_on():
+            numerator, denominator = 0.0, 0.0
+            sampler = self.streams.validation[dataset]
+            for batch in sampler.batches(0, self.settings.validation_batches_used, self.streams.batch_size):
+                losses.append(0.0)
+                for share, part in _parts({dataset: batch.to(self.device)}, self.state.parts):
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+                        loss, score = self.objective.validate(dataset, part[dataset])
+                    losses[-1] += share * loss.item()
+                    numerator, denominator = numerator + score.numerator.cpu(), denominator + score.denominator.cpu()  # type: ignore[assignment]
+                if not math.isfinite(losses[-1]):
+                    raise TrainingError(
+                        f"{self.folder}: the validation loss is not finite at update {self.state.update}. Cases of the "
+                        f"batch: {dataset}: {', '.join(batch.cases)}. Look at these images for NaN or absurd values; "
+                        "if they are sound, lower --lr"
+                    )
+            scores.append(_ratio(Score(torch.as_tensor(numerator), torch.as_tensor(denominator))))
+        return float(np.mean(losses)), float(np.mean(scores))
+
+    def _stopped_early(self) -> bool:
+        return self.state.epochs_without_gain >= self.settings.early_stopping_epochs
+
+
+def progress_text(state: State, settings: Settings, loss: float | None) -> str:
+    """How far a training is: epoch 4/5, update 65/100, loss 0.946, 12 min left. ``loss`` None: it was not finite.
+
+    The time is what is left without an early stop, at the mean cost of an update and its share of validation.
+    """
+    total, epoch = settings.epochs * settings.iterations_per_epoch, (state.update - 1) // settings.iterations_per_epoch
+    left = duration((total - state.update) * state.seconds / state.update)
+    shown = "not finite" if loss is None else f"{loss:.3f}"
+    return f"epoch {epoch + 1}/{settings.epochs}, update {state.update}/{total}, loss {shown}, {left} left"
+
+
+def batch_sizes(shares: dict[str, float], batch_size: int) -> dict[str, int]:
+    """Samples of each data set in an update, one or more; what rounding down leaves over goes to the last.
+
+    Of 5 samples shared by a source and the target, 2 are the source's and 3 the target's.
+    """
+    sizes = {dataset: max(1, int(batch_size * share)) for dataset, share in shares.items()}
+    left_over = round(batch_size * sum(shares.values())) - sum(sizes.values())
+    sizes[list(shares)[-1]] += max(0, left_over)
+    return sizes
+
+
+def _parts(batches: dict[str, Batch], parts: int) -> Iterator[tuple[float, dict[str, Batch]]]:
+    """The batches of all data sets in so many parts, each with its share of the samples."""
+    samples = sum(len(batch.images) for batch in batches.values())
+    for number in range(parts):
+        part = {}
+        for dataset, batch in batches.items():
+            start, stop = (len(batch.images) * edge // parts for edge in (number, number + 1))
+            part[dataset] = batch.part(start, stop)
+        yield sum(len(batch.images) for batch in part.values()) / samples, part
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _ratio(score: Score) -> float:
+    """Mean over the classes that occur; 0 where none does."""
+    occurs = score.denominator > 0
+    return (score.numerator[occurs] / score.denominator[occurs]).mean().item() if occurs.any() else 0.0
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device of a setting. Raises SettingsError for one that this machine has not."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"device {wanted!r} cannot be used: {reason}. Use cpu or auto") from None
+    return device
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to run the networks in bfloat16: on request, or by itself on a GPU that has it."""
+    return precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+
+
+def validation_seed(seed: int) -> int:
+    """The seed of the fixed validation batches."""
+    return seed + _VALIDATION_SEED

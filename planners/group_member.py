@@ -1,0 +1,71 @@
+"""One data set of the group as the shared decisions see it: sizes and spacings in transposed axes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdkd_auto.core.records import CaseFingerprint, DatasetPlan, Fingerprint, Triple
+
+Floats = NDArray[np.float64]
+
+SPECK_VOXELS = 3  # components of fewer voxels are annotation noise and have no vote
+
+
+@dataclass(frozen=True)
+class Member:
+    """Transposed axes (z, y, x); one row a case."""
+
+    name: str
+    is_2d: bool
+    spacings_mm: Floats  # (cases, 3), the assumed one where the file has none
+    shapes: Floats  # (cases, 3), cropped to non-zero
+    diameters_mm: Floats  # of every lesion of at least SPECK_VOXELS voxels
+    specks: int  # smaller components, left out
+
+    @property
+    def spacing_mm(self) -> Floats:
+        """Median over the cases, per axis."""
+        return np.asarray(np.median(self.spacings_mm, axis=0))
+
+    def resampled_shapes(self, spacing_mm: Floats) -> Floats:
+        """Shapes (cases, 3) at a common spacing; NaN in ``spacing_mm`` keeps each case's own along that axis."""
+        target = np.where(np.isnan(spacing_mm), self.spacings_mm, spacing_mm)
+        return np.maximum(1.0, np.rint(self.shapes * self.spacings_mm / target))
+
+
+def make_member(fingerprint: Fingerprint, plan: DatasetPlan) -> Member:
+    """Bring a fingerprint into the transposed axes and millimetres of its data set's plan."""
+    order = list(plan.transpose)
+    assumed = plan.assumed_spacing_mm
+    spacings = np.array([case_spacing(case, assumed) for case in fingerprint.cases])[:, order]
+    shapes = np.array([case.cropped_shape for case in fingerprint.cases], dtype=np.float64)[:, order]
+    diameters = [
+        lesion.diameter_mm * _diameter_scale(case, assumed)
+        for case in fingerprint.cases
+        for lesion in case.lesions
+        if lesion.voxels >= SPECK_VOXELS
+    ]
+    lesions = sum(len(case.lesions) for case in fingerprint.cases)
+    return Member(
+        name=fingerprint.dataset,
+        is_2d=fingerprint.is_2d,
+        spacings_mm=spacings,
+        shapes=shapes,
+        diameters_mm=np.array(diameters, dtype=np.float64),
+        specks=lesions - len(diameters),
+    )
+
+
+def case_spacing(case: CaseFingerprint, assumed: Triple | None) -> Triple:
+    """The case's spacing in canonical axes, or the assumed one where its file has none."""
+    return case.spacing_mm if case.spacing_known or assumed is None else assumed
+
+
+def _diameter_scale(case: CaseFingerprint, assumed: Triple | None) -> float:
+    """Millimetres a pixel where the fingerprint's diameters are in pixels."""
+    if case.spacing_known or assumed is None:
+        return 1.0
+    if case.shape[0] == 1:
+        return float((assumed[1] * assumed[2]) ** 0.5)
+    return float((assumed[0] * assumed[1] * assumed[2]) ** (1 / 3))
