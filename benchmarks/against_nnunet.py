@@ -40,24 +40,27 @@ STAGES = (
         "fingerprint",
         ("nnUNetv2_extract_fingerprint", "-d", NUMBER, "-np", WORKERS, "--verify_dataset_integrity", "--no_pbar"),
         ("mdkd_plan_and_preprocess", "--verify-only", "-j", WORKERS),
-        1 / 5, 1 / 2,
+        1 / 5,
+        1 / 2,
     ),
     Stage(
         "plan",
         ("nnUNetv2_plan_experiment", "-d", NUMBER),
         ("mdkd_plan_and_preprocess", "--plan-only", "-j", WORKERS),
-        1 / 4, 1 / 2,
+        1 / 4,
+        1 / 2,
     ),
     *(
         Stage(
             f"preprocess {part}",
             ("nnUNetv2_preprocess", "-d", NUMBER, "-c", part, "-np", WORKERS, "--no_pbar"),
             ("mdkd_plan_and_preprocess", "-c", part, "-j", WORKERS),
-            1 / 3, 1 / 2,
+            1 / 3,
+            1 / 2,
         )
         for part in ("3d_fullres", "2d")
     ),
-)  # fmt: skip
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,14 +137,30 @@ def _cost_table(spent: dict[tuple[str, str], list[Cost]]) -> str:
     for stage in STAGES:
         theirs, ours = (middle(spent[stage.name, side]) for side in ("nnU-Net", "here"))
         cpu, memory = ours.cpu_s / theirs.cpu_s, ours.peak_mib / theirs.peak_mib
-        rows.append([
-            stage.name,
-            f"{theirs.cpu_s:.2f}", f"{ours.cpu_s:.2f}", _ratio(cpu, stage.most_cpu),
-            f"{theirs.wall_s:.1f}", f"{ours.wall_s:.1f}",
-            f"{theirs.peak_mib:.0f}", f"{ours.peak_mib:.0f}", _ratio(memory, stage.most_memory),
-        ])  # fmt: skip
-    head = ("stage", "CPU s nnU-Net", "CPU s here", "ratio", "wall s nnU-Net", "wall s here",
-            f"peak MiB {MEMORY} nnU-Net", f"peak MiB {MEMORY} here", "ratio")  # fmt: skip
+        rows.append(
+            [
+                stage.name,
+                f"{theirs.cpu_s:.2f}",
+                f"{ours.cpu_s:.2f}",
+                _ratio(cpu, stage.most_cpu),
+                f"{theirs.wall_s:.1f}",
+                f"{ours.wall_s:.1f}",
+                f"{theirs.peak_mib:.0f}",
+                f"{ours.peak_mib:.0f}",
+                _ratio(memory, stage.most_memory),
+            ]
+        )
+    head = (
+        "stage",
+        "CPU s nnU-Net",
+        "CPU s here",
+        "ratio",
+        "wall s nnU-Net",
+        "wall s here",
+        f"peak MiB {MEMORY} nnU-Net",
+        f"peak MiB {MEMORY} here",
+        "ratio",
+    )
     return table(head, rows)
 
 

@@ -23,10 +23,16 @@ from mdkd_auto.experiments.ablations import ABLATIONS
 DATASETS = ("Dataset011_LungTumour", "Dataset012_Liver", "Dataset013_CovidCT")
 TEST_FRACTION = 0.5  # of the patients: gains are small, and the test needs patients
 BUDGETS: dict[str, dict[str, Any]] = {
-    "small": {"epochs": 10, "iterations_per_epoch": 30, "width": 8, "batch_size": 8, "learning_rate": 2e-3,
-              "precision": "bf16"},
+    "small": {
+        "epochs": 10,
+        "iterations_per_epoch": 30,
+        "width": 8,
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "precision": "bf16",
+    },
     "paper": {"width": 64, "batch_size": 16},  # the rest is the default: 300 epochs at most, Adam 1e-4
-}  # fmt: skip
+}
 SPACING_MM = {"small": 3.125, "paper": 1.5625}
 SIDE = {"small": 128, "paper": 256}  # voxels of a patch: slices are 400 mm wide
 SMALL_STUDENT = 4  # a student of this part of the width
@@ -54,9 +60,13 @@ def main() -> None:
             shutil.copytree(Path(arguments.raw) / name, root.raw / name)
     spacing, side = SPACING_MM[arguments.budget], SIDE[arguments.budget]
     pipeline.plan_and_preprocess(
-        root, "CT", spacing_mm=(spacing,) * 3, patch_size=(side,) * 3, test_fraction=TEST_FRACTION,
+        root,
+        "CT",
+        spacing_mm=(spacing,) * 3,
+        patch_size=(side,) * 3,
+        test_fraction=TEST_FRACTION,
         workers=default_workers(),
-    )  # fmt: skip
+    )
     settings = Settings(device=arguments.device, seed=arguments.first_seed, **BUDGETS[arguments.budget])
     if arguments.updates:
         epochs = -(-arguments.updates // settings.iterations_per_epoch)

@@ -33,11 +33,14 @@ def report(nnunet_python: str, folder: Path) -> str:
     cases = [(case(index)[:2], target) for index in range(SCENES) for target in TARGETS_MM]
     coarse = {f"{number}": _volume(*scene_and_grid) for number, (scene_and_grid, _) in enumerate(cases)}
     given, wanted = folder / "fidelity_given.npz", folder / "fidelity_theirs.npz"
-    np.savez(given, **{
-        f"{name}/{key}": value
-        for (name, (image, mask)), ((_, grid), target) in zip(coarse.items(), cases, strict=True)
-        for key, value in (("image", image), ("mask", mask), ("spacing", grid.spacing_mm), ("target", target))
-    })  # type: ignore[arg-type]  # fmt: skip
+    np.savez(
+        given,
+        **{
+            f"{name}/{key}": value
+            for (name, (image, mask)), ((_, grid), target) in zip(coarse.items(), cases, strict=True)
+            for key, value in (("image", image), ("mask", mask), ("spacing", grid.spacing_mm), ("target", target))
+        },
+    )  # type: ignore[arg-type]
     script = str(Path(__file__).with_name("nnunet_side.py"))
     subprocess.run([nnunet_python, script, "resample", str(given), str(wanted)], check=True, cwd=folder)
     rows = []
@@ -49,8 +52,18 @@ def report(nnunet_python: str, folder: Path) -> str:
                 _errors(moved, scene, grid, mask, back),
             )
             rows.append([_mm(grid.spacing_mm), _mm(target), *_both(pair)])
-    head = ("from mm", "to mm", "RMSE HU nnU-Net", "here", "at edges nnU-Net", "here", "largest nnU-Net", "here",
-            "Dice there and back nnU-Net", "here")  # fmt: skip
+    head = (
+        "from mm",
+        "to mm",
+        "RMSE HU nnU-Net",
+        "here",
+        "at edges nnU-Net",
+        "here",
+        "largest nnU-Net",
+        "here",
+        "Dice there and back nnU-Net",
+        "here",
+    )
     return table(head, rows)
 
 

@@ -49,9 +49,16 @@ GROUPS: dict[str, dict[str, str]] = {
     "metrics": {
         f"mdkd_auto/metrics/{module}.py": f"tests/metrics/{tests}"
         for module, tests in {
-            "classification": "test_classification.py", "detection": "test_detection.py", "lesions": "test_lesions.py",
-            "masks": "", "noise": "test_noise.py", "overlap": "test_overlap.py", "statistics": "test_statistics.py",
-            "summary": "test_summary.py", "surface": "test_surface.py", "surfels": "test_surface.py",
+            "classification": "test_classification.py",
+            "detection": "test_detection.py",
+            "lesions": "test_lesions.py",
+            "masks": "",
+            "noise": "test_noise.py",
+            "overlap": "test_overlap.py",
+            "statistics": "test_statistics.py",
+            "summary": "test_summary.py",
+            "surface": "test_surface.py",
+            "surfels": "test_surface.py",
         }.items()
     },
     "training": {
@@ -64,8 +71,21 @@ GROUPS: dict[str, dict[str, str]] = {
     "planners": {
         f"planners/{module}.py": f"tests/planners{' tests/test_integrity.py' if module == 'integrity' else ''}"
         for module in (
-            "channel", "classification", "detection", "fingerprint", "group", "integrity", "intensities", "keep",
-            "likeness", "member", "memory", "normalisation", "segmentation", "spacing", "topology",
+            "channel",
+            "classification",
+            "detection",
+            "fingerprint",
+            "group",
+            "integrity",
+            "intensities",
+            "keep",
+            "likeness",
+            "member",
+            "memory",
+            "normalisation",
+            "segmentation",
+            "spacing",
+            "topology",
         )
     },
     "fusion": {
@@ -74,7 +94,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "mdkd_auto/networks/fusion/levels.py": "tests/networks/fusion/test_levels.py",
     },
     "splits": {"mdkd_auto/datasets/splits.py": "tests/datasets/test_splits.py"},
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -126,8 +146,9 @@ def _mutate(group: str, folder: Path, mutants: int, seconds: float, again: bool)
             _forget_survivors(session)
     environment = dict(os.environ, PYTHONPATH=str(clone), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
     Path(address).unlink(missing_ok=True)
-    server = subprocess.Popen([sys.executable, __file__, "--folder", folder, "--serve", address, str(seconds)],
-                              cwd=clone, env=environment)  # fmt: skip
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--folder", folder, "--serve", address, str(seconds)], cwd=clone, env=environment
+    )
     try:
         while not Path(address).exists():
             if server.poll() is not None:
@@ -149,7 +170,7 @@ def _write_configuration(path: Path, module: str, tests: str, address: str, seco
     command = f'{sys.executable} -S -E -c "{asking}"'
     path.write_text(
         f"[cosmic-ray]\nmodule-path = {json.dumps(module)}\ntimeout = {PATIENCE * seconds}\nexcluded-modules = []\n"
-        f"test-command = {json.dumps(command)}\n[cosmic-ray.distributor]\nname = \"local\"\n"
+        f'test-command = {json.dumps(command)}\n[cosmic-ray.distributor]\nname = "local"\n'
     )
 
 
@@ -243,21 +264,33 @@ def _report(folder: Path) -> None:
                 continue
             with use_db(session, WorkDB.Mode.open) as database:
                 changes = {item.job_id: item.mutations[0] for item in database.work_items}
-                outcomes += [(module, changes[job], result) for job, result in database.results
-                             if result.worker_outcome.value != "skipped"]  # fmt: skip
+                outcomes += [
+                    (module, changes[job], result)
+                    for job, result in database.results
+                    if result.worker_outcome.value != "skipped"
+                ]
         if not outcomes:
             continue
-        survived = [(module, change, result) for module, change, result in outcomes
-                    if result.test_outcome is not None and result.test_outcome.value == "survived"]  # fmt: skip
+        survived = [
+            (module, change, result)
+            for module, change, result in outcomes
+            if result.test_outcome is not None and result.test_outcome.value == "survived"
+        ]
         late = sum(result.output == "timeout" or LATE in (result.output or "") for _, _, result in outcomes)
         record["groups"][group] = {
-            "tried": len(outcomes), "killed": len(outcomes) - len(survived), "out_of_time": late,
+            "tried": len(outcomes),
+            "killed": len(outcomes) - len(survived),
+            "out_of_time": late,
             "survivors": [
-                {"module": module, "line": change.start_pos[0], "operator": change.operator_name,
-                 "change": _changed_lines(result.diff or "")}
+                {
+                    "module": module,
+                    "line": change.start_pos[0],
+                    "operator": change.operator_name,
+                    "change": _changed_lines(result.diff or ""),
+                }
                 for module, change, result in survived
             ],
-        }  # fmt: skip
+        }
         print(f"| {group} | {len(outcomes)} | {len(outcomes) - len(survived)} | {late} | {len(survived)} |")
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(record, indent=1) + "\n")

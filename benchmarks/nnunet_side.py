@@ -47,15 +47,23 @@ def batches(preprocessed: str, configuration: str, patch: str, size: str, warm_u
     trainer = nnUNetTrainer(plans, configuration, 0, description, torch.device("cpu"))
     rotation, in_plane, first_patch, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     transforms = nnUNetTrainer.get_training_transforms(  # no deep supervision: it would shrink labels, not augment
-        trainer.configuration_manager.patch_size, rotation, None, mirror_axes, in_plane,
+        trainer.configuration_manager.patch_size,
+        rotation,
+        None,
+        mirror_axes,
+        in_plane,
         use_mask_for_norm=trainer.configuration_manager.use_mask_for_norm,
         foreground_labels=trainer.label_manager.foreground_labels,
-    )  # fmt: skip
+    )
     loader = nnUNetDataLoader(
-        nnUNetDatasetBlosc2(str(folder / f"nnUNetPlans_{configuration}")), trainer.configuration_manager.batch_size,
-        first_patch, trainer.configuration_manager.patch_size, trainer.label_manager,
-        oversample_foreground_percent=trainer.oversample_foreground_percent, transforms=transforms,
-    )  # fmt: skip
+        nnUNetDatasetBlosc2(str(folder / f"nnUNetPlans_{configuration}")),
+        trainer.configuration_manager.batch_size,
+        first_patch,
+        trainer.configuration_manager.patch_size,
+        trainer.label_manager,
+        oversample_foreground_percent=trainer.oversample_foreground_percent,
+        transforms=transforms,
+    )
     np.random.seed(0)  # noqa: NPY002 (nnU-Net draws from it)
     torch.manual_seed(0)
     for _ in range(int(warm_up)):

@@ -55,11 +55,19 @@ SETTINGS = (
 )
 QUICK = SETTINGS[1], SETTINGS[4]
 MEMORY = tuple(
-    Setting(f"{name}, {classes} {'class' if classes == 1 else 'classes'}", (128, 128, 128), 4, 6, spacing, classes,
-            LARGE, LARGE_SPACING_MM)
+    Setting(
+        f"{name}, {classes} {'class' if classes == 1 else 'classes'}",
+        (128, 128, 128),
+        4,
+        6,
+        spacing,
+        classes,
+        LARGE,
+        LARGE_SPACING_MM,
+    )
     for name, spacing in (("same spacing", LARGE_SPACING_MM), ("plan of 1.5 mm", (1.5, 1.5, 1.5)))
     for classes in (1, 5)
-)  # fmt: skip
+)
 
 
 # --- what runs in a process of its own ------------------------------------------------------------------------------
@@ -85,16 +93,21 @@ def our_topology(spec: dict[str, Any]) -> Any:
     from mdkd_auto.core.records import Topology
 
     return Topology(
-        features=tuple(spec["features"]), kernel_sizes=((3,) * len(spec["patch"]),) * len(spec["features"]),
+        features=tuple(spec["features"]),
+        kernel_sizes=((3,) * len(spec["patch"]),) * len(spec["features"]),
         strides=tuple(map(tuple, spec["strides"])),
-    )  # fmt: skip
+    )
 
 
 def weights(spec: dict[str, Any]) -> None:
     """Write the network's weights under nnU-Net's names."""
     names = {"encoder.body.": "encoder.", "head.body.": "decoder."}
-    state = {theirs + name.removeprefix(own): value.numpy() for own, theirs in names.items()
-             for name, value in our_network(spec).state_dict().items() if name.startswith(own)}  # fmt: skip
+    state = {
+        theirs + name.removeprefix(own): value.numpy()
+        for own, theirs in names.items()
+        for name, value in our_network(spec).state_dict().items()
+        if name.startswith(own)
+    }
     np.savez(spec["weights"], **state)
 
 
@@ -114,10 +127,14 @@ def ours(spec: dict[str, Any]) -> None:
         dataset="Dataset001_CT", channel=0, channel_name="CT", transpose=(0, 1, 2), normalisation=normalisation
     )
     configuration = ConfigurationPlan(
-        configuration="2d" if axes == 2 else "3d_fullres", datasets=("Dataset001_CT",), batch_size=2, reasons=(),
-        spacing_mm=tuple(spec["spacing_mm"]), patch_size=tuple(spec["patch"]),
+        configuration="2d" if axes == 2 else "3d_fullres",
+        datasets=("Dataset001_CT",),
+        batch_size=2,
+        reasons=(),
+        spacing_mm=tuple(spec["spacing_mm"]),
+        patch_size=tuple(spec["patch"]),
         topology=our_topology(spec),
-    )  # fmt: skip
+    )
     values = range(1, spec["classes"] + 1)
     channels = tuple(ClassChannel(name=str(value), values=(value,), written=value) for value in values)
     classes = Classes(channels=channels, regions=False, ignore=None)
@@ -140,9 +157,13 @@ def theirs(spec: dict[str, Any]) -> None:
     labels = {"background": 0, **{str(value): value for value in range(1, spec["classes"] + 1)}}
     dataset = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 1, "labels": labels}
     network = get_network_from_plans(
-        configuration.network_arch_class_name, configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import, 1, len(labels), deep_supervision=False,
-    )  # fmt: skip
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        1,
+        len(labels),
+        deep_supervision=False,
+    )
     last = f"decoder.seg_layers.{len(spec['features']) - 2}."
     with np.load(spec["weights"]) as weights:
         state = {name.replace("decoder.seg_layers.0.", last): torch.from_numpy(weights[name]) for name in weights}
@@ -170,15 +191,23 @@ def nnunet_plans(spec: dict[str, Any]) -> dict[str, Any]:
     architecture = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
         "arch_kwargs": {
-            "n_stages": stages, "features_per_stage": spec["features"], "strides": spec["strides"],
-            "kernel_sizes": [[3] * axes] * stages, "n_conv_per_stage": [2] * stages,
-            "n_conv_per_stage_decoder": [2] * (stages - 1), "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
-            "conv_bias": True, "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
-            "norm_op_kwargs": {"eps": 1e-05, "affine": True}, "dropout_op": None, "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
+            "n_stages": stages,
+            "features_per_stage": spec["features"],
+            "strides": spec["strides"],
+            "kernel_sizes": [[3] * axes] * stages,
+            "n_conv_per_stage": [2] * stages,
+            "n_conv_per_stage_decoder": [2] * (stages - 1),
+            "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }  # fmt: skip
+    }
     resampling = {
         f"resampling_fn_{what}{ending}": value
         for what, order in (("data", 3), ("seg", 1), ("probabilities", 1))
@@ -188,11 +217,18 @@ def nnunet_plans(spec: dict[str, Any]) -> dict[str, Any]:
         )
     }
     configuration = {
-        "data_identifier": "ours", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2, "batch_dice": False,
-        "patch_size": spec["patch"], "median_image_size_in_voxels": spec["patch"], "spacing": spec["spacing_mm"],
-        "normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False], "architecture": architecture,
+        "data_identifier": "ours",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "batch_dice": False,
+        "patch_size": spec["patch"],
+        "median_image_size_in_voxels": spec["patch"],
+        "spacing": spec["spacing_mm"],
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
+        "architecture": architecture,
         **resampling,
-    }  # fmt: skip
+    }
     intensities = {
         "mean": CLIP["mean"],
         "std": CLIP["std"],
@@ -200,11 +236,16 @@ def nnunet_plans(spec: dict[str, Any]) -> dict[str, Any]:
         "percentile_99_5": CLIP["upper"],
     }
     return {
-        "dataset_name": "Dataset001_CT", "plans_name": "nnUNetPlans", "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2], "image_reader_writer": "SimpleITKIO", "label_manager": "LabelManager",
-        "experiment_planner_used": "ExperimentPlanner", "configurations": {"ours": configuration},
+        "dataset_name": "Dataset001_CT",
+        "plans_name": "nnUNetPlans",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "image_reader_writer": "SimpleITKIO",
+        "label_manager": "LabelManager",
+        "experiment_planner_used": "ExperimentPlanner",
+        "configurations": {"ours": configuration},
         "foreground_intensity_properties_per_channel": {"0": intensities},
-    }  # fmt: skip
+    }
 
 
 def imported(spec: dict[str, Any]) -> None:
@@ -235,13 +276,17 @@ def specification(setting: Setting, folder: Path, way: str) -> Path:
     axes = len(setting.patch)
     most = 320 if axes == 3 else 512
     spec = {
-        "way": way, "patch": setting.patch, "spacing_mm": setting.spacing_mm, "classes": setting.classes,
+        "way": way,
+        "patch": setting.patch,
+        "spacing_mm": setting.spacing_mm,
+        "classes": setting.classes,
         "features": [min(setting.width * 2**stage, most) for stage in range(setting.stages)],
         "strides": [[1] * axes, *([[2] * axes] * (setting.stages - 1))],
-        "image": str(folder / IMAGE), "masks": str(folder / way.replace(" ", "_")),
+        "image": str(folder / IMAGE),
+        "masks": str(folder / way.replace(" ", "_")),
         "weights": str(folder / f"{SETTINGS.index(setting) if setting in SETTINGS else setting.classes}.npz"),
         "imports": str(folder / "imports.txt"),
-    }  # fmt: skip
+    }
     path = folder / "spec.json"
     path.write_text(json.dumps(spec))
     return path
@@ -300,18 +345,38 @@ def compare(settings: Sequence[Setting], rounds: int, nnunet_python: str, folder
                 print(f"{setting.name}, round {number + 1}, {way}: {runs[way][-1]}", file=sys.stderr, flush=True)
         middle = {way: Run(*(median(values) for values in zip(*runs[way], strict=True))) for way in WAYS}
         default, single, own = (middle[way] for way in WAYS)
-        rows.append([
-            setting.name, f"{default.cpu_s:.1f}", f"{single.cpu_s:.1f}", f"{own.cpu_s:.1f}",
-            f"{own.cpu_s / default.cpu_s:.2f}", f"{own.cpu_s / single.cpu_s:.2f}", f"{single.after_imports_s:.1f}",
-            f"{own.after_imports_s:.1f}", f"{own.after_imports_s / single.after_imports_s:.2f}",
-            f"{default.peak_mib:.0f}", f"{single.peak_mib:.0f}", f"{own.peak_mib:.0f}",
-            f"{agreement(setting, folder, nnunet_python):.4f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                setting.name,
+                f"{default.cpu_s:.1f}",
+                f"{single.cpu_s:.1f}",
+                f"{own.cpu_s:.1f}",
+                f"{own.cpu_s / default.cpu_s:.2f}",
+                f"{own.cpu_s / single.cpu_s:.2f}",
+                f"{single.after_imports_s:.1f}",
+                f"{own.after_imports_s:.1f}",
+                f"{own.after_imports_s / single.after_imports_s:.2f}",
+                f"{default.peak_mib:.0f}",
+                f"{single.peak_mib:.0f}",
+                f"{own.peak_mib:.0f}",
+                f"{agreement(setting, folder, nnunet_python):.4f}",
+            ]
+        )
     head = (
-        "network", "nnU-Net, CPU s", "nnU-Net in one process", "mdkd_auto", "ratio", "ratio to one process",
-        "after imports: nnU-Net in one process", "mdkd_auto", "ratio", "peak MiB: nnU-Net", "nnU-Net in one process",
-        "mdkd_auto", "Dice of the masks without air",
-    )  # fmt: skip
+        "network",
+        "nnU-Net, CPU s",
+        "nnU-Net in one process",
+        "mdkd_auto",
+        "ratio",
+        "ratio to one process",
+        "after imports: nnU-Net in one process",
+        "mdkd_auto",
+        "ratio",
+        "peak MiB: nnU-Net",
+        "nnU-Net in one process",
+        "mdkd_auto",
+        "Dice of the masks without air",
+    )
     return table(head, rows)
 
 

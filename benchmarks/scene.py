@@ -107,8 +107,12 @@ def write_raw(raw: Path, cases: int = CASES, seed: int = 0) -> Path:
         image = intensities(scene, grid) + rng.normal(0, NOISE_HU, grid.shape)
         _save(folder / "imagesTr" / f"case_{index:03d}_0000.nii.gz", np.rint(image).astype(np.int16), grid)
         _save(folder / "labelsTr" / f"case_{index:03d}.nii.gz", lesion_mask(scene, grid), grid)
-    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1}, "numTraining": cases,
-                   "file_ending": ".nii.gz"}  # fmt: skip
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+    }
     (folder / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
     return folder
 

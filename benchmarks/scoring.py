@@ -107,8 +107,16 @@ def main() -> int:
     for one in found:
         print(text_of(one))
     if options.record is not None:
-        write_json(options.record, {"machine": machine(), "torch": str(torch.__version__), "updates": updates,
-                                    "width": WIDTH, "permutations": found})  # fmt: skip
+        write_json(
+            options.record,
+            {
+                "machine": machine(),
+                "torch": str(torch.__version__),
+                "updates": updates,
+                "width": WIDTH,
+                "permutations": found,
+            },
+        )
     return 0 if all(one["scoring_against_predicting"] <= ALLOWED for one in found) else 1
 
 
@@ -119,8 +127,14 @@ def measured(setting: Setting, raw: Path, updates: int, alone: bool) -> dict[str
         for name in (setting.target, setting.source):
             shutil.copytree(raw / name, root.raw / name)
         pipeline.plan_and_preprocess(root, configurations=(setting.configuration,), patch_size=setting.patch_size)
-        settings = Settings(device="cpu", width=WIDTH, epochs=1, iterations_per_epoch=updates, validation_batches=2,
-                            batch_size=setting.batch_size)  # fmt: skip
+        settings = Settings(
+            device="cpu",
+            width=WIDTH,
+            epochs=1,
+            iterations_per_epoch=updates,
+            validation_batches=2,
+            batch_size=setting.batch_size,
+        )
         costs, jobs = Costs(), []
         with counted(costs, jobs):
             train(root, setting, settings, alone)
@@ -130,10 +144,16 @@ def measured(setting: Setting, raw: Path, updates: int, alone: bool) -> dict[str
     rows = {stage: {name: round(value, 2) for name, value in row.items()} for stage, row in costs.rows.items()}
     total = {name: sum(row[name] for row in rows.values()) for name in ("training_s", "scoring_s", "predicting_s")}
     return {
-        "target": setting.target, "configuration": setting.configuration, "patch_size": setting.patch_size,
-        "images_of_target": judged, "networks": len(jobs), "by_stage": rows, **total, "calls": dict(costs.calls),
+        "target": setting.target,
+        "configuration": setting.configuration,
+        "patch_size": setting.patch_size,
+        "images_of_target": judged,
+        "networks": len(jobs),
+        "by_stage": rows,
+        **total,
+        "calls": dict(costs.calls),
         "scoring_against_predicting": round(total["scoring_s"] / total["predicting_s"], 3),
-    }  # fmt: skip
+    }
 
 
 def train(root: Root, setting: Setting, settings: Settings, alone: bool) -> None:
@@ -171,8 +191,13 @@ def counted(costs: Costs, jobs: list[tuple[Experiment, Job]]) -> Iterator[None]:
         yield
 
 
-STAGE_WORDS = {"teacher": "teacher", "source teacher": "source_teacher", "joint teacher": "joint_teacher",
-               "student": "student", "multi-head": "multi_head"}  # fmt: skip  # titles of jobs -> stages
+STAGE_WORDS = {
+    "teacher": "teacher",
+    "source teacher": "source_teacher",
+    "joint teacher": "joint_teacher",
+    "student": "student",
+    "multi-head": "multi_head",
+}  # titles of jobs -> stages
 
 
 def predicting_s(experiment: Experiment, job: Job, masks: Path) -> float:
@@ -190,15 +215,28 @@ def predicting_s(experiment: Experiment, job: Job, masks: Path) -> float:
 
 def text_of(found: dict[str, Any]) -> str:
     """A permutation's numbers as a table."""
-    rows = [[stage, *(f"{row[name]:.1f}" for name in ("training_s", "scoring_s", "predicting_s")),
-             f"{row['scoring_s'] / row['predicting_s']:.2f}"] for stage, row in found["by_stage"].items()]  # fmt: skip
-    rows.append(["all", *(f"{found[name]:.1f}" for name in ("training_s", "scoring_s", "predicting_s")),
-                 f"{found['scoring_against_predicting']:.2f}"])  # fmt: skip
+    rows = [
+        [
+            stage,
+            *(f"{row[name]:.1f}" for name in ("training_s", "scoring_s", "predicting_s")),
+            f"{row['scoring_s'] / row['predicting_s']:.2f}",
+        ]
+        for stage, row in found["by_stage"].items()
+    ]
+    rows.append(
+        [
+            "all",
+            *(f"{found[name]:.1f}" for name in ("training_s", "scoring_s", "predicting_s")),
+            f"{found['scoring_against_predicting']:.2f}",
+        ]
+    )
     head = ["stage", "training, CPU s", "scoring, CPU s", "predicting once, CPU s", "scoring against predicting"]
     calls = ", ".join(f"{found['calls'].get(name, 0)} {name}" for name in ("read", "resampled"))
-    return (f"{found['target']}, {found['configuration']}, patch {found['patch_size']}: {found['images_of_target']} "
-            f"images of the target, {found['networks']} networks; images in scoring: {calls}\n\n"
-            f"{table(head, rows)}\n")  # fmt: skip
+    return (
+        f"{found['target']}, {found['configuration']}, patch {found['patch_size']}: {found['images_of_target']} "
+        f"images of the target, {found['networks']} networks; images in scoring: {calls}\n\n"
+        f"{table(head, rows)}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from measuring import machine, table
 from training import objectives, setup_of, timed, update
 
 POLICIES: dict[str, dict[str, str]] = {
-    "spin (GNU OpenMP's default)": {}, "spin briefly (the commands)": {"GOMP_SPINCOUNT": "3000"},
+    "spin (GNU OpenMP's default)": {},
+    "spin briefly (the commands)": {"GOMP_SPINCOUNT": "3000"},
     "sleep at once": {"OMP_WAIT_POLICY": "passive"},
-}  # fmt: skip
+}
 UPDATES = 8
 TASK = {"task": "segmentation", "arch": None, "student_width": None, "device": "cpu", "precision": "fp32"}
 
@@ -44,11 +45,20 @@ def main() -> int:
             print(f"round {number + 1}, {name}, {processes}: {seconds_found[-1]:.3f} s", file=sys.stderr)
     seconds = {key: median(values) for key, values in found.items()}
     print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads a process\n")
-    print(table(
-        ["waiting threads", "alone, s an update", "two trainings, s an update of each", "two against alone"],
-        [[name, f"{seconds[name, 1]:.3f}", f"{seconds[name, 2]:.3f}", f"{seconds[name, 2] / seconds[name, 1]:.2f} x"]
-         for name in POLICIES],
-    ))  # fmt: skip
+    print(
+        table(
+            ["waiting threads", "alone, s an update", "two trainings, s an update of each", "two against alone"],
+            [
+                [
+                    name,
+                    f"{seconds[name, 1]:.3f}",
+                    f"{seconds[name, 2]:.3f}",
+                    f"{seconds[name, 2] / seconds[name, 1]:.2f} x",
+                ]
+                for name in POLICIES
+            ],
+        )
+    )
     return 0
 
 

@@ -1,6 +1,6 @@
 """How long every command takes to say --help, and what the imports behind planning cost.
 
-    python benchmarks/startup.py [--runs 7]
+python benchmarks/startup.py [--runs 7]
 """
 
 import argparse
@@ -45,10 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     print(f"{machine()}\n- {versions(sys.executable, (PACKAGE, *HEAVY))}\n")
     bare = spent["python -c pass"]
-    print(table(("command", "CPU s", "wall s", "CPU against python -c pass"),
-                [_row(name, cost, bare) for name, cost in spent.items()]))  # fmt: skip
-    print("\n" + table(("imported for", "ms of the packages that take longest"),
-                       [[who, _shares(what)] for who, what in IMPORTED.items()]))  # fmt: skip
+    print(
+        table(
+            ("command", "CPU s", "wall s", "CPU against python -c pass"),
+            [_row(name, cost, bare) for name, cost in spent.items()],
+        )
+    )
+    print(
+        "\n"
+        + table(
+            ("imported for", "ms of the packages that take longest"),
+            [[who, _shares(what)] for who, what in IMPORTED.items()],
+        )
+    )
     return 0
 
 

@@ -44,8 +44,10 @@ OBJECTS, LARGEST_OBJECT = 3, 48  # an image, voxels a side
 ANCHORS = ((8.0, 16.0, 32.0, 48.0), (0.5, 1.0, 2.0))
 QUERIES = 20
 USUAL: dict[Task, Architecture] = {
-    "segmentation": "unet", "classification": "unet", "detection": "faster_rcnn_small",
-}  # fmt: skip
+    "segmentation": "unet",
+    "classification": "unet",
+    "detection": "faster_rcnn_small",
+}
 
 
 class Setup(NamedTuple):
@@ -141,9 +143,9 @@ def update(objective: Objective, setup: Setup) -> Callable[[], None]:
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device) -> list[
-    dict[str, Cost]
-]:  # fmt: skip
+def in_turns(
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int, device: torch.device
+) -> list[dict[str, Cost]]:
     """The cost of each call, a round an entry; odd rounds go backwards."""
     found = []
     for number in range(WARM_UP + rounds):
@@ -210,10 +212,16 @@ def training_table(setup: Setup, sources: Sequence[int], rounds: int, updates: i
         limit = LIMITS.get(name)
         verdict = "" if limit is None else f"{limit:g} x, {'met' if median(times) <= limit else 'MISSED'}"
         cost = Cost(*(median(values) for values in zip(*(costs[name] for costs in found), strict=True)))
-        rows.append([
-            name, f"{cost.cpu_s:.3f}", f"{cost.wall_s:.3f}", text_ratios(times), verdict,
-            f"{peak_mib(call, setup.device):.0f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{cost.cpu_s:.3f}",
+                f"{cost.wall_s:.3f}",
+                text_ratios(times),
+                verdict,
+                f"{peak_mib(call, setup.device):.0f}",
+            ]
+        )
     return table(["stage", "CPU s an update", "wall s", "to a teacher", "limit", "peak MiB"], rows)
 
 
@@ -235,13 +243,28 @@ def prediction_table(setup: Setup, rounds: int, repeats: int) -> str:
         cost = Cost(*(median(values) for values in zip(*(costs[name] for costs in found), strict=True)))
         weights, all_weights = weights_of(network), weights_of(baseline)
         times = text_ratios(ratios(found, name, "baseline", setup.device))
-        rows.append([
-            name, f"{weights:,}", f"{weights / all_weights:.3f} x", f"{1000 * cost.cpu_s:.1f}",
-            f"{1000 * cost.wall_s:.1f}", times, f"{peaks[name]:.1f}",
-            f"{peaks[name] / peaks['baseline']:.2f} x",
-        ])  # fmt: skip
-    head = ["network", "weights", "to the baseline", "CPU ms a patch", "wall ms", "to the baseline", "peak MiB",
-            "to the baseline"]  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{weights:,}",
+                f"{weights / all_weights:.3f} x",
+                f"{1000 * cost.cpu_s:.1f}",
+                f"{1000 * cost.wall_s:.1f}",
+                times,
+                f"{peaks[name]:.1f}",
+                f"{peaks[name] / peaks['baseline']:.2f} x",
+            ]
+        )
+    head = [
+        "network",
+        "weights",
+        "to the baseline",
+        "CPU ms a patch",
+        "wall ms",
+        "to the baseline",
+        "peak MiB",
+        "to the baseline",
+    ]
     return table(head, rows)
 
 
@@ -323,19 +346,32 @@ def setup_of(options: argparse.Namespace) -> Setup:
     spacing = (1.0,) * len(options.size)
     topology = plan_topology(options.size, spacing)
     plan = ConfigurationPlan(
-        configuration="2d" if len(spacing) == 2 else "3d_fullres", datasets=(TARGET, SOURCE), spacing_mm=spacing,
-        patch_size=pad_to_multiple(options.size, total_stride(topology)), batch_size=options.batch, topology=topology,
-        reasons=(), whole_images=options.task != "segmentation", anchor_sizes=ANCHORS[0], anchor_ratios=ANCHORS[1],
+        configuration="2d" if len(spacing) == 2 else "3d_fullres",
+        datasets=(TARGET, SOURCE),
+        spacing_mm=spacing,
+        patch_size=pad_to_multiple(options.size, total_stride(topology)),
+        batch_size=options.batch,
+        topology=topology,
+        reasons=(),
+        whole_images=options.task != "segmentation",
+        anchor_sizes=ANCHORS[0],
+        anchor_ratios=ANCHORS[1],
         queries=QUERIES,
-    )  # fmt: skip
+    )
     architecture = options.arch or USUAL[options.task]
     width = options.width or (32 if architecture == "unet" else None)
     device = find_device(options.device)
     torch.manual_seed(0)
     return Setup(
-        options.task, plan, options.batch, architecture, width, options.student_width or width, device,
+        options.task,
+        plan,
+        options.batch,
+        architecture,
+        width,
+        options.student_width or width,
+        device,
         uses_bf16(options.precision, device),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

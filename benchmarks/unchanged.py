@@ -38,12 +38,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "segmentation": {**SMALL, "width": 4},
     "segmentation_3d": {**SMALL, "width": 4, "reliability": True},
     "classification": {
-        **SMALL, "width": 4, "classification": {"architecture": "unet", "joint_channels": 16, "fusion_blocks": 3}
+        **SMALL,
+        "width": 4,
+        "classification": {"architecture": "unet", "joint_channels": 16, "fusion_blocks": 3},
     },
     "classification_medvit": {**SMALL, "epochs": 1, "classification": {"architecture": "medvit_small"}},
     "detection": {**SMALL, "detection": {"architecture": "faster_rcnn_small"}},
     "detection_rfdetr": {**SMALL, "epochs": 1, "teacher_architecture": "rfdetr_tiny"},
-}  # fmt: skip
+}
 # task -> the commands after the raw data are written; {settings} is the file of the settings of that name
 COMMANDS: dict[str, tuple[str, ...]] = {
     "segmentation": (
@@ -122,8 +124,11 @@ def hashes_of_task(task: str, folder: Path) -> dict[str, list[str]]:
             few.mkdir(parents=True, exist_ok=True)
             for image in sorted(images.iterdir())[:2]:
                 shutil.copy(image, few)
-            run_command("mdkd_predict", ["-m", str(run), "-i", str(few), "-o", str(masks), "--device", "cpu"],
-                        folder / "log.txt")  # fmt: skip
+            run_command(
+                "mdkd_predict",
+                ["-m", str(run), "-i", str(few), "-o", str(masks), "--device", "cpu"],
+                folder / "log.txt",
+            )
     found: dict[str, list[str]] = defaultdict(list)
     for part in ("preprocessed", "results", "predictions"):
         for path in sorted((folder / part).rglob("*")):
@@ -137,9 +142,13 @@ def run_command(command: str, arguments: list[str], log: Path) -> None:
     module = command.removeprefix("mdkd_")
     code = f"import sys; from mdkd_auto.cli.{module} import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={**os.environ, **THREADS}, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **THREADS},
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     with open(log, "a") as output:
         output.write(f"$ {command} {' '.join(arguments)}\n{done.stdout}\n")
     if done.returncode:

@@ -62,14 +62,25 @@ def _row(root: Root, dataset: Dataset, part: DatasetPlan, samples: dict[str, lis
         ranges = training_ranges([case for case in fingerprint.cases if case.case_id in trained], part)
         wanted = [cases[name] for name in (*fold.val, *splits.test) if name in cases]
         unlike = [unlike_training(image, ranges) for image in _images(dataset, part, wanted)]
-        held_out.append({"trained": len(trained), "images": len(unlike), "unlike": sum(map(bool, unlike)),
-                         "fields": sorted({one.field for some in unlike for one in some})})  # fmt: skip
+        held_out.append(
+            {
+                "trained": len(trained),
+                "images": len(unlike),
+                "unlike": sum(map(bool, unlike)),
+                "fields": sorted({one.field for some in unlike for one in some}),
+            }
+        )
     trained = set(splits.folds[0].train)
     ranges = training_ranges([case for case in fingerprint.cases if case.case_id in trained], part)
     others = {name: _share(some, ranges) for name, some in samples.items() if name != dataset.name}
     made_up = {name: _share([_made_up(name, image) for image in samples[dataset.name]], ranges) for name in MADE_UP}
-    return {"dataset": dataset.name, "held_out": held_out, "ranges_of_fold_0": ranges, "others": others,
-            "made_up": made_up}  # fmt: skip
+    return {
+        "dataset": dataset.name,
+        "held_out": held_out,
+        "ranges_of_fold_0": ranges,
+        "others": others,
+        "made_up": made_up,
+    }
 
 
 def _sample(dataset: Dataset) -> list[Case]:
@@ -99,12 +110,20 @@ def _made_up(name: str, image: Image) -> Image:
 def render(rows: list[dict[str, Any]]) -> str:
     """Two tables: held-out and made-up images; images of other data sets."""
     numbers = [row["dataset"][7:10] for row in rows]
-    first = [[number, str(len(row["held_out"])), str(sum(fold["images"] for fold in row["held_out"])),
-              _percent(max(fold["unlike"] / fold["images"] for fold in row["held_out"])),
-              *(_percent(row["made_up"][name]) for name in MADE_UP)]
-             for number, row in zip(numbers, rows, strict=True)]  # fmt: skip
-    second = [[number, *(_percent(row["others"][other["dataset"]]) if other is not row else "-" for other in rows)]
-              for number, row in zip(numbers, rows, strict=True)]  # fmt: skip
+    first = [
+        [
+            number,
+            str(len(row["held_out"])),
+            str(sum(fold["images"] for fold in row["held_out"])),
+            _percent(max(fold["unlike"] / fold["images"] for fold in row["held_out"])),
+            *(_percent(row["made_up"][name]) for name in MADE_UP),
+        ]
+        for number, row in zip(numbers, rows, strict=True)
+    ]
+    second = [
+        [number, *(_percent(row["others"][other["dataset"]]) if other is not row else "-" for other in rows)]
+        for number, row in zip(numbers, rows, strict=True)
+    ]
     head = ("trained on", "folds", "held-out images", "of them unlike, worst fold", *MADE_UP)
     return f"{table(head, first)}\n\n{table(('trained on', *numbers), second)}"
 

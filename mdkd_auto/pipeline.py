@@ -1,12 +1,12 @@
 """The stages in order, one named call a line. Read this first; every command is one of these functions.
 
-    verify                 raw/ -> what is wrong with it (preparation.py)
-    plan_and_preprocess    raw/ -> fingerprints -> group plan -> splits -> preprocessed cases (preparation.py)
-    train_all_permutations plan -> jobs -> teachers -> joint teachers -> students, baselines -> table
-    train                  the same for one target and chosen sources
-    ablate                 variants of the method side by side, by name
-    predict                images + a run folder -> masks in the images' own geometry, classes, or boxes (prediction.py)
-    evaluate               masks, classes or boxes + a raw data set -> scores (execution/score_folder.py)
+verify                 raw/ -> what is wrong with it (preparation.py)
+plan_and_preprocess    raw/ -> fingerprints -> group plan -> splits -> preprocessed cases (preparation.py)
+train_all_permutations plan -> jobs -> teachers -> joint teachers -> students, baselines -> table
+train                  the same for one target and chosen sources
+ablate                 variants of the method side by side, by name
+predict                images + a run folder -> masks in the images' own geometry, classes, or boxes (prediction.py)
+evaluate               masks, classes or boxes + a raw data set -> scores (execution/score_folder.py)
 """
 
 import logging
@@ -39,9 +39,18 @@ from mdkd_auto.report.tables import Table, permutation_table
 from mdkd_auto.tasks.shared.coverage import cases_in_words, shortened
 
 __all__ = [
-    "ablate", "dataset_names", "evaluate", "find_name", "find_student", "plan_and_preprocess", "predict", "tables",
-    "train", "train_all_permutations", "verify",
-]  # fmt: skip
+    "ablate",
+    "dataset_names",
+    "evaluate",
+    "find_name",
+    "find_student",
+    "plan_and_preprocess",
+    "predict",
+    "tables",
+    "train",
+    "train_all_permutations",
+    "verify",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +100,12 @@ def train(
     if experiment is None or target not in experiment.datasets:
         raise PlanError(f"{target}: takes no part in {configuration}; its plan is {root.plan(group)}")
     others = [name for name in experiment.datasets if name != target]
-    elsewhere = {name: f"is in group {of}; sources are in that of the target, {group}" if of != group else
-                 f"takes no part in {configuration}" for name, of in group_of.items()}  # fmt: skip
+    elsewhere = {
+        name: f"is in group {of}; sources are in that of the target, {group}"
+        if of != group
+        else f"takes no part in {configuration}"
+        for name, of in group_of.items()
+    }
     refused = {**left_out(root, group_of), **elsewhere, target: "is the target; give other data sets as sources"}
     chosen = tuple(find_name(source, others, refused) for source in sources) or tuple(others)
     wanted = tuple(sorted(set(chosen)))
@@ -121,14 +134,19 @@ def ablate(
     if experiments and not fitting:
         tasks = {experiment.plan.task for experiment in experiments}
         others = ", ".join(other for other, one in ABLATIONS.items() if any(one.is_for(task) for task in tasks))
-        raise SettingsError(f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here; for "
-                            f"{' and '.join(sorted(tasks))} there are {others}")  # fmt: skip
+        raise SettingsError(
+            f"ablation {name!r} is for {' and '.join(ablation.tasks)}, not for the groups here; for "
+            f"{' and '.join(sorted(tasks))} there are {others}"
+        )
     known = [name for experiment in fitting for name in experiment.datasets]
     chosen = {find_name(target, known, left_out(root, known)) for target in targets}
     for experiment in fitting:
         replicates = replicated(experiment, seeds, folds)
-        wanted = [name for name in experiment.datasets
-                  if name in chosen or (not targets and any(one.has_fold(name) for one in replicates))]  # fmt: skip
+        wanted = [
+            name
+            for name in experiment.datasets
+            if name in chosen or (not targets and any(one.has_fold(name) for one in replicates))
+        ]
         entries = [ablation_entry(ablation, having_fold(replicates, target), target) for target in wanted]
         trained = [one for entry in entries for column in entry.trainings.values() for one in column]
         for own, _ in trained:
@@ -182,8 +200,10 @@ def having_fold(replicates: list[Experiment], target: str) -> list[Experiment]:
     having = [one for one in replicates if one.has_fold(target)]
     if not having:
         settings, most = replicates[0].settings, len(replicates[0].splits[target].folds)
-        raise SettingsError(f"fold is {settings.fold}; {target} has {most} fold{'s' if most > 1 else ''}, numbered "
-                            f"from 0; give --fold {most - 1} or less")  # fmt: skip
+        raise SettingsError(
+            f"fold is {settings.fold}; {target} has {most} fold{'s' if most > 1 else ''}, numbered "
+            f"from 0; give --fold {most - 1} or less"
+        )
     return having
 
 
@@ -191,8 +211,9 @@ def _experiments(root: Root, settings: Settings, group: str | None, configuratio
     """Those of every group asked for, made before anything is trained: a missing plan is said at once."""
     groups, problems = find_groups(root, group)
     check_named(settings, [dataset for datasets in groups.values() for dataset in datasets])
-    made = [make_experiment(root, name, datasets, settings, configuration, problems)
-            for name, datasets in groups.items()]  # fmt: skip
+    made = [
+        make_experiment(root, name, datasets, settings, configuration, problems) for name, datasets in groups.items()
+    ]
     return [experiment for experiment in made if experiment is not None]
 
 
@@ -202,14 +223,20 @@ def check_named(settings: Settings, datasets: list[Dataset]) -> None:
     numbers = sorted(number for number, some in named.items() if some)
     unknown = sorted(set.union(*named.values()) - set(numbers))
     if unknown:
-        raise SettingsError(f"architecture_of names {', '.join(map(repr, unknown))}, which is no data set here; "
-                            f"expected three digits, of {', '.join(numbers)}")  # fmt: skip
+        raise SettingsError(
+            f"architecture_of names {', '.join(map(repr, unknown))}, which is no data set here; "
+            f"expected three digits, of {', '.join(numbers)}"
+        )
 
 
 def make_experiment(
-    root: Root, group: str, datasets: list[Dataset], settings: Settings, configuration: str,
+    root: Root,
+    group: str,
+    datasets: list[Dataset],
+    settings: Settings,
+    configuration: str,
     problems: Sequence[Problem] = (),
-) -> Experiment | None:  # fmt: skip
+) -> Experiment | None:
     """What the jobs of a group are made from; None where the group has no such configuration (said in the log).
 
     ``problems`` of the raw folder say why cases of the stored splits are gone.
@@ -315,6 +342,8 @@ def tables(
     if not written:
         others = sorted({of for of in finished_students(root).values() if of != configuration})
         hint = f"; there are finished students in {' and '.join(others)} (-c)" if others else ""
-        raise TrainingError(f"{root.results}: no finished student has these settings in {configuration}{hint}; train, "
-                            "or give the same settings")  # fmt: skip
+        raise TrainingError(
+            f"{root.results}: no finished student has these settings in {configuration}{hint}; train, "
+            "or give the same settings"
+        )
     return written

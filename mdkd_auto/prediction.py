@@ -76,8 +76,10 @@ def _check_folders(images: Path, out: Path) -> None:
     """Answers have the images' names: among them they would take an image's place, or be read as one next time."""
     folder = images if images.is_dir() else images.parent
     if out.is_dir() and folder.is_dir() and out.samefile(folder):
-        raise PredictionError(f"{out}: holds the images, and answers there could replace them or be taken for images; "
-                              "give another folder for the answers (-o)")  # fmt: skip
+        raise PredictionError(
+            f"{out}: holds the images, and answers there could replace them or be taken for images; "
+            "give another folder for the answers (-o)"
+        )
 
 
 def _name_unread(images: Path, out: Path) -> None:
@@ -116,14 +118,26 @@ class Seen:
     def summarise(self, images: int) -> None:
         """Say of all images together what was found."""
         if self.ranges is None:
-            logger.warning("%s: keeps no ranges of its training images, so images unlike them are not noticed; a run "
-                           "trained with this version has them", self.run)  # fmt: skip
+            logger.warning(
+                "%s: keeps no ranges of its training images, so images unlike them are not noticed; a run "
+                "trained with this version has them",
+                self.run,
+            )
         if self.unlike:
-            logger.warning("%d of %d images unlike the training images: the answers for them may be wrong; "
-                           "prediction.json lists them", len(self.unlike), images)  # fmt: skip
+            logger.warning(
+                "%d of %d images unlike the training images: the answers for them may be wrong; "
+                "prediction.json lists them",
+                len(self.unlike),
+                images,
+            )
         if self.turned:
-            logger.warning("%d of %d pictures turned upright as their EXIF orientation says; their answers are in the "
-                           "upright frame:%s", len(self.turned), images, listed(list(self.turned)))  # fmt: skip
+            logger.warning(
+                "%d of %d pictures turned upright as their EXIF orientation says; their answers are in the "
+                "upright frame:%s",
+                len(self.turned),
+                images,
+                listed(list(self.turned)),
+            )
 
     def recall(self, path: Path, kept: Iterable[Case]) -> None:
         """Take from an earlier prediction.json what it says of cases whose answers are kept."""
@@ -169,21 +183,32 @@ class Asked(NamedTuple):
 
     def write_used(self, **more: object) -> None:
         """prediction.json: with what the answers were made, and which images are unlike the training images."""
-        used = {"run": str(self.run), "dataset": self.predictor.dataset_plan.dataset, "version": self.record.version,
-                "spacing_from": self.cases[0].spacing_from if self.cases else None}  # fmt: skip
-        seen = {"training_ranges": self.seen.ranges, "unlike_training": self.seen.unlike,
-                "turned_by_exif": self.seen.turned, "remarks": self.seen.remarks}  # fmt: skip
+        used = {
+            "run": str(self.run),
+            "dataset": self.predictor.dataset_plan.dataset,
+            "version": self.record.version,
+            "spacing_from": self.cases[0].spacing_from if self.cases else None,
+        }
+        seen = {
+            "training_ranges": self.seen.ranges,
+            "unlike_training": self.seen.unlike,
+            "turned_by_exif": self.seen.turned,
+            "remarks": self.seen.remarks,
+        }
         write_json(self.out / "prediction.json", {**used, **more, **seen})
 
 
 def _segment(asked: Asked) -> Outcome:
     """A mask an image."""
     predictor, masks = asked.predictor, asked.out
-    skipped = [case for case in asked.cases if asked.keep_existing
-               and (masks / f"{case.case_id}{mask_ending(case)}").is_file()]  # fmt: skip
+    skipped = [
+        case for case in asked.cases if asked.keep_existing and (masks / f"{case.case_id}{mask_ending(case)}").is_file()
+    ]
     asked.seen.recall(masks / "prediction.json", skipped)
-    done, problems = each([case for case in asked.cases if case not in skipped],
-                           lambda case: predict_image(predictor, case, asked.image(case), masks))  # fmt: skip
+    done, problems = each(
+        [case for case in asked.cases if case not in skipped],
+        lambda case: predict_image(predictor, case, asked.image(case), masks),
+    )
     options = predictor.options
     asked.write_used(step=options.step, mirror=options.mirror, classes=predictor.classes)
     return Outcome(len(done), len(skipped), problems)

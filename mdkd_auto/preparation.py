@@ -33,8 +33,10 @@ from mdkd_auto.preprocessing.dataset import preprocess_dataset
 logger = logging.getLogger(__name__)
 
 CAUSES = {  # problem of a whole data set -> beginnings of the kinds of its cases' errors that it may come of
-    "splits-emptied": ("",), "one-class": ("class-",), "no-boxes": ("annotation", "box-", "class-", "image-"),
-}  # fmt: skip
+    "splits-emptied": ("",),
+    "one-class": ("class-",),
+    "no-boxes": ("annotation", "box-", "class-", "image-"),
+}
 
 
 class Outcome(NamedTuple):
@@ -92,9 +94,15 @@ def plan_and_preprocess(
     """
     with _alone(root):
         verified = verify(
-            root, group, test_fraction=test_fraction, exclude_broken=exclude_broken, allow_duplicates=allow_duplicates,
-            patient_pattern=patient_pattern, replan=replan, workers=workers,
-        )  # fmt: skip
+            root,
+            group,
+            test_fraction=test_fraction,
+            exclude_broken=exclude_broken,
+            allow_duplicates=allow_duplicates,
+            patient_pattern=patient_pattern,
+            replan=replan,
+            workers=workers,
+        )
         asked = Asked(memory_gb, spacing_mm, patch_size, input_size, channels or {}, replan)
         _check_used(asked, {datasets[0].task for datasets in verified.groups.values()})
         plans = {
@@ -119,9 +127,16 @@ def plan_and_preprocess(
 
 
 def verify(
-    root: Root, group: str | None = None, *, test_fraction: float | None = None, exclude_broken: bool = False,
-    allow_duplicates: bool = False, patient_pattern: str | None = None, replan: bool = False, workers: int = 1,
-) -> Verified:  # fmt: skip
+    root: Root,
+    group: str | None = None,
+    *,
+    test_fraction: float | None = None,
+    exclude_broken: bool = False,
+    allow_duplicates: bool = False,
+    patient_pattern: str | None = None,
+    replan: bool = False,
+    workers: int = 1,
+) -> Verified:
     """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
 
     ``test_fraction``: of the patients, 0.2 where it is None. Raises DatasetError listing every error, unless the broken
@@ -141,8 +156,11 @@ def verify(
         problems = problems or [problem("no-data-sets", "holds no data set", dataset=root.raw.name, file=root.raw)]
         _write_report(root, problems)
         raise DatasetError(_no_groups(root, problems))
-    told, by_names = tell_patients([dataset for datasets in groups.values() for dataset in datasets],
-                                   lambda name: stored_pattern(root.splits(name)), patient_pattern)  # fmt: skip
+    told, by_names = tell_patients(
+        [dataset for datasets in groups.values() for dataset in datasets],
+        lambda name: stored_pattern(root.splits(name)),
+        patient_pattern,
+    )
     groups = {name: [told[dataset.name].dataset for dataset in datasets] for name, datasets in groups.items()}
     problems += by_names
     fingerprints: dict[str, Fingerprint] = {}
@@ -169,11 +187,16 @@ def verify(
             problems += check(dataset, splits[dataset.name]) if check is not None else []
             problems += check_patients(dataset, splits[dataset.name])
         problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
-    sound = {name: [dataset for dataset in without_broken(datasets, problems) if dataset.name in splits]
-             for name, datasets in sound.items()}  # fmt: skip
+    sound = {
+        name: [dataset for dataset in without_broken(datasets, problems) if dataset.name in splits]
+        for name, datasets in sound.items()
+    }
     sound = {name: kept for name, kept in sound.items() if kept}
-    splits = {dataset.name: only_those_of(splits[dataset.name], dataset)
-              for datasets in sound.values() for dataset in datasets}  # fmt: skip
+    splits = {
+        dataset.name: only_those_of(splits[dataset.name], dataset)
+        for datasets in sound.values()
+        for dataset in datasets
+    }
     if not exclude_broken:
         problems = [one for one in problems if not _comes_of_broken(one, groups, problems)]
     _report(root, problems, exclude_broken)
@@ -254,8 +277,11 @@ def _name_some(errors: list[Problem]) -> None:
         for one in of_kind[:CASES_SHOWN]:
             logger.warning("left out: %s", one)
         if len(of_kind) > CASES_SHOWN:
-            logger.warning("left out: %d more such in %s; mdkd_plan_and_preprocess --verify-only lists them all",
-                           len(of_kind) - CASES_SHOWN, dataset)  # fmt: skip
+            logger.warning(
+                "left out: %d more such in %s; mdkd_plan_and_preprocess --verify-only lists them all",
+                len(of_kind) - CASES_SHOWN,
+                dataset,
+            )
 
 
 def dataset_names(root: Root, group: str | None = None) -> list[str]:
@@ -311,11 +337,15 @@ def _check_used(asked: Asked, tasks: set[Task]) -> None:
     """Raise SettingsError for a size that no group here has a use for."""
     patches = {TASK_DATA[task].masks for task in tasks}  # of the others whole images
     if asked.patch_size is not None and patches == {False}:
-        raise SettingsError("--patch-size is for segmentation, and there is no such group here; --input-size is the "
-                            "side of whole images")  # fmt: skip
+        raise SettingsError(
+            "--patch-size is for segmentation, and there is no such group here; --input-size is the "
+            "side of whole images"
+        )
     if asked.input_size is not None and patches == {True}:
-        raise SettingsError("--input-size is for classification and detection, and there is no such group here; "
-                            "--patch-size is the patch of a segmentation group")  # fmt: skip
+        raise SettingsError(
+            "--input-size is for classification and detection, and there is no such group here; "
+            "--patch-size is the patch of a segmentation group"
+        )
 
 
 def _plan(
@@ -327,9 +357,16 @@ def _plan(
     names = {dataset.name for dataset in datasets}
     own = {key: value for key, value in asked.channels.items() if key in names}
     plan = plan_group(
-        datasets, fingerprints, asked.memory_gb, own, previous, asked.replan, asked.spacing_mm, asked.input_size,
+        datasets,
+        fingerprints,
+        asked.memory_gb,
+        own,
+        previous,
+        asked.replan,
+        asked.spacing_mm,
+        asked.input_size,
         asked.patch_size,
-    )  # fmt: skip
+    )
     refuse(path, faults_of_plan(plan), PlanError, "Ask for other sizes, or look at the data sets' spacings")
     text = plan_text(plan)
     if previous is not None:
@@ -354,8 +391,15 @@ def _preprocess(
             folder = root.cases(dataset.name, part.configuration)
             with progress(f"preprocessing {dataset.name} {part.configuration}") as advance:
                 outcome = preprocess_dataset(dataset, plan, part.configuration, folder, workers, advance)
-            logger.info("%s %s: %d preprocessed, %d unchanged, %d failed -> %s", dataset.name, part.configuration,
-                        outcome.done, outcome.skipped, len(outcome.failed), folder)  # fmt: skip
+            logger.info(
+                "%s %s: %d preprocessed, %d unchanged, %d failed -> %s",
+                dataset.name,
+                part.configuration,
+                outcome.done,
+                outcome.skipped,
+                len(outcome.failed),
+                folder,
+            )
             done, skipped = done + outcome.done, skipped + outcome.skipped
             problems += [f"{dataset.name}, case {case}: {problem}" for case, problem in outcome.failed]
     return Outcome(done, skipped, tuple(problems))

@@ -58,8 +58,9 @@ def plan_classification(members: Sequence[Member], wish: Wish) -> list[Configura
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     return [
         plan_whole_images(name, members, wish)
-        for name, flat in zip(names, (True, False), strict=True) if any(member.is_2d == flat for member in members)
-    ]  # fmt: skip
+        for name, flat in zip(names, (True, False), strict=True)
+        if any(member.is_2d == flat for member in members)
+    ]
 
 
 def class_counts(fingerprint: Fingerprint) -> Reason:
@@ -79,8 +80,10 @@ def _input_size(
     if wanted is not None:
         if wanted < LEAST_SIDES * STEP or wanted % STEP:
             below = max(LEAST_SIDES, wanted // STEP) * STEP
-            raise PlanError(f"input size {wanted}: expected a multiple of {STEP} from {LEAST_SIDES * STEP} on, "
-                            f"like {below} or {below + STEP}")  # fmt: skip
+            raise PlanError(
+                f"input size {wanted}: expected a multiple of {STEP} from {LEAST_SIDES * STEP} on, "
+                f"like {below} or {below + STEP}"
+            )
         if wanted**axes > MOST_VOXELS_OF_WHOLE:
             most = math.floor(MOST_VOXELS_OF_WHOLE ** (1 / axes) + 0.5)
             raise PlanError(f"input size {wanted}: expected {most} at most along each of {axes} axes")

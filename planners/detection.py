@@ -29,9 +29,7 @@ LEAST_QUERIES, MOST_QUERIES = 20, 300  # RF-DETR's own is 300
 Anchors = tuple[tuple[float, ...], tuple[float, ...]]  # sizes and ratios
 
 
-def plan_detection(
-    members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], wish: Wish
-) -> ConfigurationPlan:
+def plan_detection(members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], wish: Wish) -> ConfigurationPlan:
     """One square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
 
     Anchors and queries of the earlier plan are kept while they are about as good, so that finished work stays valid.
@@ -57,16 +55,17 @@ def plan_detection(
             queries = earlier.queries
             why_queries = Reason(decision="queries kept", value=str(queries), because=because)
     return msgspec.structs.replace(
-        plan, anchor_sizes=sizes, anchor_ratios=ratios, queries=queries,
+        plan,
+        anchor_sizes=sizes,
+        anchor_ratios=ratios,
+        queries=queries,
         reasons=(*plan.reasons, *why_anchors, why_queries),
-    )  # fmt: skip
+    )
 
 
 def scaled_boxes(fingerprint: Fingerprint, side: int) -> Floats:
     """Height and width (N, 2) of every box in voxels of the input, into which each image just fits."""
-    rows = [
-        np.array(case.boxes) * (side / max(case.cropped_shape[1:])) for case in fingerprint.cases if case.boxes
-    ]
+    rows = [np.array(case.boxes) * (side / max(case.cropped_shape[1:])) for case in fingerprint.cases if case.boxes]
     return np.concatenate(rows) if rows else np.zeros((0, 2))
 
 
@@ -95,8 +94,10 @@ def choose_anchors(boxes: Mapping[str, Floats]) -> tuple[tuple[float, ...], tupl
     )
     reasons = [Reason(decision="anchors", value=_anchor_text(sizes, ratios), because=because)]
     if small < LEAST_ANCHOR:
-        because = (f"a tenth of the boxes is smaller than {LEAST_ANCHOR:g} voxels a side and is likely to be missed; a "
-                   "larger --input-size shows them larger")  # fmt: skip
+        because = (
+            f"a tenth of the boxes is smaller than {LEAST_ANCHOR:g} voxels a side and is likely to be missed; a "
+            "larger --input-size shows them larger"
+        )
         reasons.append(Reason(decision="small boxes", value=f"{small:.3g} voxels", because=because))
     return sizes, ratios, reasons
 

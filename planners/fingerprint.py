@@ -61,9 +61,7 @@ def fingerprint_dataset(
     items = {case.case_id: case for case in dataset.cases}
     needed = max((bytes_to_read(case) for case in dataset.cases), default=0)
     results, failed = map_cases(work, items, workers, progress, bytes_a_worker=needed)
-    problems = [
-        problem("not-checked", text, dataset=dataset.name, case_id=case_id) for case_id, text in failed.items()
-    ]
+    problems = [problem("not-checked", text, dataset=dataset.name, case_id=case_id) for case_id, text in failed.items()]
     cases = []
     for case_id, result in results.items():
         if isinstance(result, CaseFingerprint):
@@ -103,9 +101,11 @@ def pooled_fingerprint(
 def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint | list[Finding]:
     """One case, from the cache if its files and its data set's declarations are what they were; or what is wrong."""
     declared = {
-        "labels": dataset.labels, "ignore": dataset.ignore_label, "spacing_mm": dataset.spacing_mm,
+        "labels": dataset.labels,
+        "ignore": dataset.ignore_label,
+        "spacing_mm": dataset.spacing_mm,
         **({} if case.spacing_from is None else {"spacing_from": case.spacing_from}),
-    }  # fmt: skip
+    }
     try:
         key = content_hash([source_hash(case), declared, dataset.task, FINGERPRINT_VERSION])
     except ReadError as error:
@@ -183,9 +183,7 @@ def inside_boxes(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.boo
     return mask
 
 
-def find_lesions(
-    foreground: NDArray[np.bool_], spacing_mm: Triple, rectangularity: float = 1.0
-) -> tuple[Lesion, ...]:
+def find_lesions(foreground: NDArray[np.bool_], spacing_mm: Triple, rectangularity: float = 1.0) -> tuple[Lesion, ...]:
     """Connected components (26-neighbourhood) with their sizes; of a single slice area and disc.
 
     ``rectangularity``: the volume of a voxel as a fraction of its sides' product.
@@ -273,9 +271,7 @@ def _save_arrays(path: Path, arrays: dict[str, Array]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def _pooled(
-    cases: Sequence[CaseFingerprint], channel_count: int, cache_folder: Path
-) -> tuple[Intensities | None, ...]:
+def _pooled(cases: Sequence[CaseFingerprint], channel_count: int, cache_folder: Path) -> tuple[Intensities | None, ...]:
     parts: list[list[Histogram]] = [[] for _ in range(channel_count)]
     for case in cases:
         if not any(case.foreground):

@@ -63,8 +63,10 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
     if others and dataset.spacing_mm is not None:
         first = others[0]
         stated, own = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (dataset.spacing_mm, first.spacing_mm))
-        found = (f"spacing_mm is {stated} mm (z, y, x), but {len(others)} of {len(fingerprint.cases)} images have a "
-                 f"spacing of their own, {first.case_id} {own} mm")  # fmt: skip
+        found = (
+            f"spacing_mm is {stated} mm (z, y, x), but {len(others)} of {len(fingerprint.cases)} images have a "
+            f"spacing of their own, {first.case_id} {own} mm"
+        )
         file = f"{dataset.folder}/dataset.json"
         problems.append(problem("spacing-stated", found, dataset=dataset.name, file=file))
     turned = [seen.case_id for seen in fingerprint.cases if seen.exif]
@@ -95,8 +97,9 @@ def _odd_offsets(cases: Sequence[CaseFingerprint]) -> list[tuple[CaseFingerprint
     words = ("no offset of 32768 as most of the images have", "an offset of 32768 as most of the images have not")
     return [
         (seen, f"values from {seen.image_minimum[0]:g} to {seen.image_maximum[0]:g}, with {words[0 if usual else 1]}")
-        for seen, own in zip(cases, shifted, strict=True) if own != usual
-    ]  # fmt: skip
+        for seen, own in zip(cases, shifted, strict=True)
+        if own != usual
+    ]
 
 
 def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint]) -> list[Problem]:
@@ -115,10 +118,13 @@ def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerpr
             if other != dataset.name:
                 problems.append(
                     problem(
-                        "same-image-other-dataset", f"holds the same voxels as case {name} of {other}",
-                        dataset=dataset.name, case_id=case.case_id, file=cases[case.case_id].images[0],
+                        "same-image-other-dataset",
+                        f"holds the same voxels as case {name} of {other}",
+                        dataset=dataset.name,
+                        case_id=case.case_id,
+                        file=cases[case.case_id].images[0],
                     )
-                )  # fmt: skip
+                )
         for patient in _named_patients(dataset.cases):
             other = seen_patients.setdefault(patient, dataset.name)
             if other != dataset.name:
@@ -137,8 +143,9 @@ def check_classes(dataset: Dataset, splits: Splits) -> list[Problem]:
     """Classes of a classification data set that no case has, or that some part of the splits lacks."""
     problems = []
     of_case = {case.case_id: case.class_name for case in dataset.cases}
-    parts = {"the test part": splits.test} | {f"the validation part of fold {number}": fold.val
-                                              for number, fold in enumerate(splits.folds)}  # fmt: skip
+    parts = {"the test part": splits.test} | {
+        f"the validation part of fold {number}": fold.val for number, fold in enumerate(splits.folds)
+    }
     for name in dataset.labels:
         count = sum(found == name for found in of_case.values())
         if count == 0:
@@ -173,16 +180,21 @@ def check_patients(dataset: Dataset, splits: Splits) -> list[Problem]:
 
 
 def check_likeness(
-    datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint], splits: Mapping[str, Splits],
+    datasets: Sequence[Dataset],
+    fingerprints: Mapping[str, Fingerprint],
+    splits: Mapping[str, Splits],
     allowed: bool = False,
-) -> list[Problem]:  # fmt: skip
+) -> list[Problem]:
     """Pictures that look the same: an error where one is tested on and the other trained on, unless ``allowed``.
 
     Without a test part validation cases are what a table scores. The error is the training picture's, so that leaving
     it out keeps the test whole.
     """
-    pictures = [(dataset, case, seen.picture_hash) for dataset in datasets
-                for case, seen in _with_fingerprints(dataset, fingerprints[dataset.name])]  # fmt: skip
+    pictures = [
+        (dataset, case, seen.picture_hash)
+        for dataset in datasets
+        for case, seen in _with_fingerprints(dataset, fingerprints[dataset.name])
+    ]
     problems = []
     for first, second, bits in near_pairs([text for _, _, text in pictures]):
         a, b = pictures[first], pictures[second]
@@ -206,8 +218,10 @@ def _scored_and_trained(splits: Splits, case: str, others: Splits, other: str) -
     if splits.test:
         return case in splits.test and other not in others.test
     numbers = range(max(len(splits.folds), len(others.folds)))
-    folds = ((splits.folds[min(number, len(splits.folds) - 1)], others.folds[min(number, len(others.folds) - 1)])
-             for number in numbers)  # fmt: skip
+    folds = (
+        (splits.folds[min(number, len(splits.folds) - 1)], others.folds[min(number, len(others.folds) - 1)])
+        for number in numbers
+    )
     return any(case in own.val and other in theirs.train for own, theirs in folds)
 
 

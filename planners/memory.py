@@ -71,9 +71,12 @@ def fit_patch(spacing_mm: Sequence[float], median_shape: Sequence[float], memory
 
 
 def asked_patch(
-    configuration: str, patch_size: Sequence[int], spacing_mm: Sequence[float], median_shape: Sequence[float],
+    configuration: str,
+    patch_size: Sequence[int],
+    spacing_mm: Sequence[float],
+    median_shape: Sequence[float],
     memory_gb: float,
-) -> tuple[Fit, Reason]:  # fmt: skip
+) -> tuple[Fit, Reason]:
     """The patch that the user wants, padded to what pooling divides.
 
     Raises PlanError where it is too small for a network, or batches of the least size do not fit.

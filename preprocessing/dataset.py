@@ -89,9 +89,12 @@ def store_case(
 
 
 def case_key(
-    case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan,
+    case: Case,
+    dataset: Dataset,
+    dataset_plan: DatasetPlan,
+    configuration_plan: ConfigurationPlan,
     hash_of: HashOf = file_hash,
-) -> str:  # fmt: skip
+) -> str:
     """Hash of the case's files and of every decision that changes its arrays."""
     source = source_hash(case, [dataset_plan.channel], hash_of)
     return content_hash({**_decisions(dataset, dataset_plan, configuration_plan), "source": source})

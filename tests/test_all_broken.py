@@ -38,8 +38,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory, looks: tuple[Look, ...]) -> 
 
 
 def images_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.name.endswith((".png", ".nii.gz"))
-                  and path.parent.name != "labelsTr")  # fmt: skip
+    return sorted(
+        path for path in folder.rglob("*") if path.name.endswith((".png", ".nii.gz")) and path.parent.name != "labelsTr"
+    )
 
 
 def break_off(folder: Path) -> None:
@@ -87,17 +88,26 @@ def with_boxes(**fields: Any) -> Break:
 @pytest.mark.parametrize(
     ("kind_of_data", "spoil", "kinds"),
     [
-        *(("masks", spoil, kinds) for spoil, kinds in (
-            (break_off, ["truncated"]), (link_to_nothing, ["link-dangling"]), (remove_labels, ["label-missing"]))),
-        *((data, spoil, kinds) for data in ("table", "folders", "boxes") for spoil, kinds in (
-            (break_off, ["unreadable"]), (link_to_nothing, ["link-dangling"]))),
+        *(
+            ("masks", spoil, kinds)
+            for spoil, kinds in (
+                (break_off, ["truncated"]),
+                (link_to_nothing, ["link-dangling"]),
+                (remove_labels, ["label-missing"]),
+            )
+        ),
+        *(
+            (data, spoil, kinds)
+            for data in ("table", "folders", "boxes")
+            for spoil, kinds in ((break_off, ["unreadable"]), (link_to_nothing, ["link-dangling"]))
+        ),
         ("table", with_label(""), ["class-missing"]),
         ("table", with_label("another"), ["class-unknown"]),
         ("boxes", with_boxes(iscrowd=1), ["annotations-crowd"]),
         ("boxes", with_boxes(bbox=[9.0, 9.0, -4.0, 5.0]), ["box-empty"]),
         ("boxes", with_boxes(category_id=77), ["class-unknown"]),
     ],
-)  # fmt: skip
+)
 def test_nothing_is_added_to_the_problems_of_cases(
     sound: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind_of_data: str, spoil: Break, kinds: Sequence[str]
 ) -> None:

@@ -26,8 +26,14 @@ from mdkd_auto.training import loop as fitting
 A, B, C = (look.name for look in PICTURES)
 OWN = ClassificationSettings(architecture="unet", joint_channels=16, fusion_blocks=3)
 SETTINGS = Settings(
-    epochs=2, iterations_per_epoch=3, validation_batches=1, width=4, batch_size=6, device="cpu", classification=OWN,
-)  # fmt: skip
+    epochs=2,
+    iterations_per_epoch=3,
+    validation_batches=1,
+    width=4,
+    batch_size=6,
+    device="cpu",
+    classification=OWN,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
 Command = Callable[..., tuple[int, str, str]]
@@ -302,8 +308,10 @@ def test_volumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         for case in range(8):
             image, _ = volume(small, np.random.default_rng([number, case]))
             turned = image[:, ::-1] if case % 2 else image
-            nib.save(nib.Nifti1Image(turned.transpose(2, 1, 0).copy(), np.diag([6.0, 6.0, 6.0, 1.0])),
-                     folder / "imagesTr" / f"c{case}_0000.nii.gz")  # fmt: skip
+            nib.save(
+                nib.Nifti1Image(turned.transpose(2, 1, 0).copy(), np.diag([6.0, 6.0, 6.0, 1.0])),
+                folder / "imagesTr" / f"c{case}_0000.nii.gz",
+            )
             rows.append(f"c{case},{'up' if case % 2 else 'down'}")
         (folder / "cases.csv").write_text("\n".join(rows))
         (folder / "dataset.json").write_text('{"task": "classification", "channel_names": {"0": "CT"}}')
@@ -328,7 +336,7 @@ def test_volumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         ({"fusion_blocks": 2}, "late-3"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_mistakes_are_refused_before_anything_is_trained(
     planned: Root, command: Command, tmp_path: Path, own: dict[str, object], words: str
 ) -> None:
@@ -363,8 +371,14 @@ def test_a_width_is_given_to_the_networks_that_have_one(planned: Root, command: 
 
 def test_the_commands_line(planned: Root, command: Command) -> None:
     said = command(
-        train_all_permutations.main, "--root", planned.folder, "--teacher-arch", "resnet999", "--dry-run",
-        "--device", "cpu",
-    )  # fmt: skip
+        train_all_permutations.main,
+        "--root",
+        planned.folder,
+        "--teacher-arch",
+        "resnet999",
+        "--dry-run",
+        "--device",
+        "cpu",
+    )
     assert said.status == 1  # type: ignore[attr-defined]
     assert "network 'resnet999': neither ours nor timm's" in said.err  # type: ignore[attr-defined]

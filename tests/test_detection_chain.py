@@ -37,8 +37,13 @@ from mdkd_auto.training.objectives import StudentObjective
 
 A, B = (look.name for look in SCENES[:2])
 CASES = 20
-BUDGET: dict[str, Any] = {"epochs": 2, "iterations_per_epoch": 3, "validation_batches": 1, "batch_size": 4,
-                          "device": "cpu"}  # fmt: skip
+BUDGET: dict[str, Any] = {
+    "epochs": 2,
+    "iterations_per_epoch": 3,
+    "validation_batches": 1,
+    "batch_size": 4,
+    "device": "cpu",
+}
 # not weighed: so short a training may leave a joint teacher that is worth nothing, and a student that distils nothing
 SETTINGS = Settings(**BUDGET, reliability=False, detection=DetectionSettings(architecture="faster_rcnn_small"))
 RFDETR = Settings(
@@ -289,8 +294,14 @@ def test_it_goes_on_where_it_was_stopped(trained: tuple[Root, Table], copied: Ca
     before = run_of(trained)
     root = copied(trained[0])
     run = run_of((root, trained[1]))
-    files = ("checkpoint_final.safetensors", "checkpoint_best.safetensors", "test/detections.json", "test/summary.json",
-             "validation/summary.json", "checks.json")  # fmt: skip
+    files = (
+        "checkpoint_final.safetensors",
+        "checkpoint_best.safetensors",
+        "test/detections.json",
+        "test/summary.json",
+        "validation/summary.json",
+        "checks.json",
+    )
     stopped_and_resumed(root, SETTINGS, B, run, updates=4)
     for name in files:
         assert (run / name).read_bytes() == (before / name).read_bytes(), name
@@ -380,8 +391,17 @@ def test_rf_detr_from_end_to_end(
     stopped_and_resumed(root, RFDETR, A, run, updates=2)
     assert [path.read_bytes() for path in files] == before
     assert float(list(csv.DictReader((run / "progress.csv").open()))[-1]["logits"]) > 0  # it distils
-    said = command(predict.main, "-i", root.raw / A / "imagesTr" / "case_000_0000.png", "-o", tmp_path / "out",
-                   "-m", run, "--device", "cpu")  # fmt: skip
+    said = command(
+        predict.main,
+        "-i",
+        root.raw / A / "imagesTr" / "case_000_0000.png",
+        "-o",
+        tmp_path / "out",
+        "-m",
+        run,
+        "--device",
+        "cpu",
+    )
     assert said.status == 0, said.err
     found = read_json(tmp_path / "out" / "detections.json")
     assert {one["image_id"] for one in found} == {1}
@@ -396,14 +416,16 @@ def test_rf_detr_from_end_to_end(
     [
         (("--teacher-arch", "unet"), "network 'unet': detection has faster_rcnn_resnet50"),
         (("--student-arch", "tresunet"), "network 'tresunet': detection has"),
-        (("--teacher-arch", "faster_rcnn_small", "--student-arch", "rfdetr_tiny"),
-         "network 'rfdetr_tiny' cannot learn from 'faster_rcnn_small': teachers and student belong to one family"),
+        (
+            ("--teacher-arch", "faster_rcnn_small", "--student-arch", "rfdetr_tiny"),
+            "network 'rfdetr_tiny' cannot learn from 'faster_rcnn_small': teachers and student belong to one family",
+        ),
         (("--student-arch", "rfdetr_tiny"), "cannot learn from 'faster_rcnn_resnet50'"),
         (("--teacher-arch", "rfdetr_base"), "--input-size 224 --replan"),
         (("--teacher-arch", "faster_rcnn_small", "--width", "4"), "width 4: faster_rcnn_small has a width of its own"),
         (("--student-arch", "faster_rcnn_small", "--student-width", "4"), "width 4: faster_rcnn_small has a width"),
     ],
-)  # fmt: skip
+)
 def test_networks_that_do_not_fit(planned: Root, command: Command, flags: tuple[str, ...], words: str) -> None:
     """Said before anything is trained, also by a dry run."""
     there = set(planned.results.rglob("*"))
@@ -416,8 +438,19 @@ def test_networks_that_do_not_fit(planned: Root, command: Command, flags: tuple[
 
 
 def test_a_dry_run_lists_what_is_to_do(planned: Root, command: Command) -> None:
-    said = command(train.main, "--root", planned.folder, A, "--device", "cpu", "--dry-run", "--batch-size", "1",
-                   "--teacher-arch", "faster_rcnn_small")  # fmt: skip
+    said = command(
+        train.main,
+        "--root",
+        planned.folder,
+        A,
+        "--device",
+        "cpu",
+        "--dry-run",
+        "--batch-size",
+        "1",
+        "--teacher-arch",
+        "faster_rcnn_small",
+    )
     assert said.status == 0, said.err
     assert "CT_detection, 2d: 5 jobs" in said.out
 
@@ -427,6 +460,17 @@ def test_the_advice_for_another_input_is_sound(planned: Root, copied: Callable[[
     shutil.rmtree(root.results, ignore_errors=True)
     said = command(plan_and_preprocess.main, "--root", root.folder, "-j", "1", "--input-size", "224", "--replan")
     assert said.status == 0, said.err
-    said = command(train.main, "--root", root.folder, A, "--device", "cpu", "--teacher-arch", "rfdetr_base",
-                   "--dry-run", "--batch-size", "1")  # fmt: skip
+    said = command(
+        train.main,
+        "--root",
+        root.folder,
+        A,
+        "--device",
+        "cpu",
+        "--teacher-arch",
+        "rfdetr_base",
+        "--dry-run",
+        "--batch-size",
+        "1",
+    )
     assert said.status == 0, said.err

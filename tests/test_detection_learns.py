@@ -16,9 +16,13 @@ from mdkd_auto.experiments.jobs import JobMaker
 
 LOOK = SCENES[0]._replace(size=(64, 64), radius=(9.0, 12.0))
 SETTINGS: dict[str, Any] = {
-    "epochs": 3, "validation_batches": 1, "device": "cpu", "augment": False,
-    "early_stopping_epochs": 100, "plateau_epochs": 100,
-}  # fmt: skip
+    "epochs": 3,
+    "validation_batches": 1,
+    "device": "cpu",
+    "augment": False,
+    "early_stopping_epochs": 100,
+    "plateau_epochs": 100,
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +51,12 @@ def test_eight_images_are_learnt(
     by_heart = Splits(test=(), folds=(Fold(train=cases, val=cases),))  # judged on what it was trained on
     for budget in (updates, 2 * updates, 4 * updates):
         settings = Settings(
-            **SETTINGS, teacher_architecture=architecture, batch_size=batch_size, learning_rate=learning_rate,
+            **SETTINGS,
+            teacher_architecture=architecture,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
             iterations_per_epoch=budget,
-        )  # fmt: skip
+        )
         experiment = pipeline.make_experiment(root, "CT_detection", groups["CT_detection"], settings, "2d")
         assert experiment is not None
         experiment = experiment._replace(splits={LOOK.name: by_heart})

@@ -90,9 +90,17 @@ def test_a_run_folder_holds_the_whole_run(trained: Trained) -> None:
     run = trained.student(A)
     names = {path.name for path in run.iterdir()}
     assert names >= {
-        "run.json", "plan.json", "finished.json", "checks.json", "progress.csv", "progress.png",
-        "checkpoint_best.safetensors", "checkpoint_final.safetensors", "validation", "test",
-    }  # fmt: skip
+        "run.json",
+        "plan.json",
+        "finished.json",
+        "checks.json",
+        "progress.csv",
+        "progress.png",
+        "checkpoint_best.safetensors",
+        "checkpoint_final.safetensors",
+        "validation",
+        "test",
+    }
     assert "checkpoint_latest.safetensors" not in names
     assert not [name for name in names if name.startswith(".tmp")]
     test = read_json(trained.root.splits(A))["test"]
@@ -345,9 +353,13 @@ def test_volumes_of_data_sets_of_unequal_size(
             assert {case.case_id for case in summary.metric_per_case} == set(tested)
         run = root.results / row.folders["student"][0]
         for case in tested:
-            mask, image = (nib.load(path) for path in (
-                run / "test" / f"{case}.nii.gz", root.raw / row.target / "imagesTr" / f"{case}_0000.nii.gz",
-            ))  # fmt: skip
+            mask, image = (
+                nib.load(path)
+                for path in (
+                    run / "test" / f"{case}.nii.gz",
+                    root.raw / row.target / "imagesTr" / f"{case}_0000.nii.gz",
+                )
+            )
             assert mask.shape == image.shape
     new = tmp_path / "new"
     write_new_images(new, looks[0], cases=1)
@@ -365,15 +377,23 @@ def test_controls_of_one_target(trained: Trained, copied: Callable[[Root], Root]
     before = state(root.results, f"{A}/Teacher*/fold_0/finished.json")
     (table,) = pipeline.ablate(root, SETTINGS, "controls", targets=(A,))
     (row,) = table.rows
-    columns = ("data-set-specific", "student", "self-distilled", "untrained sources", "fine-tuned from 902",
-               "fine-tuned from 903")  # fmt: skip
+    columns = (
+        "data-set-specific",
+        "student",
+        "self-distilled",
+        "untrained sources",
+        "fine-tuned from 902",
+        "fine-tuned from 903",
+    )
     assert tuple(row.summaries) == columns
     further = [f"student against {control}" for control in columns[2:]]
     assert list(row.comparisons) == [*columns[1:], *further]
     assert table.path.name.startswith("table_controls_2d_fold_0__")
-    judged, asked = table.markdown.split("## Is a gain really the other data sets'?")[1].split("## Checks")[0].split(
-        "## Is the student ahead of its controls?"
-    )  # fmt: skip
+    judged, asked = (
+        table.markdown.split("## Is a gain really the other data sets'?")[1]
+        .split("## Checks")[0]
+        .split("## Is the student ahead of its controls?")
+    )
     assert judged.count(" against data-set-specific (n=") == len(columns[1:])
     for control in columns[2:]:
         assert f"- {A} (test): student " in asked

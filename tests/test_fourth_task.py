@@ -146,8 +146,10 @@ class FindingsSummary(Record, frozen=True, kw_only=True):
         return None if per_patient else self.scores
 
     def score_by_unit(self) -> dict[str, float | None]:
-        return {answer.case_id: float(np.mean(np.array(answer.truth) == (np.array(answer.shares) > 0.5)))
-                for answer in self.answers}  # fmt: skip
+        return {
+            answer.case_id: float(np.mean(np.array(answer.truth) == (np.array(answer.shares) > 0.5)))
+            for answer in self.answers
+        }
 
     def by_case(self) -> dict[str, Answer]:
         return {answer.case_id: answer for answer in self.answers}
@@ -175,11 +177,14 @@ def score_part(part: Part, carried: float | None) -> None:
     if part.is_scored:
         return
     names = part.class_names
-    made = answers_of(part, Answering(
-        predict=lambda case, seen: answer_of(case, part.predictor.shares_of(seen.prepared), names),
-        rescore=lambda case, known: answer_of(case, known.shares, names),
-        prediction_hash=shares_hash,
-    ))  # fmt: skip
+    made = answers_of(
+        part,
+        Answering(
+            predict=lambda case, seen: answer_of(case, part.predictor.shares_of(seen.prepared), names),
+            rescore=lambda case, known: answer_of(case, known.shares, names),
+            prediction_hash=shares_hash,
+        ),
+    )
     write(part.folder, summary_of(made.answers, part.dataset.name, part.name, made.failed, made.evidence))
 
 
@@ -220,14 +225,30 @@ ENTRIES: tuple[tuple[dict[str, Any], Any], ...] = (
     (TASK_SETTINGS, TaskSettings(lambda settings: {"teacher_architecture": settings.teacher_architecture or "unet"})),
     (TASK_RULES, TaskRules(lambda members, fingerprints, wish: plan_classification(members, wish), class_counts)),
     (TASK_PARTS, TaskParts(lambda given: FindingsTask(*given[:6]), Finder, check_settings)),
-    (TASK_SCORES, TaskScores(
-        score_part, shares_hash, FindingsSummary, score_folder, write, markdown, "right",
-        Scale(("right", "f1"), {"right": "right (%)", "f1": "F1 (%)"}, ("right", "f1"), (), "findings",
-              "n is the number of images.", "findings that are right"),
-    )),
+    (
+        TASK_SCORES,
+        TaskScores(
+            score_part,
+            shares_hash,
+            FindingsSummary,
+            score_folder,
+            write,
+            markdown,
+            "right",
+            Scale(
+                ("right", "f1"),
+                {"right": "right (%)", "f1": "F1 (%)"},
+                ("right", "f1"),
+                (),
+                "findings",
+                "n is the number of images.",
+                "findings that are right",
+            ),
+        ),
+    ),
     (DRAWINGS, {"learning": draw_learning}),
     (TASK_ANSWERS, answer_new),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -254,9 +275,10 @@ def write_raw(raw: Path) -> None:
             Pillow.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(raw / name / "imagesTr" / f"c{index:02d}.png")
             rows.append(f"c{index:02d},{'+'.join(shown)}")
         write_text(raw / name / "cases.csv", "\n".join(rows) + "\n")
-        write_text(raw / name / "dataset.json", json.dumps(
-            {"task": "findings", "channel_names": {"0": "CXR"}, "labels": FINDINGS, "file_ending": ".png"}
-        ))  # fmt: skip
+        write_text(
+            raw / name / "dataset.json",
+            json.dumps({"task": "findings", "channel_names": {"0": "CXR"}, "labels": FINDINGS, "file_ending": ".png"}),
+        )
 
 
 @pytest.mark.usefixtures("fourth")
@@ -266,8 +288,22 @@ def test_a_fourth_task_goes_through_every_command(command: Callable[..., Any], t
     said = command(plan_and_preprocess.main, "--root", root.folder, "-j", "1")
     assert said.status == 0, said.err
     assert f"{FIRST}: classes" in root.plan("CXR_findings").with_suffix(".txt").read_text()
-    training = ("--root", root.folder, "--epochs", "6", "--iterations", "10", "--width", "4", "--batch-size", "8",
-                "--lr", "5e-3", "--device", "cpu")  # fmt: skip
+    training = (
+        "--root",
+        root.folder,
+        "--epochs",
+        "6",
+        "--iterations",
+        "10",
+        "--width",
+        "4",
+        "--batch-size",
+        "8",
+        "--lr",
+        "5e-3",
+        "--device",
+        "cpu",
+    )
     said = command(train_all_permutations.main, *training)
     assert said.status == 0, said.err
     (table,) = (root.results / "CXR_findings").glob("table_*.md")
@@ -276,8 +312,9 @@ def test_a_fourth_task_goes_through_every_command(command: Callable[..., Any], t
     (student,) = (root.results / FIRST).glob("Student-*/fold_0")
     summary = read_record(student / "test" / "summary.json", FindingsSummary)
     assert (summary.scores.metrics["right"].mean or 0) > 0.7  # chance: 0.5
-    said = command(predict.main, "-i", root.raw / FIRST / "imagesTr", "-o", tmp_path / "out", "-m", student,
-                   "--device", "cpu")  # fmt: skip
+    said = command(
+        predict.main, "-i", root.raw / FIRST / "imagesTr", "-o", tmp_path / "out", "-m", student, "--device", "cpu"
+    )
     assert said.status == 0, said.err
     assert read_json(tmp_path / "out" / "prediction.json")["classes"] == ["square", "stripe"]
     said = command(evaluate.main, "-i", tmp_path / "out", "-l", root.raw / FIRST)

@@ -58,8 +58,15 @@ def write_dataset(raw: Path, name: str, first_seed: int) -> Path:
         (folder / part).mkdir(parents=True)
     for number in range(5):
         write_case(folder, f"case_{number}", first_seed + number)
-    change_json(folder, {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1},
-                         "numTraining": 5, "file_ending": ".nii.gz"})  # fmt: skip
+    change_json(
+        folder,
+        {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0, "lesion": 1},
+            "numTraining": 5,
+            "file_ending": ".nii.gz",
+        },
+    )
     return folder
 
 
@@ -155,8 +162,10 @@ def name_that_is_a_formula(folder: Path) -> None:
 
 @fault("case-name", "../../escape")
 def name_that_leaves_the_folder(folder: Path) -> None:
-    entries = {f"case_{number}": {"images": [f"imagesTr/case_{number}_0000.nii.gz"],
-                                  "label": f"labelsTr/case_{number}.nii.gz"} for number in range(5)}  # fmt: skip
+    entries = {
+        f"case_{number}": {"images": [f"imagesTr/case_{number}_0000.nii.gz"], "label": f"labelsTr/case_{number}.nii.gz"}
+        for number in range(5)
+    }
     entries["../../escape"] = entries.pop("case_2")
     change_json(folder, {"dataset": entries})
 
@@ -603,7 +612,7 @@ def a_size_that_the_tool_did_not_know(folder: Path) -> None:
 @box_fault("annotations-doubtful", "")
 def rows_marked_noisy(folder: Path) -> None:
     (folder / "annotations.json").unlink()
-    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\",{number % 2}" for number in range(6)]
+    rows = [f'case_{number}_0000.png,"8, 10, 28, 26",{number % 2}' for number in range(6)]
     (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Possibly_noisy", *rows]) + "\n")
 
 
@@ -611,7 +620,7 @@ def rows_marked_noisy(folder: Path) -> None:
 def an_image_with_a_lesion_of_another_type(folder: Path) -> None:
     (folder / "annotations.json").unlink()
     change_json(folder, {"labels": {"lung": 1}})
-    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\",{5 if number else 4}" for number in range(6)]
+    rows = [f'case_{number}_0000.png,"8, 10, 28, 26",{5 if number else 4}' for number in range(6)]
     (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Coarse_lesion_type", *rows]) + "\n")
 
 
@@ -627,9 +636,14 @@ def corners_that_count_from_zero(folder: Path) -> None:
 
 def give_boxes(folder: Path, *boxes: tuple[int, ...]) -> None:
     """In the place of all others."""
-    change_annotations(folder, lambda content: content.update(annotations=[
-        {"image_id": number, "category_id": 1, "bbox": box} for number, box in enumerate(boxes, start=1)
-    ]))  # fmt: skip
+    change_annotations(
+        folder,
+        lambda content: content.update(
+            annotations=[
+                {"image_id": number, "category_id": 1, "bbox": box} for number, box in enumerate(boxes, start=1)
+            ]
+        ),
+    )
 
 
 @box_fault("box-layout", "")
@@ -656,7 +670,7 @@ def a_category_of_the_tool(folder: Path) -> None:
 @box_fault("annotations-elsewhere", "")
 def a_part_of_deep_lesion(folder: Path) -> None:
     (folder / "annotations.json").unlink()
-    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\"" for number in range(8)]  # of 6 images
+    rows = [f'case_{number}_0000.png,"8, 10, 28, 26"' for number in range(8)]  # of 6 images
     (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes", *rows]) + "\n")
 
 
@@ -664,7 +678,7 @@ def a_part_of_deep_lesion(folder: Path) -> None:
 def some_types_of_deep_lesion(folder: Path) -> None:
     (folder / "annotations.json").unlink()
     change_json(folder, {"labels": {"lung": 1}})
-    rows = [f"case_{number}_0000.png,\"8, 10, 28, 26\",{4 + number % 2}" for number in range(6)]
+    rows = [f'case_{number}_0000.png,"8, 10, 28, 26",{4 + number % 2}' for number in range(6)]
     (folder / "DL_info.csv").write_text("\n".join(["File_name,Bounding_boxes,Coarse_lesion_type", *rows]) + "\n")
 
 
@@ -872,8 +886,10 @@ def store_splits(folder: Path, **more: str) -> None:
     """As an earlier plan stored them: five patients of a case each."""
     path = folder.parent.parent / "preprocessed" / folder.name / "splits.json"
     path.parent.mkdir(parents=True)
-    folds = [{"train": ["case_3", "case_4"], "val": ["case_1", "case_2"]},
-             {"train": ["case_1", "case_2"], "val": ["case_3", "case_4"]}]  # fmt: skip
+    folds = [
+        {"train": ["case_3", "case_4"], "val": ["case_1", "case_2"]},
+        {"train": ["case_1", "case_2"], "val": ["case_3", "case_4"]},
+    ]
     path.write_text(json.dumps({"test": ["case_0"], "folds": folds, **more}))
 
 
@@ -917,10 +933,12 @@ def test_an_image_that_may_lack_a_box_is_in_no_split(tmp_path: Path) -> None:
 NOT_BY_DATA = {
     "not-checked",  # a worker that dies: tests/core/test_workers.py
     "pattern-unused",  # by a flag: tests/datasets/test_patients.py
-    "splits-changed", "splits-emptied",  # of stored splits: tests/datasets/test_split_checks.py
+    "splits-changed",
+    "splits-emptied",  # of stored splits: tests/datasets/test_split_checks.py
     "data-set-is-a-file",  # beside data sets: tests/datasets/test_raw_folder.py
-    "refused", "no-data-sets",  # tests of their own below
-}  # fmt: skip
+    "refused",
+    "no-data-sets",  # tests of their own below
+}
 
 
 def test_every_kind_has_a_fault() -> None:
@@ -998,9 +1016,14 @@ def test_all_problems_are_listed_at_once(root: Root) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "number"), [("imagesTr/case_2_0000.nii.gz", errno.EACCES), ("labelsTr/case_2.nii.gz", errno.EIO),
-                         ("dataset.json", errno.EMFILE), ("cases.csv", errno.EACCES)],
-)  # fmt: skip
+    ("part", "number"),
+    [
+        ("imagesTr/case_2_0000.nii.gz", errno.EACCES),
+        ("labelsTr/case_2.nii.gz", errno.EIO),
+        ("dataset.json", errno.EMFILE),
+        ("cases.csv", errno.EACCES),
+    ],
+)
 def test_a_file_that_the_system_refuses_is_one_more_problem(
     root: Root, monkeypatch: pytest.MonkeyPatch, part: str, number: int
 ) -> None:
@@ -1082,8 +1105,11 @@ def test_a_damaged_splits_file(root: Root) -> None:
     plan(root, preprocess=False)
     content = read_json(root.splits(NAME))
     torn = {**content, "test": [*content["test"], content["folds"][0]["train"][0]]}
-    for text, words in (("{", "not valid JSON"), (json.dumps({"test": [], "folds": []}), "holds no folds"),
-                        (json.dumps(torn), "fold 0: in two of train, val and test: ")):  # fmt: skip
+    for text, words in (
+        ("{", "not valid JSON"),
+        (json.dumps({"test": [], "folds": []}), "holds no folds"),
+        (json.dumps(torn), "fold 0: in two of train, val and test: "),
+    ):
         root.splits(NAME).write_text(text)
         with pytest.raises(DatasetError):
             verify(root)

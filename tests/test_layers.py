@@ -32,10 +32,18 @@ READS_ENVIRONMENT = {
     "mdkd_auto.core.workers",  # sets the thread variables of its child processes, and puts them back
 }
 NAMES_TASKS = {  # the tables of docs/extending.md, the default, ablations that are for some tasks, made-up data
-    "datasets.task_data", "core.settings", "planners.task_rules", "tasks.task_parts", "tasks.task_scores",
-    "report.figures", "prediction", "core.records", "experiments.ablations", "demo.phantoms",
+    "datasets.task_data",
+    "core.settings",
+    "planners.task_rules",
+    "tasks.task_parts",
+    "tasks.task_scores",
+    "report.figures",
+    "prediction",
+    "core.records",
+    "experiments.ablations",
+    "demo.phantoms",
     "datasets.truth.coco",  # a field of the format is named as a task is
-}  # fmt: skip
+}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 Edges = dict[str, set[str]]  # module -> modules it imports
@@ -161,8 +169,12 @@ def test_wrong_arrows_and_circles_are_seen() -> None:
 
 
 def test_no_other_code_names_a_task() -> None:
-    names = {source.module.partition(".")[2] for source in SOURCES for node in ast.walk(source.tree)
-             if isinstance(node, ast.Constant) and node.value in ("segmentation", "detection")}  # fmt: skip
+    names = {
+        source.module.partition(".")[2]
+        for source in SOURCES
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Constant) and node.value in ("segmentation", "detection")
+    }
     assert names == NAMES_TASKS
 
 

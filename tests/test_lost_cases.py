@@ -21,8 +21,14 @@ from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.report import tables as tables_module
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
-SMALL: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 1, "validation_batches": 1, "batch_size": 2,
-                         "width": 2, "device": "cpu"}  # fmt: skip
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "iterations_per_epoch": 1,
+    "validation_batches": 1,
+    "batch_size": 2,
+    "width": 2,
+    "device": "cpu",
+}
 Command = Callable[..., Any]
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
@@ -37,9 +43,12 @@ def no_figures() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, looks: tuple[Look, ...], one_thread: None, no_curves: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    looks: tuple[Look, ...],
+    one_thread: None,
+    no_curves: None,
     no_figures: None,
-) -> Root:  # fmt: skip
+) -> Root:
     """Two data sets of eight cases, two of which are tested on; A has every run."""
     root = Root(tmp_path_factory.mktemp("lost"))
     write_datasets(root.raw, looks[:2], cases=8)
@@ -126,8 +135,9 @@ def test_a_lost_test_case_is_named_in_every_file_and_the_status_is_1(
     lines = [line for line in csv.DictReader(table.with_suffix(".csv").open()) if line["level"] == "not scored"]
     assert {line["column"] for line in lines} == {*entry["columns"]}
     assert all(line["problem"].startswith(f"{lost}: ") for line in lines)
-    runs = [path.parent for path in root.results.glob("*/*/fold_0/test/**/summary.json")
-            if read_json(path)["dataset"] == A]  # fmt: skip
+    runs = [
+        path.parent for path in root.results.glob("*/*/fold_0/test/**/summary.json") if read_json(path)["dataset"] == A
+    ]
     assert len(runs) == 4
     for folder in runs:
         summary = read_json(folder / "summary.json")
@@ -285,8 +295,14 @@ def test_a_lost_test_case_of_detection_is_named(tmp_path: Path) -> None:
     assert f"- not scored: {lost}: " in (folder / "summary.md").read_text()
     image.write_bytes(picture)
     number = next(one["id"] for one in whole["images"] if one["file_name"] == image.name)
-    write_json(path, {**whole, "images": [one for one in whole["images"] if one["id"] != number],
-                      "annotations": [one for one in whole["annotations"] if one["image_id"] != number]})  # fmt: skip
+    write_json(
+        path,
+        {
+            **whole,
+            "images": [one for one in whole["images"] if one["id"] != number],
+            "annotations": [one for one in whole["annotations"] if one["image_id"] != number],
+        },
+    )
     _, (said,) = run_alone(root, group, settings, target)
     assert f"{image.name}: is not listed in the annotations" in said
     write_json(path, whole)

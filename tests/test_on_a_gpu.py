@@ -27,10 +27,16 @@ from mdkd_auto.training.loop import BEST, FINAL
 
 DEVICE = "cuda"
 SETTINGS = Settings(
-    epochs=2, iterations_per_epoch=3, validation_batches=1, width=4, batch_size=4, device=DEVICE, reliability=False,
+    epochs=2,
+    iterations_per_epoch=3,
+    validation_batches=1,
+    width=4,
+    batch_size=4,
+    device=DEVICE,
+    reliability=False,
     classification=ClassificationSettings(architecture="unet", joint_channels=16),
     detection=DetectionSettings(architecture="faster_rcnn_small"),
-)  # fmt: skip
+)
 BATCH = 32  # so many that each transform occurs
 VOLUMES = "Dataset901_RoundBright"
 TARGETS = {"CT_segmentation": VOLUMES, "CXR_classification": PICTURES[0].name, "CT_detection": SCENES[0].name}
@@ -97,8 +103,17 @@ def test_a_cpu_predicts_the_same(root: Root, command: Callable[..., Any], tmp_pa
     (bias,) = (name for name in weights if name.startswith("head") and name.endswith("seg_layers.0.bias"))
     save_file({**weights, bias: torch.zeros_like(weights[bias])}, folder / BEST)
     for device in (DEVICE, "cpu"):
-        said = command(predict.main, "-i", root.raw / VOLUMES / "imagesTr", "-o", tmp_path / device, "-m", folder,
-                       "--device", device)  # fmt: skip
+        said = command(
+            predict.main,
+            "-i",
+            root.raw / VOLUMES / "imagesTr",
+            "-o",
+            tmp_path / device,
+            "-m",
+            folder,
+            "--device",
+            device,
+        )
         assert said.status == 0, said.err
     masks = sorted(path.name for path in (tmp_path / "cpu").glob("*.nii.gz"))
     assert masks

@@ -33,9 +33,11 @@ from mdkd_auto.training.checkpoints import save_weights
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
 SETTINGS = Settings(
-    device="cpu", batch_size=2, classification=ClassificationSettings(architecture="unet"),
+    device="cpu",
+    batch_size=2,
+    classification=ClassificationSettings(architecture="unet"),
     detection=DetectionSettings(architecture="faster_rcnn_small"),
-)  # fmt: skip
+)
 Command = Callable[..., Any]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -167,9 +169,7 @@ def test_pictures_unlike_the_training_images_are_named(
     assert found["constant"][0] == found["grey"][0] == "standard deviation"
 
 
-def test_a_run_without_ranges_says_so_once(
-    classifies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_without_ranges_says_so_once(classifies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = tmp_path / "run"
     run.mkdir()
     record = read_json(classifies / "run.json")
@@ -310,8 +310,11 @@ def test_unsafe_names_and_links_to_nothing_are_left_out_by_name(
         assert {row[0] for row in rows[1:]} <= {"new_000"}
     assert set(read_json(out / "prediction.json")["unlike_training"]) <= {"new_000"}
     assert {path.name.split("_0000")[0].split(".")[0] for path in out.iterdir()} <= {
-        "new_000", "prediction", "predictions", "detections"
-    }  # fmt: skip
+        "new_000",
+        "prediction",
+        "predictions",
+        "detections",
+    }
 
 
 def test_where_all_are_left_out_nothing_is_written(classifies: Path, tmp_path: Path) -> None:

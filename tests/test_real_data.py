@@ -56,9 +56,11 @@ def test_groups_of_every_task_are_found(tmp_path: Path) -> None:
     assert [part.dataset[7:10] for part in plan.datasets] == ["001", "002", "003"]
     assert not root.plan("CT_segmentation").exists()
     assert {path.name for path in root.preprocessed.iterdir() if not path.name.startswith(".")} == {
-        "MRI_segmentation", "integrity.json", "integrity.txt",
+        "MRI_segmentation",
+        "integrity.json",
+        "integrity.txt",
         *(dataset.name for dataset in groups["MRI_segmentation"]),
-    }  # fmt: skip
+    }
 
 
 def test_x_rays_that_look_the_same_are_found(tmp_path: Path) -> None:

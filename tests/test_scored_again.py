@@ -28,8 +28,14 @@ from mdkd_auto.report.tables import Table
 from mdkd_auto.tasks.segmentation.training import Predictor
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
-SMALL: dict[str, Any] = {"epochs": 1, "iterations_per_epoch": 1, "validation_batches": 1, "batch_size": 2,
-                         "width": 2, "device": "cpu"}  # fmt: skip
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "iterations_per_epoch": 1,
+    "validation_batches": 1,
+    "batch_size": 2,
+    "width": 2,
+    "device": "cpu",
+}
 SETTINGS = Settings(**SMALL)
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_curves")
@@ -50,8 +56,9 @@ def bright(prepared: Prepared) -> np.ndarray:
     """What the model of these tests finds: all that is above the mean of the image, at its own size."""
     labels = np.zeros(prepared.geometry.original_shape, np.uint8)
     inside = cropped(labels, prepared.geometry)
-    nearest = np.ix_(*(np.arange(size) * length // size
-                       for size, length in zip(inside.shape, prepared.voxels.shape, strict=True)))  # fmt: skip
+    nearest = np.ix_(
+        *(np.arange(size) * length // size for size, length in zip(inside.shape, prepared.voxels.shape, strict=True))
+    )
     inside[...] = prepared.voxels[nearest] > prepared.voxels.mean()
     return labels
 
@@ -80,7 +87,7 @@ def log() -> Iterator[Log]:
 @pytest.fixture(scope="module")
 def trained(
     tmp_path_factory: pytest.TempPathFactory, planned: Root, one_thread: None, no_curves: None, log: Log
-) -> Root:  # fmt: skip
+) -> Root:
     root = Root(Path(shutil.copytree(planned.folder, tmp_path_factory.mktemp("scored") / "root")))
     shutil.rmtree(root.raw / "Dataset903_RaggedDark")  # two data sets are enough
     train(root, SETTINGS)
@@ -120,8 +127,9 @@ def shift(path: Path) -> None:
 
 def runs_of(root: Root) -> list[Path]:
     """All that are scored on the test part of A: teacher, joint teacher and student; the multi-head model as well."""
-    return sorted(path.parent for path in root.results.glob("*/*/fold_0/test/**/summary.json")
-                  if read_json(path)["dataset"] == A)  # fmt: skip
+    return sorted(
+        path.parent for path in root.results.glob("*/*/fold_0/test/**/summary.json") if read_json(path)["dataset"] == A
+    )
 
 
 def dice_by_hand(mask: Path, label: Path) -> float:
@@ -180,8 +188,9 @@ def test_a_corrected_label_needs_no_weights(root: Root, log: Log) -> None:
     assert (log.trained, log.predicted) == ([], [])
     for folder in runs_of(root):
         (scores,) = read_json(folder / "summary.json")["metric_per_case"]
-        assert scores["metrics"]["foreground"]["dice"] == dice_by_hand(folder / f"{scores['case_id']}.nii.gz",
-                                                                       label_of(root))  # fmt: skip
+        assert scores["metrics"]["foreground"]["dice"] == dice_by_hand(
+            folder / f"{scores['case_id']}.nii.gz", label_of(root)
+        )
 
 
 def test_another_image_is_predicted_again_and_nothing_else(root: Root, log: Log) -> None:
@@ -230,8 +239,13 @@ def test_without_weights_another_image_is_refused_by_the_runs_name(root: Root, l
     before = (folder / "test" / "summary.json").read_bytes()
     with pytest.raises(TrainingError) as caught:
         train(root, SETTINGS)
-    for words in (str(folder), "1 of 1 test cases", name_of_test_case(root), "delete the folder to train the run again",
-                  "checkpoint_best.safetensors, which is gone"):  # fmt: skip
+    for words in (
+        str(folder),
+        "1 of 1 test cases",
+        name_of_test_case(root),
+        "delete the folder to train the run again",
+        "checkpoint_best.safetensors, which is gone",
+    ):
         assert words in str(caught.value)
     assert (folder / "test" / "summary.json").read_bytes() == before
 

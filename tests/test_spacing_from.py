@@ -74,8 +74,10 @@ def test_without_the_field_every_file_is_an_error(root: Root) -> None:
     assert all("s-form 1 x 1 x 1, q-form 1.5 x 1.5 x 8, pixdim 1.5 x 1.5 x 8 mm" in one["found"] for one in found)
 
 
-@pytest.mark.parametrize(("rule", "spacing", "volume"), [("sform", (1, 1, 1), 6.0), ("qform", (8, 1.5, 1.5), 108.0),
-                                                         ("pixdim", (8, 1.5, 1.5), 108.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "spacing", "volume"),
+    [("sform", (1, 1, 1), 6.0), ("qform", (8, 1.5, 1.5), 108.0), ("pixdim", (8, 1.5, 1.5), 108.0)],
+)
 def test_the_field_decides_from_verification_to_scores(root: Root, rule: str, spacing: Any, volume: float) -> None:
     folder = root.raw / NAME
     describe(folder, spacing_from=rule)
@@ -85,8 +87,9 @@ def test_the_field_decides_from_verification_to_scores(root: Root, rule: str, sp
     assert [lesion["volume_mm3"] for lesion in seen["lesions"]] == [volume]
     dataset = read_dataset(folder)
     case = dataset.cases[0]
-    plan = DatasetPlan(dataset=NAME, channel=0, channel_name="T1", transpose=(0, 1, 2),
-                       normalisation=Normalisation(scheme="zscore"))  # fmt: skip
+    plan = DatasetPlan(
+        dataset=NAME, channel=0, channel_name="T1", transpose=(0, 1, 2), normalisation=Normalisation(scheme="zscore")
+    )
     image, truth = read_channel(case, plan), read_truth(case, dataset)
     assert image.spacing_mm == truth.spacing_mm == spacing
     write_mask(root.folder / "h0.nii", truth.array.astype(np.uint8), image.header)
@@ -111,11 +114,19 @@ def test_another_rule_is_another_fingerprint(root: Root) -> None:
 
 def test_the_key_of_preprocessed_cases_has_the_rule_only_where_there_is_one(root: Root) -> None:
     folder = root.raw / NAME
-    plan = DatasetPlan(dataset=NAME, channel=0, channel_name="T1", transpose=(0, 1, 2),
-                       normalisation=Normalisation(scheme="zscore"))  # fmt: skip
+    plan = DatasetPlan(
+        dataset=NAME, channel=0, channel_name="T1", transpose=(0, 1, 2), normalisation=Normalisation(scheme="zscore")
+    )
     topology = Topology(features=(8,), kernel_sizes=((3, 3),), strides=((1, 1),))
-    flat = ConfigurationPlan(configuration="2d", datasets=(NAME,), spacing_mm=(1.0, 1.0), patch_size=(8, 8),
-                             batch_size=2, topology=topology, reasons=())  # fmt: skip
+    flat = ConfigurationPlan(
+        configuration="2d",
+        datasets=(NAME,),
+        spacing_mm=(1.0, 1.0),
+        patch_size=(8, 8),
+        batch_size=2,
+        topology=topology,
+        reasons=(),
+    )
     describe(folder, spacing_from="sform")
     dataset = read_dataset(folder)
     without = msgspec.structs.replace(dataset, spacing_from=None)
@@ -144,8 +155,9 @@ def test_the_command_says_it_for_new_images(
     root: Root, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = root.raw / NAME / "imagesTr"
-    plan = DatasetPlan(dataset=NAME, channel=0, channel_name="T1", transpose=(0, 1, 2),
-                       normalisation=Normalisation(scheme="zscore"))  # fmt: skip
+    plan = DatasetPlan(
+        dataset=NAME, channel=0, channel_name="T1", transpose=(0, 1, 2), normalisation=Normalisation(scheme="zscore")
+    )
     read = []
 
     def answer(asked: Any) -> Any:

@@ -265,9 +265,7 @@ def _contrast(part: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
 def _low_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch.Tensor:
     """(1, 1, *S) reduced by taking every so many voxels, and enlarged linearly."""
     size = tuple(image.shape[2:])
-    small = tuple(
-        count if in_plane and axis == 0 else max(1, round(count * zoom)) for axis, count in enumerate(size)
-    )
+    small = tuple(count if in_plane and axis == 0 else max(1, round(count * zoom)) for axis, count in enumerate(size))
     mode = "bilinear" if len(size) == 2 else "trilinear"
     reduced = F.interpolate(image, size=small, mode="nearest-exact")
     return F.interpolate(reduced, size=size, mode=mode, align_corners=False)

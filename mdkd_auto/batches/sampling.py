@@ -91,8 +91,9 @@ class PatchSampler:
                 sources.append(self._read_source(case, start, matrix, index))
         if self.is_2d:
             images, labels = images[:, :, 0], labels[:, 0]  # (B, 1, y, x), (B, y, x)
-        boxes = tuple(boxes_in_patch(case.boxes, start[1:], self.patch_size) for case, start in draws
-                      if case.boxes is not None)  # fmt: skip
+        boxes = tuple(
+            boxes_in_patch(case.boxes, start[1:], self.patch_size) for case, start in draws if case.boxes is not None
+        )
         case_ids = tuple(case.case_id for case, _ in draws)
         return Batch(torch.from_numpy(images), torch.from_numpy(labels), case_ids, tuple(sources), boxes)
 

@@ -31,7 +31,5 @@ def _work(arguments: argparse.Namespace) -> int:
     from mdkd_auto import pipeline
 
     targets = tuple(arguments.target)
-    tables = pipeline.ablate(
-        root, settings, arguments.name, arguments.group, targets, **training_options(arguments)
-    )
+    tables = pipeline.ablate(root, settings, arguments.name, arguments.group, targets, **training_options(arguments))
     return report_problems([one for table in tables for one in table.problems])

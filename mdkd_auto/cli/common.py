@@ -21,9 +21,22 @@ from mdkd_auto.training.interruption import Terminated, termination_interrupts
 logger = logging.getLogger("mdkd_auto")
 
 _HANDLES = (errno.EMFILE, errno.ENFILE)
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE,
-             errno.ENOMEM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
-             *_HANDLES)  # of the disk, its owner or a path
+_REFUSALS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOMEM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    *_HANDLES,
+)  # of the disk, its owner or a path
 _REMEDIES = {
     **dict.fromkeys(_HANDLES, "raise the limit (ulimit -n) or use fewer workers (-j)"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -35,9 +48,14 @@ _GOES_ON = "what was done is kept, the same command goes on from there"
 _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
     ("--epochs", "epochs", int, "at most so many epochs (default 300)"),
     ("--iterations", "iterations_per_epoch", int, "updates an epoch (default 250)"),
-    ("--teacher-arch", "teacher_architecture", str, "unet or tresunet (default unet); for classification "
-     "medvit_small, _base, _large, unet (the plan's encoder) or a name of timm (default medvit_small); for detection "
-     "faster_rcnn_resnet50, _resnet18, _small, rfdetr_tiny, _nano, _small, _base (default faster_rcnn_resnet50)"),
+    (
+        "--teacher-arch",
+        "teacher_architecture",
+        str,
+        "unet or tresunet (default unet); for classification "
+        "medvit_small, _base, _large, unet (the plan's encoder) or a timm name (default medvit_small); for detection "
+        "faster_rcnn_resnet50, _resnet18, _small, rfdetr_tiny, _nano, _small, _base (default faster_rcnn_resnet50)",
+    ),
     ("--student-arch", "student_architecture", str, "as --teacher-arch (default: the teachers')"),
     ("--width", "width", int, "feature maps of the first stage (default: the plan's); not for detection"),
     ("--student-width", "student_width", int, "of the student and the baselines (default: --width)"),
@@ -63,8 +81,9 @@ def add_settings(made: argparse.ArgumentParser) -> None:
     made.add_argument("-c", "--configuration", default="2d", choices=("2d", "3d_fullres"), help="default 2d")
     made.add_argument("--settings", type=Path, help="JSON file with any of the settings in docs/settings.md")
     made.add_argument("--preset", help="the paper's hyperparameters: covidx, rtpcr, covid-qu-ex, oasis, adni")
-    made.add_argument("--keep-classes", action="store_true", default=None,
-                      help="train the target's own classes, not one foreground")  # fmt: skip
+    made.add_argument(
+        "--keep-classes", action="store_true", default=None, help="train the target's own classes, not one foreground"
+    )
     for flag, name, kind, text in _SETTING_FLAGS:
         made.add_argument(flag, dest=name, type=kind, help=text)
 
@@ -181,8 +200,10 @@ def _tell(error: Exception) -> None:
         _say(f"error: {where}{error.strerror}; {remedy}; {_GOES_ON}")
     else:
         traceback.print_exception(error)
-        print("error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
+            file=sys.stderr,
+        )
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -202,8 +223,10 @@ def _check_words(words: Sequence[str]) -> None:
 def _check_name(path: Path) -> None:
     """Raise MdkdError for a path that cannot be written down: libraries and JSON files take none."""
     if not is_utf8(str(path)):
-        raise MdkdError(f"{escaped(str(path))}: the path is not UTF-8, as of an archive packed on another system; "
-                        "rename the folder or file")  # fmt: skip
+        raise MdkdError(
+            f"{escaped(str(path))}: the path is not UTF-8, as of an archive packed on another system; "
+            "rename the folder or file"
+        )
 
 
 def report_problems(problems: Sequence[str]) -> int:

@@ -12,8 +12,14 @@ from mdkd_auto.core.paths import Root
 logger = logging.getLogger(__name__)
 
 DEMO_FOLDER = "mdkd_demo"
-BUDGET = {"epochs": 5, "iterations_per_epoch": 25, "validation_batches": 4, "width": 8, "learning_rate": 5e-3,
-          "batch_size": 4}  # fmt: skip
+BUDGET = {
+    "epochs": 5,
+    "iterations_per_epoch": 25,
+    "validation_batches": 4,
+    "width": 8,
+    "learning_rate": 5e-3,
+    "batch_size": 4,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

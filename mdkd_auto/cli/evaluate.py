@@ -17,14 +17,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Without: write the tables of all permutations finished with these settings; nothing is trained."
     )
     made.add_argument("-i", "--masks", type=Path, help="folder of masks named as the cases, of classes or boxes")
-    made.add_argument("-l", "--labels",
-                      help="raw data set with the truth: its folder, labelsTr, name or number (011)")  # fmt: skip
-    made.add_argument("-o", "--out", type=Path,
-                      help="folder for summary.json, .csv and .md, not a run's own (default: the masks')")  # fmt: skip
-    made.add_argument("--allow-missing", action="store_true",
-                      help="accept cases without an answer: exit status 0; they are named all the same")  # fmt: skip
-    made.add_argument("--exclude-broken", action="store_true",
-                      help="accept answers to cases that are broken in the data set: exit status 0")  # fmt: skip
+    made.add_argument("-l", "--labels", help="raw data set with the truth: its folder, labelsTr, name or number (011)")
+    made.add_argument(
+        "-o", "--out", type=Path, help="folder for summary.json, .csv and .md, not a run's own (default: the masks')"
+    )
+    made.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="accept cases without an answer: exit status 0; they are named all the same",
+    )
+    made.add_argument(
+        "--exclude-broken",
+        action="store_true",
+        help="accept answers to cases that are broken in the data set: exit status 0",
+    )
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_replicates(made)
     add_settings(made)
@@ -40,9 +46,13 @@ def _work(arguments: argparse.Namespace) -> int:
         from mdkd_auto import pipeline
 
         tables = pipeline.tables(
-            root, settings, arguments.group, configuration=arguments.configuration, seeds=arguments.seeds,
+            root,
+            settings,
+            arguments.group,
+            configuration=arguments.configuration,
+            seeds=arguments.seeds,
             folds=arguments.folds,
-        )  # fmt: skip
+        )
         for table in tables:
             logger.info("%s\ntable -> %s", table.markdown, table.path)
         return report_problems([one for table in tables for one in table.problems])
@@ -50,9 +60,13 @@ def _work(arguments: argparse.Namespace) -> int:
 
     named = Path(arguments.labels).name == arguments.labels and not Path(arguments.labels).exists()
     text, problems = pipeline.evaluate(
-        arguments.masks, arguments.labels, root=root_from(arguments) if named else None,
-        keep_classes=arguments.keep_classes, out=arguments.out, allow_missing=arguments.allow_missing,
+        arguments.masks,
+        arguments.labels,
+        root=root_from(arguments) if named else None,
+        keep_classes=arguments.keep_classes,
+        out=arguments.out,
+        allow_missing=arguments.allow_missing,
         exclude_broken=arguments.exclude_broken,
-    )  # fmt: skip
+    )
     logger.info("%s-> %s", text, (arguments.out or arguments.masks) / "summary.json")
     return report_problems(problems)

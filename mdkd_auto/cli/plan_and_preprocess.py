@@ -19,34 +19,70 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Errors in the data are listed all at once and stop it before anything is planned."
     )
     made.add_argument("-g", "--group", help="only this group: CT, MRI, CXR (default: every group)")
-    made.add_argument("-c", "--configuration", action="append", choices=("2d", "3d_fullres"), default=[],
-                      help="only this configuration; may be repeated (default: all that the plan has)")  # fmt: skip
+    made.add_argument(
+        "-c",
+        "--configuration",
+        action="append",
+        choices=("2d", "3d_fullres"),
+        default=[],
+        help="only this configuration; may be repeated (default: all that the plan has)",
+    )
     made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
-    made.add_argument("--spacing-mm", type=float, nargs="+", metavar="MM",
-                      help="target spacing instead of the planned one: one number, or z y x")  # fmt: skip
-    made.add_argument("--patch-size", type=int, nargs="+", metavar="VOXELS",
-                      help="patch of a segmentation group: one number, or z y x")  # fmt: skip
-    made.add_argument("--input-size", type=int, metavar="VOXELS",
-                      help="side of the input of a classification or detection group")  # fmt: skip
-    made.add_argument("--test-fraction", type=float,
-                      help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
-                      "patients dealt out before stay where they are (default 0.2)")  # fmt: skip
-    made.add_argument("--patient-pattern", metavar="REGEX",
-                      help="finds the patient in names of cases, in a group (?P<patient>...); stored with the splits. "
-                      "A patient_id of cases.csv goes before it (default: group by sub-<label>)")  # fmt: skip
-    made.add_argument("--channel", action="append", default=[], metavar="DATASET=CHANNEL",
-                      help="input channel of a data set, by name or number: 001=T1c")  # fmt: skip
+    made.add_argument(
+        "--spacing-mm",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="target spacing instead of the planned one: one number, or z y x",
+    )
+    made.add_argument(
+        "--patch-size",
+        type=int,
+        nargs="+",
+        metavar="VOXELS",
+        help="patch of a segmentation group: one number, or z y x",
+    )
+    made.add_argument(
+        "--input-size", type=int, metavar="VOXELS", help="side of the input of a classification or detection group"
+    )
+    made.add_argument(
+        "--test-fraction",
+        type=float,
+        help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
+        "patients dealt out before stay where they are (default 0.2)",
+    )
+    made.add_argument(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="finds the patient in names of cases, in a group (?P<patient>...); stored with the splits. "
+        "A patient_id of cases.csv goes before it (default: group by sub-<label>)",
+    )
+    made.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="DATASET=CHANNEL",
+        help="input channel of a data set, by name or number: 001=T1c",
+    )
     only = made.add_mutually_exclusive_group()
     only.add_argument("--verify-only", action="store_true", help="check every file, fingerprint, and stop")
     only.add_argument("--plan-only", action="store_true", help="check and plan, without preprocessing")
-    made.add_argument("--exclude-broken", action="store_true",
-                      help="leave out cases with errors instead of stopping")  # fmt: skip
-    made.add_argument("--allow-duplicates", action="store_true",
-                      help="pictures that look the same may be trained and tested on")  # fmt: skip
-    made.add_argument("--replan", action="store_true", help="forget the earlier plan, do not keep what fits; deal "
-                      "out again the patients of a data set whose splits tear one apart")  # fmt: skip
-    made.add_argument("-j", "--workers", type=int, help="processes (default: as many as cores, at most 8; fewer where "
-                      "memory is short)")  # fmt: skip
+    made.add_argument("--exclude-broken", action="store_true", help="leave out cases with errors instead of stopping")
+    made.add_argument(
+        "--allow-duplicates", action="store_true", help="pictures that look the same may be trained and tested on"
+    )
+    made.add_argument(
+        "--replan",
+        action="store_true",
+        help="forget the earlier plan, do not keep what fits; deal "
+        "out again the patients of a data set whose splits tear one apart",
+    )
+    made.add_argument(
+        "-j",
+        "--workers",
+        type=int,
+        help="processes (default: as many as cores, at most 8; fewer where memory is short)",
+    )
     return run(made, _work, argv)
 
 
@@ -59,10 +95,15 @@ def _work(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or default_workers()
     if arguments.verify_only:
         preparation.verify(
-            root, arguments.group, test_fraction=arguments.test_fraction, exclude_broken=arguments.exclude_broken,
-            allow_duplicates=arguments.allow_duplicates, patient_pattern=arguments.patient_pattern,
-            replan=arguments.replan, workers=workers,
-        )  # fmt: skip
+            root,
+            arguments.group,
+            test_fraction=arguments.test_fraction,
+            exclude_broken=arguments.exclude_broken,
+            allow_duplicates=arguments.allow_duplicates,
+            patient_pattern=arguments.patient_pattern,
+            replan=arguments.replan,
+            workers=workers,
+        )
         return 0
     channels = {}
     names = preparation.dataset_names(root, arguments.group) if arguments.channel else []
@@ -72,12 +113,22 @@ def _work(arguments: argparse.Namespace) -> int:
             raise SettingsError(f"--channel {text!r}: expected DATASET=CHANNEL, such as 001=T1c")
         channels[find_name(dataset, names)] = channel
     outcome = preparation.plan_and_preprocess(
-        root, arguments.group, configurations=tuple(arguments.configuration), memory_gb=arguments.memory_gb,
-        spacing_mm=_spacing(arguments.spacing_mm), patch_size=_patch(arguments.patch_size),
-        input_size=arguments.input_size, test_fraction=arguments.test_fraction, channels=channels,
-        replan=arguments.replan, exclude_broken=arguments.exclude_broken, allow_duplicates=arguments.allow_duplicates,
-        patient_pattern=arguments.patient_pattern, preprocess=not arguments.plan_only, workers=workers,
-    )  # fmt: skip
+        root,
+        arguments.group,
+        configurations=tuple(arguments.configuration),
+        memory_gb=arguments.memory_gb,
+        spacing_mm=_spacing(arguments.spacing_mm),
+        patch_size=_patch(arguments.patch_size),
+        input_size=arguments.input_size,
+        test_fraction=arguments.test_fraction,
+        channels=channels,
+        replan=arguments.replan,
+        exclude_broken=arguments.exclude_broken,
+        allow_duplicates=arguments.allow_duplicates,
+        patient_pattern=arguments.patient_pattern,
+        preprocess=not arguments.plan_only,
+        workers=workers,
+    )
     return report_problems(outcome.problems)
 
 

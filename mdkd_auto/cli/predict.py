@@ -16,17 +16,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Predict masks, classes or boxes with a trained student. With -m only the run folder is needed, no root folder."
     )
     made.add_argument("-i", "--images", type=Path, required=True, help="folder of images, or one image")
-    made.add_argument("-o", "--masks", type=Path, required=True,
-                      help="folder for the masks, classes or boxes, another than the images'")  # fmt: skip
+    made.add_argument(
+        "-o",
+        "--masks",
+        type=Path,
+        required=True,
+        help="folder for the masks, classes or boxes, another than the images'",
+    )
     made.add_argument("-t", "--target", help="use the student of this data set (name or number)")
     made.add_argument("-m", "--model", type=Path, help="use this run folder (.../fold_0), of any stage")
     made.add_argument("-c", "--configuration", choices=("2d", "3d_fullres"), help="of the student, where several fit")
     made.add_argument("--head", help="data set whose head to use, for a multi-head model")
     made.add_argument("--step", type=float, default=0.5, help="of masks: sliding-window step in patches (default 0.5)")
-    made.add_argument("--mirror", action="store_true",
-                      help="average over mirrored images: slower, a little better; not for boxes")  # fmt: skip
-    made.add_argument("--spacing-from", choices=("sform", "qform", "pixdim"),
-                      help="NIfTI: which voxel size counts, where an image's header contradicts itself")  # fmt: skip
+    made.add_argument(
+        "--mirror", action="store_true", help="average over mirrored images: slower, a little better; not for boxes"
+    )
+    made.add_argument(
+        "--spacing-from",
+        choices=("sform", "qform", "pixdim"),
+        help="NIfTI: which voxel size counts, where an image's header contradicts itself",
+    )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     made.add_argument("--continue", dest="keep_existing", action="store_true", help="keep masks that are there")
@@ -43,10 +52,17 @@ def _work(arguments: argparse.Namespace) -> int:
         model = pipeline.find_student(root_from(arguments), arguments.target, arguments.configuration)
     logger.info("model: %s", model)
     outcome = pipeline.predict(
-        arguments.images, arguments.masks, model, dataset=arguments.head, step=arguments.step, mirror=arguments.mirror,
-        device=arguments.device, precision=arguments.precision, keep_existing=arguments.keep_existing,
+        arguments.images,
+        arguments.masks,
+        model,
+        dataset=arguments.head,
+        step=arguments.step,
+        mirror=arguments.mirror,
+        device=arguments.device,
+        precision=arguments.precision,
+        keep_existing=arguments.keep_existing,
         spacing_from=arguments.spacing_from,
-    )  # fmt: skip
+    )
     kept = f", {outcome.skipped} kept" if outcome.skipped else ""
     logger.info("images done: %d%s -> %s", outcome.done, kept, arguments.masks)
     return report_problems(outcome.problems)

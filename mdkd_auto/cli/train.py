@@ -9,8 +9,14 @@ from mdkd_auto.cli.common import add_training, parser, report_problems, root_fro
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser("Train one target with chosen sources: teachers, joint teacher, student and baselines.")
     made.add_argument("target", help="data set: name or number, such as 011")
-    made.add_argument("--from", dest="sources", nargs="+", default=[], metavar="SOURCE",
-                      help="source data sets (default: all others of the group)")  # fmt: skip
+    made.add_argument(
+        "--from",
+        dest="sources",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="source data sets (default: all others of the group)",
+    )
     add_training(made)
     return run(made, _work, argv)
 

@@ -191,9 +191,7 @@ def unread_because(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error}); {remedy} and run the command again"
 
 
-def read_record(
-    path: Path, kind: type[Record], error: type[MdkdError] = MdkdError, any_number: bool = False
-) -> Record:
+def read_record(path: Path, kind: type[Record], error: type[MdkdError] = MdkdError, any_number: bool = False) -> Record:
     """Read a record; unknown or ill-typed fields raise ``error`` with the file, the field and what is allowed.
 
     ``any_number``: of results, which may be NaN.

@@ -46,8 +46,10 @@ def refuse(path: Path, faults: Iterable[Fault], error: type[MdkdError], remedy: 
 
 def read_plan(path: Path) -> Plan:
     """Read plan.json. Raises PlanError for one that is damaged or makes no sense, saying what to do."""
-    remedy = ("Restore it from a copy; or delete it and run mdkd_plan_and_preprocess: it plans again, and what was "
-              "trained by another plan no longer matches")  # fmt: skip
+    remedy = (
+        "Restore it from a copy; or delete it and run mdkd_plan_and_preprocess: it plans again, and what was "
+        "trained by another plan no longer matches"
+    )
     try:
         plan = read_record(path, Plan, PlanError)
     except ReadError:
@@ -101,8 +103,10 @@ def faults_of_configuration(plan: ConfigurationPlan, where: str = "") -> Iterato
     yield from number(f"{where}batch_size", plan.batch_size, 1, MOST_IN_BATCH)
     faults = list(_faults_of_topology(plan.topology, axes, f"{where}topology."))
     yield from faults or _faults_of_fit(plan, axes, where)
-    for name, values, limits in (("anchor_sizes", plan.anchor_sizes, ANCHOR_SIZE),
-                                 ("anchor_ratios", plan.anchor_ratios, ANCHOR_RATIO)):  # fmt: skip
+    for name, values, limits in (
+        ("anchor_sizes", plan.anchor_sizes, ANCHOR_SIZE),
+        ("anchor_ratios", plan.anchor_ratios, ANCHOR_RATIO),
+    ):
         yield from numbers(f"{where}{name}", values[:MOST_ANCHORS], len(values), *limits)
     yield from number(f"{where}queries", plan.queries, 0, MOST_QUERIES)
     if plan.whole_images and math.prod(plan.patch_size) > MOST_VOXELS_OF_WHOLE:
@@ -115,8 +119,10 @@ def _faults_of_topology(topology: Topology, axes: int, where: str) -> Iterator[F
     yield from number(f"{where}convolutions_per_stage", topology.convolutions_per_stage, 1, MOST_CONVOLUTIONS)
     yield from numbers(f"{where}features", topology.features, stages, 1, MOST_FEATURES)
     sound = stages <= MOST_STAGES
-    for name, entries, most in (("kernel_sizes", topology.kernel_sizes, LARGEST_KERNEL),
-                                ("strides", topology.strides, LARGEST_STRIDE)):  # fmt: skip
+    for name, entries, most in (
+        ("kernel_sizes", topology.kernel_sizes, LARGEST_KERNEL),
+        ("strides", topology.strides, LARGEST_STRIDE),
+    ):
         if len(entries) != stages:
             yield Fault(f"{where}{name}, their number,", len(entries), f"{stages}, as many as features")
             sound = False
@@ -125,8 +131,9 @@ def _faults_of_topology(topology: Topology, axes: int, where: str) -> Iterator[F
             yield from faults
             sound = sound and not faults
     if sound and (weights := encoder_weights(topology)) > MOST_WEIGHTS:
-        yield Fault(f"{where}features", topology.features, f"a network of {MOST_WEIGHTS:,} weights at most, not "
-                                                           f"{weights:,}")  # fmt: skip
+        yield Fault(
+            f"{where}features", topology.features, f"a network of {MOST_WEIGHTS:,} weights at most, not {weights:,}"
+        )
 
 
 def _faults_of_fit(plan: ConfigurationPlan, axes: int, where: str) -> Iterator[Fault]:

@@ -22,11 +22,24 @@ UPDATES_A_VALIDATION_BATCH = 4  # at least: a forward pass takes up to two third
 # Far beyond use; what is above makes no sense, or no machine can hold.
 WIDEST, MOST_FOLDS, LARGEST_SEED, LARGEST_SETTING = 4096, 1000, 2**32 - 1, 1e9
 _MOST = {
-    "epochs": 10**7, "iterations_per_epoch": 10**7, "validation_batches": 10**6, "early_stopping_epochs": 10**7,
-    "plateau_epochs": 10**7, "batch_size": 1 << 14, "width": WIDEST, "student_width": WIDEST, "attention_keys": 256,
-    "seed": LARGEST_SEED, "fold": MOST_FOLDS, "joint_channels": 1 << 14, "fusion_blocks": 64, "learning_rate": 100,
-    "joint_learning_rate": 100, "student_learning_rate": 100, "encoder_rate": 1e6,
-}  # fmt: skip
+    "epochs": 10**7,
+    "iterations_per_epoch": 10**7,
+    "validation_batches": 10**6,
+    "early_stopping_epochs": 10**7,
+    "plateau_epochs": 10**7,
+    "batch_size": 1 << 14,
+    "width": WIDEST,
+    "student_width": WIDEST,
+    "attention_keys": 256,
+    "seed": LARGEST_SEED,
+    "fold": MOST_FOLDS,
+    "joint_channels": 1 << 14,
+    "fusion_blocks": 64,
+    "learning_rate": 100,
+    "joint_learning_rate": 100,
+    "student_learning_rate": 100,
+    "encoder_rate": 1e6,
+}
 
 
 def _check_most(settings: Record, where: str = "") -> None:
@@ -69,8 +82,10 @@ class ClassificationSettings(Record, frozen=True, kw_only=True):
             if not getattr(self, name) > 0:
                 raise ValueError(f"classification.{name} is {getattr(self, name)}; it must be above 0")
         if self.joint_channels % FUSION_HEADS:
-            raise ValueError(f"classification.joint_channels is {self.joint_channels}; it must be a multiple of "
-                             f"{FUSION_HEADS}, the heads of its attention")  # fmt: skip
+            raise ValueError(
+                f"classification.joint_channels is {self.joint_channels}; it must be a multiple of "
+                f"{FUSION_HEADS}, the heads of its attention"
+            )
         for name in ("logits", "beta", "gamma", "delta"):
             if getattr(self, name) < 0:
                 raise ValueError(f"classification.{name} is {getattr(self, name)}; it must be 0 or more")
@@ -171,8 +186,20 @@ class Settings(Record, frozen=True, kw_only=True):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.attention_keys is not None and self.attention_keys < 0:
             raise ValueError(f"attention_keys is {self.attention_keys}; it must be 0 or more")
-        for name in ("alpha", "beta", "gamma", "delta", "target_label_weight", "weight_decay", "fold", "seed",
-                     "warmup_epochs", "ramp_epochs", "temperature_decay", "checkpoint_minutes"):  # fmt: skip
+        for name in (
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "target_label_weight",
+            "weight_decay",
+            "fold",
+            "seed",
+            "warmup_epochs",
+            "ramp_epochs",
+            "temperature_decay",
+            "checkpoint_minutes",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 < self.label_fraction <= 1:
@@ -196,9 +223,10 @@ class Settings(Record, frozen=True, kw_only=True):
         """Names of settings that are not as by default, and that the task does not use or has others in place of."""
         own = self.for_task(task)
         return [
-            name for name in self.__struct_fields__
+            name
+            for name in self.__struct_fields__
             if getattr(self, name) not in (getattr(_DEFAULTS, name), getattr(own, name))
-        ]  # fmt: skip
+        ]
 
     def for_stage(self, stage: str, task: Task) -> "Settings":
         """These settings with what the task has in their place in one stage."""
@@ -221,14 +249,37 @@ _DEFAULTS = Settings()
 # What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result,
 # but for those that a job holds by itself: its network, width and pretrained weights, label_fraction, fold.
 _COMMON = (
-    "epochs", "iterations_per_epoch", "validation_batches", "early_stopping_epochs", "learning_rate",
-    "weight_decay", "gradient_clip_norm", "best_by", "plateau_factor", "plateau_epochs", "batch_size", "task_loss",
-    "keep_classes", "lesion_fraction", "augment", "seed", "precision",
-)  # fmt: skip
+    "epochs",
+    "iterations_per_epoch",
+    "validation_batches",
+    "early_stopping_epochs",
+    "learning_rate",
+    "weight_decay",
+    "gradient_clip_norm",
+    "best_by",
+    "plateau_factor",
+    "plateau_epochs",
+    "batch_size",
+    "task_loss",
+    "keep_classes",
+    "lesion_fraction",
+    "augment",
+    "seed",
+    "precision",
+)
 _DISTILLATION = (
-    "alpha", "beta", "gamma", "delta", "temperature_start", "temperature_decay", "temperature_minimum",
-    "warmup_epochs", "ramp_epochs", "ramp", "contrastive_centred",
-)  # fmt: skip
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "temperature_start",
+    "temperature_decay",
+    "temperature_minimum",
+    "warmup_epochs",
+    "ramp_epochs",
+    "ramp",
+    "contrastive_centred",
+)
 SETTINGS_OF_STAGE = {
     "teacher": _COMMON,
     "source_teacher": (*_COMMON, "target_label_weight", "discriminator"),
@@ -258,11 +309,17 @@ CLASSIFICATION_OF_STAGE = {
     "teacher": _CLASSIFIER,
     "source_teacher": _CLASSIFIER,
     "joint_teacher": ("dropout", "joint_channels", "fusion_blocks", "joint_learning_rate", "joint_weight_decay"),
-    "student": (*_CLASSIFIER, "logits", "logits_temperature", "distilled", "student_learning_rate",
-                "student_weight_decay"),
+    "student": (
+        *_CLASSIFIER,
+        "logits",
+        "logits_temperature",
+        "distilled",
+        "student_learning_rate",
+        "student_weight_decay",
+    ),
     "fine_tuned": _CLASSIFIER,
     "multi_head": _CLASSIFIER,
-}  # fmt: skip
+}
 _DETECTOR = ("encoder_rate",)
 DETECTION_OF_STAGE = {
     "teacher": _DETECTOR,
@@ -318,13 +375,18 @@ TASK_SETTINGS = ByTask(
             unused=("fuse", "attention_keys", "keep_classes"),
         ),
         "detection": TaskSettings(
-            lambda settings: _replaced(settings, settings.detection, ramp="cosine", best_by="score",
-                                       gradient_clip_norm=settings.detection.gradient_clip_norm),
+            lambda settings: _replaced(
+                settings,
+                settings.detection,
+                ramp="cosine",
+                best_by="score",
+                gradient_clip_norm=settings.detection.gradient_clip_norm,
+            ),
             named=_own("detection", DETECTION_OF_STAGE),
             unused=("fuse", "attention_keys", "keep_classes", "task_loss"),
         ),
     }
-)  # fmt: skip
+)
 
 
 def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK) -> dict[str, Any]:
@@ -345,26 +407,42 @@ _PULMONARY = {**_STUDENT, "joint_channels": 256, "joint_learning_rate": 1e-4, "a
 _CEREBRAL = {**_STUDENT, "dropout": 0.3, "joint_channels": 1024}
 PRESETS: dict[str, dict[str, Any]] = {
     "covidx": {
-        "learning_rate": 1e-5, "weight_decay": 1e-2, "classification": {**_PULMONARY, "joint_weight_decay": 0.0},
+        "learning_rate": 1e-5,
+        "weight_decay": 1e-2,
+        "classification": {**_PULMONARY, "joint_weight_decay": 0.0},
     },
     "rtpcr": {
-        "learning_rate": 5e-5, "weight_decay": 1e-2, "classification": {**_PULMONARY, "joint_weight_decay": 1e-2},
+        "learning_rate": 5e-5,
+        "weight_decay": 1e-2,
+        "classification": {**_PULMONARY, "joint_weight_decay": 1e-2},
     },
     "covid-qu-ex": {
-        "learning_rate": 5e-5, "weight_decay": 0.5,
+        "learning_rate": 5e-5,
+        "weight_decay": 0.5,
         "classification": {**_PULMONARY, "dropout": 0.3, "attention_dropout": 0.2, "joint_weight_decay": 1e-2},
     },
     "oasis": {
-        "learning_rate": 1e-4, "weight_decay": 1e-2,
-        "classification": {**_CEREBRAL, "architecture": "efficientnet_b0", "joint_learning_rate": 1e-5,
-                           "joint_weight_decay": 0.5},
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-2,
+        "classification": {
+            **_CEREBRAL,
+            "architecture": "efficientnet_b0",
+            "joint_learning_rate": 1e-5,
+            "joint_weight_decay": 0.5,
+        },
     },
     "adni": {
-        "learning_rate": 1e-4, "weight_decay": 1e-2,
-        "classification": {**_CEREBRAL, "architecture": "medvit_small", "attention_dropout": 0.2,
-                           "joint_learning_rate": 5e-5, "joint_weight_decay": 1e-2},
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-2,
+        "classification": {
+            **_CEREBRAL,
+            "architecture": "medvit_small",
+            "attention_dropout": 0.2,
+            "joint_learning_rate": 5e-5,
+            "joint_weight_decay": 1e-2,
+        },
     },
-}  # fmt: skip
+}
 
 
 def load_settings(file: Path | None, overrides: dict[str, Any], preset: str | None = None) -> Settings:
@@ -378,11 +456,16 @@ def load_settings(file: Path | None, overrides: dict[str, Any], preset: str | No
     if file is not None:
         loaded = read_json(file)
         if not isinstance(loaded, dict):
-            raise SettingsError(f"{file}: expected an object of settings such as {{\"epochs\": 100}}, found {loaded!r}")
-        content = {**content, **loaded, **{
-            name: {**part, **loaded[name]} for name, part in content.items()
-            if isinstance(part, dict) and isinstance(loaded.get(name), dict)
-        }}  # fmt: skip
+            raise SettingsError(f'{file}: expected an object of settings such as {{"epochs": 100}}, found {loaded!r}')
+        content = {
+            **content,
+            **loaded,
+            **{
+                name: {**part, **loaded[name]}
+                for name, part in content.items()
+                if isinstance(part, dict) and isinstance(loaded.get(name), dict)
+            },
+        }
     content.update(overrides)
     unknown = sorted(set(content) - set(Settings.__struct_fields__))
     if unknown:

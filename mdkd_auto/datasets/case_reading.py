@@ -111,8 +111,9 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
 def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:
     """Classes of dataset.json to which the mask itself gives other values."""
     values = {likeness_of_name(name): members for name, members in dataset.labels.items()}
-    wrong = [f"{name} = {value}" for name, value in segments
-             if value not in values.get(likeness_of_name(name), {value})]  # fmt: skip
+    wrong = [
+        f"{name} = {value}" for name, value in segments if value not in values.get(likeness_of_name(name), {value})
+    ]
     if not wrong:
         return []
     declared = ", ".join(f"{name} = {' or '.join(map(str, members))}" for name, members in dataset.labels.items())

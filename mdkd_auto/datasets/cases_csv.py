@@ -15,11 +15,24 @@ from mdkd_auto.formats.file_endings import ENDINGS
 CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
 MEANT = {  # names that others give to a column, without case, spaces, "_" and "-"
     "patient_id": frozenset(
-        ("patient", "patients", "patientnumber", "patientno", "patientname", "patientindex", "pid", "subject",
-         "subjectid", "participant", "participantid", "person", "personid")
+        (
+            "patient",
+            "patients",
+            "patientnumber",
+            "patientno",
+            "patientname",
+            "patientindex",
+            "pid",
+            "subject",
+            "subjectid",
+            "participant",
+            "participantid",
+            "person",
+            "personid",
+        )
     ),
     "split": frozenset(("set", "subset", "partition", "splits", "traintest", "trainvaltest")),
-}  # fmt: skip
+}
 NO_VALUE = frozenset(("nan", "na", "n/a", "none", "null", "-", "?", "unknown"))
 _CHANNEL_0 = re.compile(r"_0000$")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -92,9 +105,11 @@ def _meant(columns: Sequence[str]) -> list[tuple[str, str]]:
     """Columns that are not read though they seem to say patient or split, where the column for that is absent."""
     return [
         (f"column {written!r} is not read", f"name it {name} if it says that; else nothing is amiss")
-        for name, words in MEANT.items() if name not in columns
-        for written in columns if likeness_of_column(written) in words
-    ]  # fmt: skip
+        for name, words in MEANT.items()
+        if name not in columns
+        for written in columns
+        if likeness_of_column(written) in words
+    ]
 
 
 def _alike(table: dict[str, dict[str, str]]) -> list[str]:
@@ -103,10 +118,16 @@ def _alike(table: dict[str, dict[str, str]]) -> list[str]:
     by_likeness: dict[str, list[str]] = {}
     for patient in sorted(patients):
         by_likeness.setdefault(likeness_of_id(patient), []).append(patient)
-    found = [f"patients {', '.join(map(repr, names))} differ by case, spaces or leading zeros alone"
-             for names in by_likeness.values() if len(names) > 1]  # fmt: skip
-    found += [f"patient {patient!r} has {count} cases, which count as one patient's"
-              for patient, count in patients.items() if patient.casefold() in NO_VALUE and count > 1]  # fmt: skip
+    found = [
+        f"patients {', '.join(map(repr, names))} differ by case, spaces or leading zeros alone"
+        for names in by_likeness.values()
+        if len(names) > 1
+    ]
+    found += [
+        f"patient {patient!r} has {count} cases, which count as one patient's"
+        for patient, count in patients.items()
+        if patient.casefold() in NO_VALUE and count > 1
+    ]
     return found
 
 

@@ -77,8 +77,7 @@ def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Descri
         modality=fields.read(lambda content: _modality(content, channel_names)) or "",
         channel_names=channel_names,
         labels=labels,
-        regions_class_order=fields.read(lambda content: _regions_class_order(content, labels) if masks else ())
-        or (),
+        regions_class_order=fields.read(lambda content: _regions_class_order(content, labels) if masks else ()) or (),
         ignore_label=ignore_label,
         file_ending=fields.read(lambda content: _file_ending(content, masks)) or "",
         spacing_mm=fields.read(_spacing_mm),

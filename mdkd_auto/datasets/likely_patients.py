@@ -106,9 +106,7 @@ def _is_by_numbers(groups: Groups) -> bool:
     for subject, names in several.items():
         for name in names:
             owners.setdefault(_number_after(subject, name), set()).add(subject)
-    reused = sum(
-        len(owners[_number_after(subject, name)]) > 1 for subject, names in several.items() for name in names
-    )
+    reused = sum(len(owners[_number_after(subject, name)]) > 1 for subject, names in several.items() for name in names)
     return reused >= REUSED * count
 
 

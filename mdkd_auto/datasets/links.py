@@ -48,8 +48,9 @@ def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
         elif path.is_dir() and (path.name in FOLDERS_READ or may_be_class):
             problems += [
                 problem("link-dangling", found, dataset=folder.name, case_id=_case_of(below, folder), file=below)
-                for below in files_below(path) if (found := dangling(below)) is not None
-            ]  # fmt: skip
+                for below in files_below(path)
+                if (found := dangling(below)) is not None
+            ]
     return problems
 
 
@@ -83,8 +84,9 @@ def check_names(folder: Path) -> list[Problem]:
             meant |= {f"cases{ending}" for ending in SHEETS}
         problems += [
             problem("name-almost", f"is not read; {name} would be", dataset=folder.name, file=folder / one)
-            for one in sorted(present) if one.lower() in meant
-        ]  # fmt: skip
+            for one in sorted(present)
+            if one.lower() in meant
+        ]
     return problems
 
 

@@ -57,8 +57,9 @@ def find_cases(path: Path, ending: str | None, channels: int, needed: int | None
         raise PredictionError(f"{path}: no image can be predicted:{listed(list(refused.values()))}")
     cases = [
         Case(case_id=case_id, images=tuple(map(str, files)), patient_id=case_id)
-        for case_id, files in chosen.items() if case_id not in refused
-    ]  # fmt: skip
+        for case_id, files in chosen.items()
+        if case_id not in refused
+    ]
     return NewCases(cases, tuple(refused.values()))
 
 
@@ -69,10 +70,13 @@ def not_read(folder: Path) -> list[str]:
     """
     visible = sorted(path for path in folder.iterdir() if not is_litter(path.name))
     return [
-        *(f"{path.name}: is a folder with images; give it with -i"
-          for path in visible if path.is_dir() and any(is_image(file.name) for file in path.rglob("*"))),
+        *(
+            f"{path.name}: is a folder with images; give it with -i"
+            for path in visible
+            if path.is_dir() and any(is_image(file.name) for file in path.rglob("*"))
+        ),
         *(f"{path.name}: {found}" for path in visible if not is_image(path.name) and (found := dangling(path))),
-    ]  # fmt: skip
+    ]
 
 
 def _dangling_images(folder: Path) -> list[str]:

@@ -93,10 +93,15 @@ def tell_patients(
             problems.append(problem("pattern-unused", found, dataset=dataset.name, file=dataset.folder))
     for name, (dataset, unmatched) in tried.items():
         problems += [
-            problem("patient-unmatched", f"{case_id}: {FLAG} {chosen[name]} finds no patient in its name",
-                    dataset=name, case_id=case_id, file=dataset.folder)
+            problem(
+                "patient-unmatched",
+                f"{case_id}: {FLAG} {chosen[name]} finds no patient in its name",
+                dataset=name,
+                case_id=case_id,
+                file=dataset.folder,
+            )
             for case_id in unmatched
-        ]  # fmt: skip
+        ]
         if named := _named(dataset):
             patients, how = len({case.patient_id for case in named}), chosen[name] or "sub-<label>"
             log.info("%s: %d patients in the names of %d cases, by %s", name, patients, len(named), how)

@@ -37,14 +37,21 @@ KINDS: dict[str, Kind] = {
     "patients-alike": Kind("warning", "give one patient one name, and leave the cell empty where it is unknown"),
     "too-few-cases": Kind("error", "add cases of other patients"),
     "splits": Kind("error", "correct cases.csv or splits_final.json"),
-    "splits-emptied": Kind("error", "put the files of these cases back; or --replan deals the patients out again: runs "
-                           "trained before are kept, but not used"),
-    "splits-changed": Kind("warning", "right where cases were added, removed or given a split; else restore the file "
-                           "or the case"),
+    "splits-emptied": Kind(
+        "error",
+        "put the files of these cases back; or --replan deals the patients out again: runs "
+        "trained before are kept, but not used",
+    ),
+    "splits-changed": Kind(
+        "warning", "right where cases were added, removed or given a split; else restore the file or the case"
+    ),
     "splits-torn": Kind("error", "--replan deals its patients out again; runs trained before are kept, but not used"),
     "patients-torn": Kind("warning", "the raw folder says so; correct it, or scores flatter the models"),
-    "subjects-torn": Kind("warning", "if they are one person, say so in column patient_id of cases.csv or by "
-                          "--patient-pattern, and --replan; else give each case its own patient_id"),
+    "subjects-torn": Kind(
+        "warning",
+        "if they are one person, say so in column patient_id of cases.csv or by "
+        "--patient-pattern, and --replan; else give each case its own patient_id",
+    ),
     "patient-unmatched": Kind("error", "widen --patient-pattern, or name its patient in cases.csv"),
     "pattern-unused": Kind("warning", "its patients are told without --patient-pattern; check that this is right"),
     # files of cases
@@ -167,16 +174,19 @@ class Finding(NamedTuple):
     part: str = ""  # of the file, that can be left out alone: a row, an annotation
 
 
-def problem(
-    kind: str, found: str, *, dataset: str, case_id: str = "", file: object = "", remedy: str = ""
-) -> Problem:
+def problem(kind: str, found: str, *, dataset: str, case_id: str = "", file: object = "", remedy: str = "") -> Problem:
     """A problem of a known kind, with the kind's remedy unless a better one is at hand. It can be written: names that
     are no UTF-8 are escaped."""
     severity, usual = KINDS[kind]
     return Problem(
-        kind=kind, severity=severity, dataset=escaped(dataset), case_id=escaped(case_id), file=escaped(str(file)),
-        found=escaped(found), remedy=escaped(remedy) or usual,
-    )  # fmt: skip
+        kind=kind,
+        severity=severity,
+        dataset=escaped(dataset),
+        case_id=escaped(case_id),
+        file=escaped(str(file)),
+        found=escaped(found),
+        remedy=escaped(remedy) or usual,
+    )
 
 
 def problem_of(dataset: str, finding: Finding) -> Problem:

@@ -81,12 +81,15 @@ def find_folder(given: str, raw: Path) -> Path:
     if not path.exists() and path.name == given:
         names = folder_names(raw)
         if not names:
-            raise DatasetError(f"{given}: not a folder, and {raw} has no data set of this name; give the folder, or "
-                               "--root")  # fmt: skip
+            raise DatasetError(
+                f"{given}: not a folder, and {raw} has no data set of this name; give the folder, or --root"
+            )
         return raw / find_name(given, names)
     found = "has no dataset.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
-    raise DatasetError(f"{given}: {found}; expected the folder of a raw data set (.../Dataset011_LungTumour), its "
-                       "labelsTr, or its name or number under --root")  # fmt: skip
+    raise DatasetError(
+        f"{given}: {found}; expected the folder of a raw data set (.../Dataset011_LungTumour), its "
+        "labelsTr, or its name or number under --root"
+    )
 
 
 def folder_names(raw: Path) -> list[str]:
@@ -114,9 +117,10 @@ def find_name(wanted: str, names: Sequence[str], others: Mapping[str, str] = Map
 
 def _meant(wanted: str, names: Sequence[str]) -> list[str]:
     return [
-        name for name in names
+        name
+        for name in names
         if wanted == name or name.split("_", 1)[-1] == wanted or (wanted.isdecimal() and int(wanted) == int(name[7:10]))
-    ]  # fmt: skip
+    ]
 
 
 def read_dataset(folder: Path) -> Dataset:

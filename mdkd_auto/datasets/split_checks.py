@@ -59,8 +59,11 @@ def check_stored(stored: Splits, dataset: Dataset) -> None:
     places = _places(stored)
     known = {case.case_id for case in dataset.cases} & places.keys()
     after = _places(make_splits(dataset, SPLIT_SEED, existing=stored, raw_splits=raw))
-    moved = [f"{name!r}: {_words(places[name])}; by the raw folder {_words(after[name])}"
-             for name in sorted(known) if places[name] != after[name]]  # fmt: skip
+    moved = [
+        f"{name!r}: {_words(places[name])}; by the raw folder {_words(after[name])}"
+        for name in sorted(known)
+        if places[name] != after[name]
+    ]
     if moved:
         raise DatasetError(f"is not what the raw folder says now; run mdkd_plan_and_preprocess:{listed(moved)}")
 
@@ -70,12 +73,20 @@ def changes_of(path: Path, dataset: Dataset, stored: Splits, made: Splits, broke
     are known, which are not said to be gone."""
     before, after = _places(stored), _places(made)
     found = {name: f"is new: now {_words(place)}" for name, place in after.items() if name not in before}
-    found |= {name: f"is not in the data set any more: was {_words(place)}"
-              for name, place in before.items() if name not in after and name not in broken}  # fmt: skip
-    found |= {name: f"was {_words(before[name])}, is now {_words(place)}"
-              for name, place in after.items() if name in before and before[name] != place}  # fmt: skip
-    return [problem("splits-changed", f"{name}: {words}", dataset=dataset.name, case_id=name, file=path)
-            for name, words in sorted(found.items())]  # fmt: skip
+    found |= {
+        name: f"is not in the data set any more: was {_words(place)}"
+        for name, place in before.items()
+        if name not in after and name not in broken
+    }
+    found |= {
+        name: f"was {_words(before[name])}, is now {_words(place)}"
+        for name, place in after.items()
+        if name in before and before[name] != place
+    }
+    return [
+        problem("splits-changed", f"{name}: {words}", dataset=dataset.name, case_id=name, file=path)
+        for name, words in sorted(found.items())
+    ]
 
 
 def _places(splits: Splits) -> dict[str, Place]:
@@ -93,8 +104,11 @@ def _places(splits: Splits) -> dict[str, Place]:
 
 def _words(place: Place) -> str:
     tested, validated, trained = place
-    parts = [*(["test"] if tested else []), *([f"val of {_folds(validated)}"] if validated else []),
-             *([f"train of {_folds(trained)}"] if trained else [])]  # fmt: skip
+    parts = [
+        *(["test"] if tested else []),
+        *([f"val of {_folds(validated)}"] if validated else []),
+        *([f"train of {_folds(trained)}"] if trained else []),
+    ]
     return " and ".join(parts)
 
 

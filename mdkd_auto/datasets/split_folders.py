@@ -12,9 +12,14 @@ from mdkd_auto.datasets.problems import Problem, problem
 from mdkd_auto.formats.file_endings import is_image
 
 SPLIT_OF_FOLDER = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
     "testing": "test",
-}  # fmt: skip
+}
 _BESIDE_SPLIT = re.compile(r"[_ -]?(?:set|data|images)$")
 OWN = ("imagestr", "imagests", "labelstr", "labelsts")
 TEST_FOLDERS = ("imagesTs", "labelsTs")  # nnU-Net's
@@ -39,9 +44,10 @@ class ClassFolder(NamedTuple):
 def folders_in(parent: Path) -> list[Path]:
     """Visible folders; nnU-Net's own (imagesTs, labelsTr) are left out."""
     return sorted(
-        entry for entry in parent.iterdir()
+        entry
+        for entry in parent.iterdir()
         if entry.is_dir() and not entry.name.startswith((".", "__")) and entry.name.lower() not in OWN
-    )  # fmt: skip
+    )
 
 
 def images_below(folder: Path) -> dict[str, int]:
@@ -70,8 +76,9 @@ def class_folders(found: ImageFiles, parent: Path) -> list[ClassFolder]:
         found.report("splits-by-folders", f"has folders that are read as splits, with images: {counts}", parent)
     return [
         ClassFolder(below, below.name, _split_of(one) if len(splits) > 1 else "")
-        for one in splits for below in folders_in(one)
-    ]  # fmt: skip
+        for one in splits
+        for below in folders_in(one)
+    ]
 
 
 def check_unread_folders(folder: Path) -> list[Problem]:
@@ -81,7 +88,8 @@ def check_unread_folders(folder: Path) -> list[Problem]:
         return []
     problems = [
         problem("images-beside", f"is not read, and {aim}", dataset=folder.name, file=one)
-        for one in sorted(folder.iterdir()) if _split_of(one) and (aim := dangling(one)) is not None
+        for one in sorted(folder.iterdir())
+        if _split_of(one) and (aim := dangling(one)) is not None
     ]
     read = (folder / "imagesTr").is_dir()
     for one in sorted(entry for entry in folder.iterdir() if entry.is_dir()):

@@ -198,8 +198,10 @@ def _stated_by(dataset: Dataset) -> str:
     rows, _ = read_case_table(folder / "cases.csv", {case.case_id for case in dataset.cases})
     by_deep_lesion = (folder / DEEP_LESION).is_file()
     columns = ["column split of cases.csv"] if any(row["split"] for row in rows.values()) or not by_deep_lesion else []
-    if any(case.class_name is not None and case.split and not rows.get(case.case_id, {}).get("split")
-           for case in dataset.cases):  # fmt: skip
+    if any(
+        case.class_name is not None and case.split and not rows.get(case.case_id, {}).get("split")
+        for case in dataset.cases
+    ):
         columns = [*(columns if rows else []), "folders named for splits"]
     return " and ".join([*columns, *([f"column Train_Val_Test of {DEEP_LESION}"] if by_deep_lesion else [])])
 
@@ -209,8 +211,9 @@ def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
     codes = {"test": _TEST, "val": 0}
     splits = _splits(dataset, {patient: codes.get(split, _TRAIN) for patient, split in stated.items()}, 1)
     if not splits.folds[0].train:
-        raise DatasetError(f"{dataset.folder}: {_stated_by(dataset)} leaves no case to train on; name some 'train' in "
-                           "cases.csv")  # fmt: skip
+        raise DatasetError(
+            f"{dataset.folder}: {_stated_by(dataset)} leaves no case to train on; name some 'train' in cases.csv"
+        )
     return splits
 
 
@@ -278,13 +281,18 @@ def _check_folds(path: Path, dataset: Dataset, folds: tuple[Fold, ...], broken: 
             elif splits[case_id] == "test":
                 problems.append(f"fold {number}: case {case_id!r} is a test case by {_stated_by(dataset)}")
         problems += [f"fold {number}: {name!r} is in train and val" for name in sorted({*fold.train} & {*fold.val})]
-        problems += [f"fold {number}: {name!r} is listed twice in {part}"
-                     for part, cases in (("train", fold.train), ("val", fold.val))
-                     for name, count in Counter(cases).items() if count > 1]  # fmt: skip
+        problems += [
+            f"fold {number}: {name!r} is listed twice in {part}"
+            for part, cases in (("train", fold.train), ("val", fold.val))
+            for name, count in Counter(cases).items()
+            if count > 1
+        ]
     used = {name for fold in folds for name in (*fold.train, *fold.val)}
-    problems += [f"case {name!r} is in no fold, and so would be tested on; it is a case of {split} by "
-                 f"{_stated_by(dataset)}" for name, split in sorted(splits.items())
-                 if folds and name not in used and split in ("train", "val")]  # fmt: skip
+    problems += [
+        f"case {name!r} is in no fold, and so would be tested on; it is a case of {split} by {_stated_by(dataset)}"
+        for name, split in sorted(splits.items())
+        if folds and name not in used and split in ("train", "val")
+    ]
     if problems:
         raise DatasetError(f"{path}: the folds do not fit; correct or remove the file:{listed(problems)}")
 

@@ -72,8 +72,12 @@ def make_or_keep(
         log.warning(
             "%s: %d of %d patients are tested on, not the share of %g asked for: they were dealt out before, or the "
             "raw folder says so. To deal them anew delete %s; what was trained before then no longer matches",
-            dataset.name, tested, patients, test_fraction, path,
-        )  # fmt: skip
+            dataset.name,
+            tested,
+            patients,
+            test_fraction,
+            path,
+        )
     return made, [] if existing is None else changes_of(path, dataset, existing, made, broken)
 
 
@@ -119,8 +123,15 @@ def store(path: Path, dataset: str, splits: Splits) -> None:
         return
     write_splits(path, splits)
     folds, train, val = len(splits.folds), len(splits.folds[0].train), len(splits.folds[0].val)
-    log.info("%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s",
-             dataset, folds, train, val, len(splits.test), path)  # fmt: skip
+    log.info(
+        "%s: %d folds (fold 0: %d cases to train, %d to validate), %d cases to test -> %s",
+        dataset,
+        folds,
+        train,
+        val,
+        len(splits.test),
+        path,
+    )
 
 
 def stored_pattern(path: Path) -> str:

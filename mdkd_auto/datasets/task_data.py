@@ -10,9 +10,12 @@ TASK_DATA = ByTask(
     {
         "segmentation": TaskData(mask_labels, read_segmented, masks=True),
         "classification": TaskData(
-            class_labels, read_classified, label_value=lambda case, dataset: dataset.labels[str(case.class_name)][0],
-            compare_pictures=True, class_folders=True,
+            class_labels,
+            read_classified,
+            label_value=lambda case, dataset: dataset.labels[str(case.class_name)][0],
+            compare_pictures=True,
+            class_folders=True,
         ),
         "detection": TaskData(box_labels, read_boxed),
     }
-)  # fmt: skip
+)

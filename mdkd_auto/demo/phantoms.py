@@ -45,8 +45,12 @@ def write_datasets(raw: Path, looks: tuple[Look, ...] = LOOKS, cases: int = 12, 
             case = f"case_{index:03d}"
             _save(folder / "imagesTr" / f"{case}_0000.nii.gz", image, look)
             _save(folder / "labelsTr" / f"{case}.nii.gz", label, look)
-        description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1}, "numTraining": cases,
-                       "file_ending": ".nii.gz"}  # fmt: skip
+        description = {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0, "lesion": 1},
+            "numTraining": cases,
+            "file_ending": ".nii.gz",
+        }
         write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
 
 
@@ -86,8 +90,13 @@ def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int
             rows.append(f"case_{index:03d},{name}")
         write_text(folder / "cases.csv", "\n".join(rows) + "\n")
         labels = {name: value for value, name in enumerate(look.classes)}
-        description = {"task": "classification", "channel_names": {"0": "CXR"}, "labels": labels,
-                       "numTraining": cases, "file_ending": ".png"}  # fmt: skip
+        description = {
+            "task": "classification",
+            "channel_names": {"0": "CXR"},
+            "labels": labels,
+            "numTraining": cases,
+            "file_ending": ".png",
+        }
         write_text(folder / "dataset.json", json.dumps(description, indent=2) + "\n")
 
 
@@ -144,10 +153,16 @@ def write_detection_datasets(raw: Path, looks: tuple[Scenes, ...] = SCENES, case
             _save_png(folder / "imagesTr" / file, pixels)
             images.append({"id": index + 1, "file_name": file, "height": look.size[0], "width": look.size[1]})
             for (x1, y1, x2, y2), kind in zip(boxes, classes, strict=True):
-                annotations.append({
-                    "id": len(annotations) + 1, "image_id": index + 1, "category_id": kind + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
-                })  # fmt: skip
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": index + 1,
+                        "category_id": kind + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "iscrowd": 0,
+                    }
+                )
         categories = [{"id": kind + 1, "name": name} for kind, name in enumerate(look.classes)]
         content = {"images": images, "annotations": annotations, "categories": categories}
         write_text(folder / "annotations.json", json.dumps(content) + "\n")

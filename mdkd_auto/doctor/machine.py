@@ -21,9 +21,14 @@ GB = 2**30
 LEAST_MEMORY_GB = 8
 SECONDS_TO_ANSWER = 20  # for nvidia-smi
 SHOWN_VARIABLES = (
-    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS", "BLOSC_NTHREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)  # fmt: skip
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "BLOSC_NTHREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 
 
 class Finding(NamedTuple):
@@ -140,10 +145,14 @@ def _torch(report: Report) -> dict[str, Any]:
     driver = guarded(_nvidia_smi)
     usable = torch.cuda.is_available()
     facts: dict[str, Any] = {
-        "version": torch.__version__, "cuda": torch.version.cuda or "none", "hip": torch.version.hip or "none",
-        "cuda_available": usable, "mps_available": torch.backends.mps.is_available(),
-        "threads": torch.get_num_threads(), "nvidia-smi": driver or "none",
-    }  # fmt: skip
+        "version": torch.__version__,
+        "cuda": torch.version.cuda or "none",
+        "hip": torch.version.hip or "none",
+        "cuda_available": usable,
+        "mps_available": torch.backends.mps.is_available(),
+        "threads": torch.get_num_threads(),
+        "nvidia-smi": driver or "none",
+    }
     if usable:
         facts["gpus"] = [guarded(_gpu, number) for number in range(torch.cuda.device_count())]
         for number, gpu in enumerate(facts["gpus"]):
@@ -154,9 +163,10 @@ def _torch(report: Report) -> dict[str, Any]:
         cpu_build = torch.version.cuda is None and torch.version.hip is None
         what = "torch is a CPU build" if cpu_build else "torch cannot use it"
         advice = (
-            "install the CUDA build: https://pytorch.org/get-started" if cpu_build
+            "install the CUDA build: https://pytorch.org/get-started"
+            if cpu_build
             else "see whether CUDA_VISIBLE_DEVICES hides it, else update the driver"
-        )  # fmt: skip
+        )
         report.find("warning", f"GPU present but {what}", advice)
     return facts
 
@@ -169,10 +179,12 @@ def _gpu(number: int) -> dict[str, Any]:
         free, total = torch.cuda.mem_get_info()
         torch.ones(2, device="cuda").sum().item()
         return {
-            "gpu": torch.cuda.get_device_name(), "capability": ".".join(map(str, torch.cuda.get_device_capability())),
-            "memory_gb": round(total / GB, 1), "free_gb": round(free / GB, 1),
+            "gpu": torch.cuda.get_device_name(),
+            "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+            "memory_gb": round(total / GB, 1),
+            "free_gb": round(free / GB, 1),
             "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
-        }  # fmt: skip
+        }
 
 
 def _nvidia_smi() -> list[str]:
@@ -199,10 +211,14 @@ def _machine(report: Report) -> dict[str, Any]:
         where = "memory limit of the container" if limit else "memory of the machine"
         report.find("warning", f"{where} is {total_gb} GB", "raise it, or preprocess with -j 1 and small batches")
     return {
-        "architecture": platform.machine(), "cores": os.cpu_count(), "cores_usable": cores,
-        "core_limit": core_limit or "none", "memory_gb": round(memory.total / GB, 1),
-        "available_gb": round(memory.available / GB, 1), "memory_limit_gb": total_gb if limit else "none",
-    }  # fmt: skip
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "cores_usable": cores,
+        "core_limit": core_limit or "none",
+        "memory_gb": round(memory.total / GB, 1),
+        "available_gb": round(memory.available / GB, 1),
+        "memory_limit_gb": total_gb if limit else "none",
+    }
 
 
 def _limits(controller: str, *files: str) -> Iterator[str]:

@@ -166,9 +166,15 @@ def _dataset(look: _Look, folder: Path) -> dict[str, Any]:
     if dataset is None:
         return dict(kinds)
     look.datasets[dataset.name] = dataset
-    return {"task": dataset.task, "group": dataset.modality, "cases": len(dataset.cases),
-            "channels": len(dataset.channel_names), "classes": len(dataset.labels), "ending": dataset.file_ending,
-            **kinds}  # fmt: skip
+    return {
+        "task": dataset.task,
+        "group": dataset.modality,
+        "cases": len(dataset.cases),
+        "channels": len(dataset.channel_names),
+        "classes": len(dataset.labels),
+        "ending": dataset.file_ending,
+        **kinds,
+    }
 
 
 def _plans(look: _Look) -> list[dict[str, Any]]:
@@ -221,15 +227,21 @@ def _configuration(look: _Look, group: str, plan: ConfigurationPlan) -> dict[str
         folder = look.root.cases(name, plan.configuration)
         files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         whole = [
-            case for case in cases
+            case
+            for case in cases
             if {make(folder, case).name for make in (image_path, label_path, record_path)} <= files
-        ]  # fmt: skip
+        ]
         stored[look.name(name)] = f"{len(whole)} of {len(cases)}"
         if len(whole) < len(cases):
             what = f"{look.name(name)} {plan.configuration}: {len(cases) - len(whole)} cases are not preprocessed"
             look.report.find("warning", what, PLAN_AGAIN)
-    return {"configuration": f"{group} {plan.configuration}", "spacing_mm": plan.spacing_mm, "patch": plan.patch_size,
-            "batch": plan.batch_size, "stored": stored}  # fmt: skip
+    return {
+        "configuration": f"{group} {plan.configuration}",
+        "spacing_mm": plan.spacing_mm,
+        "patch": plan.patch_size,
+        "batch": plan.batch_size,
+        "stored": stored,
+    }
 
 
 def _left_out(root: Root) -> set[tuple[str, str]]:

@@ -24,8 +24,14 @@ from mdkd_auto.training.interfaces import Output
 from mdkd_auto.training.loop import LATEST, find_device, is_out_of_memory
 
 # Cost of an update against a single teacher's, with two sources: the largest in docs/results.md, rounded up.
-COST_OF_STAGE = {"teacher": 1.0, "source_teacher": 1.1, "joint_teacher": 2.0, "student": 1.8, "fine_tuned": 1.0,
-                 "multi_head": 1.0}  # fmt: skip
+COST_OF_STAGE = {
+    "teacher": 1.0,
+    "source_teacher": 1.1,
+    "joint_teacher": 2.0,
+    "student": 1.8,
+    "fine_tuned": 1.0,
+    "multi_head": 1.0,
+}
 COST_OF_SOURCE = 1 / 3  # more, for each beyond two: a frozen teacher's forward pass; backward takes twice as long
 COST_OF_FORWARD = 1 / 3  # a validation batch against an update
 SECONDS_OF_FIGURE = 5.0  # mean of those beside a table, of which a t-SNE takes most, on two CPU cores
@@ -202,8 +208,10 @@ def dry_run_text(experiment: Experiment, jobs: Sequence[Job], drawings: int = 0)
     figures = SECONDS_OF_FIGURE * drawings
     scoring, training = (sum(cost[part] for cost in costs.values()) for part in (1, 0))
     timed = ", ".join(f"{1000 * time.update:.0f} ms per update of one {_named(kind)}" for kind, time in times.items())
-    lines.append(f"to do: at most about {duration(training + scoring + figures)}: training {duration(training)} (at "
-                 f"{timed}), scoring {duration(scoring)}, figures {duration(figures)}")  # fmt: skip
+    lines.append(
+        f"to do: at most about {duration(training + scoring + figures)}: training {duration(training)} (at "
+        f"{timed}), scoring {duration(scoring)}, figures {duration(figures)}"
+    )
     if any(time.scoring is None for time in times.values()):
         lines.append("scoring could not be timed on all networks, and is counted as nothing there")
     return "\n".join([*lines, *_budget_text(experiment, training, scoring + figures)])
@@ -213,9 +221,13 @@ def _update_times(experiment: Experiment, undone: Sequence[Job], jobs: Sequence[
     """Of each kind of network that is trained, or that a student's teacher consists of."""
     of_kind = {_network(one): one for job in undone for one in (job, _teacher_of(job, jobs))}
     trained = {_network(job) for job in undone}
-    return {network: Times(seconds_per_update(experiment, job),
-                           time_scoring(experiment, job) if network in trained else ScoringTime(0.0, 0.0))
-            for network, job in of_kind.items()}  # fmt: skip
+    return {
+        network: Times(
+            seconds_per_update(experiment, job),
+            time_scoring(experiment, job) if network in trained else ScoringTime(0.0, 0.0),
+        )
+        for network, job in of_kind.items()
+    }
 
 
 def _cost(experiment: Experiment, job: Job, times: Mapping[Network, Times], teacher: Job) -> tuple[float, float]:
@@ -242,11 +254,15 @@ def _budget_text(experiment: Experiment, training: float, rest: float) -> list[s
     fitting = int(updates * max(0.0, NIGHT_SECONDS - rest) / training)
     iterations = min(settings.iterations_per_epoch, fitting // FEW_EPOCHS)
     if iterations < FEWEST_ITERATIONS:
-        return [f"the default budget is meant for a GPU; in {duration(NIGHT_SECONDS)} this CPU makes {fitting} updates "
-                "per network, too few: use a GPU, a smaller --width, or fewer data sets"]  # fmt: skip
+        return [
+            f"the default budget is meant for a GPU; in {duration(NIGHT_SECONDS)} this CPU makes {fitting} updates "
+            "per network, too few: use a GPU, a smaller --width, or fewer data sets"
+        ]
     epochs = fitting // iterations
-    return [f"the default budget is meant for a GPU; --epochs {epochs} --iterations {iterations} takes this CPU about "
-            f"{duration(rest + training * epochs * iterations / updates)}"]  # fmt: skip
+    return [
+        f"the default budget is meant for a GPU; --epochs {epochs} --iterations {iterations} takes this CPU about "
+        f"{duration(rest + training * epochs * iterations / updates)}"
+    ]
 
 
 def _named(network: Network) -> str:

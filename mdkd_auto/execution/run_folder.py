@@ -75,8 +75,10 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
         class_counts=experiment.class_counts(job),
         ranges=ranges_of_training(experiment, job),
     )
-    remedy = ("Plan again with another --spacing-mm or --patch-size (mdkd_plan_and_preprocess --replan), or train with "
-              "another --width")  # fmt: skip
+    remedy = (
+        "Plan again with another --spacing-mm or --patch-size (mdkd_plan_and_preprocess --replan), or train with "
+        "another --width"
+    )
     refuse(experiment.root.plan(experiment.plan.group), faults_of_run(run), TrainingError, remedy)
     return run
 
@@ -96,8 +98,11 @@ def ranges_of_training(experiment: Experiment, job: Job) -> dict[str, TrainingRa
         if ranges is not None:
             found[dataset] = ranges
         else:
-            logger.warning("%s: not of this version; prediction will not tell images unlike the training images. "
-                           "mdkd_plan_and_preprocess renews it", path)  # fmt: skip
+            logger.warning(
+                "%s: not of this version; prediction will not tell images unlike the training images. "
+                "mdkd_plan_and_preprocess renews it",
+                path,
+            )
     return found
 
 
@@ -163,8 +168,10 @@ def faults_of_run(run: RunRecord) -> Iterator[Fault]:
     for name in run.ranges or (job.target,):
         if name in plans:
             yield from faults_of_spacing(run.plan, plans[name], run.ranges.get(name))
-    for field, network in (("job.width", Network(job.architecture, job.width)),
-                           *(("job.teachers", network) for network in job.teachers)):  # fmt: skip
+    for field, network in (
+        ("job.width", Network(job.architecture, job.width)),
+        *(("job.teachers", network) for network in job.teachers),
+    ):
         yield from faults_of_network(run.plan, *network, field)
 
 
@@ -270,8 +277,11 @@ def find_student(root: Root, target: str | None, configuration: str | None = Non
         raise PredictionError(f"{root.results}: no finished student; run mdkd_train_all_permutations first")
     if target is not None:
         names = sorted({run.parent.parent.name for run in students})
-        untrained = {name: f"has no finished student; train one with mdkd_train {name[7:10]}"
-                     for name in folder_names(root.raw) if name not in names}  # fmt: skip
+        untrained = {
+            name: f"has no finished student; train one with mdkd_train {name[7:10]}"
+            for name in folder_names(root.raw)
+            if name not in names
+        }
         name = find_name(target, names, untrained)
         students = {run: of for run, of in students.items() if run.parent.parent.name == name}
     runs = [run for run, of in students.items() if configuration in (None, of)]
@@ -280,8 +290,10 @@ def find_student(root: Root, target: str | None, configuration: str | None = Non
     if not runs:
         there = sorted(set(students.values()))
         whose = f" of {name}" if target is not None else ""
-        raise PredictionError(f"{root.results}: no finished {configuration} student{whose}, but {' and '.join(there)}; "
-                              f"give -c {there[0]}, or train with -c {configuration}")  # fmt: skip
+        raise PredictionError(
+            f"{root.results}: no finished {configuration} student{whose}, but {' and '.join(there)}; "
+            f"give -c {there[0]}, or train with -c {configuration}"
+        )
     scored = sorted(((_score(run), run) for run in runs), reverse=True)
     listed = "\n".join(f"  -m {run}   validation score {score:.3f}" for score, run in scored)
     raise PredictionError(f"{len(runs)} finished students fit; choose one, best validation score first:\n{listed}")

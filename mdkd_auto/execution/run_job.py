@@ -149,15 +149,25 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     (folder / LATEST).unlink(missing_ok=True)
     logger.info(
         "%s: done in %.0f s (%d updates, %.0f ms each, %.0f %% of it validation), validation score %.3f -> %s",
-        title, finished.seconds, state.update, 1000 * finished.seconds_per_update, 100 * validation_share,
-        state.best_score, folder,
-    )  # fmt: skip
+        title,
+        finished.seconds,
+        state.update,
+        1000 * finished.seconds_per_update,
+        100 * validation_share,
+        state.best_score,
+        folder,
+    )
 
 
 def renew_scores(jobs: Sequence[tuple[Experiment, Job]]) -> None:
     """Score the finished runs among the jobs again where their files changed since; nothing is trained."""
-    run_jobs([(experiment, job) for experiment, job in jobs if is_finished(experiment.root, job)
-              and not is_up_to_date(experiment, job)])  # fmt: skip
+    run_jobs(
+        [
+            (experiment, job)
+            for experiment, job in jobs
+            if is_finished(experiment.root, job) and not is_up_to_date(experiment, job)
+        ]
+    )
 
 
 def _options(experiment: Experiment) -> PredictionOptions:
@@ -270,8 +280,11 @@ def warn_of_pretrained(jobs: Sequence[tuple[Experiment, Job]]) -> None:
     """Say where pretrained weights are given that no network of the jobs begins with."""
     given = any(experiment.settings.pretrained is not None for experiment, _ in jobs)
     if given and not any(takes_pretrained(job.architecture) for _, job in jobs):
-        logger.warning("%s: pretrained is set, but without effect: every network here is the plan's UNet, which begins "
-                       "with random weights", jobs[0][1].group)  # fmt: skip
+        logger.warning(
+            "%s: pretrained is set, but without effect: every network here is the plan's UNet, which begins "
+            "with random weights",
+            jobs[0][1].group,
+        )
 
 
 def check_settings(experiment: Experiment) -> None:

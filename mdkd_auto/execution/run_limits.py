@@ -36,8 +36,10 @@ def faults_of_ranges(ranges: TrainingRanges, where: str) -> Iterator[Fault]:
         lower, upper = getattr(ranges, name)
         edges.append((name, ((lower,), (upper,)), (-LARGEST_GREY_VALUE, LARGEST_GREY_VALUE)))
     for name, (lowest, highest), limits in edges:
-        faults = [*numbers(f"{where}{name}, the minimum,", lowest, len(lowest), *limits),
-                  *numbers(f"{where}{name}, the maximum,", highest, len(highest), *limits)]  # fmt: skip
+        faults = [
+            *numbers(f"{where}{name}, the minimum,", lowest, len(lowest), *limits),
+            *numbers(f"{where}{name}, the maximum,", highest, len(highest), *limits),
+        ]
         yield from faults
         if not faults and any(low > high for low, high in zip(lowest, highest, strict=True)):
             yield Fault(f"{where}{name}", (lowest, highest), "a minimum and a maximum that is no smaller")

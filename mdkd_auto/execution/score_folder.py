@@ -49,8 +49,10 @@ def evaluate(
     scored. Raises SettingsError where the scores would take another file's place, MdkdError where nothing is to score.
     """
     if not answers.is_dir():
-        raise SettingsError(f"{answers}: is {'a file' if answers.exists() else 'not there'}; a folder of masks, or one "
-                            "with predictions.csv or detections.csv, is wanted (-i)")  # fmt: skip
+        raise SettingsError(
+            f"{answers}: is {'a file' if answers.exists() else 'not there'}; a folder of masks, or one "
+            "with predictions.csv or detections.csv, is wanted (-i)"
+        )
     target = answers if out is None else out
     truth = read_truth(find_folder(str(labels), (root or Root(Path())).raw))
     _check_target(answers, target, truth.dataset)
@@ -71,8 +73,10 @@ def evaluate(
     if not set(found.answered) - summary.failed.keys():
         problems.append(f"{truth.dataset.name}: nothing is scored; {target / SUMMARY} only says why")
     if coverage.missing and not allow_missing:
-        problems.append(f"{truth.dataset.name}: {coverage.scored}; missing: {shortened(coverage.missing)}. Add them, "
-                        "or accept the scores of the others with --allow-missing")  # fmt: skip
+        problems.append(
+            f"{truth.dataset.name}: {coverage.scored}; missing: {shortened(coverage.missing)}. Add them, "
+            "or accept the scores of the others with --allow-missing"
+        )
     said_once = structs.replace(summary, failed={case: summary.failed[case] for case in accepted})
     return Evaluated(scores.markdown(said_once), tuple(problems))
 
@@ -96,15 +100,20 @@ def _check_target(answers: Path, target: Path, dataset: Dataset) -> None:
     raw = Path(dataset.folder).resolve()
     for folder, meant in ((answers, "-i"), (target, "-o")):
         if raw in (folder.resolve(), *folder.resolve().parents):
-            raise SettingsError(f"{folder}: lies in the raw data set, which holds images and labels, no answers; give "
-                                f"another folder ({meant})")  # fmt: skip
+            raise SettingsError(
+                f"{folder}: lies in the raw data set, which holds images and labels, no answers; give "
+                f"another folder ({meant})"
+            )
     run = run_scored_in(target)
     if run is not None:
-        raise SettingsError(f"{target}: holds the scores of the run {run}, which tables and mdkd_predict read; they "
-                            "stay as they are. Give another folder for these (-o)")  # fmt: skip
+        raise SettingsError(
+            f"{target}: holds the scores of the run {run}, which tables and mdkd_predict read; they "
+            "stay as they are. Give another folder for these (-o)"
+        )
     summary = target / SUMMARY
     if summary.is_file():
         content = read_json(summary)
         if not (isinstance(content, Mapping) and {"dataset", "part", "failed"} <= content.keys()):
-            raise SettingsError(f"{summary}: is not of mdkd_evaluate, and stays as it is; give another folder for the "
-                                "scores (-o)")  # fmt: skip
+            raise SettingsError(
+                f"{summary}: is not of mdkd_evaluate, and stays as it is; give another folder for the scores (-o)"
+            )

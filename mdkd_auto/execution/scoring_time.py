@@ -63,8 +63,11 @@ def scoring_seconds(experiment: Experiment, job: Job, cost: ScoringTime) -> floa
     """Of all the cases that a run of the job is scored on."""
     parts = (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST)
     datasets = job.datasets if job.stage == "multi_head" else (job.target,)
-    sizes = (sum(_voxels(experiment, dataset, case) for case in scored_cases(experiment, dataset, part))
-             for dataset in datasets for part in parts)  # fmt: skip
+    sizes = (
+        sum(_voxels(experiment, dataset, case) for case in scored_cases(experiment, dataset, part))
+        for dataset in datasets
+        for part in parts
+    )
     return sum(cost.seconds(size) for size in sizes)
 
 

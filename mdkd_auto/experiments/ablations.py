@@ -12,9 +12,13 @@ from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
 SPECIFIC = "data-set-specific"
 LABEL_FRACTIONS = (0.1, 0.25, 1.0)  # of the target's training patients
 DETECTOR_LOSSES = {  # eq. (24): loss -> its weight; an experiment's settings have the task's beta, gamma, delta already
-    "contrastive": "beta", "feature": "gamma", "similarity": "delta", "attention": "detection.attention",
-    "logits": "detection.logits", "embeddings": "detection.embeddings",
-}  # fmt: skip
+    "contrastive": "beta",
+    "feature": "gamma",
+    "similarity": "delta",
+    "attention": "detection.attention",
+    "logits": "detection.logits",
+    "embeddings": "detection.embeddings",
+}
 CLASSIFIER_LOSSES = {"logits": "classification.logits", "feature": "gamma", "similarity": "delta"}  # eq. (16)
 CONTRASTIVE = 0.5  # weight of the loss that is optional in eq. (16): that of segmentation
 
@@ -86,9 +90,10 @@ def _architectures(sources: tuple[str, ...]) -> tuple[Variant, ...]:
         Variant("TResUNet alone", tresunet, stage="teacher", against=()),
         Variant("UNet to UNet", unet, against=("UNet alone",)),
         Variant("TResUNet to TResUNet", tresunet, against=("TResUNet alone", "UNet to UNet")),
-        Variant("TResUNet to UNet", {**tresunet, "student_architecture": "unet"},
-                against=("UNet alone", "UNet to UNet")),
-    )  # fmt: skip
+        Variant(
+            "TResUNet to UNet", {**tresunet, "student_architecture": "unet"}, against=("UNet alone", "UNet to UNet")
+        ),
+    )
 
 
 def _always(*variants: Variant) -> Callable[[tuple[str, ...]], tuple[Variant, ...]]:
@@ -97,79 +102,121 @@ def _always(*variants: Variant) -> Callable[[tuple[str, ...]], tuple[Variant, ..
 
 ABLATIONS: dict[str, Ablation] = {
     "target-labels": Ablation(
-        "Should source teachers see the target's labels (r of eq. 2)?", "r = 1",
+        "Should source teachers see the target's labels (r of eq. 2)?",
+        "r = 1",
         _always(_SPECIFIC, Variant("r = 1"), Variant("r = 0", {"target_label_weight": 0.0})),
     ),
     "sources": Ablation(
-        "Which sources help?", SPECIFIC, _each_source,
+        "Which sources help?",
+        SPECIFIC,
+        _each_source,
         further="Are all sources better than a single one?",
         reading="Behind a single source: the other sources take something away.",
     ),
     "fusion": Ablation(
-        "Which levels should be fused?", "both",
-        _always(_SPECIFIC, Variant("both"), Variant("encoder", {"fuse": "encoder"}),
-                Variant("bottleneck", {"fuse": "bottleneck"})),
+        "Which levels should be fused?",
+        "both",
+        _always(
+            _SPECIFIC,
+            Variant("both"),
+            Variant("encoder", {"fuse": "encoder"}),
+            Variant("bottleneck", {"fuse": "bottleneck"}),
+        ),
         ("segmentation",),
     ),
     "losses": Ablation(
-        "What does each distillation loss bring?", "all losses",
-        _always(Variant("all losses"), Variant("without contrastive", {"beta": 0.0}),
-                Variant("without feature", {"gamma": 0.0}), Variant("without similarity", {"delta": 0.0}),
-                Variant("without any", {"beta": 0.0, "gamma": 0.0, "delta": 0.0})),
+        "What does each distillation loss bring?",
+        "all losses",
+        _always(
+            Variant("all losses"),
+            Variant("without contrastive", {"beta": 0.0}),
+            Variant("without feature", {"gamma": 0.0}),
+            Variant("without similarity", {"delta": 0.0}),
+            Variant("without any", {"beta": 0.0, "gamma": 0.0, "delta": 0.0}),
+        ),
         ("segmentation",),
     ),
     "classifier-losses": Ablation(
-        "What does each distillation loss bring a classifier?", "default losses",
-        _always(Variant("default losses"), *(Variant(f"without {name}", {setting: 0.0})
-                                             for name, setting in CLASSIFIER_LOSSES.items()),
-                Variant("with contrastive", {"beta": CONTRASTIVE}),
-                Variant("without any", dict.fromkeys(("beta", *CLASSIFIER_LOSSES.values()), 0.0))),
+        "What does each distillation loss bring a classifier?",
+        "default losses",
+        _always(
+            Variant("default losses"),
+            *(Variant(f"without {name}", {setting: 0.0}) for name, setting in CLASSIFIER_LOSSES.items()),
+            Variant("with contrastive", {"beta": CONTRASTIVE}),
+            Variant("without any", dict.fromkeys(("beta", *CLASSIFIER_LOSSES.values()), 0.0)),
+        ),
         ("classification",),
     ),
     "detector-losses": Ablation(
-        "What does each distillation loss bring a detector?", "all losses",
-        _always(Variant("all losses"), *(Variant(f"without {name}", {setting: 0.0})
-                                         for name, setting in DETECTOR_LOSSES.items()),
-                Variant("without any", dict.fromkeys(DETECTOR_LOSSES.values(), 0.0))),
+        "What does each distillation loss bring a detector?",
+        "all losses",
+        _always(
+            Variant("all losses"),
+            *(Variant(f"without {name}", {setting: 0.0}) for name, setting in DETECTOR_LOSSES.items()),
+            Variant("without any", dict.fromkeys(DETECTOR_LOSSES.values(), 0.0)),
+        ),
         ("detection",),
     ),
     "labels": Ablation("Do other data sets help more where labels are few?", f"{SPECIFIC}, 100% labels", _few_labels),
     "controls": Ablation(
-        "Is a gain really the other data sets'?", SPECIFIC, _controls,
+        "Is a gain really the other data sets'?",
+        SPECIFIC,
+        _controls,
         further="Is the student ahead of its controls?",
         reading="Ahead of self-distilled: the gain is the other data sets', and not that of learning twice. Ahead of "
         "untrained sources: it comes from what the source teachers learned. Ahead of a fine-tuned model: distillation "
         "brings more than that source's weights to begin with.",
     ),
     "reliability": Ablation(
-        "Should worse teachers weigh less?", "off",
+        "Should worse teachers weigh less?",
+        "off",
         _always(_SPECIFIC, Variant("off", {"reliability": False}), Variant("on", {"reliability": True})),
     ),
     "turn-down": Ablation(
-        "Does a student that distillation hurts save itself?", SPECIFIC,
-        _always(_SPECIFIC, Variant("centred contrastive loss", {"contrastive_centred": True}),
-                Variant("the same, turned down", {"contrastive_centred": True, "turn_down": True}),
-                _FULL, Variant("student, turned down", {"turn_down": True})),
+        "Does a student that distillation hurts save itself?",
+        SPECIFIC,
+        _always(
+            _SPECIFIC,
+            Variant("centred contrastive loss", {"contrastive_centred": True}),
+            Variant("the same, turned down", {"contrastive_centred": True, "turn_down": True}),
+            _FULL,
+            Variant("student, turned down", {"turn_down": True}),
+        ),
         ("segmentation", "detection"),
     ),
     "architecture": Ablation(
-        "Does a student beat its own network trained alone?", "UNet alone", _architectures, ("segmentation",),
+        "Does a student beat its own network trained alone?",
+        "UNet alone",
+        _architectures,
+        ("segmentation",),
         further="Which networks should teach and learn?",
         reading="Ahead of UNet to UNet: these networks are the better choice. What distillation brings them is above.",
     ),
     "early-late": Ablation(
-        "Should the student learn the first or the last fusion blocks?", SPECIFIC,
-        _always(_SPECIFIC, *(Variant(f"{kind}-{count}", {"classification.distilled": f"{kind}-{count}"})
-                             for kind in ("early", "late") for count in (1, 2, 3))),
+        "Should the student learn the first or the last fusion blocks?",
+        SPECIFIC,
+        _always(
+            _SPECIFIC,
+            *(
+                Variant(f"{kind}-{count}", {"classification.distilled": f"{kind}-{count}"})
+                for kind in ("early", "late")
+                for count in (1, 2, 3)
+            ),
+        ),
         ("classification",),
     ),
     "depth": Ablation(
-        "How many levels should be distilled?", SPECIFIC,
-        _always(Variant("multi-head", stage="multi_head"), _SPECIFIC, Variant("joint teacher", stage="joint_teacher"),
-                *(Variant(f"student L{count}", {"classification.distilled": f"late-{count}"}) for count in (1, 2, 3))),
+        "How many levels should be distilled?",
+        SPECIFIC,
+        _always(
+            Variant("multi-head", stage="multi_head"),
+            _SPECIFIC,
+            Variant("joint teacher", stage="joint_teacher"),
+            *(Variant(f"student L{count}", {"classification.distilled": f"late-{count}"}) for count in (1, 2, 3)),
+        ),
         ("classification",),
     ),
-}  # fmt: skip
+}
 
 
 def list_ablations() -> str:

@@ -46,8 +46,13 @@ HIERARCHY = (
 )
 STAGES = {stage.name: stage for stage in HIERARCHY}
 IDENTITY_VERSION = 3  # raised when the same inputs would give other results
-NETWORK_NAMES = {"unet": "UNet", "tresunet": "TResUNet", "medvit_small": "MedViT-small", "medvit_base": "MedViT-base",
-                 "medvit_large": "MedViT-large"}  # fmt: skip  # others by their own
+NETWORK_NAMES = {
+    "unet": "UNet",
+    "tresunet": "TResUNet",
+    "medvit_small": "MedViT-small",
+    "medvit_base": "MedViT-base",
+    "medvit_large": "MedViT-large",
+}  # others by their own
 _MOST_NAMES = 8  # sources spelled out in a folder name
 
 
@@ -249,9 +254,15 @@ class JobMaker:
         return in_order(list(jobs.values()))
 
     def _job(
-        self, stage: StageName, target: str, sources: tuple[str, ...], reads: tuple[Job, ...] = (),
-        network: Network | None = None, label_fraction: float | None = None, teachers: tuple[Network, ...] = (),
-    ) -> Job:  # fmt: skip
+        self,
+        stage: StageName,
+        target: str,
+        sources: tuple[str, ...],
+        reads: tuple[Job, ...] = (),
+        network: Network | None = None,
+        label_fraction: float | None = None,
+        teachers: tuple[Network, ...] = (),
+    ) -> Job:
         experiment = self.experiment
         share = experiment.settings.label_fraction if label_fraction is None else label_fraction
         if network is None:
@@ -269,7 +280,8 @@ class JobMaker:
             "network": {**network._asdict(), "pretrained": self._pretrained},
             **({"teachers": teachers} if teachers else {}),
             "settings": {
-                **settings_of_stage(experiment.settings, stage, experiment.plan.task), "precision": self._precision,
+                **settings_of_stage(experiment.settings, stage, experiment.plan.task),
+                "precision": self._precision,
             },
             "plan": {
                 name: value for name, value in msgspec.to_builtins(plan).items() if name not in ("datasets", "reasons")
@@ -284,12 +296,19 @@ class JobMaker:
         kind = NETWORK_NAMES.get(network.architecture, network.architecture)
         name = f"{STAGES[stage].folder_name}{_short(sources)}__{kind}-{key}__{experiment.configuration}"
         return Job(
-            stage=stage, target=target, sources=sources, group=experiment.plan.group,
-            configuration=experiment.configuration, fold=fold, **network._asdict(),
-            label_fraction=share, teachers=teachers,
-            folder=f"{target}/{name}/fold_{fold}", reads=tuple(read.folder for read in reads),
+            stage=stage,
+            target=target,
+            sources=sources,
+            group=experiment.plan.group,
+            configuration=experiment.configuration,
+            fold=fold,
+            **network._asdict(),
+            label_fraction=share,
+            teachers=teachers,
+            folder=f"{target}/{name}/fold_{fold}",
+            reads=tuple(read.folder for read in reads),
             identity=identity,
-        )  # fmt: skip
+        )
 
     def _class_names(self, dataset: str) -> tuple[str, ...]:
         return tuple(channel.name for channel in self.experiment.classes(dataset).channels)
@@ -356,8 +375,7 @@ def _check_files(experiment: Experiment, dataset: str, cases: Sequence[Preproces
     whole, plan, hashes = experiment.datasets[dataset], experiment.plan, experiment.hashes(dataset)
     raw = {case.case_id: case for case in whole.cases}
     plans = plan.dataset(dataset), plan.configuration(experiment.configuration)
-    changed = [stored.case_id for stored in cases
-               if stored.key != case_key(raw[stored.case_id], whole, *plans, hashes)]  # fmt: skip
+    changed = [stored.case_id for stored in cases if stored.key != case_key(raw[stored.case_id], whole, *plans, hashes)]
     hashes.save()
     if changed:
         raise TrainingError(

@@ -18,8 +18,33 @@ _NUMBER = re.compile(r"%\d*d")
 
 # What file managers and archives leave. Names that begin with a dot (.DS_Store, ._c1.png) are hidden anyway.
 LITTER = frozenset({"thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
-DOCUMENTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".html", ".pdf", ".doc", ".docx",
-             ".xls", ".xlsx", ".ods", ".zip", ".bak", ".tmp", ".lnk", ".url", ".py", ".sh", ".db", ".ini")  # fmt: skip
+DOCUMENTS = (
+    ".txt",
+    ".md",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".log",
+    ".html",
+    ".pdf",
+    ".doc",
+    ".docx",
+    ".xls",
+    ".xlsx",
+    ".ods",
+    ".zip",
+    ".bak",
+    ".tmp",
+    ".lnk",
+    ".url",
+    ".py",
+    ".sh",
+    ".db",
+    ".ini",
+)
 
 
 class Unread(NamedTuple):

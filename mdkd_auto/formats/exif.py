@@ -21,9 +21,15 @@ class Turn(NamedTuple):
 
 
 TURNS = {  # EXIF 2.32, tag 274: where the stored first row and column lie in the upright picture
-    1: Turn(False, False, False), 2: Turn(False, True, False), 3: Turn(False, True, True), 4: Turn(False, False, True),
-    5: Turn(True, False, False), 6: Turn(True, True, False), 7: Turn(True, True, True), 8: Turn(True, False, True),
-}  # fmt: skip
+    1: Turn(False, False, False),
+    2: Turn(False, True, False),
+    3: Turn(False, True, True),
+    4: Turn(False, False, True),
+    5: Turn(True, False, False),
+    6: Turn(True, True, False),
+    7: Turn(True, True, True),
+    8: Turn(True, False, True),
+}
 
 
 class Frame(NamedTuple):

@@ -11,22 +11,74 @@ import numpy as np
 
 from mdkd_auto.core.errors import ImageError
 
-META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4,
-              "LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}  # fmt: skip
-NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
-              "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "double": 8, "longlong": 8,
-              "ulonglong": 8, "int64": 8, "uint64": 8}  # fmt: skip
+META_BYTES = {
+    "CHAR": 1,
+    "UCHAR": 1,
+    "SHORT": 2,
+    "USHORT": 2,
+    "INT": 4,
+    "UINT": 4,
+    "LONG": 4,
+    "ULONG": 4,
+    "LONG_LONG": 8,
+    "ULONG_LONG": 8,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
+NRRD_BYTES = {
+    "char": 1,
+    "uchar": 1,
+    "int8": 1,
+    "uint8": 1,
+    "short": 2,
+    "ushort": 2,
+    "int16": 2,
+    "uint16": 2,
+    "int": 4,
+    "uint": 4,
+    "int32": 4,
+    "uint32": 4,
+    "float": 4,
+    "double": 8,
+    "longlong": 8,
+    "ulonglong": 8,
+    "int64": 8,
+    "uint64": 8,
+}
 META_DIMENSIONS = ("2", "3", "4")  # of others SimpleITK dies
 META_YES, META_NO = ("true", "t", "1"), ("false", "f", "0")
 MOST_NRRD_DIMENSIONS = 16
 NRRD_ENCODINGS = ("raw", "txt", "text", "ascii", "hex", "gz", "gzip", "bz2", "bzip2")
 NRRD_SPACES = {  # name -> coordinates
-    **dict.fromkeys(("ras", "las", "lps", "right-anterior-superior", "left-anterior-superior",
-                     "left-posterior-superior", "scanner-xyz", "3d-right-handed", "3d-left-handed"), 3),
-    **dict.fromkeys(("rast", "last", "lpst", "right-anterior-superior-time", "left-anterior-superior-time",
-                     "left-posterior-superior-time", "scanner-xyz-time", "3d-right-handed-time",
-                     "3d-left-handed-time"), 4),
-}  # fmt: skip
+    **dict.fromkeys(
+        (
+            "ras",
+            "las",
+            "lps",
+            "right-anterior-superior",
+            "left-anterior-superior",
+            "left-posterior-superior",
+            "scanner-xyz",
+            "3d-right-handed",
+            "3d-left-handed",
+        ),
+        3,
+    ),
+    **dict.fromkeys(
+        (
+            "rast",
+            "last",
+            "lpst",
+            "right-anterior-superior-time",
+            "left-anterior-superior-time",
+            "left-posterior-superior-time",
+            "scanner-xyz-time",
+            "3d-right-handed-time",
+            "3d-left-handed-time",
+        ),
+        4,
+    ),
+}
 SPATIAL_KINDS = ("domain", "space", "???", "none")
 VECTOR = re.compile(r"\(([^)]*)\)|(none)", re.IGNORECASE)
 SHOWN = 60  # characters of a field

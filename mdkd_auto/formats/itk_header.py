@@ -33,8 +33,11 @@ MM_PER_UNIT = {
     **dict.fromkeys(("in", "inch", "inche"), 25.4),
 }
 NO_LENGTHS = ("pixel", "voxel", "px")
-META_SYNONYMS = (("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation"),
-                 ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))  # fmt: skip
+META_SYNONYMS = (
+    ("Offset", "Position", "Origin"),
+    ("TransformMatrix", "Rotation", "Orientation"),
+    ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
+)
 META_SCALE = (("ElementToIntensityFunctionSlope", "1"), ("ElementToIntensityFunctionOffset", "0"))
 Floats = NDArray[np.float64]
 WORD = re.compile(r'"([^"]*)"|(\S+)')
@@ -151,9 +154,14 @@ def _read_nrrd(path: Path) -> ItkHeader:
     known = "space directions" in fields or ("spacings" in fields and "nan" not in fields["spacings"].lower())
     known = known and not set(NO_LENGTHS) & {unit.strip().lower().removesuffix("s") for unit in axis_units}
     return ItkHeader(
-        voxels, encoding, *_count(fields["sizes"], item, 1), known, axis_units if known else (), world_units,
+        voxels,
+        encoding,
+        *_count(fields["sizes"], item, 1),
+        known,
+        axis_units if known else (),
+        world_units,
         _segments(keys),
-    )  # fmt: skip
+    )
 
 
 def _nrrd_fields(lines: list[str]) -> tuple[dict[str, str], dict[str, str]]:

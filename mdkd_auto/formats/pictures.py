@@ -18,8 +18,14 @@ from mdkd_auto.formats.file_endings import PILLOW_FORMATS
 from mdkd_auto.formats.image import Array, to_upright
 from mdkd_auto.formats.size_guard import MOST_EXPANSION, check_promise
 
-GREY_MODES = {"L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I;16L": np.uint16, "I": np.int32,
-              "F": np.float32}  # fmt: skip  # Pillow's mode -> voxels
+GREY_MODES = {
+    "L": np.uint8,
+    "I;16": np.uint16,
+    "I;16B": np.uint16,
+    "I;16L": np.uint16,
+    "I": np.int32,
+    "F": np.float32,
+}  # Pillow's mode -> voxels
 PNG_START, JPEG_START, BMP_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"BM"
 PNG_GREY_ALPHA = 4  # colour type
 PNG_SAMPLES = {2: 3, PNG_GREY_ALPHA: 2, 6: 4}  # colour types of several samples a pixel -> how many

@@ -21,9 +21,18 @@ from mdkd_auto.formats.nifti import nifti_bytes, read_nifti
 from mdkd_auto.formats.planar import read_planar, write_planar
 
 __all__ = [
-    "ENDINGS", "Header", "Image", "axis_codes", "compare_geometry", "image_ending", "output_ending", "read_image",
-    "read_mask", "same_geometry", "write_mask",
-]  # fmt: skip
+    "ENDINGS",
+    "Header",
+    "Image",
+    "axis_codes",
+    "compare_geometry",
+    "image_ending",
+    "output_ending",
+    "read_image",
+    "read_mask",
+    "same_geometry",
+    "write_mask",
+]
 
 
 LABEL_DRIFT = 1e-4  # of a label by a header's slope and intercept, as they become by reading and saving many times
@@ -52,9 +61,7 @@ def read_mask(path: Path, spacing_from: SpacingFrom | None = None) -> Image:
     return replace(image, array=whole) if drifted else image
 
 
-def _read(
-    path: Path, spacing_from: SpacingFrom | None, colour_to_grey: bool = False, as_mask: bool = False
-) -> Image:
+def _read(path: Path, spacing_from: SpacingFrom | None, colour_to_grey: bool = False, as_mask: bool = False) -> Image:
     ending = image_ending(path)
     if not path.is_file():
         raise ImageError(f"{path}: the file does not exist")

@@ -22,10 +22,18 @@ from mdkd_auto.formats.size_guard import MOST_EXPANSION, check_promise
 
 MOST_PAGES = 20_000
 SHADES, INVERTED, COLOURS, PALETTE, YCBCR = 1, 0, 2, 3, 6  # photometric interpretation
-PHOTOMETRY = {4: "a transparency mask", 5: "printing colours (CMYK)", YCBCR: "YCbCr colours",
-              8: "CIE L*a*b* colours", 9: "ICC L*a*b* colours",
-              10: "ITU L*a*b* colours", 32803: "a camera's raw colours", 32844: "logarithmic luminance",
-              32845: "logarithmic colours", 34892: "a camera's raw colours"}  # fmt: skip
+PHOTOMETRY = {
+    4: "a transparency mask",
+    5: "printing colours (CMYK)",
+    YCBCR: "YCbCr colours",
+    8: "CIE L*a*b* colours",
+    9: "ICC L*a*b* colours",
+    10: "ITU L*a*b* colours",
+    32803: "a camera's raw colours",
+    32844: "logarithmic luminance",
+    32845: "logarithmic colours",
+    34892: "a camera's raw colours",
+}
 JPEG = 7
 MOST_INVERTED_BITS = 16  # of more, an image inverted would differ by less than float32 tells apart
 # Compression -> bytes that it can make of one, at most: none, LZW (strings of 12-bit codes), deflate, PackBits.
@@ -149,8 +157,11 @@ def _samples(page: Any) -> int:
 def _check_alike(pages: Sequence[Any]) -> None:
     """Raise ImageError unless the pages are slices of one volume."""
     if len({(page.shaped, page.dtype, _orientation(page)) for page in pages}) > 1:
-        named = (("sizes", {page.shaped for page in pages}), ("types", {page.dtype for page in pages}),
-                 ("orientations", {_orientation(page) for page in pages}))  # fmt: skip
+        named = (
+            ("sizes", {page.shaped for page in pages}),
+            ("types", {page.dtype for page in pages}),
+            ("orientations", {_orientation(page) for page in pages}),
+        )
         found = " and ".join(f"{len(values)} different {name}" for name, values in named if len(values) > 1)
         raise ImageError(f"its pages are of {found}; save one file an image")
     if len(pages) > 1 and pages[0].shaped[1] > 1:

@@ -122,8 +122,14 @@ def _margin(size: int, extent: int) -> tuple[int, int]:
 def _predict(model: nn.Module, batch: torch.Tensor, mirror: bool) -> torch.Tensor:
     """Probabilities of a batch, averaged over every combination of flips if ``mirror``."""
     axes = range(2, batch.ndim)
-    flips = [[axis for axis, flip in zip(axes, chosen, strict=True) if flip]
-             for chosen in product((False, True), repeat=len(axes))] if mirror else [[]]  # fmt: skip
+    flips = (
+        [
+            [axis for axis, flip in zip(axes, chosen, strict=True) if flip]
+            for chosen in product((False, True), repeat=len(axes))
+        ]
+        if mirror
+        else [[]]
+    )
     turned = (torch.sigmoid(model(batch.flip(flip)).float()).flip(flip) for flip in flips)
     return sum(turned, torch.zeros((), device=batch.device)) / len(flips)
 

@@ -37,9 +37,7 @@ def score_classes(logits: Floats, truth: Ints, temperature: float = 1.0) -> Mean
         {
             "accuracy": float(metrics.accuracy_score(truth, predicted)),
             "balanced_accuracy": float(metrics.recall_score(truth, predicted, labels=present, average="macro")),
-            "macro_f1": float(
-                metrics.f1_score(truth, predicted, labels=present, average="macro", zero_division=0)
-            ),
+            "macro_f1": float(metrics.f1_score(truth, predicted, labels=present, average="macro", zero_division=0)),
             "auroc": auroc(softmax(logits, axis=1), truth),
             "calibration_error": calibration_error(softmax(logits, axis=1), truth),
             "calibrated_error": calibration_error(softmax(logits / temperature, axis=1), truth),
@@ -100,9 +98,13 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float | None:
 
 
 def class_intervals(
-    logits: Floats, truth: Ints, patients: Sequence[str], temperature: float, seed: int = 0,
+    logits: Floats,
+    truth: Ints,
+    patients: Sequence[str],
+    temperature: float,
+    seed: int = 0,
     draws: int = INTERVAL_DRAWS,
-) -> Intervals:  # fmt: skip
+) -> Intervals:
     """95 % interval of each score of :func:`score_classes`; ``patients`` names the patient of each case.
 
     Percentile bootstrap (Efron and Tibshirani, 1993) that draws patients with replacement from ``seed``, all cases of
@@ -183,9 +185,15 @@ def _mean_where(counts: NDArray[np.bool_], values: Floats) -> Floats:
 def _mean(values: dict[str, float | None], count: int) -> Mean:
     return Mean(
         metrics={
-            name: MetricMean(mean=value, std=None, evaluable=count if value is not None else 0,
-                             left_out=0 if value is not None else count)
+            name: MetricMean(
+                mean=value,
+                std=None,
+                evaluable=count if value is not None else 0,
+                left_out=0 if value is not None else count,
+            )
             for name, value in values.items()
         },
-        cases=count, negative_cases=0, negative_cases_with_false_positives=0,
-    )  # fmt: skip
+        cases=count,
+        negative_cases=0,
+        negative_cases_with_false_positives=0,
+    )

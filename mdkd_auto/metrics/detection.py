@@ -72,11 +72,19 @@ def score_boxes(truth: Sequence[Boxes], detections: Sequence[Boxes], threshold: 
     negative = matched.truths.sum(1) == 0
     false = image_counts(matched, threshold)[:, 1] > 0
     return Mean(
-        metrics={name: MetricMean(mean=values[name], std=None, evaluable=0 if values[name] is None else count,
-                                  left_out=count if values[name] is None else 0) for name in DETECTION_METRICS},
-        cases=count, negative_cases=int(negative.sum()),
+        metrics={
+            name: MetricMean(
+                mean=values[name],
+                std=None,
+                evaluable=0 if values[name] is None else count,
+                left_out=count if values[name] is None else 0,
+            )
+            for name in DETECTION_METRICS
+        },
+        cases=count,
+        negative_cases=int(negative.sum()),
         negative_cases_with_false_positives=int((negative & false).sum()),
-    )  # fmt: skip
+    )
 
 
 def score_intervals(

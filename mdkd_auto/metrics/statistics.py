@@ -150,9 +150,14 @@ def _interval(units: Array, noise: Noise, seed: int) -> tuple[float, float]:
     """Of the mean: the bootstrap's distances over units, and in each direction what the trainings add."""
     mean = float(units.mean())
     found = bootstrap(
-        (units,), np.mean, n_resamples=RESAMPLES, batch=max(1, BLOCK // len(units)), confidence_level=CONFIDENCE,
-        method="percentile", rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
+        (units,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, BLOCK // len(units)),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     variance = float(units.var(ddof=1))
     share = min(1.0, noise.of_units / variance) if variance > 0 else 0.0  # the rest is in the trainings' part
     added = noise.from_trainings(noise.trainings)

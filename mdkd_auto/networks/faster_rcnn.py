@@ -82,9 +82,14 @@ class FasterRCNNHead(nn.Module):
     """
 
     def __init__(
-        self, name: str, channels: Sequence[int], strides: Sequence[tuple[int, ...]], classes: int,
-        anchor_sizes: Sequence[float], anchor_ratios: Sequence[float],
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        channels: Sequence[int],
+        strides: Sequence[tuple[int, ...]],
+        classes: int,
+        anchor_sizes: Sequence[float],
+        anchor_ratios: Sequence[float],
+    ) -> None:
         super().__init__()
         size = SIZES[name]
         self.embedding: int = size.embedding
@@ -97,22 +102,33 @@ class FasterRCNNHead(nn.Module):
         most = {"training": 2 * size.proposals, "testing": size.proposals}
         self.rpn = RegionProposalNetwork(
             anchors, RPNHead(size.pyramid, len(anchor_ratios)), 0.7, 0.3, 256, 0.5, most, most, 0.7
-        )  # fmt: skip
+        )
         # a region of BINS voxels of a level a side is read from that level
         pool = MultiScaleRoIAlign(self.levels, BINS, 2, canonical_scale=16 * BINS, canonical_level=4)
         self.regions = RoIHeads(
-            pool, TwoMLPHead(size.pyramid * BINS**2, size.embedding), FastRCNNPredictor(size.embedding, classes + 1),
-            0.5, 0.5, size.regions, 0.25, None, LEAST_SCORE, OVERLAP, MOST_BOXES,
-        )  # fmt: skip
+            pool,
+            TwoMLPHead(size.pyramid * BINS**2, size.embedding),
+            FastRCNNPredictor(size.embedding, classes + 1),
+            0.5,
+            0.5,
+            size.regions,
+            0.25,
+            None,
+            LEAST_SCORE,
+            OVERLAP,
+            MOST_BOXES,
+        )
 
     def forward(self, maps: list[Tensor]) -> "FasterRCNNOutput":
         """Maps of four levels -> what the head makes of them."""
         pyramid = list(self.pyramid(dict(zip(self.levels, maps, strict=True))).values())
         objectness, deltas = self.rpn.head(pyramid)
         return FasterRCNNOutput(
-            self, [level.float() for level in pyramid], [level.float() for level in objectness],
+            self,
+            [level.float() for level in pyramid],
+            [level.float() for level in objectness],
             [level.float() for level in deltas],
-        )  # fmt: skip
+        )
 
     @property
     def classes(self) -> int:
@@ -133,9 +149,13 @@ class FasterRCNNOutput:
     """See :class:`networks.detector.DetectorOutput`. Boxes and losses are computed in float32."""
 
     def __init__(
-        self, head: FasterRCNNHead, pyramid: list[Tensor], objectness: list[Tensor], deltas: list[Tensor],
+        self,
+        head: FasterRCNNHead,
+        pyramid: list[Tensor],
+        objectness: list[Tensor],
+        deltas: list[Tensor],
         classes: list[int] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.head, self.pyramid, self.objectness, self.deltas = head, pyramid, objectness, deltas
         self.classes = list(range(head.classes)) if classes is None else classes
         self.sides = tuple(int(length) * head.strides[0] for length in pyramid[0].shape[2:])  # y, x
@@ -186,17 +206,17 @@ class FasterRCNNOutput:
         embeddings = self.pooled(regions).embeddings.split([len(one) for one in regions])
         return [Described(*one) for one in zip(regions, embeddings, strict=True)]
 
-    def learns_from(
-        self, teacher: "FasterRCNNOutput", temperature: float, project: Projection = as_it_is
-    ) -> Taught:
+    def learns_from(self, teacher: "FasterRCNNOutput", temperature: float, project: Projection = as_it_is) -> Taught:
         """On the regions that the student's loss has drawn, or else its proposals: both heads see the same ones."""
         ours = self._sampled if self._sampled is not None else self.pooled(self._proposals)
         with torch.no_grad():
             theirs = teacher.pooled(ours.boxes)
         logits = F.kl_div(
-            F.log_softmax(ours.logits / temperature, dim=1), F.log_softmax(theirs.logits / temperature, dim=1),
-            reduction="batchmean", log_target=True,
-        )  # fmt: skip
+            F.log_softmax(ours.logits / temperature, dim=1),
+            F.log_softmax(theirs.logits / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
         return Taught(temperature**2 * logits, embedding_distance(project(ours.embeddings), theirs.embeddings))
 
     def pooled(self, boxes: list[Tensor]) -> Regions:

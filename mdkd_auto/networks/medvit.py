@@ -41,9 +41,13 @@ class MedViTEncoder(Encoder):
     """
 
     def __init__(
-        self, size: str = "small", in_channels: int = 1, dropout: float = 0.0, attention_dropout: float = 0.0,
+        self,
+        size: str = "small",
+        in_channels: int = 1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         moment_exchange: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if size not in SIZES:
             raise SettingsError(f"MedViT {size!r}: there are {', '.join(SIZES)}")
@@ -53,9 +57,11 @@ class MedViTEncoder(Encoder):
         self.kernel_sizes = ((3, 3),) * 4
         self.moment_exchange = moment_exchange
         self.stem = nn.Sequential(
-            _convolution(in_channels, STEM[0], 3, 2), _convolution(STEM[0], STEM[1], 3, 1),
-            _convolution(STEM[1], STEM[2], 3, 1), _convolution(STEM[2], STEM[2], 3, 2),
-        )  # fmt: skip
+            _convolution(in_channels, STEM[0], 3, 2),
+            _convolution(STEM[0], STEM[1], 3, 1),
+            _convolution(STEM[1], STEM[2], 3, 1),
+            _convolution(STEM[2], STEM[2], 3, 2),
+        )
         drops = [largest_drop * block / (sum(depths) - 1) for block in range(sum(depths))]
         self.stages = nn.ModuleList()
         width = STEM[-1]
@@ -113,9 +119,15 @@ class TransformerBlock(nn.Module):
     """Three quarters of the channels attend over the image, the rest is a convolution of them; then feed-forward."""
 
     def __init__(
-        self, channels_in: int, channels: int, stride: int, pooling: int, drop_path: float, dropout: float,
+        self,
+        channels_in: int,
+        channels: int,
+        stride: int,
+        pooling: int,
+        drop_path: float,
+        dropout: float,
         attention_dropout: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         attending = _multiple_of_head(ATTENTION_SHARE * channels)
         self.embed = _embedding(channels_in, attending, stride)
@@ -160,9 +172,11 @@ class PooledAttention(nn.Module):
 
     def __init__(self, channels: int, pooling: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
-        self.pool = nn.Identity() if pooling == 1 else nn.Sequential(
-            nn.AvgPool2d(pooling, ceil_mode=True, count_include_pad=False), nn.BatchNorm2d(channels)
-        )  # fmt: skip
+        self.pool = (
+            nn.Identity()
+            if pooling == 1
+            else nn.Sequential(nn.AvgPool2d(pooling, ceil_mode=True, count_include_pad=False), nn.BatchNorm2d(channels))
+        )
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
@@ -176,9 +190,11 @@ class PooledAttention(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
         pooled = self.pool(x).flatten(2).transpose(1, 2)  # (B, M, C)
         found = nn.functional.scaled_dot_product_attention(
-            self._split(self.query(tokens)), self._split(self.key(pooled)), self._split(self.value(pooled)),
+            self._split(self.query(tokens)),
+            self._split(self.key(pooled)),
+            self._split(self.value(pooled)),
             dropout_p=self.attention_dropout if self.training else 0.0,
-        )  # fmt: skip  # (B, heads, N, C / heads)
+        )  # (B, heads, N, C / heads)
         mixed = self.dropout(self.output(found.transpose(1, 2).flatten(2)))  # (B, N, C)
         result: Tensor = mixed.transpose(1, 2).reshape(x.shape)
         return result
@@ -199,9 +215,12 @@ class LocalFeedForward(nn.Module):
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False), nn.BatchNorm2d(hidden), nn.Hardswish()
         )
         self.weigh = nn.Sequential(  # squeeze and excitation
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(hidden, expansion, 1), nn.ReLU(), nn.Conv2d(expansion, hidden, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(hidden, expansion, 1),
+            nn.ReLU(),
+            nn.Conv2d(expansion, hidden, 1),
             nn.Hardsigmoid(),
-        )  # fmt: skip
+        )
         self.reduce = nn.Sequential(nn.Conv2d(hidden, channels, 1, bias=False), nn.BatchNorm2d(channels))
         self.dropout = nn.Dropout(dropout)
 

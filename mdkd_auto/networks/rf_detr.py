@@ -130,11 +130,17 @@ class RFDETRHead(nn.Module):
         options: dict[str, Any] = {"num_labels": classes}
         self.config = RfDetrConfig(
             backbone_config=_backbone_config(size, values.patch, 1, sum(channels)),  # only the width counts
-            d_model=values.d_model, decoder_layers=values.decoder_layers, decoder_ffn_dim=values.feedforward,
-            decoder_self_attention_heads=values.self_heads, decoder_cross_attention_heads=values.cross_heads,
-            decoder_n_points=values.points, num_queries=queries, group_detr=groups or values.groups,
-            dropout=0.0, **options,
-        )  # fmt: skip
+            d_model=values.d_model,
+            decoder_layers=values.decoder_layers,
+            decoder_ffn_dim=values.feedforward,
+            decoder_self_attention_heads=values.self_heads,
+            decoder_cross_attention_heads=values.cross_heads,
+            decoder_n_points=values.points,
+            num_queries=queries,
+            group_detr=groups or values.groups,
+            dropout=0.0,
+            **options,
+        )
         self.detector = RfDetrForObjectDetection(self.config)
         self.detector.model.backbone = _Projector(self.detector.model.backbone.projector)
         nn.init.zeros_(self.detector.model.reference_point_embed.weight)  # the proposals as they are, as published
@@ -184,9 +190,7 @@ class RFDETROutput:
     def images(self, start: int, stop: int) -> "RFDETROutput":
         """The part of these images."""
         part = slice(start, stop)
-        return replace(
-            self, logits=self.logits[:, part], boxes=self.boxes[:, part], embeddings=self.embeddings[part]
-        )  # fmt: skip
+        return replace(self, logits=self.logits[:, part], boxes=self.boxes[:, part], embeddings=self.embeddings[part])
 
     def of(self, classes: list[int]) -> "RFDETROutput":
         """As a detector of these classes alone."""
@@ -281,9 +285,7 @@ class RFDETROutput:
         scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
         return (_corners(boxes).clamp(0, 1) * scale).float()
 
-    def learns_from(
-        self, teacher: DetectorOutput, temperature: float, project: Projection = as_it_is
-    ) -> Taught:
+    def learns_from(self, teacher: DetectorOutput, temperature: float, project: Projection = as_it_is) -> Taught:
         """Eq. (22), Bernoulli KL summed over classes, and eq. (23), between queries that are matched one to one.
 
         The matching weighs boxes (L1 and GIoU) and scores, and has no gradient.
@@ -324,9 +326,12 @@ def _backbone_config(size: str, side: int, colours: int, only_width: int | None 
 
     values = _size(size)
     options: dict[str, Any] = {
-        "hidden_size": values.width, "num_attention_heads": values.heads, "num_hidden_layers": values.taps[-1],
-        "out_indices": list(values.taps), "num_windows": values.windows,
-    }  # fmt: skip
+        "hidden_size": values.width,
+        "num_attention_heads": values.heads,
+        "num_hidden_layers": values.taps[-1],
+        "out_indices": list(values.taps),
+        "num_windows": values.windows,
+    }
     if only_width is not None:
         options = {"hidden_size": only_width, "num_attention_heads": 1, "num_hidden_layers": 0, "out_indices": [0]}
     return RfDetrDinov2Config(

@@ -16,6 +16,7 @@ kernels of the plan's first five stages; 256 x 256 at width 64 is the published 
 
 from collections.abc import Sequence
 from math import gcd, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -243,7 +244,7 @@ class Residual(nn.Module):
 
 def _bottleneck_block(
     groups: int, inputs: int, middle: int, kernel: Sequence[int], stride: Sequence[int] | None = None
-) -> Residual:  # fmt: skip
+) -> Residual:
     """ResNet-50's block: to ``middle`` features, a convolution with the stride, to 4 x ``middle``."""
     layers = nn.Sequential(
         _unit(groups, inputs, middle, _ones(kernel)),
@@ -294,9 +295,8 @@ def _convolution(
     """Padded so that a size n becomes n / stride, rounded up."""
     padding = tuple(dilation * (length // 2) for length in kernel)
     stride = tuple(stride or _ones(kernel))
-    layer: nn.Module = CONVOLUTION[len(kernel)](
-        inputs, outputs, tuple(kernel), stride, padding, dilation, bias=bias  # type: ignore[arg-type]
-    )  # fmt: skip
+    convolution: Any = CONVOLUTION[len(kernel)]  # its stubs want tuples of a known length
+    layer: nn.Module = convolution(inputs, outputs, tuple(kernel), stride, padding, dilation, bias=bias)
     return layer
 
 

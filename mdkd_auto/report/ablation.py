@@ -46,8 +46,12 @@ def ablation_table(
     """Write it; None where nothing is finished."""
     experiment, said = replicates[0], replicates_text(replicates)
     whole_first = sorted(entries, key=lambda entry: -len(entry.trainings))  # it has the columns in order
-    variants = [variant for entry in whole_first for variant in ablation.variants(entry.sources)
-                if variant.column in entry.trainings]  # fmt: skip
+    variants = [
+        variant
+        for entry in whole_first
+        for variant in ablation.variants(entry.sources)
+        if variant.column in entry.trainings
+    ]
     further = [Contrast(variant.column, other) for variant in variants for other in ablation.against(variant)[1:]]
     columns = tuple(dict.fromkeys(column for entry in whole_first for column in entry.trainings))
     layout = Layout(
@@ -64,9 +68,11 @@ def ablation_table(
         further_reading=ablation.reading,
     )
     lines = [
-        Entry(entry.target, entry.sources, {
-            column: tuple((own, jobs[-1]) for own, jobs in some) for column, some in entry.trainings.items()
-        })
+        Entry(
+            entry.target,
+            entry.sources,
+            {column: tuple((own, jobs[-1]) for own, jobs in some) for column, some in entry.trainings.items()},
+        )
         for entry in entries
-    ]  # fmt: skip
+    ]
     return write_table(experiment, layout, lines)

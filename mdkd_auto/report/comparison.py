@@ -142,20 +142,27 @@ def row_of(layout: Layout, entry: Entry) -> Row:
             ours, theirs, folds = zip(*pairs, strict=True)
             comparisons[name] = compare(ours, theirs, layout.scale.right_or_wrong, folds)
     return Row(
-        target=entry.target, sources=entry.sources, part=part, folders=folders, checks=checks, comparisons=comparisons,
+        target=entry.target,
+        sources=entry.sources,
+        part=part,
+        folders=folders,
+        checks=checks,
+        comparisons=comparisons,
         summaries={column: tuple(filter(None, found[column])) for column in layout.columns if any(found[column])},
         updates=updates,
         not_scored=tuple(
             NotScored(part=name, case_id=case, problem=problem, columns=tuple(dict.fromkeys(columns)))
             for (name, case, problem), columns in failures.items()
         ),
-    )  # fmt: skip
+    )
 
 
 def compare(
-    ours: Sequence[AnySummary], theirs: Sequence[AnySummary], right_or_wrong: bool = False,
+    ours: Sequence[AnySummary],
+    theirs: Sequence[AnySummary],
+    right_or_wrong: bool = False,
     folds: Sequence[int] | None = None,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Paired comparison over patients (cases where no patient has several), by replicate: DSC, classes averaged;
     F1 of boxes (without a true box 1 or 0); or right answers (``right_or_wrong``), whose test is McNemar's for one
     replicate of units that are wholly right or wrong."""

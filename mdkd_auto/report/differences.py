@@ -63,8 +63,9 @@ def _draw_target(axes: Axes, row: Row, names: list[str], table: Table) -> None:
     contrasts = [table.layout.contrasts[name] for name in names]
     references = {contrast.reference for contrast in contrasts}
     one = len(references) == 1
-    axes.set_yticks(range(len(names)), [column if one else f"{column}\nagainst {reference}"
-                                        for column, reference in contrasts])  # fmt: skip
+    axes.set_yticks(
+        range(len(names)), [column if one else f"{column}\nagainst {reference}" for column, reference in contrasts]
+    )
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axvline(0, color="#000000", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)

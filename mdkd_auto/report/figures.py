@@ -29,13 +29,18 @@ logger = logging.getLogger(__name__)
 
 Drawing = Callable[[Path, Experiment, Row], object]  # writes the PNG; what it returns is kept as numbers
 WholeDrawing = Callable[[Path], object]  # of all targets in one
-DRAWINGS: ByTask[dict[str, Drawing]] = ByTask({
-    "segmentation": {
-        "overlays": draw_overlays, "tsne": draw_embedding, "attention": draw_attention, "learning": draw_learning,
-    },
-    "classification": {"tsne": draw_class_embedding, "attention": draw_class_attention, "learning": draw_learning},
-    "detection": {"detections": draw_detections, "tsne": draw_box_embedding, "learning": draw_learning},
-})  # fmt: skip
+DRAWINGS: ByTask[dict[str, Drawing]] = ByTask(
+    {
+        "segmentation": {
+            "overlays": draw_overlays,
+            "tsne": draw_embedding,
+            "attention": draw_attention,
+            "learning": draw_learning,
+        },
+        "classification": {"tsne": draw_class_embedding, "attention": draw_class_attention, "learning": draw_learning},
+        "detection": {"detections": draw_detections, "tsne": draw_box_embedding, "learning": draw_learning},
+    }
+)
 
 
 def number_of_figures(experiment: Experiment, targets: int, ablation: bool = False) -> int:
@@ -68,10 +73,13 @@ def _draw(
     folder = figures_folder(table.path)
     numbers: dict[str, dict[str, object]] = {}
     wanted: list[tuple[str, str, Callable[[], object]]] = [
-        *((row.target, name, partial(drawing, folder / f"{row.target}_{name}.png", experiment, row))
-          for row in table.rows for name, drawing in drawings.items()),
+        *(
+            (row.target, name, partial(drawing, folder / f"{row.target}_{name}.png", experiment, row))
+            for row in table.rows
+            for name, drawing in drawings.items()
+        ),
         *(("the table", name, partial(drawing, folder / f"{name}.png")) for name, drawing in whole.items()),
-    ]  # fmt: skip
+    ]
     with progress("figures") as advance:
         for done, (of, name, draw) in enumerate(wanted):
             advance(done, len(wanted), f"{name} of {of}")
@@ -83,8 +91,12 @@ def _draw(
                 logger.warning("%s: the figure %s is left out: %s", of, name, error)
                 continue
             except Exception:
-                logger.exception("%s: the figure %s is left out: a fault of the program; please run mdkd_doctor and "
-                                 "report it with the file it writes", of, name)  # fmt: skip
+                logger.exception(
+                    "%s: the figure %s is left out: a fault of the program; please run mdkd_doctor and "
+                    "report it with the file it writes",
+                    of,
+                    name,
+                )
                 continue
             if said is not None:
                 numbers.setdefault(of, {})[name] = said

@@ -54,15 +54,23 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]], whole:
     ``whole``: it is of the whole group, so a data set of the plan that is gone or has errors is said to be left out.
     """
     experiment = replicates[0][0]
-    students = {job.target: job for other, jobs in replicates for job in jobs
-                if job.stage == "student" and is_finished(other.root, job)}  # fmt: skip
+    students = {
+        job.target: job
+        for other, jobs in replicates
+        for job in jobs
+        if job.stage == "student" and is_finished(other.root, job)
+    }
     entries = [
-        Entry(target, student.sources, {
-            column: tuple(_job_of(column, target, student.sources, *replicate) for replicate in replicates)
-            for column in COLUMNS
-        })
+        Entry(
+            target,
+            student.sources,
+            {
+                column: tuple(_job_of(column, target, student.sources, *replicate) for replicate in replicates)
+                for column in COLUMNS
+            },
+        )
         for target, student in sorted(students.items())
-    ]  # fmt: skip
+    ]
     said = replicates_text([other for other, _ in replicates])
     layout = Layout(
         title=f"{experiment.plan.group}, {experiment.configuration}, {said}",
@@ -80,8 +88,10 @@ def _left_out(experiment: Experiment) -> tuple[str, ...]:
     planned = experiment.plan.configuration(experiment.configuration).datasets
     said = []
     for name in [name for name in planned if name not in experiment.datasets]:
-        why = next((str(one) for one in errors_of(experiment.problems) if one.dataset == name and not one.case_id),
-                   f"it is not among the data sets of {experiment.root.raw} any more")  # fmt: skip
+        why = next(
+            (str(one) for one in errors_of(experiment.problems) if one.dataset == name and not one.case_id),
+            f"it is not among the data sets of {experiment.root.raw} any more",
+        )
         said.append(f"{name}, left out though it is in the plan of {experiment.plan.group}: {why}")
     return tuple(said)
 
@@ -124,8 +134,12 @@ def write_table(
     rows = tuple(row for row in made if any(row.summaries.get(column) for column in layout.references))
     if not rows:
         return None
-    keys = [job.identity["key"] for entry in entries for column in layout.references
-            for _, job in filter(None, entry.columns.get(column, ()))]  # fmt: skip
+    keys = [
+        job.identity["key"]
+        for entry in entries
+        for column in layout.references
+        for _, job in filter(None, entry.columns.get(column, ()))
+    ]
     name = f"table_{layout.name}__{content_hash(keys)[:8]}"
     path = experiment.root.results / experiment.plan.group / f"{name}.md"
     markdown = _markdown(experiment, layout, rows, left_out)
@@ -177,8 +191,12 @@ def _markdown(experiment: Experiment, layout: Layout, rows: Sequence[Row], left_
         lines += ["", "## Checks", ""]
         lines += [f"- {row.target}: {_checks(row)}" for row in rows]
     lines += ["", "## Runs", ""]
-    lines += [f"- {row.target}, {column}: `{folder}`"
-              for row in rows for column, folders in row.folders.items() for folder in folders]  # fmt: skip
+    lines += [
+        f"- {row.target}, {column}: `{folder}`"
+        for row in rows
+        for column, folders in row.folders.items()
+        for folder in folders
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -188,12 +206,16 @@ def _budget(settings: Settings, layout: Layout, rows: Sequence[Row]) -> str:
         f"Seed {settings.seed}, at most {settings.epochs} epochs of {settings.iterations_per_epoch} updates for every "
         "column."
     )
-    had = {column: sorted({count for row in rows for count in row.updates.get(column, ())})
-           for column in layout.columns}  # fmt: skip
+    had = {
+        column: sorted({count for row in rows for count in row.updates.get(column, ())}) for column in layout.columns
+    }
     if len(set().union(*had.values())) < 2:
         return words
-    ranges = [f"{column} {counts[0]:,}{f' to {counts[-1]:,}' if len(counts) > 1 else ''}"
-              for column, counts in had.items() if counts]  # fmt: skip
+    ranges = [
+        f"{column} {counts[0]:,}{f' to {counts[-1]:,}' if len(counts) > 1 else ''}"
+        for column, counts in had.items()
+        if counts
+    ]
     return f"{words} Updates trained: {', '.join(ranges)}."
 
 
@@ -242,8 +264,10 @@ def _checks(row: Row) -> str:
         name = f"the {column}" if column in COLUMNS else column
         if "uses_sources" in check:
             does = "uses" if check["uses_sources"] else "IGNORES"
-            words.append(f"{name} {does} its sources (silencing them changes its output by "
-                         f"{100 * float(check['output_change']):.1f} %)")  # fmt: skip
+            words.append(
+                f"{name} {does} its sources (silencing them changes its output by "
+                f"{100 * float(check['output_change']):.1f} %)"
+            )
         if "distilled" in check:
             is_ = "is" if check["distilled"] else "is NOT"
             share = 100 * float(check["explained"])
@@ -264,8 +288,9 @@ def _not_scored(row: Row) -> list[str]:
 def _csv(layout: Layout, rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out",
-                     "problem"])  # fmt: skip
+    writer.writerow(
+        ["target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out", "problem"]
+    )
     for row in rows:
         for column in layout.columns:
             for run, summary in zip(row.folders.get(column, ()), row.summaries.get(column, ()), strict=True):
@@ -274,8 +299,22 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
                     for metric in layout.scale.metrics if mean is not None else ():
                         value = mean.metrics[metric]  # type: ignore[union-attr]
                         unit = summary.unit if metric == "hd95" else ""
-                        writer.writerow([row.target, row.part, level, column, run, metric, unit, value.mean, value.std,
-                                         value.evaluable, value.left_out, ""])  # fmt: skip
+                        writer.writerow(
+                            [
+                                row.target,
+                                row.part,
+                                level,
+                                column,
+                                run,
+                                metric,
+                                unit,
+                                value.mean,
+                                value.std,
+                                value.evaluable,
+                                value.left_out,
+                                "",
+                            ]
+                        )
         for one in row.not_scored:
             said = f"{one.case_id}: {one.problem}"
             for column in one.columns:
@@ -286,8 +325,14 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
 def _row_without_cases(row: Row, words: dict[str, str]) -> dict[str, object]:
     """The row as JSON; the cases stand in the runs' own summaries."""
     return {
-        "target": row.target, "sources": row.sources, "part": row.part, "folders": row.folders, "checks": row.checks,
-        "comparisons": row.comparisons, "verdicts": words, "updates": row.updates,
+        "target": row.target,
+        "sources": row.sources,
+        "part": row.part,
+        "folders": row.folders,
+        "checks": row.checks,
+        "comparisons": row.comparisons,
+        "verdicts": words,
+        "updates": row.updates,
         "not_scored": row.not_scored,
         "means": {column: [summary.overall(False) for summary in some] for column, some in row.summaries.items()},
-    }  # fmt: skip
+    }

@@ -27,8 +27,11 @@ def verdicts(layout: Layout, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
 
 def _shown(layout: Layout, row: Row) -> list[str]:
     """The comparisons of a target; not every target has every column: its sources are its own."""
-    return [name for name, (column, reference) in layout.contrasts.items()
-            if column in row.summaries and (name in layout.references or reference in row.summaries)]  # fmt: skip
+    return [
+        name
+        for name, (column, reference) in layout.contrasts.items()
+        if column in row.summaries and (name in layout.references or reference in row.summaries)
+    ]
 
 
 def verdict(
@@ -53,9 +56,11 @@ def verdict(
     if failed:
         return f"{words}: no verdict, {_failure(layout.scale)}; train longer, or look at the data"
     significant = (
-        adjusted_p is not None and adjusted_p < SIGNIFICANCE and comparison.interval is not None
+        adjusted_p is not None
+        and adjusted_p < SIGNIFICANCE
+        and comparison.interval is not None
         and comparison.interval[0] * comparison.interval[1] > 0
-    )  # fmt: skip
+    )
     if significant and comparison.note:
         return f"{words}: {layout.undecided}: {comparison.note}"
     if significant:

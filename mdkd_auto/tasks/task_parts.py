@@ -40,19 +40,24 @@ class TaskParts(NamedTuple):
 TASK_PARTS = ByTask(
     {
         "segmentation": TaskParts(
-            lambda given: segmentation.SegmentationTask(*given[:6]), segmentation.predictor_of,
+            lambda given: segmentation.SegmentationTask(*given[:6]),
+            segmentation.predictor_of,
             segmentation.check_settings,
         ),
         "classification": TaskParts(
-            lambda given: classification.ClassificationTask(*given), classification.Classifier,
-            classification.check_settings, classification.has_width,
+            lambda given: classification.ClassificationTask(*given),
+            classification.Classifier,
+            classification.check_settings,
+            classification.has_width,
         ),
         "detection": TaskParts(
             lambda given: detection.DetectionTask(
                 given.plan, given.classes, given.settings, given.architecture, given.width
             ),
-            detection.Detector, detection.check_settings, lambda name: False,
+            detection.Detector,
+            detection.check_settings,
+            lambda name: False,
             counts_memory=False,  # a detector's losses pick regions by their values
         ),
     }
-)  # fmt: skip
+)

@@ -91,23 +91,45 @@ def _chance_of_balanced_accuracy(summary: ClassSummary) -> float:
 TASK_SCORES = ByTask(
     {
         "segmentation": TaskScores(
-            score_masks_of_part, mask_hash, Summary, score_mask_folder, write_summary, summary_markdown, "dice",
+            score_masks_of_part,
+            mask_hash,
+            Summary,
+            score_mask_folder,
+            write_summary,
+            summary_markdown,
+            "dice",
             Scale(
-                METRICS, TITLES, IN_PERCENT, ("dice", "lesion_f1"), "DSC",
+                METRICS,
+                TITLES,
+                IN_PERCENT,
+                ("dice", "lesion_f1"),
+                "DSC",
                 "n is the number of images in which the metric is evaluable (where truth and prediction are both empty "
                 "there is no DSC). In verdicts a patient without the lesion counts 1 if nothing is found, else 0.",
-                "DSC of patches", nothing=LEAST_FOUND,
+                "DSC of patches",
+                nothing=LEAST_FOUND,
             ),
         ),
         "classification": TaskScores(
-            score_classes_of_part, logits_hash, ClassSummary,
+            score_classes_of_part,
+            logits_hash,
+            ClassSummary,
             lambda folder, truth, keep_classes: score_predictions(folder, truth),
-            partial(write_class_summary, answers=False), class_summary_markdown, "balanced_accuracy",
+            partial(write_class_summary, answers=False),
+            class_summary_markdown,
+            "balanced_accuracy",
             Scale(
-                CLASS_METRICS, CLASS_TITLES, CLASS_METRICS, (), "accuracy",
+                CLASS_METRICS,
+                CLASS_TITLES,
+                CLASS_METRICS,
+                (),
+                "accuracy",
                 "n is the number of images. Balanced accuracy and F1 are means over the classes that occur, AUROC of "
                 "one class against the rest.",
-                "balanced accuracy", right_or_wrong=True, nothing=LEAST_ABOVE_CHANCE, found_by="balanced_accuracy",
+                "balanced accuracy",
+                right_or_wrong=True,
+                nothing=LEAST_ABOVE_CHANCE,
+                found_by="balanced_accuracy",
                 chance=_chance_of_balanced_accuracy,
             ),
             # of all classes, occurring or not: finished joint teachers and students were weighed so
@@ -116,20 +138,29 @@ TASK_SCORES = ByTask(
             carried=lambda summary: summary.temperature,
         ),
         "detection": TaskScores(
-            score_boxes_of_part, detections_hash, BoxSummary,
+            score_boxes_of_part,
+            detections_hash,
+            BoxSummary,
             lambda folder, truth, keep_classes: score_detections(folder, truth),
-            partial(write_box_summary, answers=False), box_summary_markdown, "map_50",
+            partial(write_box_summary, answers=False),
+            box_summary_markdown,
+            "map_50",
             Scale(
-                ("f1", *(name for name in DETECTION_METRICS if name != "f1")), BOX_TITLES, DETECTION_METRICS, (), "F1",
+                ("f1", *(name for name in DETECTION_METRICS if name != "f1")),
+                BOX_TITLES,
+                DETECTION_METRICS,
+                (),
+                "F1",
                 "n is the number of images. A box is found where it overlaps one of its class by half. Sensitivity, "
                 "precision and F1 hold at the score threshold with the highest F1 on the validation images. Verdicts "
                 "compare the F1 of each patient's boxes (without a true box: 1 if nothing is found, else 0); there n "
                 "is the number of patients. FROC is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false boxes "
                 "an image.",
-                "R-precision of boxes", nothing=LEAST_FOUND,
+                "R-precision of boxes",
+                nothing=LEAST_FOUND,
             ),
             is_written=detections_are_written,
             carried=lambda summary: summary.threshold,
         ),
     }
-)  # fmt: skip
+)

@@ -70,8 +70,9 @@ def schedule_lines(schedules: Schedules, last_epoch: int, of_epochs: int) -> Lin
 
 def turned_down_line(history: list[dict[str, float]]) -> Lines:
     """The factor of w(e) in each epoch, as steps; {} where distillation could not be turned down."""
-    steps = [(epoch, row[TURNED_DOWN]) for row in history if TURNED_DOWN in row
-             for epoch in (row["epoch"] - 1, row["epoch"])]  # fmt: skip
+    steps = [
+        (epoch, row[TURNED_DOWN]) for row in history if TURNED_DOWN in row for epoch in (row["epoch"] - 1, row["epoch"])
+    ]
     return {"w(e) is turned down to": ([epoch for epoch, _ in steps], [factor for _, factor in steps])} if steps else {}
 
 

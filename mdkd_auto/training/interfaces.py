@@ -45,9 +45,13 @@ class TrainingTask(Protocol):
         """What brings that of the student's head which is compared to the width of the teacher's; trained with it."""
 
     def distilled(
-        self, output: Output, taught: Output, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor],
+        self,
+        output: Output,
+        taught: Output,
+        maps: list[torch.Tensor],
+        teacher_maps: list[torch.Tensor],
         projection: nn.Module,
-    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
+    ) -> dict[str, tuple[float, torch.Tensor]]:
         """Where :attr:`distils_output`, what is learned beside eq. (11) to (13): name -> its weight and loss.
 
         ``maps``: of the levels that belong together, as they are. ``projection``: :meth:`head_projection`'s.

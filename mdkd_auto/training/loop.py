@@ -146,9 +146,16 @@ class _Loop:
     """One run: holds what the steps of the loop share."""
 
     def __init__(
-        self, objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device,
-        optimiser: torch.optim.Optimizer, plateau: ReduceLROnPlateau, state: State,
-    ) -> None:  # fmt: skip
+        self,
+        objective: Objective,
+        streams: Streams,
+        settings: Settings,
+        folder: Path,
+        device: torch.device,
+        optimiser: torch.optim.Optimizer,
+        plateau: ReduceLROnPlateau,
+        state: State,
+    ) -> None:
         self.objective, self.streams, self.settings, self.folder = objective, streams, settings, folder
         self.device, self.optimiser, self.plateau, self.state = device, optimiser, plateau, state
         self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -261,8 +268,12 @@ class _Loop:
             size = self.streams.batch_size
             logger.warning(
                 "%s: out of memory with a batch of %d: now %d parts of %d, gradients accumulated; the result differs "
-                "slightly from a whole batch", self.folder, size, self.state.parts, math.ceil(size / self.state.parts),
-            )  # fmt: skip
+                "slightly from a whole batch",
+                self.folder,
+                size,
+                self.state.parts,
+                math.ceil(size / self.state.parts),
+            )
 
     def _drawn(self, update: int, stream: int, size: int) -> Draw:
         """The random numbers of one data set's augmentation; ``stream`` numbers the data sets of an update."""

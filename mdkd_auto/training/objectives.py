@@ -132,9 +132,15 @@ class StudentObjective:
     """
 
     def __init__(
-        self, model: Model, joint_teacher: Model, task: TrainingTask, target: str, settings: Settings,
-        reliability: float = 1.0, baseline_scores: Sequence[float] = (),
-    ) -> None:  # fmt: skip
+        self,
+        model: Model,
+        joint_teacher: Model,
+        task: TrainingTask,
+        target: str,
+        settings: Settings,
+        reliability: float = 1.0,
+        baseline_scores: Sequence[float] = (),
+    ) -> None:
         self.model, self.joint_teacher, self.task, self.target = model, joint_teacher.eval(), task, target
         self.joint_teacher.requires_grad_(False)
         self.settings = settings
@@ -173,18 +179,24 @@ class StudentObjective:
             return
         teacher_maps = frozen_features(self.joint_teacher, batch.images)
         contrastive = contrastive_loss(
-            pooled(maps[-1]), pooled(teacher_maps[-1]), temperature(progress, self.settings),
+            pooled(maps[-1]),
+            pooled(teacher_maps[-1]),
+            temperature(progress, self.settings),
             self.settings.contrastive_centred,
-        )  # fmt: skip
+        )
         paired, theirs = self.pair(maps, teacher_maps)
         projected = [project(level) for project, level in zip(self.projections, paired, strict=True)]
         feature = feature_loss(projected, unit_scale(theirs))
         similarity = similarity_loss(paired if self.same_width else projected, theirs)
         total = distillation_total(
-            task_loss, contrastive, feature, similarity, self.weights,
+            task_loss,
+            contrastive,
+            feature,
+            similarity,
+            self.weights,
             beta_factor=contrastive_weight(progress, self.settings) / self.settings.beta if self.settings.beta else 0.0,
             curriculum=weight,
-        )  # fmt: skip
+        )
         terms = {"total": total, "task": task_loss, "feature": feature, "similarity": similarity, **logged}
         if self.task.distils_output:
             with torch.no_grad():
@@ -322,4 +334,3 @@ class MultiHeadObjective:
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
-

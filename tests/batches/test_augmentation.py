@@ -12,10 +12,18 @@ def nothing(batch: int, dimensions: int) -> Draw:
     absent = np.full(batch, np.nan)
     planes = 1 if dimensions == 2 else 3
     return Draw(
-        turns=np.full((batch, planes), np.nan), scale=absent, mirror=np.zeros((batch, dimensions), dtype=bool),
-        noise_std=absent, blur_sigma=np.full((batch, dimensions), np.nan), brightness=absent, contrast=absent,
-        zoom=absent, gamma=absent, inverted_gamma=absent, noise_seed=0,
-    )  # fmt: skip
+        turns=np.full((batch, planes), np.nan),
+        scale=absent,
+        mirror=np.zeros((batch, dimensions), dtype=bool),
+        noise_std=absent,
+        blur_sigma=np.full((batch, dimensions), np.nan),
+        brightness=absent,
+        contrast=absent,
+        zoom=absent,
+        gamma=absent,
+        inverted_gamma=absent,
+        noise_seed=0,
+    )
 
 
 def scene(*size: int, batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,10 +76,16 @@ def test_whatever_is_drawn(size: tuple[int, ...], spacing: tuple[float, ...]) ->
 def test_probabilities_and_ranges_of_a_draw() -> None:
     drawn = draw(np.random.default_rng(0), 20_000, 3)
     expected = {
-        "turns": (0.2, -1, 1), "scale": (0.2, 1 / 1.4, 1 / 0.7), "noise_std": (0.1, 0, 0.1),
-        "blur_sigma": (0.1, 0.5, 1), "brightness": (0.15, 0.75, 1.25), "contrast": (0.15, 0.75, 1.25),
-        "zoom": (0.125, 0.5, 1), "gamma": (0.3, 0.7, 1.5), "inverted_gamma": (0.1, 0.7, 1.5),
-    }  # fmt: skip
+        "turns": (0.2, -1, 1),
+        "scale": (0.2, 1 / 1.4, 1 / 0.7),
+        "noise_std": (0.1, 0, 0.1),
+        "blur_sigma": (0.1, 0.5, 1),
+        "brightness": (0.15, 0.75, 1.25),
+        "contrast": (0.15, 0.75, 1.25),
+        "zoom": (0.125, 0.5, 1),
+        "gamma": (0.3, 0.7, 1.5),
+        "inverted_gamma": (0.1, 0.7, 1.5),
+    }
     for name, (share, low, high) in expected.items():
         values = getattr(drawn, name).reshape(20_000, -1)
         assert np.mean(~np.isnan(values)) == pytest.approx(share, abs=0.015), name
@@ -158,9 +172,10 @@ def test_image_and_label_move_together(size: tuple[int, ...], spacing: tuple[flo
     planes = 1 if len(size) == 2 else 3
     rng = np.random.default_rng(1)
     drawn = nothing(4, len(size))._replace(
-        turns=rng.uniform(-1, 1, (4, planes)), scale=rng.uniform(0.7, 1.4, 4),
+        turns=rng.uniform(-1, 1, (4, planes)),
+        scale=rng.uniform(0.7, 1.4, 4),
         mirror=rng.random((4, len(size))) < 0.5,
-    )  # fmt: skip
+    )
     changed, moved = apply(images, labels, drawn, spacing)
     for index in range(4):
         inside = moved[index] >= 0

@@ -37,8 +37,12 @@ def test_an_ellipse_is_moved_as_the_image_moves_it(seed: int) -> None:
     centre, half = (60.0, 45.0), (18.0, 9.0)  # x, y
     inside = ((x + 0.5 - centre[0]) / half[0]) ** 2 + ((y + 0.5 - centre[1]) / half[1]) ** 2 <= 1
     label = torch.from_numpy(inside.astype(np.int16))[None]
-    quiet = drawn._replace(**{name: np.full_like(getattr(drawn, name), np.nan) for name in (
-        "noise_std", "blur_sigma", "brightness", "contrast", "zoom", "gamma", "inverted_gamma")})  # fmt: skip
+    quiet = drawn._replace(
+        **{
+            name: np.full_like(getattr(drawn, name), np.nan)
+            for name in ("noise_std", "blur_sigma", "brightness", "contrast", "zoom", "gamma", "inverted_gamma")
+        }
+    )
     _, moved_label = apply(torch.zeros(1, 1, *SIZE), label, quiet, (1.0, 1.0))
     places = (moved_label[0] == 1).nonzero().numpy()
     seen = [places[:, 1].min(), places[:, 0].min(), places[:, 1].max() + 1, places[:, 0].max() + 1]

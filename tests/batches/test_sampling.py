@@ -17,9 +17,13 @@ def store(folder: Path, case_id: str, image: np.ndarray, label: np.ndarray, flat
     """Store image and label (z, y, x) as preprocessing would."""
     shape: IntTriple = image.shape
     geometry = CaseGeometry(
-        original_shape=shape, transpose=(0, 1, 2), crop=((0, shape[0]), (0, shape[1]), (0, shape[2])),
-        spacing_mm=(1.0, 1.0, 1.0), resampled_shape=shape, resampled_spacing_mm=(1.0, 1.0, 1.0),
-    )  # fmt: skip
+        original_shape=shape,
+        transpose=(0, 1, 2),
+        crop=((0, shape[0]), (0, shape[1]), (0, shape[2])),
+        spacing_mm=(1.0, 1.0, 1.0),
+        resampled_shape=shape,
+        resampled_spacing_mm=(1.0, 1.0, 1.0),
+    )
     record = PreprocessedCase(case_id=case_id, key="", geometry=geometry, shape=shape, lesions=sample_lesions(label))
     save_case(folder, record, image[None].astype(np.float32), label.astype(np.int8), flat)
 
@@ -136,10 +140,17 @@ def test_a_turned_sample_comes_from_around_its_patch(folder: Path, patch: tuple[
     sampler = PatchSampler(folder, ("b",), patch, 0.33, seed=0)
     nothing, is_2d = np.full(6, np.nan), len(patch) == 2
     drawn = draw(np.random.default_rng(0), 6, len(patch))._replace(
-        turns=np.random.default_rng(1).uniform(-1, 1, (6, 1 if is_2d else 3)), mirror=np.zeros((6, 3), bool),
-        scale=np.array([0.8, 1.0, 1.2, 1.4, np.nan, 0.9]), brightness=nothing, contrast=nothing, zoom=nothing,
-        noise_std=nothing, blur_sigma=nothing, gamma=nothing, inverted_gamma=nothing,
-    )  # fmt: skip
+        turns=np.random.default_rng(1).uniform(-1, 1, (6, 1 if is_2d else 3)),
+        mirror=np.zeros((6, 3), bool),
+        scale=np.array([0.8, 1.0, 1.2, 1.4, np.nan, 0.9]),
+        brightness=nothing,
+        contrast=nothing,
+        zoom=nothing,
+        noise_std=nothing,
+        blur_sigma=nothing,
+        gamma=nothing,
+        inverted_gamma=nothing,
+    )
     drawn.turns[4] = np.nan  # stays where it is
     spacing = (1.0, 1.3) if is_2d else (5.0, 1.0, 1.3)
     maps = affine_maps(drawn, patch, spacing)

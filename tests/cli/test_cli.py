@@ -285,8 +285,9 @@ def test_dry_run_lists_all_and_trains_nothing(command: Command, planned: Root) -
 def finished_student(root: Root, folder: str, score: float) -> Path:
     """A run folder as ``find_student`` sees it."""
     run = root.results / folder / "fold_0"
-    record = Finished(updates=1, seconds=1.0, seconds_per_update=1.0, best_validation_loss=1.0,
-                      best_validation_score=score)  # fmt: skip
+    record = Finished(
+        updates=1, seconds=1.0, seconds_per_update=1.0, best_validation_loss=1.0, best_validation_score=score
+    )
     write_json(run / "finished.json", record)
     return run
 
@@ -380,13 +381,18 @@ def labelled(tmp_path: Path) -> tuple[Root, Path]:
     folder = root.raw / "Dataset061_Cells"
     for part in (folder / "imagesTr", folder / "labelsTr", masks):
         part.mkdir(parents=True)
-    write_json(folder / "dataset.json", {"channel_names": {"0": "EM"}, "labels": {"background": 0, "cell": 1},
-                                         "numTraining": 4, "file_ending": ".png"})  # fmt: skip
+    write_json(
+        folder / "dataset.json",
+        {"channel_names": {"0": "EM"}, "labels": {"background": 0, "cell": 1}, "numTraining": 4, "file_ending": ".png"},
+    )
     for number, name in enumerate("abcd"):
         cell = np.zeros((16, 16), dtype=np.uint8)
         cell[2 + number : 8, 4:9] = 1
-        for path in (folder / "imagesTr" / f"{name}_0000.png", folder / "labelsTr" / f"{name}.png",
-                     masks / f"{name}.png"):  # fmt: skip
+        for path in (
+            folder / "imagesTr" / f"{name}_0000.png",
+            folder / "labelsTr" / f"{name}.png",
+            masks / f"{name}.png",
+        ):
             Pillow.fromarray(cell).save(path)
     return root, masks
 
@@ -412,8 +418,12 @@ def test_labels_that_are_not_there(command: Command, labelled: tuple[Root, Path]
         (masks / "a.png", "a.png: is a file; expected"),
     ):
         refused(command(evaluate.main, "-i", masks, "-l", given, "--root", root.folder), *words)
-    refused(command(evaluate.main, "-i", masks, "-l", "061", "--root", tmp_path / "other"), "061: not a folder, and",
-            tmp_path / "other" / "raw", "--root")  # fmt: skip
+    refused(
+        command(evaluate.main, "-i", masks, "-l", "061", "--root", tmp_path / "other"),
+        "061: not a folder, and",
+        tmp_path / "other" / "raw",
+        "--root",
+    )
     assert not (masks / "summary.json").exists()
 
 

@@ -61,14 +61,21 @@ def full(number: int) -> Callable[[], None]:
         (full(errno.EIO), 1, f"error: /data/x.json: Input/output error; {DISK}; {GOES_ON}"),
         (full(errno.EPERM), 1, f"error: /data/x.json: Operation not permitted; {DISK}; {GOES_ON}"),
         (full(errno.ENAMETOOLONG), 1, f"error: /data/x.json: File name too long; use a shorter path; {GOES_ON}"),
-        (full(errno.EMFILE), 1, "error: /data/x.json: Too many open files; raise the limit (ulimit -n) or use fewer "
-                                f"workers (-j); {GOES_ON}"),
-        (raising(OSError(errno.ENOSPC, "No space left on device")), 1,
-         f"error: No space left on device; free some space; {GOES_ON}"),
+        (
+            full(errno.EMFILE),
+            1,
+            "error: /data/x.json: Too many open files; raise the limit (ulimit -n) or use fewer "
+            f"workers (-j); {GOES_ON}",
+        ),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device")),
+            1,
+            f"error: No space left on device; free some space; {GOES_ON}",
+        ),
         (raising(MemoryError()), 1, f"error: not enough memory (MemoryError): use fewer workers (-j); {GOES_ON}"),
         (raising(BrokenPipeError()), 1, ""),
     ],
-)  # fmt: skip
+)
 @pytest.mark.skipif(os.name != "posix", reason="words of POSIX")
 def test_what_is_said(ending: Any, happens: Callable[[], object], status: int, said: str) -> None:
     handler = signal.getsignal(signal.SIGTERM)
@@ -162,7 +169,7 @@ LONG = "a" * 300  # no file system takes more than 255 bytes
         (train.main, ("901", "--settings", LONG)),
         (doctor.main, ("-o", LONG)),
     ],
-)  # fmt: skip
+)
 def test_a_name_that_no_file_system_takes(
     command: Command, main: Any, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

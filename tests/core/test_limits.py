@@ -21,8 +21,12 @@ from mdkd_auto.execution.run_folder import RunRecord, build_model, load_model, m
 NAME, SOURCE = "Dataset011_Target", "Dataset012_Source"
 
 
-RANGES = {"spacing_mm": [[2.0, 1.0, 1.0], [4.0, 1.5, 1.5]], "shape": [[8, 40, 40], [12, 64, 64]],
-          "percentile_00_5": [-1000.0, -900.0], "percentile_99_5": [300.0, 500.0]}  # fmt: skip
+RANGES = {
+    "spacing_mm": [[2.0, 1.0, 1.0], [4.0, 1.5, 1.5]],
+    "shape": [[8, 40, 40], [12, 64, 64]],
+    "percentile_00_5": [-1000.0, -900.0],
+    "percentile_99_5": [300.0, 500.0],
+}
 TASKS = ("segmentation", "classification", "detection")
 REMEDY = "Copy the run folder again; or delete it and run the training command again"
 
@@ -32,9 +36,14 @@ def configuration(axes: int = 2) -> ConfigurationPlan:
         features=(8, 16, 32), kernel_sizes=((3,) * axes,) * 3, strides=((1,) * axes, (2,) * axes, (2,) * axes)
     )
     return ConfigurationPlan(
-        configuration="2d" if axes == 2 else "3d_fullres", datasets=(NAME, SOURCE), spacing_mm=(1.0,) * axes,
-        patch_size=(32,) * axes, batch_size=4, topology=topology, reasons=(),
-    )  # fmt: skip
+        configuration="2d" if axes == 2 else "3d_fullres",
+        datasets=(NAME, SOURCE),
+        spacing_mm=(1.0,) * axes,
+        patch_size=(32,) * axes,
+        batch_size=4,
+        topology=topology,
+        reasons=(),
+    )
 
 
 def dataset_plan(name: str = NAME) -> DatasetPlan:
@@ -44,25 +53,49 @@ def dataset_plan(name: str = NAME) -> DatasetPlan:
 
 def plan() -> Plan:
     return Plan(
-        group="CT_segmentation", modality="CT", task="segmentation", memory_gb=8.0, reasons=(),
-        datasets=(dataset_plan(), dataset_plan(SOURCE)), configurations=(configuration(), configuration(3)),
-    )  # fmt: skip
+        group="CT_segmentation",
+        modality="CT",
+        task="segmentation",
+        memory_gb=8.0,
+        reasons=(),
+        datasets=(dataset_plan(), dataset_plan(SOURCE)),
+        configurations=(configuration(), configuration(3)),
+    )
 
 
 def run_json(task: str) -> dict[str, Any]:
     architecture = {"segmentation": "unet", "classification": "medvit_small", "detection": "faster_rcnn_small"}[task]
     job = {
-        "stage": "student", "target": NAME, "sources": [SOURCE], "group": "CT", "configuration": "2d", "fold": 0,
-        "architecture": architecture, "width": None, "folder": "a/b/fold_0", "reads": [], "identity": {},
-    }  # fmt: skip
+        "stage": "student",
+        "target": NAME,
+        "sources": [SOURCE],
+        "group": "CT",
+        "configuration": "2d",
+        "fold": 0,
+        "architecture": architecture,
+        "width": None,
+        "folder": "a/b/fold_0",
+        "reads": [],
+        "identity": {},
+    }
     channels = [{"name": name, "values": [value], "written": value} for name, value in (("lesion", 1), ("rim", 2))]
     classes = {"channels": channels, "regions": False, "ignore": None}
-    return json.loads(to_json_text({
-        "version": "1.0", "job": job, "plan": configuration(), "settings": Settings(), "task": task,
-        "dataset_plans": {name: dataset_plan(name) for name in (NAME, SOURCE)},
-        "classes": dict.fromkeys((NAME, SOURCE), classes), "channel_names": {name: ["CT"] for name in (NAME, SOURCE)},
-        "file_endings": dict.fromkeys((NAME, SOURCE), ".nii.gz"), "ranges": {NAME: RANGES},
-    }))  # fmt: skip
+    return json.loads(
+        to_json_text(
+            {
+                "version": "1.0",
+                "job": job,
+                "plan": configuration(),
+                "settings": Settings(),
+                "task": task,
+                "dataset_plans": {name: dataset_plan(name) for name in (NAME, SOURCE)},
+                "classes": dict.fromkeys((NAME, SOURCE), classes),
+                "channel_names": {name: ["CT"] for name in (NAME, SOURCE)},
+                "file_endings": dict.fromkeys((NAME, SOURCE), ".nii.gz"),
+                "ranges": {NAME: RANGES},
+            }
+        )
+    )
 
 
 def changed(content: Any, place: str, value: object) -> Any:
@@ -133,8 +166,12 @@ NO_SENSE: list[tuple[str, object, str]] = [  # place, value, words
     ("job/sources", [NAME], "job.sources is"),
     ("job/label_fraction", 7.0, "job.label_fraction is 7.0"),
     ("job/teachers", [["unet", 8]], "job.teachers, their number, is 1; expected 2, one for each data set"),
-    ("plan/spacing_mm", [0.01, 0.01], "plan.spacing_mm is (0.01, 0.01); expected 0.0312 to 48 and 0.0312 to 48, within "
-                                      f"32 times the training images of {NAME} (ranges)"),
+    (
+        "plan/spacing_mm",
+        [0.01, 0.01],
+        "plan.spacing_mm is (0.01, 0.01); expected 0.0312 to 48 and 0.0312 to 48, within "
+        f"32 times the training images of {NAME} (ranges)",
+    ),
     ("plan/spacing_mm/0", 0.03, "plan.spacing_mm is (0.03, 1.0); expected 0.0312 to 48"),
     ("plan/spacing_mm/1", 50.0, "plan.spacing_mm is (1.0, 50.0)"),
     ("plan/spacing_mm", [0.04, 0.04], f"training images of {NAME} (ranges) at most 512 times as large, not 625 times"),
@@ -160,7 +197,7 @@ NO_SENSE: list[tuple[str, object, str]] = [  # place, value, words
     ("settings/width", 10**6, "width is 1e+06; it must be at most 4096"),
     ("settings/seed", 2**70, "seed is 1.18059e+21; it must be at most"),
     ("settings/classification/fusion_blocks", 10**6, "classification.fusion_blocks is 1e+06"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -242,11 +279,19 @@ def test_a_width_that_makes_a_network_of_too_many_weights(tmp_path: Path, archit
 
 def test_a_run_that_is_not_what_its_identity_says(tmp_path: Path) -> None:
     content = run_json("segmentation")
-    data = {name: {"plan": content["dataset_plans"][name], "classes": content["classes"][name]}
-            for name in (NAME, SOURCE)}  # fmt: skip
+    data = {
+        name: {"plan": content["dataset_plans"][name], "classes": content["classes"][name]} for name in (NAME, SOURCE)
+    }
     plan = {name: value for name, value in content["plan"].items() if name not in ("datasets", "reasons")}
-    identity = {"stage": "student", "target": NAME, "sources": [SOURCE], "fold": 0, "plan": plan,
-                "network": {"architecture": "unet", "width": None}, "data": data}  # fmt: skip
+    identity = {
+        "stage": "student",
+        "target": NAME,
+        "sources": [SOURCE],
+        "fold": 0,
+        "plan": plan,
+        "network": {"architecture": "unet", "width": None},
+        "data": data,
+    }
     sound = changed(content, "job/identity", identity)
     (tmp_path / "run.json").write_text(json.dumps(sound))
     assert read_run(tmp_path).job.identity == identity
@@ -282,8 +327,10 @@ def run_with(folder: Path, **changes: object) -> RunRecord:
 
 
 def test_a_network_that_cannot_be_built_names_the_file(tmp_path: Path) -> None:
-    for changes in ({"job__architecture": "nothing"}, {"plan__topology": {
-        "features": [8], "kernel_sizes": [[3, 3]], "strides": [[1, 1]]}}):  # fmt: skip
+    for changes in (
+        {"job__architecture": "nothing"},
+        {"plan__topology": {"features": [8], "kernel_sizes": [[3, 3]], "strides": [[1, 1]]}},
+    ):
         run = run_with(tmp_path, **changes)
         with pytest.raises(PredictionError) as error:
             load_model(tmp_path, run)
@@ -356,9 +403,16 @@ def test_a_plan_that_makes_no_sense(tmp_path: Path, change: Callable[[Any], Any]
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("width", 10**9), ("epochs", 10**12), ("learning_rate", float("inf")), ("alpha", float("nan")), ("seed", 2**64),
-     ("batch_size", 10**8), ("attention_keys", 10**6)],
-)  # fmt: skip
+    [
+        ("width", 10**9),
+        ("epochs", 10**12),
+        ("learning_rate", float("inf")),
+        ("alpha", float("nan")),
+        ("seed", 2**64),
+        ("batch_size", 10**8),
+        ("attention_keys", 10**6),
+    ],
+)
 def test_settings_have_limits(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"{name} is .*; it must be at most"):
         load_settings(None, {name: value})

@@ -61,11 +61,19 @@ def test_a_wrong_type_is_named(tmp_path: Path, name: str, value: object) -> None
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("epochs", 0), ("iterations_per_epoch", -1), ("validation_batches", 0), ("learning_rate", 0.0),
-        ("temperature_minimum", -0.1), ("gamma", -1.0), ("lesion_fraction", 1.5), ("width", 0), ("batch_size", 0),
-        ("fold", -1), ("seed", -1),
+        ("epochs", 0),
+        ("iterations_per_epoch", -1),
+        ("validation_batches", 0),
+        ("learning_rate", 0.0),
+        ("temperature_minimum", -0.1),
+        ("gamma", -1.0),
+        ("lesion_fraction", 1.5),
+        ("width", 0),
+        ("batch_size", 0),
+        ("fold", -1),
+        ("seed", -1),
     ],
-)  # fmt: skip
+)
 def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=rf"{name} is {value}; it must"):
         load_settings(None, {name: value})
@@ -141,9 +149,17 @@ def test_presets_are_the_papers(name: str) -> None:
         settings.for_stage(stage, "classification") for stage in ("teacher", "joint_teacher", "student")
     )
     assert PAPER[name] == (
-        own.architecture, own.dropout, own.attention_dropout, teacher.learning_rate, teacher.weight_decay,
-        own.joint_channels, joint.learning_rate, joint.weight_decay, student.learning_rate, student.weight_decay,
-    )  # fmt: skip
+        own.architecture,
+        own.dropout,
+        own.attention_dropout,
+        teacher.learning_rate,
+        teacher.weight_decay,
+        own.joint_channels,
+        joint.learning_rate,
+        joint.weight_decay,
+        student.learning_rate,
+        student.weight_decay,
+    )
     assert (own.fusion_blocks, own.logits_temperature) == (3, 1)
     used = settings.for_task("classification")
     assert (used.alpha, own.logits, used.gamma, used.delta, used.beta) == (1, 0.5, 0.5, 1, 0)
@@ -160,9 +176,16 @@ def test_a_file_and_flags_change_a_preset(tmp_path: Path) -> None:
 WITHOUT_EFFECT: dict[Task, dict[str, Any]] = {
     "segmentation": {},
     "classification": {"fuse": "encoder", "attention_keys": 2, "keep_classes": True, "task_loss": "dice", "gamma": 3.0},
-    "detection": {"fuse": "encoder", "attention_keys": 2, "keep_classes": True, "gradient_clip_norm": 3.0,
-                  "best_by": "score", "task_loss": "paper", "beta": 3.0},
-}  # fmt: skip
+    "detection": {
+        "fuse": "encoder",
+        "attention_keys": 2,
+        "keep_classes": True,
+        "gradient_clip_norm": 3.0,
+        "best_by": "score",
+        "task_loss": "paper",
+        "beta": 3.0,
+    },
+}
 
 
 @pytest.mark.parametrize("task", WITHOUT_EFFECT)

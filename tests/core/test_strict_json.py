@@ -35,14 +35,16 @@ def nested(depth: int) -> bytes:
         (b'{"a": 1e999}', "inf is no number"),
         (b"[" + b"9" * 400 + b"]", "999... is no number"),
         (b"[" + b"9" * 5000 + b"]", "thousands of digits"),
-        (b'{"a": [{"b": "x\\u0000"}]}', "'x\\x00' holds a NUL character or half a surrogate pair, which no text does"
-                                          " - at `$.a[0].b`"),
+        (
+            b'{"a": [{"b": "x\\u0000"}]}',
+            "'x\\x00' holds a NUL character or half a surrogate pair, which no text does - at `$.a[0].b`",
+        ),
         (b'["\\ud83d"]', "half a surrogate"),
         (b'{"\\udcfc": 1}', "half a surrogate"),
         (nested(DEEPEST_JSON + 2), "within each other, more than 100 deep"),
         (nested(50_000), "within each other, more than 100 deep"),
     ],
-)  # fmt: skip
+)
 def test_refused(content: bytes, words: str) -> None:
     with pytest.raises(MdkdError) as caught:
         parse_json(content, "folder/a.json")

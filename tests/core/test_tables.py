@@ -30,7 +30,7 @@ def cells(
         ('case_id\tnote\na\t"x, ""y"""\nb\t\n').encode("utf-16"),  # Excel's "Unicode text"
         b"sep=,\r\n" + QUOTED.encode(),
         b'"sep=;"\r\n' + b'case_id;note\na;"x, ""y"""\nb;\n',
-        b"sep=|\ncase_id|note\na|x, \"y\"\nb|\n",
+        b'sep=|\ncase_id|note\na|x, "y"\nb|\n',
         b'sep=\t\ncase_id\tnote\na\tx, "y"\nb\t\n',
         (b'Case ID , NOTE\na,"x, ""y"""\nb,\n'),
         (b',case-id,note\n0,a,"x, ""y"""\n1,b,\n'),  # pandas with its index
@@ -46,8 +46,10 @@ def test_line_breaks_and_quotes_in_cells_and_the_rows_numbers(tmp_path: Path) ->
     path = tmp_path / "table.csv"
     path.write_text('case_id,note\na,"two\nlines"\nb,5" disc\u2028wide\n\nc,x\n', encoding="utf-8")
     assert [(row.number, row.cells["note"]) for row in read_table(path, ("case_id",)).rows] == [
-        (3, "two\nlines"), (4, '5" disc\u2028wide'), (6, "x"),
-    ]  # fmt: skip
+        (3, "two\nlines"),
+        (4, '5" disc\u2028wide'),
+        (6, "x"),
+    ]
 
 
 def test_rows_of_another_length_are_told(tmp_path: Path) -> None:

@@ -220,11 +220,17 @@ def test_map_cases_keeps_within_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_limit_of_a_control_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Version 2: the tightest of the group and those above; file cache counts as free."""
     set_memory(
-        monkeypatch, tmp_path, 64 * GB, own="0::/job/step\n", cgroup__job__memory_max=f"{8 * GB}\n",
-        cgroup__job__memory_current=f"{5 * GB}\n", cgroup__job__memory_stat=f"anon 7\ninactive_file {2 * GB}\n",
-        cgroup__job__step__memory_max="max\n", cgroup__job__step__memory_current="1\n",
+        monkeypatch,
+        tmp_path,
+        64 * GB,
+        own="0::/job/step\n",
+        cgroup__job__memory_max=f"{8 * GB}\n",
+        cgroup__job__memory_current=f"{5 * GB}\n",
+        cgroup__job__memory_stat=f"anon 7\ninactive_file {2 * GB}\n",
+        cgroup__job__step__memory_max="max\n",
+        cgroup__job__step__memory_current="1\n",
         cgroup__job__step__memory_stat="inactive_file 0\n",
-    )  # fmt: skip
+    )
     assert free_bytes() == 5 * GB
     set_memory(monkeypatch, tmp_path, 3 * GB)
     assert free_bytes() == 3 * GB
@@ -233,10 +239,14 @@ def test_the_limit_of_a_control_group(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_the_limit_of_a_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Version 1, and a group that is not to be seen from inside: the limit stands at the root."""
     set_memory(
-        monkeypatch, tmp_path, 64 * GB, own="5:cpu,cpuacct:/docker/123\n4:memory:/docker/123\n0::/\n",
-        cgroup__memory__memory_limit_in_bytes=f"{4 * GB}\n", cgroup__memory__memory_usage_in_bytes=f"{3 * GB}\n",
+        monkeypatch,
+        tmp_path,
+        64 * GB,
+        own="5:cpu,cpuacct:/docker/123\n4:memory:/docker/123\n0::/\n",
+        cgroup__memory__memory_limit_in_bytes=f"{4 * GB}\n",
+        cgroup__memory__memory_usage_in_bytes=f"{3 * GB}\n",
         cgroup__memory__memory_stat=f"inactive_file 1\ntotal_inactive_file {GB}\n",
-    )  # fmt: skip
+    )
     assert free_bytes() == 2 * GB
 
 

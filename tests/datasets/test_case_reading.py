@@ -16,9 +16,15 @@ MASK = (UPRIGHT % 3).astype(np.uint8)
 
 def dataset(folder: Path, ending: str) -> Dataset:
     return Dataset(
-        name="Dataset014_Toy", folder=str(folder), task="segmentation", modality="CXR", channel_names=("CXR",),
-        labels={"lung": (1,), "heart": (2,)}, file_ending=ending, cases=(),
-    )  # fmt: skip
+        name="Dataset014_Toy",
+        folder=str(folder),
+        task="segmentation",
+        modality="CXR",
+        channel_names=("CXR",),
+        labels={"lung": (1,), "heart": (2,)},
+        file_ending=ending,
+        cases=(),
+    )
 
 
 def save(path: Path, upright: np.ndarray, orientation: int) -> Path:

@@ -83,20 +83,27 @@ MAKERS: dict[str, tuple[Callable[[Path], object], str, str]] = {  # what is made
     "a case": (lambda folder: segmented(folder, ["a", "b", "c", BAD]), "case-name", SHOWN),
     "a label alone": (
         lambda folder: save_volume(segmented(folder, ["a", "b", "c"]) / "labelsTr" / f"{BAD}.nii.gz", 0, True),
-        "case-name", SHOWN,
+        "case-name",
+        SHOWN,
     ),
     "a stray file": (
-        lambda folder: (segmented(folder, ["a", "b", "c"]) / "imagesTr" / f"{BAD}.txt").touch(), "file-unknown", "",
+        lambda folder: (segmented(folder, ["a", "b", "c"]) / "imagesTr" / f"{BAD}.txt").touch(),
+        "file-unknown",
+        "",
     ),
     "a picture": (lambda folder: classified(folder, ["a", "b", BAD]), "case-name", f"sick_{SHOWN}"),
     "a class": (lambda folder: classified(folder, classes=("sick", "well", BAD)), "class-name", ""),
     "an image with boxes": (
-        lambda folder: boxed(folder, ["a.png", "b.png", f"{BAD}.png"], ["a.png", "b.png"]), "case-name", SHOWN,
+        lambda folder: boxed(folder, ["a.png", "b.png", f"{BAD}.png"], ["a.png", "b.png"]),
+        "case-name",
+        SHOWN,
     ),
     "a folder below a class": (
-        lambda folder: save_picture(classified(folder) / "sick" / BAD / "a.png"), "images-deeper", "",
+        lambda folder: save_picture(classified(folder) / "sick" / BAD / "a.png"),
+        "images-deeper",
+        "",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", MAKERS)

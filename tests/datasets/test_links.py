@@ -68,8 +68,11 @@ def cut(path: Path, target: str = "../.git/annex/objects/XX/YY") -> None:
 def links(folder: Path) -> dict[str, tuple[str, str]]:
     """File of each link to nothing -> case and words."""
     _, problems = inspect_dataset(folder)
-    return {Path(one.file).relative_to(folder).as_posix(): (one.case_id, one.found) for one in problems
-            if one.kind == "link-dangling"}  # fmt: skip
+    return {
+        Path(one.file).relative_to(folder).as_posix(): (one.case_id, one.found)
+        for one in problems
+        if one.kind == "link-dangling"
+    }
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,24 @@ def dataset(names: Sequence[str], stated: dict[str, str] | None = None, name: st
     """``stated``: patients that cases.csv names."""
     named = stated or {}
     cases = tuple(
-        Case(case_id=one, images=(f"/raw/{name}/imagesTr/{one}_0000.png",), patient_id=named.get(one, one),
-             patient_by="table" if one in named else "")
+        Case(
+            case_id=one,
+            images=(f"/raw/{name}/imagesTr/{one}_0000.png",),
+            patient_id=named.get(one, one),
+            patient_by="table" if one in named else "",
+        )
         for one in names
-    )  # fmt: skip
+    )
     return Dataset(
-        name=name, folder=f"/raw/{name}", task="segmentation", modality="CT", channel_names=("CT",), labels={"x": (1,)},
-        file_ending=".png", cases=cases,
-    )  # fmt: skip
+        name=name,
+        folder=f"/raw/{name}",
+        task="segmentation",
+        modality="CT",
+        channel_names=("CT",),
+        labels={"x": (1,)},
+        file_ending=".png",
+        cases=cases,
+    )
 
 
 def patients(data: Dataset) -> dict[str, str]:
@@ -51,8 +61,10 @@ def test_names_of_bids_are_grouped_and_no_others(name: str, patient: str) -> Non
 def test_tables_go_before_a_pattern_and_a_pattern_before_names() -> None:
     data = dataset(["sub-01_ses-1", "sub-01_ses-2", "x_7"], stated={"sub-01_ses-2": "sub-01_ses-2"})
     assert patients(with_patients(data)[0]) == {
-        "sub-01_ses-1": "sub-01", "sub-01_ses-2": "sub-01_ses-2", "x_7": "x_7",
-    }  # fmt: skip
+        "sub-01_ses-1": "sub-01",
+        "sub-01_ses-2": "sub-01_ses-2",
+        "x_7": "x_7",
+    }
     told, unmatched = with_patients(with_patients(data)[0], r"(?P<patient>\d+)$")
     assert patients(told) == {"sub-01_ses-1": "1", "sub-01_ses-2": "sub-01_ses-2", "x_7": "7"}
     assert unmatched == []
@@ -72,9 +84,15 @@ def test_folders_in_front_of_a_name_are_no_part_of_it() -> None:
         for place in places
     )
     data = Dataset(
-        name="Dataset001_A", folder="/raw/D", task="classification", modality="CXR", channel_names=("CXR",), labels={},
-        file_ending="", cases=cases,
-    )  # fmt: skip
+        name="Dataset001_A",
+        folder="/raw/D",
+        task="classification",
+        modality="CXR",
+        channel_names=("CXR",),
+        labels={},
+        file_ending="",
+        cases=cases,
+    )
     told, _ = with_patients(data, r"^(?P<patient>[^_]+)_")
     assert [case.patient_id for case in told.cases] == ["p1", "p1", "p2", "sub-3"]
     assert [case.patient_id for case in with_patients(data)[0].cases][-1] == "sub-3"
@@ -82,10 +100,14 @@ def test_folders_in_front_of_a_name_are_no_part_of_it() -> None:
 
 def test_subjects_of_bids_in_paths_that_are_listed() -> None:
     cases = tuple(
-        Case(case_id=f"scan{number}", images=(f"/raw/D/sub-{number // 2}/ses-{number % 2}/t1.nii",), label="x",
-             patient_id="?")
+        Case(
+            case_id=f"scan{number}",
+            images=(f"/raw/D/sub-{number // 2}/ses-{number % 2}/t1.nii",),
+            label="x",
+            patient_id="?",
+        )
         for number in range(4)
-    )  # fmt: skip
+    )
     data = msgspec.structs.replace(dataset([]), cases=cases)
     assert [case.patient_id for case in with_patients(data)[0].cases] == ["sub-0", "sub-0", "sub-1", "sub-1"]
 
@@ -123,12 +145,14 @@ def test_a_pattern_of_some_data_sets() -> None:
     assert told["Dataset001_A"].pattern == r"^p(?P<patient>\d)"
     assert told["Dataset002_B"] == (other, "")
     assert [(one.kind, one.dataset, one.case_id) for one in problems] == [
-        ("pattern-unused", "Dataset002_B", ""), ("patient-unmatched", "Dataset001_A", "q"),
-    ]  # fmt: skip
+        ("pattern-unused", "Dataset002_B", ""),
+        ("patient-unmatched", "Dataset001_A", "q"),
+    ]
     _, problems = tell_patients([other], lambda name: "", r"^p(?P<patient>\d)")
     assert [(one.kind, one.case_id) for one in problems] == [
-        ("patient-unmatched", "lung-1"), ("patient-unmatched", "lung-2"),
-    ]  # fmt: skip
+        ("patient-unmatched", "lung-1"),
+        ("patient-unmatched", "lung-2"),
+    ]
 
 
 def test_the_stored_pattern_is_taken_where_none_is_asked_for() -> None:

@@ -129,8 +129,13 @@ def test_mismatches_are_listed_together(folder):
     (folder / "labelsTr" / "lonely.nii.gz").touch()
     with pytest.raises(DatasetError) as error:
         read_dataset(folder)
-    for part in ("c00_0001.nii.gz: missing", "c01_0002.nii.gz: one channel too many", "imagesTr/plain.nii.gz: not",
-                 "labelsTr/c02.nii.gz: missing", "lonely.nii.gz: no image lonely_0000.nii.gz"):  # fmt: skip
+    for part in (
+        "c00_0001.nii.gz: missing",
+        "c01_0002.nii.gz: one channel too many",
+        "imagesTr/plain.nii.gz: not",
+        "labelsTr/c02.nii.gz: missing",
+        "lonely.nii.gz: no image lonely_0000.nii.gz",
+    ):
         assert part in str(error.value)
     for number in range(3, 12):
         (folder / "labelsTr" / f"c{number:02d}.nii.gz").unlink()
@@ -230,9 +235,14 @@ def test_find_datasets_shows_all_problems_and_reads_the_rest(tmp_path):
     assert datasets[2].labels == {"tumour": (1,)}
     text = "\n".join(str(problem) for problem in problems)
     assert [problem.kind for problem in problems] == [
-        "number-twice", "dataset-json-field", "dataset-json-missing", *["not-2d"] * 4,
-        "annotations-missing", "cases-csv", "folder-name",
-    ]  # fmt: skip
+        "number-twice",
+        "dataset-json-field",
+        "dataset-json-missing",
+        *["not-2d"] * 4,
+        "annotations-missing",
+        "cases-csv",
+        "folder-name",
+    ]
     for name in ("Dataset002_Twin: has the same number", "Dataset003_Broken", "Dataset004_Empty", "misnamed"):
         assert name in text
     with pytest.raises(DatasetError, match="raw folder does not exist"):

@@ -27,12 +27,20 @@ Edit = Callable[[Splits], Splits]
 
 def dataset(folder: Path, names: str = "abcdefgh", **splits: str) -> Dataset:
     """One case per letter, each of a patient of its own; ``splits`` of cases as cases.csv states them."""
-    cases = tuple(Case(case_id=name, images=(f"{name}.png",), patient_id=name, split=splits.get(name, ""))  # type: ignore[arg-type]
-                  for name in names)  # fmt: skip
+    cases = tuple(
+        Case(case_id=name, images=(f"{name}.png",), patient_id=name, split=splits.get(name, ""))  # type: ignore[arg-type]
+        for name in names
+    )
     return Dataset(
-        name="Dataset001_A", folder=str(folder), task="segmentation", modality="CT", channel_names=("CT",), labels={},
-        file_ending=".png", cases=cases,
-    )  # fmt: skip
+        name="Dataset001_A",
+        folder=str(folder),
+        task="segmentation",
+        modality="CT",
+        channel_names=("CT",),
+        labels={},
+        file_ending=".png",
+        cases=cases,
+    )
 
 
 def fold(number: int, **parts: str) -> Edit:
@@ -57,14 +65,17 @@ def plan(path: Path, data: Dataset, replan: bool = False) -> tuple[Splits | None
 @pytest.mark.parametrize(
     ("edit", "found"),
     [
-        (fold(0, val=""), "fold 0: 'val' is empty; 'c' is in neither train nor val of fold 0; "
-                          "'d' is in neither train nor val of fold 0"),
+        (
+            fold(0, val=""),
+            "fold 0: 'val' is empty; 'c' is in neither train nor val of fold 0; "
+            "'d' is in neither train nor val of fold 0",
+        ),
         (fold(2, train="cde"), "'f' is in neither train nor val of fold 2"),
         (fold(1, val="efc", train="dgh"), "'c' is in val of folds 0, 1"),
         (fold(1, train="ccdgh"), "fold 1: 'c' is listed twice in train"),
         (with_test("abb"), "'b' is listed twice in test"),
     ],
-)  # fmt: skip
+)
 def test_what_no_draw_gives_is_refused_unless_dealt_out_again(tmp_path: Path, edit: Edit, found: str) -> None:
     path, data = tmp_path / "splits.json", dataset(tmp_path)
     write_splits(path, edit(STORED))
@@ -152,8 +163,9 @@ def test_training_refuses_splits_that_the_raw_folder_contradicts(tmp_path: Path)
 
 def test_patients_torn_by_stored_splits_are_refused_unless_the_raw_folder_says_so(tmp_path: Path) -> None:
     whole = dataset(tmp_path)
-    cases = tuple(msgspec.structs.replace(case, patient_id="p" if case.case_id in "ac" else case.case_id)
-                  for case in whole.cases)  # fmt: skip
+    cases = tuple(
+        msgspec.structs.replace(case, patient_id="p" if case.case_id in "ac" else case.case_id) for case in whole.cases
+    )
     data = msgspec.structs.replace(whole, cases=cases)
     with pytest.raises(DatasetError, match=r"several parts \(p\); run mdkd_plan_and_preprocess --replan"):
         check_stored(STORED, data)

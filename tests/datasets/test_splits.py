@@ -95,13 +95,15 @@ def test_classes_are_dealt_out_alike_on_every_machine():
     cases = tuple(
         Case(case_id=f"c{n:03d}", images=("x",), patient_id=f"c{n:03d}", class_name="a" if n % 3 == 0 else "b")
         for n in range(9)
-    )  # fmt: skip
+    )
     data = msgspec.structs.replace(dataset([]), task="classification", labels={"a": (0,), "b": (1,)}, cases=cases)
     orders = {
-        name: sorted((case.case_id for case in cases if case.class_name == name),
-                     key=lambda case: hashlib.sha256(f"0:{case}".encode()).hexdigest())
+        name: sorted(
+            (case.case_id for case in cases if case.class_name == name),
+            key=lambda case: hashlib.sha256(f"0:{case}".encode()).hexdigest(),
+        )
         for name in "ab"
-    }  # fmt: skip
+    }
     places = [((k + 0.5) / len(order), case) for order in orders.values() for k, case in enumerate(order)]
     waiting = [case for _, case in sorted(places)]
     splits = make_splits(data, 0, test_fraction=2 / 9, folds=2)
@@ -161,7 +163,7 @@ def test_folders_that_state_splits_are_named():
     cases = tuple(
         Case(case_id=f"c{n}", images=("x",), patient_id="p", class_name="a", split="test" if n else "train")
         for n in range(2)
-    )  # fmt: skip
+    )
     data = msgspec.structs.replace(dataset([]), task="classification", labels={"a": (0,)}, cases=cases)
     with pytest.raises(DatasetError, match="in several parts by folders named for splits"):
         make_splits(data, 0)
@@ -331,14 +333,24 @@ def test_splits_are_written_and_read(tmp_path):
 
 def test_every_part_of_a_classification_data_set_has_its_classes() -> None:
     cases = tuple(
-        Case(case_id=f"c{number:03d}", images=("x",), patient_id=f"p{number // 2:02d}",
-             class_name=("rare" if number // 2 % 5 == 0 else "usual"))
+        Case(
+            case_id=f"c{number:03d}",
+            images=("x",),
+            patient_id=f"p{number // 2:02d}",
+            class_name=("rare" if number // 2 % 5 == 0 else "usual"),
+        )
         for number in range(100)
-    )  # fmt: skip
+    )
     dataset = Dataset(
-        name="Dataset001_A", folder="", task="classification", modality="CXR", channel_names=("CXR",), file_ending="",
-        labels={"usual": (0,), "rare": (1,)}, cases=cases,
-    )  # fmt: skip
+        name="Dataset001_A",
+        folder="",
+        task="classification",
+        modality="CXR",
+        channel_names=("CXR",),
+        file_ending="",
+        labels={"usual": (0,), "rare": (1,)},
+        cases=cases,
+    )
     splits = make_splits(dataset, seed=0)
     class_of = {case.case_id: case.class_name for case in cases}
     assert len(splits.test) == 20
@@ -353,14 +365,24 @@ def test_every_part_of_a_detection_data_set_has_images_without_boxes() -> None:
     box = Box(class_name="nodule", x=1, y=1, width=2, height=2)
     empty = {number for number in range(30) if number % 5 == 2}
     cases = tuple(
-        Case(case_id=f"c{number:03d}", images=("x",), patient_id=f"p{number // 2:02d}",
-             boxes=() if number // 2 in empty or number % 2 else (box,))
+        Case(
+            case_id=f"c{number:03d}",
+            images=("x",),
+            patient_id=f"p{number // 2:02d}",
+            boxes=() if number // 2 in empty or number % 2 else (box,),
+        )
         for number in range(60)
-    )  # fmt: skip
+    )
     dataset = Dataset(
-        name="Dataset001_A", folder="", task="detection", modality="CT", channel_names=("CT",), file_ending="",
-        labels={"nodule": (1,)}, cases=cases,
-    )  # fmt: skip
+        name="Dataset001_A",
+        folder="",
+        task="detection",
+        modality="CT",
+        channel_names=("CT",),
+        file_ending="",
+        labels={"nodule": (1,)},
+        cases=cases,
+    )
     for seed in range(5):
         splits = make_splits(dataset, seed=seed)
         for part in (splits.test, *(fold.val for fold in splits.folds)):

@@ -111,9 +111,13 @@ class _Gpu(NamedTuple):
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, ones: Callable[..., torch.Tensor]) -> Report:
     for name, answer in {
-        "is_available": True, "device_count": 1, "mem_get_info": (30 * 2**30, 80 * 2**30),
-        "get_device_name": "NVIDIA H100", "get_device_capability": (9, 0), "is_bf16_supported": True,
-    }.items():  # fmt: skip
+        "is_available": True,
+        "device_count": 1,
+        "mem_get_info": (30 * 2**30, 80 * 2**30),
+        "get_device_name": "NVIDIA H100",
+        "get_device_capability": (9, 0),
+        "is_bf16_supported": True,
+    }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     monkeypatch.setattr(torch.cuda, "device", _Gpu)
     monkeypatch.setattr(torch, "ones", ones)
@@ -276,8 +280,10 @@ def test_a_data_set_without_rights(planned: Root, monkeypatch: pytest.MonkeyPatc
     assert report.facts["data sets"][0] == {"data set": "Dataset901", "state": state}
     assert report.facts["data sets"][1]["cases"] == 4
     assert report.facts["plans"][1]["stored"] == {
-        "Dataset901": "unknown", "Dataset902": "4 of 4", "Dataset903": "4 of 4"
-    }  # fmt: skip
+        "Dataset901": "unknown",
+        "Dataset902": "4 of 4",
+        "Dataset903": "4 of 4",
+    }
     assert PATIENT not in report.text()
 
 
@@ -288,9 +294,14 @@ def test_a_planned_root(planned: Root) -> None:
     report = looked(planned)
     assert report.findings == []
     assert report.facts["data sets"][0] == {
-        "data set": "Dataset901", "task": "segmentation", "group": "CT", "cases": 4, "channels": 1, "classes": 1,
+        "data set": "Dataset901",
+        "task": "segmentation",
+        "group": "CT",
+        "cases": 4,
+        "channels": 1,
+        "classes": 1,
         "ending": ".nii.gz",
-    }  # fmt: skip
+    }
     plan, flat, _ = report.facts["plans"]
     assert plan == {"plan": GROUP, "memory_gb": 8.0, "data sets": 3}
     assert flat["configuration"] == "CT_segmentation 2d"

@@ -103,9 +103,14 @@ def trained_student(topology: Topology, drawn: list[Batch], weight: float) -> St
     """A student after 60 updates with ``weight`` on the feature loss, the only distillation term."""
     ndim = len(topology.strides[0])
     plan = ConfigurationPlan(
-        configuration="2d" if ndim == 2 else "3d_fullres", datasets=("Dataset001_A",), spacing_mm=(1.0,) * ndim,
-        patch_size=(16,) * ndim, batch_size=4, topology=topology, reasons=(),
-    )  # fmt: skip
+        configuration="2d" if ndim == 2 else "3d_fullres",
+        datasets=("Dataset001_A",),
+        spacing_mm=(1.0,) * ndim,
+        patch_size=(16,) * ndim,
+        batch_size=4,
+        topology=topology,
+        reasons=(),
+    )
     settings = Settings(gamma=weight, beta=0.0, delta=0.0, warmup_epochs=0.0, ramp_epochs=0.0)
     student = Model(UNetEncoder(topology, ndim=ndim), UNetHead(topology, ndim, 1))
     task = SegmentationTask(plan, CLASSES, settings)
@@ -140,9 +145,16 @@ def test_a_batch_in_parts_explains_what_the_whole_does(parts: int) -> None:
     assert split["explained_by_level"] == pytest.approx(whole["explained_by_level"], abs=1e-5)
 
 
-@pytest.mark.parametrize(("stage", "parts", "most"), [
-    ("joint_teacher", 1, 4), ("joint_teacher", 2, 2), ("joint_teacher", 4, 2), ("student", 1, 4), ("student", 4, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "parts", "most"),
+    [
+        ("joint_teacher", 1, 4),
+        ("joint_teacher", 2, 2),
+        ("joint_teacher", 4, 2),
+        ("student", 1, 4),
+        ("student", 4, 1),
+    ],
+)
 def test_batches_are_no_larger_than_the_memory_holds(
     stage: str, parts: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,14 @@ from mdkd_auto.preprocessing.case_store import read_case_record
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
 UNET, TRESUNET = Network("unet", 8), Network("tresunet", 8)
 SECONDS = {UNET: 1.0, TRESUNET: 4.0}  # an update
-MIXED = Settings(teacher_architecture="tresunet", student_architecture="unet", width=8, epochs=1,
-                 iterations_per_epoch=10, device="cpu")  # fmt: skip
+MIXED = Settings(
+    teacher_architecture="tresunet",
+    student_architecture="unet",
+    width=8,
+    epochs=1,
+    iterations_per_epoch=10,
+    device="cpu",
+)
 FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
 
 
@@ -86,9 +92,12 @@ def test_jobs_of_one_title_are_told_apart(
     titles = titles_of(jobs)
     student, joint = f"student of {A} from 902 (2d, fold 0)", f"joint teacher of {A} from 902 (2d, fold 0)"
     assert sorted(titles.values()) == [
-        f"{joint}: seed 0", f"{joint}: seed 1", f"{student}: seed 0, gamma 0.25", f"{student}: seed 0, gamma 0.5",
+        f"{joint}: seed 0",
+        f"{joint}: seed 1",
+        f"{student}: seed 0, gamma 0.25",
+        f"{student}: seed 0, gamma 0.5",
         f"{student}: seed 1, gamma 0.5",
-    ]  # fmt: skip
+    ]
     text = dry_run_text(experiment, jobs)
     assert "5 jobs" in text.splitlines()[0]  # the joint teacher of two of them is one job
     assert all(text.count(f"] {title}: to do, about ") == 1 for title in titles.values())
@@ -105,9 +114,12 @@ def test_jobs_of_one_title_are_told_apart(
     ],
 )
 def test_a_cpu_with_the_default_budget_is_told_what_fits(
-    update: float, expected: str | None, planned: Root, experiment_in: Callable[..., Experiment],
+    update: float,
+    expected: str | None,
+    planned: Root,
+    experiment_in: Callable[..., Experiment],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(estimate, "seconds_per_update", lambda *_: update)
     monkeypatch.setattr(estimate, "time_scoring", lambda *_: None)
     experiment = experiment_in(planned, Settings(device="cpu"))
@@ -122,9 +134,17 @@ def test_a_cpu_with_the_default_budget_is_told_what_fits(
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0.0, "0 s"), (89.4, "89 s"), (90.0, "2 min"), (5399.0, "90 min"), (5400.0, "1.5 h"), (129_599.0, "36.0 h"),
-     (129_600.0, "1.5 days"), (8_640_000.0, "100.0 days")],
-)  # fmt: skip
+    [
+        (0.0, "0 s"),
+        (89.4, "89 s"),
+        (90.0, "2 min"),
+        (5399.0, "90 min"),
+        (5400.0, "1.5 h"),
+        (129_599.0, "36.0 h"),
+        (129_600.0, "1.5 days"),
+        (8_640_000.0, "100.0 days"),
+    ],
+)
 def test_durations_in_words(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
 

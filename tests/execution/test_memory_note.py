@@ -42,8 +42,9 @@ def test_what_a_network_needs(
     assert note is not None
     found = re.match(
         r"batches of 16 need about (\S+) GB in this network, the plan is for (\S+) GB\. On a smaller device use "
-        r"--batch-size (\d+), a smaller --width or a plan made with --memory-gb \S+; else batches are split", note
-    )  # fmt: skip
+        r"--batch-size (\d+), a smaller --width or a plan made with --memory-gb \S+; else batches are split",
+        note,
+    )
     assert found is not None, note
     needed, given, fitting = map(float, found.groups())
     assert needed == pytest.approx(times * own_gb, rel=0.1)

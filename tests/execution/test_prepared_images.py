@@ -54,8 +54,7 @@ def same(seen: Seen, case: Case, experiment: Experiment, dataset: str) -> bool:
     expected = Preparing(experiment, dataset).prepare(image)
     assert (seen.spacing_mm, seen.spacing_known) == (image.spacing_mm, image.spacing_known)
     assert seen.header.shape == image.header.shape
-    return (seen.prepared.voxels.tobytes() == expected.voxels.tobytes()
-            and seen.prepared.geometry == expected.geometry)  # fmt: skip
+    return seen.prepared.voxels.tobytes() == expected.voxels.tobytes() and seen.prepared.geometry == expected.geometry
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])

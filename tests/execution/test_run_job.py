@@ -143,8 +143,9 @@ def test_a_fine_tuned_detector_takes_the_background_and_the_classes_by_their_nam
     rows = rows_of_outputs(SimpleNamespace(head=lambda count, _: head(count)), encoder, 2)  # type: ignore[arg-type]
     box = "regions.box_predictor.bbox_pred"
     assert {name: count for name, count in rows.items() if "weight" in name} == {
-        "regions.box_predictor.cls_score.weight": 1, f"{box}.weight": 4,
-    }  # fmt: skip
+        "regions.box_predictor.cls_score.weight": 1,
+        f"{box}.weight": 4,
+    }
     continue_from(model, trained, rows, ("new", "b"), ("a", "b", "c"))
     own, theirs = model.state_dict()[f"head.{box}.weight"], trained.state_dict()[f"head.{box}.weight"]
     torch.testing.assert_close(own, torch.cat([theirs[:4], before[f"head.{box}.weight"][4:8], theirs[8:12]]))

@@ -41,10 +41,15 @@ def test_a_classifier_weighs_by_what_is_above_chance(tmp_path: Path, right: tupl
     experiment: Any = SimpleNamespace(root=Root(tmp_path), plan=SimpleNamespace(task="classification"))
     for folder, numbers in (("reference", (8, 8)), ("teacher", right)):
         answers = [
-            Answer(case_id=f"{truth}_{number}", patient_id=f"{truth}_{number}", truth=truth,
-                   logits=(0.0, 1.0) if (number < numbers[truth]) == bool(truth) else (1.0, 0.0))
-            for truth in (0, 1) for number in range(10)
-        ]  # fmt: skip
+            Answer(
+                case_id=f"{truth}_{number}",
+                patient_id=f"{truth}_{number}",
+                truth=truth,
+                logits=(0.0, 1.0) if (number < numbers[truth]) == bool(truth) else (1.0, 0.0),
+            )
+            for truth in (0, 1)
+            for number in range(10)
+        ]
         summary = summary_of_answers(answers, ("well", "sick"), "Dataset021_Toy", "validation", 1.0, {})
         write_json(tmp_path / "results" / folder / "validation" / "summary.json", summary)
     reference, teacher = (validation_score(experiment, folder) for folder in ("reference", "teacher"))

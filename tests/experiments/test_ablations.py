@@ -94,8 +94,12 @@ def test_the_student_stands_against_each_control() -> None:
         return ablation.against(variant)
 
     assert against("controls", "student") == (
-        "data-set-specific", "self-distilled", "untrained sources", "fine-tuned from 902", "fine-tuned from 903",
-    )  # fmt: skip
+        "data-set-specific",
+        "self-distilled",
+        "untrained sources",
+        "fine-tuned from 902",
+        "fine-tuned from 903",
+    )
     assert against("controls", "self-distilled") == ("data-set-specific",)
     assert against("controls", "data-set-specific") == ()
     assert against("sources", "from all") == ("data-set-specific", "from 902", "from 903")
@@ -146,14 +150,27 @@ def test_what_is_within_changes() -> None:
 
 def test_ablations_of_classification() -> None:
     assert OF_CLASSIFICATION == [
-        "target-labels", "sources", "classifier-losses", "labels", "controls", "reliability", "early-late", "depth",
-    ]  # fmt: skip
+        "target-labels",
+        "sources",
+        "classifier-losses",
+        "labels",
+        "controls",
+        "reliability",
+        "early-late",
+        "depth",
+    ]
 
 
 def test_ablations_of_detection() -> None:
     assert OF_DETECTION == [
-        "target-labels", "sources", "detector-losses", "labels", "controls", "reliability", "turn-down",
-    ]  # fmt: skip
+        "target-labels",
+        "sources",
+        "detector-losses",
+        "labels",
+        "controls",
+        "reliability",
+        "turn-down",
+    ]
 
 
 def check_each_column_is_a_training_of_its_own(experiment: Experiment, name: str, architecture: str) -> None:
@@ -214,8 +231,11 @@ def test_losses_of_a_classifier_one_by_one(classifiers: Experiment) -> None:
 
 
 def test_losses_of_segmentation_point_to_those_of_classifiers(classification: Root) -> None:
-    with pytest.raises(SettingsError, match="'losses' is for segmentation, not for the groups here; for classification "
-                                            "there are target-labels, sources, classifier-losses, "):  # fmt: skip
+    with pytest.raises(
+        SettingsError,
+        match="'losses' is for segmentation, not for the groups here; for classification "
+        "there are target-labels, sources, classifier-losses, ",
+    ):
         pipeline.ablate(classification, CLASSIFIER, "losses", dry_run=True)
 
 

@@ -65,8 +65,12 @@ def experiment(planned: Root, experiment_in: Make) -> Experiment:
 def test_three_data_sets(experiment: Experiment) -> None:
     jobs = all_jobs(experiment)
     assert Counter(job.stage for job in jobs) == {
-        "teacher": 3, "source_teacher": 6, "joint_teacher": 3, "student": 3, "multi_head": 1,
-    }  # fmt: skip
+        "teacher": 3,
+        "source_teacher": 6,
+        "joint_teacher": 3,
+        "student": 3,
+        "multi_head": 1,
+    }
     assert len({job.folder for job in jobs}) == len(jobs)
     assert len({title_of(job) for job in jobs}) == len(jobs)
     done: set[str] = set()
@@ -78,8 +82,12 @@ def test_three_data_sets(experiment: Experiment) -> None:
 def test_what_each_job_reads(experiment: Experiment) -> None:
     teacher, from_b, from_c, joint, student, multi_head = JobMaker(experiment).permutation(A, (B, C))
     assert [job.stage for job in (teacher, from_b, joint, student, multi_head)] == [
-        "teacher", "source_teacher", "joint_teacher", "student", "multi_head",
-    ]  # fmt: skip
+        "teacher",
+        "source_teacher",
+        "joint_teacher",
+        "student",
+        "multi_head",
+    ]
     assert (from_b.target, from_b.sources, from_c.sources) == (A, (B,), (C,))
     assert teacher.reads == from_b.reads == multi_head.reads == ()
     assert joint.reads == (teacher.folder, from_b.folder, from_c.folder)
@@ -281,9 +289,12 @@ def test_stores_of_earlier_versions_stay_valid(
 
 
 def test_cases_that_are_not_preprocessed_are_said(
-    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root],
+    planned: Root,
+    experiment: Experiment,
+    experiment_in: Make,
+    copied: Callable[[Root], Root],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     root = copied(planned)
     first, *_ = experiment.cases(A, "train")
     experiment_in(root)
@@ -309,9 +320,7 @@ def test_pretrained_weights_are_part_of_what_a_job_is(planned: Root, experiment_
     assert len(keys) == 3
 
 
-def test_a_new_tresunet_begins_with_the_weights_of_the_file(
-    planned: Root, experiment_in: Make, tmp_path: Path
-) -> None:
+def test_a_new_tresunet_begins_with_the_weights_of_the_file(planned: Root, experiment_in: Make, tmp_path: Path) -> None:
     path = tmp_path / "resnet.safetensors"
     torch.manual_seed(3)
     library = timm.create_model("resnet50_gn", features_only=True, out_indices=(0, 1, 2, 3))

@@ -69,14 +69,27 @@ def empty_file(path: Path, marker: Path) -> None:
 
 @pytest.mark.parametrize(
     "craft",
-    [function_that_writes, expression, proxy, recipe, later_metadata, other_codec, other_type, no_array, other_file,
-     empty_file],
-)  # fmt: skip
+    [
+        function_that_writes,
+        expression,
+        proxy,
+        recipe,
+        later_metadata,
+        other_codec,
+        other_type,
+        no_array,
+        other_file,
+        empty_file,
+    ],
+)
 @pytest.mark.parametrize(("path_of", "opener"), [(image_path, open_image), (label_path, open_label)])
 def test_what_is_no_plain_array_is_refused_and_never_run(
-    craft: Callable[[Path, Path], None], path_of: Callable[[Path, str], Path], opener: Callable[[Path, str], Any],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    craft: Callable[[Path, Path], None],
+    path_of: Callable[[Path, str], Path],
+    opener: Callable[[Path, str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     marker = tmp_path / "ran"
     craft(path_of(tmp_path, "case"), marker)
     monkeypatch.setattr(blosc2, "open", lambda **_: pytest.fail("blosc2 was asked to open the file"))

@@ -20,8 +20,17 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "e.mha").write_bytes(META.format("LOCAL").encode() + bytes(100))
     (tmp_path / "f.nrrd").write_text("NRRD0004\ntype: short\nData File: F_VOXELS.raw.gz\n\n")
     (tmp_path / "g.nrrd").write_text("NRRD0004\ntype: short\n\nElementDataFile\n")
-    for name in ("a.raw", "voxels of b.bin", "c_001.raw", "c_002.raw", "c_x.raw", "d_first.raw", "d_second.raw",
-                 "F_VOXELS.raw.gz", "lost.zraw"):  # fmt: skip
+    for name in (
+        "a.raw",
+        "voxels of b.bin",
+        "c_001.raw",
+        "c_002.raw",
+        "c_x.raw",
+        "d_first.raw",
+        "d_second.raw",
+        "F_VOXELS.raw.gz",
+        "lost.zraw",
+    ):
         (tmp_path / name).write_bytes(bytes(8))
     return tmp_path
 
@@ -29,9 +38,12 @@ def folder(tmp_path: Path) -> Path:
 def test_which_files_a_header_names(folder: Path) -> None:
     named = {name: [path.name for path in voxel_files(folder / name)] for name in visible_files(folder)}
     assert {name: files for name, files in named.items() if files} == {
-        "a.mhd": ["a.raw"], "b.MHD": ["voxels of b.bin"], "c.mhd": ["c_001.raw", "c_002.raw"],
-        "d.mhd": ["d_first.raw", "d_second.raw"], "f.nrrd": ["F_VOXELS.raw.gz"],
-    }  # fmt: skip
+        "a.mhd": ["a.raw"],
+        "b.MHD": ["voxels of b.bin"],
+        "c.mhd": ["c_001.raw", "c_002.raw"],
+        "d.mhd": ["d_first.raw", "d_second.raw"],
+        "f.nrrd": ["F_VOXELS.raw.gz"],
+    }
     assert voxel_names(folder / "a.raw") == ()
 
 

@@ -14,11 +14,17 @@ PART_10 = bytes(128) + b"DICM" + bytes(4)
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.dcm", b"", True), ("A.DCM", b"", True), ("a.IMA", b"", True), ("DICOMDIR", b"", True),
-        ("IM0001", PART_10, True), ("1.2.840.113", PART_10, True), ("notes.txt", b"DICM", False),
-        ("empty", b"", False), ("a.nii.gz", PART_10, False),
+        ("a.dcm", b"", True),
+        ("A.DCM", b"", True),
+        ("a.IMA", b"", True),
+        ("DICOMDIR", b"", True),
+        ("IM0001", PART_10, True),
+        ("1.2.840.113", PART_10, True),
+        ("notes.txt", b"DICM", False),
+        ("empty", b"", False),
+        ("a.nii.gz", PART_10, False),
     ],
-)  # fmt: skip
+)
 def test_by_name_or_by_first_bytes(tmp_path: Path, name: str, content: bytes, expected: bool) -> None:
     (tmp_path / name).write_bytes(content)
     assert is_dicom(tmp_path / name) == expected
@@ -40,8 +46,16 @@ def test_a_data_set_of_dicom_is_told_to_be_converted(tmp_path: Path, task: str) 
     for part in ("imagesTr/p1/s1", "labelsTr"):
         (folder / part).mkdir(parents=True)
     (folder / "imagesTr" / "p1" / "s1" / "IM1").write_bytes(PART_10)
-    write_json(folder / "dataset.json", {"task": task, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz",
-                                         "labels": {"background": 0, "a": 1}, "numTraining": 1})  # fmt: skip
+    write_json(
+        folder / "dataset.json",
+        {
+            "task": task,
+            "channel_names": {"0": "CT"},
+            "file_ending": ".nii.gz",
+            "labels": {"background": 0, "a": 1},
+            "numTraining": 1,
+        },
+    )
     if task == "detection":
         write_json(folder / "annotations.json", {"images": [], "annotations": [], "categories": []})
     _, problems = inspect_dataset(folder)

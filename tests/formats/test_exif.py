@@ -9,9 +9,15 @@ from mdkd_auto.formats.image import to_upright
 
 # x, y, width, height on the stored picture of 10 x 6 -> the same box on the upright one, by hand.
 TURNED = {
-    1: (1, 2, 4, 3), 2: (5, 2, 4, 3), 3: (5, 1, 4, 3), 4: (1, 1, 4, 3),
-    5: (2, 1, 3, 4), 6: (1, 1, 3, 4), 7: (1, 5, 3, 4), 8: (2, 5, 3, 4),
-}  # fmt: skip
+    1: (1, 2, 4, 3),
+    2: (5, 2, 4, 3),
+    3: (5, 1, 4, 3),
+    4: (1, 1, 4, 3),
+    5: (2, 1, 3, 4),
+    6: (1, 1, 3, 4),
+    7: (1, 5, 3, 4),
+    8: (2, 5, 3, 4),
+}
 
 
 @pytest.mark.parametrize("orientation", TURNED)

@@ -12,15 +12,28 @@ from mdkd_auto.formats.read_write import read_image
 
 VOXELS = np.arange(1, 61, dtype="<i2").reshape(3, 4, 5)  # z, y, x
 META = {
-    "ObjectType": "Image", "NDims": "3", "BinaryData": "True", "BinaryDataByteOrderMSB": "False",
-    "TransformMatrix": "-1 0 0 0 -1 0 0 0 1", "Offset": "0 0 0", "ElementSpacing": "0.5 0.5 2", "DimSize": "5 4 3",
-    "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
-}  # fmt: skip
+    "ObjectType": "Image",
+    "NDims": "3",
+    "BinaryData": "True",
+    "BinaryDataByteOrderMSB": "False",
+    "TransformMatrix": "-1 0 0 0 -1 0 0 0 1",
+    "Offset": "0 0 0",
+    "ElementSpacing": "0.5 0.5 2",
+    "DimSize": "5 4 3",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
 NRRD = {
-    "type": "short", "dimension": "3", "space": "right-anterior-superior", "sizes": "5 4 3",
-    "space directions": "(0.5,0,0) (0,0.5,0) (0,0,2)", "kinds": "domain domain domain", "endian": "little",
-    "encoding": "raw", "space origin": "(0,0,0)",
-}  # fmt: skip
+    "type": "short",
+    "dimension": "3",
+    "space": "right-anterior-superior",
+    "sizes": "5 4 3",
+    "space directions": "(0.5,0,0) (0,0.5,0) (0,0,2)",
+    "kinds": "domain domain domain",
+    "endian": "little",
+    "encoding": "raw",
+    "space origin": "(0,0,0)",
+}
 
 
 def write_meta(path: Path, fields: dict[str, str], voxels: bytes = VOXELS.tobytes()) -> Path:
@@ -49,11 +62,12 @@ def refused(path: Path) -> str:
 
 def test_sound_headers_are_read(tmp_path: Path) -> None:
     paths = [
-        write_meta(tmp_path / "a.mha", META), write_nrrd(tmp_path / "a.nrrd", NRRD),
+        write_meta(tmp_path / "a.mha", META),
+        write_nrrd(tmp_path / "a.nrrd", NRRD),
         write_meta(tmp_path / "b.mha", {**META, "DimSize": "5.0 4.0 3.0", "BinaryData": "1"}),
         write_nrrd(tmp_path / "b.nrrd", {**NRRD, "type": "signed short int", "encoding": "RAW"}),
         write_nrrd(tmp_path / "c.nrrd", without(NRRD, "kinds")),
-    ]  # fmt: skip
+    ]
     for path in paths:
         image = read_image(path)
         np.testing.assert_array_equal(image.array, VOXELS)
@@ -65,10 +79,14 @@ def test_sound_headers_are_read(tmp_path: Path) -> None:
     [
         ("NDims", "5", "the number of dimensions, 2, 3, 4"),
         ("NDims", "2", "2 whole numbers above 0, one for each dimension (NDims 2)"),
-        *(("DimSize", value, "3 whole numbers above 0, one for each dimension (NDims 3)")
-          for value in ("5 4", "5 4 3 1", "5 4 x", "5 4 0", "5 -4 3", "5 4 2.5", "")),
-        *(("ElementSpacing", value, "3 numbers above 0, one for each dimension (NDims 3)")
-          for value in ("0.5 0.5", "0.5 0.5 2 1", "a b c", "0.5,0.5,2", "0 1 1", "-1 1 1", "nan 1 1", "inf 1 1", "")),
+        *(
+            ("DimSize", value, "3 whole numbers above 0, one for each dimension (NDims 3)")
+            for value in ("5 4", "5 4 3 1", "5 4 x", "5 4 0", "5 -4 3", "5 4 2.5", "")
+        ),
+        *(
+            ("ElementSpacing", value, "3 numbers above 0, one for each dimension (NDims 3)")
+            for value in ("0.5 0.5", "0.5 0.5 2 1", "a b c", "0.5,0.5,2", "0 1 1", "-1 1 1", "nan 1 1", "inf 1 1", "")
+        ),
         ("ElementSize", "1 1", "3 numbers above 0"),
         ("Offset", "0 0", "3 numbers, one for each dimension"),
         ("Offset", "x y z", "3 numbers, one for each dimension"),
@@ -86,7 +104,7 @@ def test_sound_headers_are_read(tmp_path: Path) -> None:
         ("HeaderSize", "x", "a whole number from -1 on"),
         ("ElementDataFile", "", "LOCAL, or the name of the voxels' file"),
     ],
-)  # fmt: skip
+)
 def test_metaimage(field: str, value: str, expected: str, tmp_path: Path) -> None:
     fields = {field: value, **META} | {field: value}  # ElementDataFile stays the last
     if field == "ElementDataFile":
@@ -118,12 +136,24 @@ def test_metaimage_of_text_that_is_none(tmp_path: Path) -> None:
     ("field", "value", "expected"),
     [
         *(("dimension", value, "a whole number from 1 to 16") for value in ("x", "", "0", "17", "-3", "2.5")),
-        *(("sizes", value, "3 whole numbers above 0, one for each axis (dimension 3)")
-          for value in ("5 4", "5 4 3 1", "5 4 x", "5 4 0", "5 -4 3")),
-        *(("space directions", value, "3 vectors (x, y, z) or none, one for each axis (dimension 3)")
-          for value in ("(0.5,0,0) (0,0.5,0)", "(1,0,0) (0,1,0) (0,0,1) (1,1,1)", "(a,0,0) (0,1,0) (0,0,1)", "",
-                        "(1,0) (0,1) (0,0)", "(1,0,0) (0,1,0) (0,0,0)", "(1,0,0) (0,1,0) (0,0,nan)",
-                        "none (0,1,0) (0,0,1)", "1 0 0")),
+        *(
+            ("sizes", value, "3 whole numbers above 0, one for each axis (dimension 3)")
+            for value in ("5 4", "5 4 3 1", "5 4 x", "5 4 0", "5 -4 3")
+        ),
+        *(
+            ("space directions", value, "3 vectors (x, y, z) or none, one for each axis (dimension 3)")
+            for value in (
+                "(0.5,0,0) (0,0.5,0)",
+                "(1,0,0) (0,1,0) (0,0,1) (1,1,1)",
+                "(a,0,0) (0,1,0) (0,0,1)",
+                "",
+                "(1,0) (0,1) (0,0)",
+                "(1,0,0) (0,1,0) (0,0,0)",
+                "(1,0,0) (0,1,0) (0,0,nan)",
+                "none (0,1,0) (0,0,1)",
+                "1 0 0",
+            )
+        ),
         ("type", "foo", "one of char"),
         ("type", "block", "one of char"),
         ("encoding", "zip", "one of raw"),
@@ -133,7 +163,7 @@ def test_metaimage_of_text_that_is_none(tmp_path: Path) -> None:
         ("space origin", "(x,0,0)", "one vector (x, y, z) of finite numbers"),
         ("kinds", "domain", "3 words, one for each axis"),
     ],
-)  # fmt: skip
+)
 def test_nrrd(field: str, value: str, expected: str, tmp_path: Path) -> None:
     said = refused(write_nrrd(tmp_path / "a.nrrd", {**NRRD, field: value}))
     assert f"its header says {field} {value!r}: expected " in said
@@ -169,20 +199,24 @@ def write_nifti(path: Path, dim: list[int], big: bool = False, after: bytes = b"
 
 def test_sizes_that_leave_a_slice_over_are_wrong(tmp_path: Path) -> None:
     """Two of three slices are no image; one slice of zeros after the voxels is padding."""
-    shorter = [write_meta(tmp_path / "a.mha", {**META, "DimSize": "5 4 2"}),
-               write_nrrd(tmp_path / "a.nrrd", {**NRRD, "sizes": "5 4 2"}),
-               write_nifti(tmp_path / "a.nii", [3, 5, 4, 2, 1, 1, 1, 1]),
-               write_nifti(tmp_path / "b.nii.gz", [3, 5, 4, 2, 1, 1, 1, 1]),
-               write_nifti(tmp_path / "c.nii", [2, 5, 4, 3, 1, 1, 1, 1])]  # fmt: skip
+    shorter = [
+        write_meta(tmp_path / "a.mha", {**META, "DimSize": "5 4 2"}),
+        write_nrrd(tmp_path / "a.nrrd", {**NRRD, "sizes": "5 4 2"}),
+        write_nifti(tmp_path / "a.nii", [3, 5, 4, 2, 1, 1, 1, 1]),
+        write_nifti(tmp_path / "b.nii.gz", [3, 5, 4, 2, 1, 1, 1, 1]),
+        write_nifti(tmp_path / "c.nii", [2, 5, 4, 3, 1, 1, 1, 1]),
+    ]
     for path in shorter:
         with pytest.raises(ImageError, match="the header is wrong, in its sizes or type"):
             read_image(path)
     dim = [3, 5, 4, 3, 1, 1, 1, 1]
-    for path in (write_meta(tmp_path / "d.mha", META, VOXELS.tobytes() + bytes(100)),
-                 write_nrrd(tmp_path / "d.nrrd", NRRD, VOXELS.tobytes() + b"\n"),
-                 write_nifti(tmp_path / "d.nii", dim, after=bytes(100)),
-                 write_nifti(tmp_path / "e.nii", dim, big=True),
-                 write_nifti(tmp_path / "d.nii.gz", dim, after=b"end")):  # fmt: skip
+    for path in (
+        write_meta(tmp_path / "d.mha", META, VOXELS.tobytes() + bytes(100)),
+        write_nrrd(tmp_path / "d.nrrd", NRRD, VOXELS.tobytes() + b"\n"),
+        write_nifti(tmp_path / "d.nii", dim, after=bytes(100)),
+        write_nifti(tmp_path / "e.nii", dim, big=True),
+        write_nifti(tmp_path / "d.nii.gz", dim, after=b"end"),
+    ):
         np.testing.assert_array_equal(read_image(path).array, VOXELS)
 
 

@@ -21,9 +21,15 @@ DEEP = (np.arange(9 * 11, dtype=np.uint16).reshape(9, 11) * 659 + 258) % 65521
 FLAT = (np.arange(9 * 11).reshape(9, 11) * 7 % 256).astype(np.uint8)
 # The picture 0 1 2 / 3 4 5 as each orientation stores it, after EXIF 2.32, table 6.
 STORED = {
-    1: [[0, 1, 2], [3, 4, 5]], 2: [[2, 1, 0], [5, 4, 3]], 3: [[5, 4, 3], [2, 1, 0]], 4: [[3, 4, 5], [0, 1, 2]],
-    5: [[0, 3], [1, 4], [2, 5]], 6: [[2, 5], [1, 4], [0, 3]], 7: [[5, 2], [4, 1], [3, 0]], 8: [[3, 0], [4, 1], [5, 2]],
-}  # fmt: skip
+    1: [[0, 1, 2], [3, 4, 5]],
+    2: [[2, 1, 0], [5, 4, 3]],
+    3: [[5, 4, 3], [2, 1, 0]],
+    4: [[3, 4, 5], [0, 1, 2]],
+    5: [[0, 3], [1, 4], [2, 5]],
+    6: [[2, 5], [1, 4], [0, 3]],
+    7: [[5, 2], [4, 1], [3, 0]],
+    8: [[3, 0], [4, 1], [5, 2]],
+}
 
 
 def exif_block(orientation):
@@ -156,8 +162,11 @@ def test_a_grey_palette_is_a_mask_where_greys_are_the_indices_or_black_and_white
 def test_exif_turns_pictures_upright(tmp_path, orientation):
     upright, stored = np.array(STORED[1], np.uint8), np.array(STORED[orientation], np.uint8)
     exif = chunk(b"eXIf", exif_block(orientation))
-    for content in (png(stored, before=exif), png(stored, after=exif),
-                    png(of_samples(stored.astype(np.uint16), COLOURS, 0), 16, COLOURS, exif)):  # fmt: skip
+    for content in (
+        png(stored, before=exif),
+        png(stored, after=exif),
+        png(of_samples(stored.astype(np.uint16), COLOURS, 0), 16, COLOURS, exif),
+    ):
         np.testing.assert_array_equal(read(tmp_path, "a.png", content), upright)
         frame = planar_frame(tmp_path / "a.png")
         assert (frame.stored, frame.upright, frame.orientation) == (stored.shape[::-1], (3, 2), orientation)
@@ -212,10 +221,13 @@ def test_bmp_of_every_kind_is_one_picture(tmp_path):
     bottom = bytes([1, 255, 1, 51, 1, 34, 1, 17, 0, 0])  # run-length encoded: pairs of count and value
     top = bytes([0, 4, 0, 85, 170, 255, 0, 1])  # four values as they are, and the end
     for content in (
-        bmp(half_bytes[1] + half_bytes[0], (4, 2), 4, greys), bmp(half_bytes[0] + half_bytes[1], (4, -2), 4, greys),
-        bmp(whole_bytes[1] + whole_bytes[0], (4, 2), 8, every), bmp(whole_bytes[0] + whole_bytes[1], (4, -2), 8, every),
-        bmp(pairs[1] + pairs[0], (4, 2), 24), bmp(bottom + top, (4, 2), 8, every, compression=1),
-    ):  # fmt: skip
+        bmp(half_bytes[1] + half_bytes[0], (4, 2), 4, greys),
+        bmp(half_bytes[0] + half_bytes[1], (4, -2), 4, greys),
+        bmp(whole_bytes[1] + whole_bytes[0], (4, 2), 8, every),
+        bmp(whole_bytes[0] + whole_bytes[1], (4, -2), 8, every),
+        bmp(pairs[1] + pairs[0], (4, 2), 24),
+        bmp(bottom + top, (4, 2), 8, every, compression=1),
+    ):
         np.testing.assert_array_equal(read(tmp_path, "a.bmp", content), levels * 17)
         assert planar_frame(tmp_path / "a.bmp").upright == (4, 2)
     five_bits = struct.pack("<4H", *(int(one) * 0x421 for one in (0, 8, 16, 31)))

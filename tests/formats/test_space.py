@@ -65,8 +65,9 @@ def test_sizes_that_contradict_each_other_are_an_error_with_all_three(cardiac: P
     assert "--spacing-from" in str(caught.value)
 
 
-@pytest.mark.parametrize(("rule", "steps"), [("sform", (1, 1, 1)), ("qform", (1.25, 1.25, 10)),
-                                             ("pixdim", (1.25, 1.25, 10))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "steps"), [("sform", (1, 1, 1)), ("qform", (1.25, 1.25, 10)), ("pixdim", (1.25, 1.25, 10))]
+)
 def test_the_rule_decides_for_the_image_and_for_its_mask(cardiac: Path, rule: Any, steps: Any, tmp_path: Path) -> None:
     image = read_image(cardiac, spacing_from=rule)
     assert image.spacing_mm == pytest.approx(steps[::-1])
@@ -214,20 +215,37 @@ def test_right_angles_are_exact(tmp_path: Path) -> None:
 def write_nrrd(path: Path, *lines: str, voxels: Any = VOXELS, encoding: str = "utf-8") -> Path:
     sizes = " ".join(map(str, voxels.shape))
     head = [
-        "NRRD0005", "type: int16", f"dimension: {voxels.ndim}", f"sizes: {sizes}", *lines, "endian: little",
+        "NRRD0005",
+        "type: int16",
+        f"dimension: {voxels.ndim}",
+        f"sizes: {sizes}",
+        *lines,
+        "endian: little",
         "encoding: raw",
-    ]  # fmt: skip
+    ]
     path.write_bytes("\n".join(head).encode(encoding) + b"\n\n" + voxels.astype("<i2").tobytes(order="F"))
     return path
 
 
 def directions(x: float, y: float, z: float) -> tuple[str, ...]:
-    return ("space: left-posterior-superior", f"space directions: ({x},0,0) (0,{y},0) (0,0,{z})",
-            f"space origin: ({10 * x},{20 * y},{-30 * z})")  # fmt: skip
+    return (
+        "space: left-posterior-superior",
+        f"space directions: ({x},0,0) (0,{y},0) (0,0,{z})",
+        f"space origin: ({10 * x},{20 * y},{-30 * z})",
+    )
 
 
-UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "microns": 0.001, "Millimeters": 1.0, "in": 25.4,
-         "\N{MICRO SIGN}m": 0.001, "???": 1.0}  # fmt: skip
+UNITS = {
+    "mm": 1.0,
+    "cm": 10.0,
+    "m": 1000.0,
+    "um": 0.001,
+    "microns": 0.001,
+    "Millimeters": 1.0,
+    "in": 25.4,
+    "\N{MICRO SIGN}m": 0.001,
+    "???": 1.0,
+}
 
 
 @pytest.mark.parametrize(("unit", "mm"), UNITS.items())
@@ -284,9 +302,8 @@ def test_nrrd_sheared_and_a_key_named_like_a_field(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "lines",
-    [(*directions(0.5, 0.5, 2), "spacings: 1 1 1"),
-     ("spacings: 0.5 0.5 2", "axis mins: 0 0 0", "axis maxs: 6 5 4")],
-)  # fmt: skip
+    [(*directions(0.5, 0.5, 2), "spacings: 1 1 1"), ("spacings: 0.5 0.5 2", "axis mins: 0 0 0", "axis maxs: 6 5 4")],
+)
 def test_nrrd_that_contradicts_itself(lines: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(write_nrrd(tmp_path / "a.nrrd", *lines))
@@ -301,9 +318,16 @@ def test_nrrd_that_says_the_same_twice(highs: str, tmp_path: Path) -> None:
 
 def write_mha(path: Path, *lines: str, data_file: str = "LOCAL") -> Path:
     head = [
-        "ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False", "DimSize = 6 5 4",
-        *lines, "ElementType = MET_SHORT", f"ElementDataFile = {data_file}", "",
-    ]  # fmt: skip
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "DimSize = 6 5 4",
+        *lines,
+        "ElementType = MET_SHORT",
+        f"ElementDataFile = {data_file}",
+        "",
+    ]
     path.write_bytes("\n".join(head).encode() + (VOXELS.tobytes(order="F") if data_file == "LOCAL" else b""))
     return path
 
@@ -319,15 +343,17 @@ def test_units_of_metaimage(unit: str, mm: float, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("lines", "kind"),
-    [(("ElementSpacing = 0.5 0.5 2", "ElementSize = 1 1 2"), "spacing-contradicts"),
-     (("ElementSpacing = 0.5 0.5 2", "TransformMatrix = 2 0 0 0 2 0 0 0 2"), "spacing-contradicts"),
-     (("ElementSpacing = 0.5 0.5 2", "ElementSpacing = 1 1 1"), "header-contradicts"),
-     (("ElementSpacing = 1 1 1", "Offset = 1 2 3", "Position = 4 5 6"), "header-contradicts"),
-     (("ElementSpacing = 1 1 1", "ElementByteOrderMSB = True"), "header-contradicts"),
-     (("ElementSpacing = 1 1 1", "HeaderSize = 16"), "header-contradicts"),
-     (("ElementSpacing = 1 1 1", "ElementToIntensityFunctionSlope = 2"), "header-contradicts"),
-     (("ElementSpacing = 1 1 1", "ElementToIntensityFunctionOffset = -1024"), "header-contradicts")],
-)  # fmt: skip
+    [
+        (("ElementSpacing = 0.5 0.5 2", "ElementSize = 1 1 2"), "spacing-contradicts"),
+        (("ElementSpacing = 0.5 0.5 2", "TransformMatrix = 2 0 0 0 2 0 0 0 2"), "spacing-contradicts"),
+        (("ElementSpacing = 0.5 0.5 2", "ElementSpacing = 1 1 1"), "header-contradicts"),
+        (("ElementSpacing = 1 1 1", "Offset = 1 2 3", "Position = 4 5 6"), "header-contradicts"),
+        (("ElementSpacing = 1 1 1", "ElementByteOrderMSB = True"), "header-contradicts"),
+        (("ElementSpacing = 1 1 1", "HeaderSize = 16"), "header-contradicts"),
+        (("ElementSpacing = 1 1 1", "ElementToIntensityFunctionSlope = 2"), "header-contradicts"),
+        (("ElementSpacing = 1 1 1", "ElementToIntensityFunctionOffset = -1024"), "header-contradicts"),
+    ],
+)
 def test_metaimage_that_contradicts_itself(lines: tuple[str, ...], kind: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(write_mha(tmp_path / "a.mha", *lines))
@@ -335,9 +361,17 @@ def test_metaimage_that_contradicts_itself(lines: tuple[str, ...], kind: str, tm
 
 
 def test_metaimage_that_says_the_same_twice(tmp_path: Path) -> None:
-    lines = ("ElementSize = 0.5 0.5 5", "ElementSpacing = 0.5 0.500001 2", "Offset = 1 2 3", "Position = 1 2 3",
-             "ElementSize = 0.5 0.5 5", "ElementByteOrderMSB = false", "ElementToIntensityFunctionSlope = 1.0",
-             "ElementToIntensityFunctionOffset = 0", "HeaderSize = 0")  # fmt: skip
+    lines = (
+        "ElementSize = 0.5 0.5 5",
+        "ElementSpacing = 0.5 0.500001 2",
+        "Offset = 1 2 3",
+        "Position = 1 2 3",
+        "ElementSize = 0.5 0.5 5",
+        "ElementByteOrderMSB = false",
+        "ElementToIntensityFunctionSlope = 1.0",
+        "ElementToIntensityFunctionOffset = 0",
+        "HeaderSize = 0",
+    )
     assert read_image(write_mha(tmp_path / "a.mha", *lines)).spacing_mm[0] == 2  # 5 mm thick slices, 2 mm apart
 
 
@@ -350,8 +384,10 @@ def test_voxels_of_a_file_of_their_own_begin_where_the_header_says(tmp_path: Pat
         read_image(header)
 
 
-@pytest.mark.parametrize("name", ["/etc/hostname", "../secret.raw", "..\\secret.raw", "C:\\secret.raw",
-                                  "LIST\n../a.raw", "../%03d.raw 1 4 1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/hostname", "../secret.raw", "..\\secret.raw", "C:\\secret.raw", "LIST\n../a.raw", "../%03d.raw 1 4 1"],
+)
 def test_voxels_are_not_taken_from_outside_of_the_header_s_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret.raw").write_bytes(VOXELS.tobytes())
     folder = tmp_path / "inner"

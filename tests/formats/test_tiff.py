@@ -18,9 +18,15 @@ from mdkd_auto.formats.tiff import MOST_PAGES, check_chain
 FLAT = (np.arange(20 * 24).reshape(20, 24) * 7 % 251).astype(np.uint8)
 COMPRESSIONS = [None, "zlib", "lzw", "packbits", "zstd", "lzma"]
 STORED = {  # as in EXIF: the picture 0 1 2 / 3 4 5
-    1: [[0, 1, 2], [3, 4, 5]], 2: [[2, 1, 0], [5, 4, 3]], 3: [[5, 4, 3], [2, 1, 0]], 4: [[3, 4, 5], [0, 1, 2]],
-    5: [[0, 3], [1, 4], [2, 5]], 6: [[2, 5], [1, 4], [0, 3]], 7: [[5, 2], [4, 1], [3, 0]], 8: [[3, 0], [4, 1], [5, 2]],
-}  # fmt: skip
+    1: [[0, 1, 2], [3, 4, 5]],
+    2: [[2, 1, 0], [5, 4, 3]],
+    3: [[5, 4, 3], [2, 1, 0]],
+    4: [[3, 4, 5], [0, 1, 2]],
+    5: [[0, 3], [1, 4], [2, 5]],
+    6: [[2, 5], [1, 4], [0, 3]],
+    7: [[5, 2], [4, 1], [3, 0]],
+    8: [[3, 0], [4, 1], [5, 2]],
+}
 
 
 class Page(NamedTuple):
@@ -39,8 +45,17 @@ def tiff(pages, data, start=8):
     places = [start + len(data) + size * number for number in range(len(pages))]
     content = b"II*\0" + struct.pack("<I", places[0]) + bytes(start - 8) + data
     for number, page in enumerate(pages):
-        entries = [(256, 4, page.width), (257, 4, page.height), (258, 3, 8), (259, 3, page.compression), (262, 3, 1),
-                   (273, 4, page.strip[0]), (277, 3, 1), (278, 4, page.height), (279, 4, page.strip[1])]  # fmt: skip
+        entries = [
+            (256, 4, page.width),
+            (257, 4, page.height),
+            (258, 3, 8),
+            (259, 3, page.compression),
+            (262, 3, 1),
+            (273, 4, page.strip[0]),
+            (277, 3, 1),
+            (278, 4, page.height),
+            (279, 4, page.strip[1]),
+        ]
         content += struct.pack("<H", len(entries))
         content += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
         following = number + 1 if page.following is None else page.following
@@ -100,8 +115,14 @@ def test_every_type_in_every_compression_and_byte_order(tmp_path, compression, b
         pixels = (FLAT.astype(float) - 5).astype(kind)
         predictors = (False, True) if compression not in {None, "packbits"} else (False,)
         for predictor in predictors:
-            found = read(tmp_path, pixels, compression=compression, byteorder=byteorder, predictor=predictor,
-                         photometric="minisblack")  # fmt: skip
+            found = read(
+                tmp_path,
+                pixels,
+                compression=compression,
+                byteorder=byteorder,
+                predictor=predictor,
+                photometric="minisblack",
+            )
             np.testing.assert_array_equal(found, pixels[None])
             assert found.dtype == (np.float32 if kind.startswith("f") else np.dtype(kind))
 

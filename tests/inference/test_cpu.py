@@ -50,19 +50,27 @@ def test_networks_give_the_same(topology: Topology, size: tuple[int, ...], image
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3, padding="valid"), nn.Conv2d(2, 4, (3, 5), padding="same", dilation=2),
-        nn.Conv2d(2, 4, (1, 3), stride=(1, 2), padding=(0, 1), bias=False), nn.Conv2d(2, 4, 3, padding=1, groups=2),
+        nn.Conv2d(2, 4, 3),
+        nn.Conv2d(2, 4, 3, padding="valid"),
+        nn.Conv2d(2, 4, (3, 5), padding="same", dilation=2),
+        nn.Conv2d(2, 4, (1, 3), stride=(1, 2), padding=(0, 1), bias=False),
+        nn.Conv2d(2, 4, 3, padding=1, groups=2),
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     "rest",
     [
-        [], [nn.InstanceNorm2d(4)], [nn.InstanceNorm2d(4, affine=True), nn.LeakyReLU(0.2)], [nn.LeakyReLU(0.3)],
-        [nn.InstanceNorm2d(4), nn.ReLU()], [nn.BatchNorm2d(4), nn.LeakyReLU()], [nn.Dropout(0.5), nn.InstanceNorm2d(4)],
+        [],
+        [nn.InstanceNorm2d(4)],
+        [nn.InstanceNorm2d(4, affine=True), nn.LeakyReLU(0.2)],
+        [nn.LeakyReLU(0.3)],
+        [nn.InstanceNorm2d(4), nn.ReLU()],
+        [nn.BatchNorm2d(4), nn.LeakyReLU()],
+        [nn.Dropout(0.5), nn.InstanceNorm2d(4)],
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_layers_give_the_same(layer: nn.Module, rest: list[nn.Module]) -> None:
     torch.manual_seed(0)
     for module in rest:

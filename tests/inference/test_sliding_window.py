@@ -46,10 +46,16 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("shape", "patch"),
     [
-        ((3, 16, 16), (16, 16)), ((2, 9, 30), (16, 16)), ((1, 5, 7), (16, 12)), ((5, 33, 47), (16, 8)),
-        ((8, 16, 16), (8, 16, 16)), ((3, 10, 11), (8, 16, 16)), ((13, 9, 41), (8, 16, 16)), ((1, 1, 1), (4, 4, 4)),
+        ((3, 16, 16), (16, 16)),
+        ((2, 9, 30), (16, 16)),
+        ((1, 5, 7), (16, 12)),
+        ((5, 33, 47), (16, 8)),
+        ((8, 16, 16), (8, 16, 16)),
+        ((3, 10, 11), (8, 16, 16)),
+        ((13, 9, 41), (8, 16, 16)),
+        ((1, 1, 1), (4, 4, 4)),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("step", [0.5, 0.8, 1.0])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_what_happens_at_a_voxel_stays_there(
@@ -72,9 +78,13 @@ def test_as_monai_does(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
     ours = sliding_window(model, image, patch)
     with torch.no_grad():
         theirs = sliding_window_inference(
-            torch.from_numpy(image[:, None] if len(patch) == 2 else image[None, None]), patch, sw_batch_size=1,
-            predictor=lambda x: torch.sigmoid(model(x)), overlap=0.5, roi_weight_map=weights_of(patch),
-        ).numpy()  # fmt: skip
+            torch.from_numpy(image[:, None] if len(patch) == 2 else image[None, None]),
+            patch,
+            sw_batch_size=1,
+            predictor=lambda x: torch.sigmoid(model(x)),
+            overlap=0.5,
+            roi_weight_map=weights_of(patch),
+        ).numpy()
     theirs = theirs.swapaxes(0, 1) if len(patch) == 2 else theirs[0]
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     rough = sliding_window(model, image, patch, step=1.0)

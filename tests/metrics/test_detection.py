@@ -76,11 +76,17 @@ def coco_eval(truth: list[Boxes], detections: list[Boxes]) -> dict[str, float]:
 
     def rows(images: list[Boxes]) -> list[dict[str, object]]:
         return [
-            {"image_id": image, "category_id": int(kind) + 1, "iscrowd": 0, "area": (x2 - x1) * (y2 - y1),
-             "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.0 if found.scores is None else float(found.scores[number])}
+            {
+                "image_id": image,
+                "category_id": int(kind) + 1,
+                "iscrowd": 0,
+                "area": (x2 - x1) * (y2 - y1),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": 0.0 if found.scores is None else float(found.scores[number]),
+            }
             for image, found in enumerate(images, start=1)
             for number, ((x1, y1, x2, y2), kind) in enumerate(zip(found.boxes.tolist(), found.classes, strict=True))
-        ]  # fmt: skip
+        ]
 
     kinds = {int(kind) + 1 for image in (*truth, *detections) for kind in image.classes}
     with contextlib.redirect_stdout(io.StringIO()):
@@ -222,8 +228,11 @@ def four_images() -> Images:
     """By falling score: hit, miss, hit, miss, miss, of three true boxes in two of four images."""
     truth = [boxes(A, B), boxes(A), NOTHING, NOTHING]
     detections = [
-        boxes(A, ELSEWHERE, scores=[0.9, 0.8]), boxes(A, scores=[0.7]), boxes(A, scores=[0.6]), boxes(A, scores=[0.5]),
-    ]  # fmt: skip
+        boxes(A, ELSEWHERE, scores=[0.9, 0.8]),
+        boxes(A, scores=[0.7]),
+        boxes(A, scores=[0.6]),
+        boxes(A, scores=[0.5]),
+    ]
     return truth, detections
 
 
@@ -316,8 +325,13 @@ def test_negatives_only() -> None:
 def test_no_detections() -> None:
     values = score_boxes([boxes(A), NOTHING], [FOUND_NOTHING] * 2, threshold=0.5).metrics
     assert {name: metric.mean for name, metric in values.items()} == {
-        "map_50": 0, "map": 0, "froc": 0, "sensitivity": 0, "precision": None, "f1": 0,
-    }  # fmt: skip
+        "map_50": 0,
+        "map": 0,
+        "froc": 0,
+        "sensitivity": 0,
+        "precision": None,
+        "f1": 0,
+    }
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------

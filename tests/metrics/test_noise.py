@@ -74,6 +74,8 @@ def test_trainings_to_show_keep_their_promise() -> None:
     rng = np.random.default_rng(0)
     units, trainings = rng.normal(0, 0.02, (3000, 40)), rng.normal(0, 0.03, (3000, count))
     means = gain + units.mean(1) + trainings.mean(1)
-    errors = np.hypot(t.ppf(0.975, 39) * units.std(1, ddof=1) / math.sqrt(40),
-                      t.ppf(0.975, count - 1) * trainings.std(1, ddof=1) / math.sqrt(count))  # fmt: skip
+    errors = np.hypot(
+        t.ppf(0.975, 39) * units.std(1, ddof=1) / math.sqrt(40),
+        t.ppf(0.975, count - 1) * trainings.std(1, ddof=1) / math.sqrt(count),
+    )
     assert 0.76 < np.mean(means > errors) < 0.84

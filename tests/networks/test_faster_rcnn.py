@@ -66,18 +66,24 @@ def test_anchors_and_boxes_are_torchvisions(detector: Detector) -> None:
 
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             maps = detector.encoder(x)
-            result: dict[str, torch.Tensor] = detector.head.pyramid(
-                dict(zip(detector.head.levels, maps, strict=True))
-            )
+            result: dict[str, torch.Tensor] = detector.head.pyramid(dict(zip(detector.head.levels, maps, strict=True)))
             return result
 
     peer = FasterRCNN(
-        Backbone(), rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in ANCHORS), (RATIOS,) * 4),
-        rpn_head=detector.head.rpn.head, box_roi_pool=detector.head.regions.box_roi_pool,
-        box_head=detector.head.regions.box_head, box_predictor=detector.head.regions.box_predictor,
-        rpn_pre_nms_top_n_test=size.proposals, rpn_post_nms_top_n_test=size.proposals, box_score_thresh=0.01,
-        min_size=64, max_size=64, image_mean=[0.0], image_std=[1.0],
-    ).eval()  # fmt: skip
+        Backbone(),
+        rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in ANCHORS), (RATIOS,) * 4),
+        rpn_head=detector.head.rpn.head,
+        box_roi_pool=detector.head.regions.box_roi_pool,
+        box_head=detector.head.regions.box_head,
+        box_predictor=detector.head.regions.box_predictor,
+        rpn_pre_nms_top_n_test=size.proposals,
+        rpn_post_nms_top_n_test=size.proposals,
+        box_score_thresh=0.01,
+        min_size=64,
+        max_size=64,
+        image_mean=[0.0],
+        image_std=[1.0],
+    ).eval()
     images, _ = scene()
     with torch.no_grad():
         ours, theirs = detector(images).detected(), peer(list(images))

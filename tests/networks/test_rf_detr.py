@@ -158,9 +158,16 @@ def test_losses_are_the_librarys(images: Tensor, training: bool) -> None:
     ]
     before, config.group_detr = config.group_detr, config.group_detr if training else 1
     expected, _, _ = LwDetrForObjectDetectionLoss(
-        output.logits[-1], labels, "cpu", output.boxes[-1], config, output.logits[1:], output.boxes[1:],
-        output.logits[0], output.boxes[0],
-    )  # fmt: skip
+        output.logits[-1],
+        labels,
+        "cpu",
+        output.boxes[-1],
+        config,
+        output.logits[1:],
+        output.boxes[1:],
+        output.logits[0],
+        output.boxes[0],
+    )
     config.group_detr = before
     losses = output.losses(SOME)
     assert set(losses) == {"classification", "box", "giou"}
@@ -231,9 +238,11 @@ def test_the_order_of_a_teachers_queries_does_not_matter(images: Tensor, detecto
     student, teacher = build(1).train()(images), detector(images)
     order = torch.randperm(QUERIES, generator=torch.Generator().manual_seed(0))
     shuffled = replace(
-        teacher, logits=teacher.logits[:, :, order], boxes=teacher.boxes[:, :, order],
+        teacher,
+        logits=teacher.logits[:, :, order],
+        boxes=teacher.boxes[:, :, order],
         embeddings=teacher.embeddings[:, order],
-    )  # fmt: skip
+    )
     taught, again = student.learns_from(teacher, 2.0), student.learns_from(shuffled, 2.0)
     torch.testing.assert_close(again, taught)
     assert taught.logits > 0
@@ -336,10 +345,12 @@ def test_weights_of_other_classes_queries_and_sides(
 
 def test_weights_of_dinov2(detector: Detector, tmp_path: Path) -> None:
     state = {
-        name.replace("q_proj", "attention.query").replace("k_proj", "attention.key")
-        .replace("v_proj", "attention.value").replace("o_proj", "output.dense"): value
+        name.replace("q_proj", "attention.query")
+        .replace("k_proj", "attention.key")
+        .replace("v_proj", "attention.value")
+        .replace("o_proj", "output.dense"): value
         for name, value in detector.encoder.body.state_dict().items()
-    }  # fmt: skip
+    }
     name = "embeddings.patch_embeddings.projection.weight"
     state[name] = F.interpolate(state[name], size=(14, 14))
     save_file({**state, "embeddings.mask_token": torch.zeros(1, 64)}, tmp_path / "dinov2.safetensors")

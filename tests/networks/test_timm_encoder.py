@@ -20,9 +20,16 @@ def test_networks_for_any_size(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224",
-             "mixer_s32_224", "efficientformerv2_s0"],
-)  # fmt: skip
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "deit_tiny_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "maxvit_tiny_tf_224",
+        "mixer_s32_224",
+        "efficientformerv2_s0",
+    ],
+)
 def test_networks_of_one_size_are_refused_for_others(name: str) -> None:
     words = rf"network '{name}': made for 224 x 224 pixels, fails for the plan's 64 x 64 \(.*; plan with --input-size"
     with pytest.raises(SettingsError, match=words):
@@ -54,7 +61,6 @@ def test_a_check_draws_no_random_number() -> None:
     torch.manual_seed(0)
     check_size("mobilenetv3_small_050", (64, 64))
     assert torch.equal(torch.rand(3), expected)
-
 
 
 def test_efficientnet_of_timm() -> None:

@@ -1,4 +1,3 @@
-
 from collections.abc import Callable
 
 import pytest
@@ -72,9 +71,7 @@ def test_topology_follows_the_plan() -> None:
     assert len(FLAT.strides) == 5
     assert SHALLOW.features == (4, 4, 32)  # 16 x 16 is pooled twice
     assert TWO_STAGES.features == (4, 40)
-    assert TResUNetEncoder(THICK_SLICES, ndim=3).strides == (
-        (1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16)
-    )  # fmt: skip
+    assert TResUNetEncoder(THICK_SLICES, ndim=3).strides == ((1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16))
 
 
 SIZES = [

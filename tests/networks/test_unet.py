@@ -7,9 +7,7 @@ from mdkd_auto.core.records import Topology
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead, check_size, cumulative_strides, scale_width
 
-FLAT = Topology(
-    features=(4, 8, 16), kernel_sizes=((3, 3), (3, 3), (3, 3)), strides=((1, 1), (2, 1), (2, 2))
-)  # fmt: skip
+FLAT = Topology(features=(4, 8, 16), kernel_sizes=((3, 3), (3, 3), (3, 3)), strides=((1, 1), (2, 1), (2, 2)))
 THICK_SLICES = Topology(
     features=(4, 8, 8),
     kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
@@ -93,9 +91,7 @@ def test_contradictory_topologies_are_refused(topology: Topology, ndim: int, mes
 
 
 def test_scale_width() -> None:
-    topology = Topology(
-        features=(32, 64, 128, 256, 320), kernel_sizes=((3, 3),) * 5, strides=((1, 1), *((2, 2),) * 4)
-    )  # fmt: skip
+    topology = Topology(features=(32, 64, 128, 256, 320), kernel_sizes=((3, 3),) * 5, strides=((1, 1), *((2, 2),) * 4))
     half = scale_width(topology, 16)
     assert half.features == (16, 32, 64, 128, 160)
     assert (half.kernel_sizes, half.strides) == (topology.kernel_sizes, topology.strides)

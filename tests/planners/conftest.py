@@ -45,9 +45,15 @@ def make_fingerprint(
     """``count`` equal cases; ``intensities`` are p0.5, p99.5, mean and std of the foreground."""
     lower, upper, mean, std = intensities
     foreground = Intensities(
-        count=10, mean=mean, std=std, minimum=lower, maximum=upper, percentile_00_5=lower, median=mean,
+        count=10,
+        mean=mean,
+        std=std,
+        minimum=lower,
+        maximum=upper,
+        percentile_00_5=lower,
+        median=mean,
         percentile_99_5=upper,
-    )  # fmt: skip
+    )
     lesions = () if lesion_mm is None else (Lesion(volume_mm3=math.nan, diameter_mm=lesion_mm, voxels=50),)
     channels = len(dataset.channel_names)
     cases = tuple(

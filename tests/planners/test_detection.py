@@ -69,17 +69,37 @@ def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
         name: str, boxes: tuple[tuple[float, float], ...], spacing_mm: float | None, size: tuple[int, int] = (99, 99)
     ) -> CaseFingerprint:
         return CaseFingerprint(
-            case_id=name, source_hash="", voxel_hash="", orientation="", shape=(1, *size),
-            spacing_mm=(1.0, spacing_mm or 1.0, spacing_mm or 1.0), spacing_known=spacing_mm is not None,
-            cropped_shape=(1, 99, 99), nonzero_fraction=1.0, integer_valued=True, image_minimum=(0.0,),
-            image_maximum=(1.0,), labelled_voxels=1, foreground=(None,), lesions=(), boxes=boxes,
-        )  # fmt: skip
+            case_id=name,
+            source_hash="",
+            voxel_hash="",
+            orientation="",
+            shape=(1, *size),
+            spacing_mm=(1.0, spacing_mm or 1.0, spacing_mm or 1.0),
+            spacing_known=spacing_mm is not None,
+            cropped_shape=(1, 99, 99),
+            nonzero_fraction=1.0,
+            integer_valued=True,
+            image_minimum=(0.0,),
+            image_maximum=(1.0,),
+            labelled_voxels=1,
+            foreground=(None,),
+            lesions=(),
+            boxes=boxes,
+        )
 
     def said(*cases: CaseFingerprint) -> str:
-        return box_counts(Fingerprint(
-            dataset="Dataset001_A", channel_names=("CT",), is_2d=True, spacing_known=False, foreground=(None,),
-            cases=cases, patients=len(cases), classes={"tumour": sum(len(one.boxes) for one in cases)},
-        )).because  # fmt: skip
+        return box_counts(
+            Fingerprint(
+                dataset="Dataset001_A",
+                channel_names=("CT",),
+                is_2d=True,
+                spacing_known=False,
+                foreground=(None,),
+                cases=cases,
+                patients=len(cases),
+                classes={"tumour": sum(len(one.boxes) for one in cases)},
+            )
+        ).because
 
     square, tall = ((10.0, 10.0),) * 3, ((16.0, 4.0),) * 3  # height, width; 10 and 8 pixels a side
     assert said(case("a", square, 0.5), case("b", (), 0.5)) == (

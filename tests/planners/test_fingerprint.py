@@ -135,8 +135,11 @@ def test_bad_cases_are_named_and_left_out(tmp_path: Path) -> None:
     assert [case.case_id for case in fingerprint.cases] == ["good"]
     assert len(problems) == 4
     assert [(problem.case_id, problem.kind) for problem in problems] == [
-        ("value", "label-undeclared"), ("shape", "shape"), ("fraction", "label-fractional"), ("damaged", "unreadable"),
-    ]  # fmt: skip
+        ("value", "label-undeclared"),
+        ("shape", "shape"),
+        ("fraction", "label-fractional"),
+        ("damaged", "unreadable"),
+    ]
     assert "value.nii.gz: label values 7 are not declared in dataset.json (declared: 0, 1)" in str(problems[0])
     assert "shape.nii.gz: does not lie on the grid" in str(problems[1])
     assert "0.5 is not a whole number" in str(problems[2])

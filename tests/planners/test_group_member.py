@@ -14,9 +14,13 @@ def plan_of(
     dataset: Dataset, assumed_spacing_mm: Triple | None = None, transpose: IntTriple = (0, 1, 2)
 ) -> DatasetPlan:
     return DatasetPlan(
-        dataset=dataset.name, channel=0, channel_name="CT", transpose=transpose, assumed_spacing_mm=assumed_spacing_mm,
+        dataset=dataset.name,
+        channel=0,
+        channel_name="CT",
+        transpose=transpose,
+        assumed_spacing_mm=assumed_spacing_mm,
         normalisation=Normalisation(scheme="zscore"),
-    )  # fmt: skip
+    )
 
 
 def lesions(*voxels: int) -> tuple[Lesion, ...]:

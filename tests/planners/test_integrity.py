@@ -32,8 +32,10 @@ def found_in(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., F
 
 
 def fold(*val: int) -> Fold:
-    return Fold(train=tuple(f"case_{number}" for number in range(4) if number not in val),
-                val=tuple(f"case_{number}" for number in val))  # fmt: skip
+    return Fold(
+        train=tuple(f"case_{number}" for number in range(4) if number not in val),
+        val=tuple(f"case_{number}" for number in val),
+    )
 
 
 def test_without_a_test_part_validation_is_what_is_scored(found_in: Callable[..., Found]) -> None:
@@ -69,9 +71,11 @@ HU, SHIFTED = (-1000.0, 1500.0), (31768.0, 34268.0)  # the same and 32768, as De
     ],
 )
 def test_hounsfield_units_with_an_offset(
-    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], extremes: list[tuple[float, float]],
+    dataset_of: Callable[..., Dataset],
+    fingerprint_of: Callable[..., Fingerprint],
+    extremes: list[tuple[float, float]],
     unusual: list[str],
-) -> None:  # fmt: skip
+) -> None:
     cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(4))
     dataset = dataset_of(1, cases=cases)
     made = fingerprint_of(dataset, (1, 32, 32), None, count=4)
@@ -88,13 +92,22 @@ def test_hounsfield_units_with_an_offset(
 
 @pytest.mark.parametrize(
     ("low", "high", "kind"),
-    [(0.0, 1e6, None), (-1e6, 0.0, None), (0.0, 1.0001e6, "unusual-values"), (0.0, 1e8, "unusual-values"),
-     (-1.0001e8, 0.0, "absurd-values"), (5.0, 5.0, "constant-image")],
+    [
+        (0.0, 1e6, None),
+        (-1e6, 0.0, None),
+        (0.0, 1.0001e6, "unusual-values"),
+        (0.0, 1e8, "unusual-values"),
+        (-1.0001e8, 0.0, "absurd-values"),
+        (5.0, 5.0, "constant-image"),
+    ],
 )
 def test_values_up_to_the_limit(
-    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], low: float, high: float,
+    dataset_of: Callable[..., Dataset],
+    fingerprint_of: Callable[..., Fingerprint],
+    low: float,
+    high: float,
     kind: str | None,
-) -> None:  # fmt: skip
+) -> None:
     cases = tuple(Case(case_id=f"case_{number}", images=("a.png",), patient_id=f"p{number}") for number in range(2))
     dataset = dataset_of(1, ("T1",), "MRI", cases)
     made = fingerprint_of(dataset, (1, 32, 32), None, count=2, extremes=(low, high))
@@ -143,8 +156,14 @@ def test_axes_unlike_most_cases_are_told(
 
 
 @pytest.mark.parametrize(
-    ("stated", "said"), [((2.0, 1.0, 1.0), False), ((2.0, 1.0, 1.0001), False), ((2.0, 1.0, 1.1), True),
-                          ((2.2, 1.0, 1.0), True), ((2.0, 1.1, 1.0), True)]
+    ("stated", "said"),
+    [
+        ((2.0, 1.0, 1.0), False),
+        ((2.0, 1.0, 1.0001), False),
+        ((2.0, 1.0, 1.1), True),
+        ((2.2, 1.0, 1.0), True),
+        ((2.0, 1.1, 1.0), True),
+    ],
 )
 def test_a_stated_spacing_that_is_the_files_own_is_no_contradiction(
     dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint], stated: Triple, said: bool

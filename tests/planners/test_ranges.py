@@ -12,16 +12,22 @@ from mdkd_auto.planners.intensities import image_percentiles
 from mdkd_auto.planners.ranges import Range, TrainingRanges, training_ranges, unlike_training, widened
 
 RANGES = TrainingRanges(
-    spacing_mm=((3.0, 0.6, 0.6), (5.0, 0.9, 0.9)), shape=((10, 40, 40), (20, 64, 60)),
-    percentile_00_5=Range(-1000.0, -900.0), percentile_99_5=Range(300.0, 500.0),
-)  # fmt: skip
+    spacing_mm=((3.0, 0.6, 0.6), (5.0, 0.9, 0.9)),
+    shape=((10, 40, 40), (20, 64, 60)),
+    percentile_00_5=Range(-1000.0, -900.0),
+    percentile_99_5=Range(300.0, 500.0),
+)
 
 
 def plan_for(dataset: str, channel: int = 0, assumed: Triple | None = None) -> DatasetPlan:
     return DatasetPlan(
-        dataset=dataset, channel=channel, channel_name="CT", transpose=(0, 1, 2), assumed_spacing_mm=assumed,
+        dataset=dataset,
+        channel=channel,
+        channel_name="CT",
+        transpose=(0, 1, 2),
+        assumed_spacing_mm=assumed,
         normalisation=Normalisation(scheme="zscore"),
-    )  # fmt: skip
+    )
 
 
 def image_of(
@@ -40,8 +46,10 @@ def fields(image: Image, ranges: TrainingRanges | None = RANGES) -> list[str]:
 
 
 def cases_of(fingerprint: Fingerprint, *percentiles: tuple[tuple[float, float], ...]) -> list[CaseFingerprint]:
-    return [msgspec.structs.replace(case, image_percentiles=some)
-            for case, some in zip(fingerprint.cases, percentiles, strict=True)]  # fmt: skip
+    return [
+        msgspec.structs.replace(case, image_percentiles=some)
+        for case, some in zip(fingerprint.cases, percentiles, strict=True)
+    ]
 
 
 def test_ranges_are_of_the_channel_that_is_read(
@@ -52,21 +60,23 @@ def test_ranges_are_of_the_channel_that_is_read(
     first, second, third = cases_of(made, ((0, 1), (5, 90)), ((0, 2), (-3, 70)), ((9, 9), (4, 80)))
     second = msgspec.structs.replace(second, shape=(30, 20, 60), spacing_mm=(1.0, 0.75, 0.5))
     assert training_ranges([first, second, third], plan_for(dataset.name, 1)) == TrainingRanges(
-        spacing_mm=((1.0, 0.5, 0.5), (3.0, 0.75, 0.5)), shape=((10, 20, 60), (30, 40, 60)),
-        percentile_00_5=Range(-3, 5), percentile_99_5=Range(70, 90),
-    )  # fmt: skip
+        spacing_mm=((1.0, 0.5, 0.5), (3.0, 0.75, 0.5)),
+        shape=((10, 20, 60), (30, 40, 60)),
+        percentile_00_5=Range(-3, 5),
+        percentile_99_5=Range(70, 90),
+    )
     assert training_ranges([], plan_for(dataset.name)) is None
     earlier = msgspec.structs.replace(third, image_percentiles=())  # as read from a file without them
     assert training_ranges([first, earlier], plan_for(dataset.name)) is None
 
 
-@pytest.mark.parametrize(
-    ("assumed", "expected"), [(None, None), ((1.0, 0.4, 0.4), ((1.0, 0.4, 0.4), (1.0, 0.4, 0.4)))]
-)
+@pytest.mark.parametrize(("assumed", "expected"), [(None, None), ((1.0, 0.4, 0.4), ((1.0, 0.4, 0.4), (1.0, 0.4, 0.4)))])
 def test_pictures_have_the_spacing_that_the_plan_assumes(
-    assumed: Triple | None, expected: object, dataset_of: Callable[..., Dataset],
+    assumed: Triple | None,
+    expected: object,
+    dataset_of: Callable[..., Dataset],
     fingerprint_of: Callable[..., Fingerprint],
-) -> None:  # fmt: skip
+) -> None:
     made = fingerprint_of(dataset_of(1), (1, 40, 60), None, count=1)
     ranges = training_ranges(cases_of(made, ((0, 255),)), plan_for(made.dataset, assumed=assumed))
     assert ranges is not None
@@ -83,9 +93,7 @@ def test_pictures_have_the_spacing_that_the_plan_assumes(
         ((30, 30), 25, (5, 90)),
     ],
 )
-def test_the_tolerance_of_intensities(
-    spans: tuple[float, float], margin: float, expected: tuple[float, float]
-) -> None:
+def test_the_tolerance_of_intensities(spans: tuple[float, float], margin: float, expected: tuple[float, float]) -> None:
     assert widened(Range(*spans), margin) == pytest.approx(expected)
 
 

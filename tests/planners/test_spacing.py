@@ -96,9 +96,13 @@ def test_strong_anisotropy_takes_the_tenth_percentile() -> None:
 def test_many_slices_or_voxels_hardly_longer_are_no_reason_for_it(coarse: tuple[float, ...], slices: int) -> None:
     """512 pixels are not more than three times 171 slices; 1.5 mm are not more than three times 0.5 mm."""
     several = Member(
-        name="a", is_2d=False, spacings_mm=np.array([[size, 0.5, 0.5] for size in coarse]),
-        shapes=np.array([[float(slices), 512.0, 512.0]] * 3), diameters_mm=np.zeros(0), specks=0,
-    )  # fmt: skip
+        name="a",
+        is_2d=False,
+        spacings_mm=np.array([[size, 0.5, 0.5] for size in coarse]),
+        shapes=np.array([[float(slices), 512.0, 512.0]] * 3),
+        diameters_mm=np.zeros(0),
+        specks=0,
+    )
     spacing, reasons = volume_spacing([several])
     assert spacing == pytest.approx([np.median(coarse), 0.5, 0.5])
     assert "10th percentile" not in reasons[0].because

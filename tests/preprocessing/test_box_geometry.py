@@ -9,9 +9,13 @@ from mdkd_auto.core.records import Box, CaseGeometry
 from mdkd_auto.preprocessing.box_geometry import file_boxes, stored_boxes
 
 GEOMETRY = CaseGeometry(  # 100 x 200 pixels (y, x), of which rows 10-90 and columns 20-180 are left, made half as large
-    original_shape=(1, 100, 200), transpose=(0, 1, 2), crop=((0, 1), (10, 90), (20, 180)), spacing_mm=(1.0, 1.0, 1.0),
-    resampled_shape=(1, 40, 80), resampled_spacing_mm=(1.0, 2.0, 2.0),
-)  # fmt: skip
+    original_shape=(1, 100, 200),
+    transpose=(0, 1, 2),
+    crop=((0, 1), (10, 90), (20, 180)),
+    spacing_mm=(1.0, 1.0, 1.0),
+    resampled_shape=(1, 40, 80),
+    resampled_spacing_mm=(1.0, 2.0, 2.0),
+)
 LABELS = {"tumour": (1,), "cyst": (2,)}
 
 
@@ -32,9 +36,13 @@ def test_what_was_cropped_away_is_cut_or_left_out() -> None:
 
 def test_axes_that_change_places_take_their_boxes_along() -> None:
     turned = CaseGeometry(
-        original_shape=(1, 100, 200), transpose=(0, 2, 1), crop=((0, 1), (0, 200), (0, 100)),
-        spacing_mm=(1.0, 1.0, 1.0), resampled_shape=(1, 100, 50), resampled_spacing_mm=(1.0, 2.0, 2.0),
-    )  # fmt: skip
+        original_shape=(1, 100, 200),
+        transpose=(0, 2, 1),
+        crop=((0, 1), (0, 200), (0, 100)),
+        spacing_mm=(1.0, 1.0, 1.0),
+        resampled_shape=(1, 100, 50),
+        resampled_spacing_mm=(1.0, 2.0, 2.0),
+    )
     (stored,) = stored_boxes([box(40, 30, 20, 10)], LABELS, turned)
     assert stored.corners == pytest.approx((15, 20, 20, 30))
     assert file_boxes(np.array([stored.corners]), turned)[0] == pytest.approx((40, 30, 60, 40))

@@ -88,9 +88,11 @@ def test_labels_equal_the_slow_way(
     label = np.zeros(before, dtype=np.int16)
     box = tuple(slice(*sorted(rng.integers(0, size + 1, 2))) for size in before)
     label[box] = rng.integers(0, count + 1, label[box].shape)
-    kinds = ("linear", "linear", "linear") if coarse is None else tuple(
-        "nearest" if axis == coarse else "linear" for axis in range(3)
-    )  # fmt: skip
+    kinds = (
+        ("linear", "linear", "linear")
+        if coarse is None
+        else tuple("nearest" if axis == coarse else "linear" for axis in range(3))
+    )
     shares = np.stack([resample((label == value).astype(np.float32), after, kinds) for value in range(count + 1)])  # type: ignore[arg-type]
     found = resample_label(label, after, coarse)
     ordered = np.sort(shares, axis=0)

@@ -169,9 +169,14 @@ def faults() -> Callable[..., AbstractContextManager[Faults]]:
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
 PLAN = ConfigurationPlan(
-    configuration="2d", datasets=(TARGET, SOURCE), spacing_mm=(1.0, 1.0), patch_size=(16, 16), batch_size=3,
-    topology=Topology(features=(2, 4, 4), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2))), reasons=(),
-)  # fmt: skip
+    configuration="2d",
+    datasets=(TARGET, SOURCE),
+    spacing_mm=(1.0, 1.0),
+    patch_size=(16, 16),
+    batch_size=3,
+    topology=Topology(features=(2, 4, 4), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2))),
+    reasons=(),
+)
 LESION = Classes(channels=(ClassChannel(name="lesion", values=(1,), written=1),), regions=False, ignore=None)
 SETTINGS = Settings(epochs=3, iterations_per_epoch=4, validation_batches=2, learning_rate=1e-3)
 TASK = SegmentationTask(PLAN, {TARGET: LESION, SOURCE: LESION}, SETTINGS)
@@ -184,9 +189,13 @@ def write_case(folder: Path, number: int) -> None:
     label[rng.integers(2), y : y + 6, x : x + 6] = 1
     image = rng.normal(0, 0.5, label.shape) + 2 * label
     geometry = CaseGeometry(
-        original_shape=(2, 24, 24), transpose=(0, 1, 2), crop=((0, 2), (0, 24), (0, 24)), spacing_mm=(1.0, 1.0, 1.0),
-        resampled_shape=(2, 24, 24), resampled_spacing_mm=(1.0, 1.0, 1.0),
-    )  # fmt: skip
+        original_shape=(2, 24, 24),
+        transpose=(0, 1, 2),
+        crop=((0, 2), (0, 24), (0, 24)),
+        spacing_mm=(1.0, 1.0, 1.0),
+        resampled_shape=(2, 24, 24),
+        resampled_spacing_mm=(1.0, 1.0, 1.0),
+    )
     record = PreprocessedCase(
         case_id=f"case_{number}", key="", geometry=geometry, shape=(2, 24, 24), lesions=sample_lesions(label)
     )
@@ -233,9 +242,12 @@ def train(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Callabl
             spacing_mm=PLAN.spacing_mm,
         )
         settings = Settings(
-            epochs=3, iterations_per_epoch=4, validation_batches=2, learning_rate=1e-3,
+            epochs=3,
+            iterations_per_epoch=4,
+            validation_batches=2,
+            learning_rate=1e-3,
             checkpoint_minutes=checkpoint_minutes,
-        )  # fmt: skip
+        )
         with mock.patch.object(fit_module, "draw_curves"):
             fit(objective, streams, settings, folder, torch.device("cpu"), stage)
 

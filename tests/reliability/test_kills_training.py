@@ -73,9 +73,15 @@ def rows(folder: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("points", [1, pytest.param(6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_run_ends_as_one_that_nobody_disturbed(
-    stage: str, points: int, tmp_path: Path, whole: Whole, train: Callable[..., None], fork: Callable[..., Any],
-    litter: Callable[[Path], list[Path]], open_all: Callable[[Path], int],
-) -> None:  # fmt: skip
+    stage: str,
+    points: int,
+    tmp_path: Path,
+    whole: Whole,
+    train: Callable[..., None],
+    fork: Callable[..., Any],
+    litter: Callable[[Path], list[Path]],
+    open_all: Callable[[Path], int],
+) -> None:
     expected, number = whole.run(stage), STAGES.index(stage)
     rng, kills, opened = random.Random(number), 0, 0
     for index in range(number, number + points):

@@ -87,8 +87,10 @@ def test_checkpoints_are_whole_whenever_their_writer_is_killed(
             if (tmp_path / name).exists():
                 newest[name], opened = generation_of(tmp_path / name), opened + 1
                 assert newest[name] >= before, "an older checkpoint came back"
-    print(f"{kills} kills, {while_writing} while a file was being written; {opened} files opened, all whole; "
-          f"{newest[LATEST]} checkpoints written")  # fmt: skip
+    print(
+        f"{kills} kills, {while_writing} while a file was being written; {opened} files opened, all whole; "
+        f"{newest[LATEST]} checkpoints written"
+    )
     assert while_writing >= kills // 25
     assert newest[FINAL] >= kills // 25
     assert fork(lambda: writer.write(tmp_path, newest[LATEST] + 1)).wait() == 0

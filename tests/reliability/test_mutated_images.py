@@ -31,12 +31,61 @@ BATCH = 250
 
 INTEGERS = (0, 1, 2, 3, 7, 8, 15, 127, 128, 255, 348, 352, 540, 1024, 32767, 65535, 2**31 - 1, 2**62, -1, -2, -32768)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-38, 1e38, -1e38, 352.0, 353.0, 1e9, float("nan"), float("inf"), -float("inf"))
-FIELDS = ("sizeof_hdr", "dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope", "scl_inter", "xyzt_units",
-          "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_z", "srow_x",
-          "srow_y", "srow_z", "magic", "intent_code", "slice_end", "cal_max")  # fmt: skip
-WORDS = (b"0", b"-1", b"1", b"2", b"4", b"9", b"32767", b"999999999", b"99999999999999999999", b"nan", b"inf", b"1e300",
-         b"1e-300", b"", b"x", b"1 1", b"(1,0)", b"%", b"True", b"MET_DOUBLE", b"MET_STRING", b"gzip", b"ascii",
-         b"short", b"block", b"LOCAL", b"LIST", b"a" * 2000)  # fmt: skip
+FIELDS = (
+    "sizeof_hdr",
+    "dim",
+    "datatype",
+    "bitpix",
+    "pixdim",
+    "vox_offset",
+    "scl_slope",
+    "scl_inter",
+    "xyzt_units",
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_z",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+    "magic",
+    "intent_code",
+    "slice_end",
+    "cal_max",
+)
+WORDS = (
+    b"0",
+    b"-1",
+    b"1",
+    b"2",
+    b"4",
+    b"9",
+    b"32767",
+    b"999999999",
+    b"99999999999999999999",
+    b"nan",
+    b"inf",
+    b"1e300",
+    b"1e-300",
+    b"",
+    b"x",
+    b"1 1",
+    b"(1,0)",
+    b"%",
+    b"True",
+    b"MET_DOUBLE",
+    b"MET_STRING",
+    b"gzip",
+    b"ascii",
+    b"short",
+    b"block",
+    b"LOCAL",
+    b"LIST",
+    b"a" * 2000,
+)
 
 
 class Mutation(NamedTuple):
@@ -233,8 +282,9 @@ def try_all(mutations: list[Mutation], folder: Path, fork: Callable[..., Any]) -
     outcomes = [outcome for _, outcome in done]
     wrong = [
         f"{number} {mutations[number].kind} of {mutations[number].name}: {outcome}"
-        for number, outcome in enumerate(outcomes) if outcome.startswith("WRONG")
-    ]  # fmt: skip
+        for number, outcome in enumerate(outcomes)
+        if outcome.startswith("WRONG")
+    ]
     assert not wrong, f"{len(wrong)} of {len(outcomes)}:\n" + "\n".join(wrong[:30])
     return Counter((mutation.kind.split()[0], outcome) for mutation, outcome in zip(mutations, outcomes, strict=True))
 
@@ -363,7 +413,11 @@ def test_what_harmless_programs_write_is_read(tmp_path: Path) -> None:
     voxels = np.arange(60, dtype=np.int16)
     whole = header_of((5, 4, 3)) + voxels.tobytes()
     path = tmp_path / "a.nii.gz"
-    for content in (whole + bytes(500), gzip.compress(whole + bytes(500)), gzip.compress(whole) + bytes(512),
-                    gzip.compress(whole[:400]) + gzip.compress(whole[400:])):  # fmt: skip
+    for content in (
+        whole + bytes(500),
+        gzip.compress(whole + bytes(500)),
+        gzip.compress(whole) + bytes(512),
+        gzip.compress(whole[:400]) + gzip.compress(whole[400:]),
+    ):
         path.write_bytes(content)
         np.testing.assert_array_equal(read_image(path).array.ravel(), voxels)

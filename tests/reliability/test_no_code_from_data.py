@@ -20,14 +20,38 @@ SOURCES = sorted(
     path for folder in ("mdkd_auto", "planners", "preprocessing") for path in (ROOT / folder).rglob("*.py")
 )
 FORBIDDEN = {
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "torch.hub.load",
-    "torch.jit.load", "torch.package.PackageImporter", "torch.utils.cpp_extension.load", "pandas.read_pickle",
-    "numpy.lib.format.read_array", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "tarfile.open",
-    "shutil.unpack_archive", "runpy.run_path", "code.interact", "multiprocessing.reduction.loads",
-    "xml.etree.ElementTree.parse", "xml.dom.minidom.parse", "blosc2.load", "blosc2.schunk_from_cframe",
-    "blosc2.ndarray_from_cframe", "tifffile.imread", "tifffile.memmap", "nibabel.load", "matplotlib.image.imread",
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "torch.load",
+    "torch.hub.load",
+    "torch.jit.load",
+    "torch.package.PackageImporter",
+    "torch.utils.cpp_extension.load",
+    "pandas.read_pickle",
+    "numpy.lib.format.read_array",
+    "yaml.load",
+    "yaml.full_load",
+    "yaml.unsafe_load",
+    "tarfile.open",
+    "shutil.unpack_archive",
+    "runpy.run_path",
+    "code.interact",
+    "multiprocessing.reduction.loads",
+    "xml.etree.ElementTree.parse",
+    "xml.dom.minidom.parse",
+    "blosc2.load",
+    "blosc2.schunk_from_cframe",
+    "blosc2.ndarray_from_cframe",
+    "tifffile.imread",
+    "tifffile.memmap",
+    "nibabel.load",
+    "matplotlib.image.imread",
     "matplotlib.pyplot.imread",
-}  # fmt: skip
+}
 # Calls that are safe in one form alone: a word that must be given, and its value, or None for any.
 SAFE_ONLY = {
     "numpy.load": ("allow_pickle", "False"),
@@ -72,14 +96,25 @@ def test_no_call_runs_what_it_is_given(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["eval(text)", "from torch import load\nload(path)", "import torch as t\nt.load(path)", "exec(open(path).read())",
-     "import numpy as np\nnp.load(path)", "import numpy\nnumpy.load(path, allow_pickle=True)", "yaml.load(text)",
-     "subprocess.run(text, shell=True)", "from subprocess import run\nrun(text, shell=given)",
-     "import importlib\nimportlib.import_module(name)", "import os\nos.system(text)",
-     "from PIL import Image as Pillow\nPillow.open(path)", "import SimpleITK as sitk\nsitk.ReadImage(path)",
-     "import tifffile\ntifffile.TiffFile(path, is_ome=True)", "import blosc2\nblosc2.open(path)",
-     "from xml.etree import ElementTree\nElementTree.XMLParser()"],
-)  # fmt: skip
+    [
+        "eval(text)",
+        "from torch import load\nload(path)",
+        "import torch as t\nt.load(path)",
+        "exec(open(path).read())",
+        "import numpy as np\nnp.load(path)",
+        "import numpy\nnumpy.load(path, allow_pickle=True)",
+        "yaml.load(text)",
+        "subprocess.run(text, shell=True)",
+        "from subprocess import run\nrun(text, shell=given)",
+        "import importlib\nimportlib.import_module(name)",
+        "import os\nos.system(text)",
+        "from PIL import Image as Pillow\nPillow.open(path)",
+        "import SimpleITK as sitk\nsitk.ReadImage(path)",
+        "import tifffile\ntifffile.TiffFile(path, is_ome=True)",
+        "import blosc2\nblosc2.open(path)",
+        "from xml.etree import ElementTree\nElementTree.XMLParser()",
+    ],
+)
 def test_unsafe_calls_are_seen(source: str) -> None:
     assert len(unsafe_calls(source)) == 1
 

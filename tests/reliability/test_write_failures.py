@@ -64,15 +64,20 @@ def stored(folder: Path) -> dict[str, bytes]:
     """Every file but the texts, which tell what changed since the last call, and locks."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".txt", ".lock")
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix not in (".txt", ".lock")
+    }
 
 
 @pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
 def test_planning_and_preprocessing(
-    every: int, tmp_path: Path, looks: tuple[Look, ...], faults: Faults, litter: Callable[[Path], list[Path]],
+    every: int,
+    tmp_path: Path,
+    looks: tuple[Look, ...],
+    faults: Faults,
+    litter: Callable[[Path], list[Path]],
     open_all: Callable[[Path], int],
-) -> None:  # fmt: skip
+) -> None:
     root = Root(tmp_path)
     write_datasets(root.raw, looks[:1], cases=4)
     with faults(root.folder) as counted:
@@ -89,15 +94,21 @@ def test_planning_and_preprocessing(
         opened += open_all(root.preprocessed)
         assert pipeline.plan_and_preprocess(root).problems == ()
         assert stored(root.preprocessed) == expected, number
-    print(f"planning and preprocessing: {len(failing)} of {counted.count} writes failed; {opened} files opened, all "
-          "whole; all completed by the same call")  # fmt: skip
+    print(
+        f"planning and preprocessing: {len(failing)} of {counted.count} writes failed; {opened} files opened, all "
+        "whole; all completed by the same call"
+    )
 
 
 @pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
 def test_training(
-    every: int, tmp_path: Path, train: Callable[..., None], faults: Faults, litter: Callable[[Path], list[Path]],
+    every: int,
+    tmp_path: Path,
+    train: Callable[..., None],
+    faults: Faults,
+    litter: Callable[[Path], list[Path]],
     open_all: Callable[[Path], int],
-) -> None:  # fmt: skip
+) -> None:
     with faults(tmp_path) as counted:
         train("teacher", tmp_path / "whole")
     failing, opened = each_write(every, counted.count), 0
@@ -113,8 +124,10 @@ def test_training(
         for name in (BEST, FINAL):
             assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), number
         assert without_seconds(folder) == without_seconds(tmp_path / "whole")
-    print(f"training: {len(failing)} of {counted.count} writes failed; {opened} files opened, all whole; all "
-          "completed by the same call")  # fmt: skip
+    print(
+        f"training: {len(failing)} of {counted.count} writes failed; {opened} files opened, all whole; all "
+        "completed by the same call"
+    )
 
 
 def without_seconds(folder: Path) -> list[dict[str, str]]:
@@ -136,9 +149,7 @@ def mask_and_header(folder: Path, ending: str) -> tuple[np.ndarray, Any]:
 
 
 @pytest.mark.parametrize("ending", MASK_ENDINGS)
-def test_writing_a_mask(
-    ending: str, tmp_path: Path, faults: Faults, litter: Callable[[Path], list[Path]]
-) -> None:
+def test_writing_a_mask(ending: str, tmp_path: Path, faults: Faults, litter: Callable[[Path], list[Path]]) -> None:
     mask, header = mask_and_header(tmp_path, ending)
     path = tmp_path / f"mask{ending}"
     with faults(tmp_path) as counted:
@@ -158,20 +169,27 @@ def test_writing_a_mask(
 
 
 def test_a_full_disk_is_no_bad_case_when_a_run_is_scored(
-    planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment], faults: Faults,
+    planned: Root,
+    copied: Callable[[Root], Root],
+    experiment_in: Callable[..., Experiment],
+    faults: Faults,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Else the job would be called finished, without that case, and never be done again."""
     experiment = experiment_in(copied(planned))
     (name, *_) = experiment.datasets
     cases = cases_of_part(experiment, name, VALIDATION)
     part = Part(
-        VALIDATION, experiment.datasets[name], cases, experiment.classes(name), experiment.plan.dataset(name),
+        VALIDATION,
+        experiment.datasets[name],
+        cases,
+        experiment.classes(name),
+        experiment.plan.dataset(name),
         SimpleNamespace(mask_of=lambda prepared: np.zeros(prepared.geometry.original_shape, np.uint8)),
         experiment.root.results / "run",
         {case.case_id: Work(Evidence(images=(), label="", rules=""), "predict") for case in cases},
         partial(SeenImages().see, experiment, name),
-    )  # fmt: skip
+    )
     with faults(experiment.root.folder, 1), pytest.raises(WriteError, match=FULL):
         score_masks_of_part(part, None)
 
@@ -186,9 +204,13 @@ def writers(folder: Path) -> dict[str, Callable[[int], None]]:
     optimiser = torch.optim.Adam(model.parameters())
     noise = rng.normal(size=(1, 4, 64, 64)).astype(np.float32)
     geometry = CaseGeometry(
-        original_shape=(4, 64, 64), transpose=(0, 1, 2), crop=((0, 4), (0, 64), (0, 64)), spacing_mm=(1.0, 1.0, 1.0),
-        resampled_shape=(4, 64, 64), resampled_spacing_mm=(1.0, 1.0, 1.0),
-    )  # fmt: skip
+        original_shape=(4, 64, 64),
+        transpose=(0, 1, 2),
+        crop=((0, 4), (0, 64), (0, 64)),
+        spacing_mm=(1.0, 1.0, 1.0),
+        resampled_shape=(4, 64, 64),
+        resampled_spacing_mm=(1.0, 1.0, 1.0),
+    )
     record = PreprocessedCase(case_id="case", key="", geometry=geometry, shape=(4, 64, 64), lesions=())
     made: dict[str, Callable[[int], None]] = {
         "weights.safetensors": lambda add: save_weights(folder / "weights.safetensors", model),
@@ -199,10 +221,11 @@ def writers(folder: Path) -> dict[str, Callable[[int], None]]:
         "table.json": lambda add: write_json(folder / "table.json", list(range(add, 5000))),
         "progress.csv": lambda add: write_history(folder / "progress.csv", [{"epoch": float(add)}] * 2000),
         "curves.png": lambda add: draw_curves(
-            folder / "curves.png", [{"epoch": 1.0, "validation_loss": add, "validation_score": 1, "learning_rate": 1}],
+            folder / "curves.png",
+            [{"epoch": 1.0, "validation_loss": add, "validation_score": 1, "learning_rate": 1}],
             "a",
         ),
-    }  # fmt: skip
+    }
     for ending in MASK_ENDINGS:
         mask, header = mask_and_header(folder, ending)
         path = folder / f"mask{ending}"

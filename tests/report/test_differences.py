@@ -42,9 +42,14 @@ def table_of(comparisons: dict[str, Comparison]) -> Table:
 
 def test_a_line_for_each_compared_column() -> None:
     figure = differences(
-        table_of({"student": comparison(0.02, (-0.01, 0.05)), "other": comparison(None, None),
-                  "small": comparison(-0.03, None)})
-    )  # fmt: skip
+        table_of(
+            {
+                "student": comparison(0.02, (-0.01, 0.05)),
+                "other": comparison(None, None),
+                "small": comparison(-0.03, None),
+            }
+        )
+    )
     (axes,) = figure.axes
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
     assert drawn[0] == ([pytest.approx(-1), pytest.approx(5)], [0, 0])
@@ -76,9 +81,11 @@ def finish(experiment: Experiment, job: Job, dice: float) -> None:
 
 
 def test_gain_over_the_number_of_labelled_patients(
-    planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment],
+    planned: Root,
+    copied: Callable[[Root], Root],
+    experiment_in: Callable[..., Experiment],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     experiment = experiment_in(copied(planned))
     ablation = ABLATIONS["labels"]
     entry = ablation_entry(ablation, [experiment], A)

@@ -94,9 +94,7 @@ def test_table_of_all_targets(experiment: Experiment, jobs_in: Callable[[Experim
     assert table.path.read_text() == table.markdown
     head, _, *rows, mean = section(table.markdown, "DSC (%)")
     assert head == "| target | multi-head | data-set-specific | joint teacher | student |"
-    assert rows == [
-        f"| {name} | 50.0 (n=1) | 50.0 (n=1) | 100.0 (n=1) | 100.0 (n=1) |" for name in experiment.datasets
-    ]
+    assert rows == [f"| {name} | 50.0 (n=1) | 50.0 (n=1) | 100.0 (n=1) | 100.0 (n=1) |" for name in experiment.datasets]
     assert mean == "| mean | 50.0 (3 targets) | 50.0 (3 targets) | 100.0 (3 targets) | 100.0 (3 targets) |"
     assert section(table.markdown, "HD95 (mm)")[-1].startswith("| mean | 2.0 (3 targets) |")
     for name in experiment.datasets:
@@ -191,10 +189,18 @@ def test_false_alarms_on_patients_without_a_box_count() -> None:
     box: Corners = (0, 0, 10, 10)
 
     def boxes(alarms: int) -> BoxSummary:
-        some = [BoxAnswer(case_id=f"{number}", patient_id=f"{number}", truth=(box,) * (number < 12),
-                          truth_classes=(0,) * (number < 12), detected=(box,) * (number < 12 + alarms),
-                          detected_classes=(0,) * (number < 12 + alarms), scores=(0.9,) * (number < 12 + alarms))
-                for number in range(22)]  # fmt: skip
+        some = [
+            BoxAnswer(
+                case_id=f"{number}",
+                patient_id=f"{number}",
+                truth=(box,) * (number < 12),
+                truth_classes=(0,) * (number < 12),
+                detected=(box,) * (number < 12 + alarms),
+                detected_classes=(0,) * (number < 12 + alarms),
+                scores=(0.9,) * (number < 12 + alarms),
+            )
+            for number in range(22)
+        ]
         return summary_of_boxes(some, ("nodule",), "Dataset031_Chests", TEST, 0.5, {})
 
     quiet, loud = boxes(0), boxes(10)
@@ -258,8 +264,10 @@ def test_no_verdict_between_models_that_find_nothing(
             finish(experiment, job, scale=0.1 if job.target == first else 1.0)
     table = permutation_table([(experiment, jobs)])
     assert table is not None
-    lines = {name: next(line for line in table.markdown.splitlines() if line.startswith(f"- {name} (test): student"))
-             for name in (first, second)}  # fmt: skip
+    lines = {
+        name: next(line for line in table.markdown.splitlines() if line.startswith(f"- {name} (test): student"))
+        for name in (first, second)
+    }
     assert "no verdict, both find next to nothing" in lines[first]
     assert "no verdict" not in lines[second]
 
@@ -270,18 +278,27 @@ def test_no_verdict_between_classifiers_that_guess(right: tuple[int, int], faile
 
     def answered(*numbers: int) -> ClassSummary:
         answers = [
-            Answer(case_id=f"{truth}_{number}", patient_id=f"{truth}_{number}", truth=truth,
-                   logits=(0.0, 1.0) if (number < numbers[truth]) == bool(truth) else (1.0, 0.0))
-            for truth in (0, 1) for number in range(10)
-        ]  # fmt: skip
+            Answer(
+                case_id=f"{truth}_{number}",
+                patient_id=f"{truth}_{number}",
+                truth=truth,
+                logits=(0.0, 1.0) if (number < numbers[truth]) == bool(truth) else (1.0, 0.0),
+            )
+            for truth in (0, 1)
+            for number in range(10)
+        ]
         return summary_of_answers(answers, ("well", "sick"), "Dataset021_Toy", TEST, 1.0, {})
 
     ours, theirs = answered(*right), answered(0, 10)
     row = Row(
-        target="Dataset021_Toy", sources=(), part=TEST, folders={}, checks={},
+        target="Dataset021_Toy",
+        sources=(),
+        part=TEST,
+        folders={},
+        checks={},
         summaries={"student": (ours,), "data-set-specific": (theirs,)},
         comparisons={"student": compare([ours], [theirs], right_or_wrong=True)},
-    )  # fmt: skip
+    )
     layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
     said = verdicts(layout, [row])["Dataset021_Toy"]["student"]
     words = "no verdict, both hardly do better than chance (5 points balanced accuracy); train longer"
@@ -318,24 +335,37 @@ def test_further_comparisons(experiment: Experiment) -> None:
         return summary({f"case {number}": 0.25 + shift * (number % 4 != 0) for number in range(12)})
 
     layout = Layout(
-        title="", name="", columns=("specific", "student", "self-distilled", "fine-tuned"),
-        references={"student": "specific"}, question="Does it?", answers=("better", "worse"),
+        title="",
+        name="",
+        columns=("specific", "student", "self-distilled", "fine-tuned"),
+        references={"student": "specific"},
+        question="Does it?",
+        answers=("better", "worse"),
         further=(Contrast("student", "self-distilled"), Contrast("student", "fine-tuned"), Contrast("student", "none")),
-        further_question="Whose?", further_reading="The reading.",
-    )  # fmt: skip
+        further_question="Whose?",
+        further_reading="The reading.",
+    )
     columns = {"specific": some(0.25), "student": some(0.5), "self-distilled": some(0.25), "fine-tuned": some(0.75)}
     row = Row(
-        target="A", sources=(), part=TEST, folders={}, checks={},
+        target="A",
+        sources=(),
+        part=TEST,
+        folders={},
+        checks={},
         summaries={column: (one,) for column, one in columns.items()},
-        comparisons={name: compare([columns[column]], [columns[reference]])
-                     for name, (column, reference) in layout.contrasts.items() if reference in columns},
-    )  # fmt: skip
+        comparisons={
+            name: compare([columns[column]], [columns[reference]])
+            for name, (column, reference) in layout.contrasts.items()
+            if reference in columns
+        },
+    )
     words = verdicts(layout, [row])["A"]
     assert list(words) == ["student", "student against self-distilled", "student against fine-tuned"]
     p = row.comparisons["student"].p_value
     assert p is not None
-    for name, end in zip(words, ("better", "student is ahead of self-distilled", "student is behind fine-tuned"),
-                         strict=True):  # fmt: skip
+    for name, end in zip(
+        words, ("better", "student is ahead of self-distilled", "student is behind fine-tuned"), strict=True
+    ):
         assert words[name].endswith(f"Wilcoxon p={3 * p:.3f} after Holm): {end}, {ONE_TRAINING}")
         assert "other data sets" not in words[name]
     markdown = tables._markdown(experiment, layout, [row])
@@ -370,10 +400,15 @@ def test_only_shared_cases_are_compared() -> None:
 def answers_of(right: list[bool], images: int = 1) -> ClassSummary:
     """Of patients, each with so many images, whose first is answered as ``right`` says, and the others rightly."""
     answers = [
-        Answer(case_id=f"{patient}_{image}", patient_id=str(patient), truth=0,
-               logits=(1.0, 0.0) if well or image else (0.0, 1.0))
-        for patient, well in enumerate(right) for image in range(images)
-    ]  # fmt: skip
+        Answer(
+            case_id=f"{patient}_{image}",
+            patient_id=str(patient),
+            truth=0,
+            logits=(1.0, 0.0) if well or image else (0.0, 1.0),
+        )
+        for patient, well in enumerate(right)
+        for image in range(images)
+    ]
     return summary_of_answers(answers, ("normal", "pneumonia"), "Dataset021_Chests", TEST, 1.0, {})
 
 
@@ -389,9 +424,11 @@ def test_the_verdict_names_the_test_that_was_made(images: int, replicates: int, 
 
 
 def test_replicates_are_one_column(
-    planned: Root, copied: Callable[[Root], Root], experiment_in: Callable[..., Experiment],
+    planned: Root,
+    copied: Callable[[Root], Root],
+    experiment_in: Callable[..., Experiment],
     jobs_in: Callable[[Experiment], list[Job]],
-) -> None:  # fmt: skip
+) -> None:
     root = copied(planned)
     experiments = [experiment_in(root, Settings(device="cpu", seed=seed)) for seed in (0, 1, 2)]
     replicates = [(experiment, jobs_in(experiment)) for experiment in experiments]

@@ -13,12 +13,22 @@ from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 
 A = "Dataset001_A"
-CLASSES = {A: Classes(channels=tuple(ClassChannel(name=name, values=(value,), written=value)
-                                     for value, name in enumerate("abc")), regions=False, ignore=None)}  # fmt: skip
+CLASSES = {
+    A: Classes(
+        channels=tuple(ClassChannel(name=name, values=(value,), written=value) for value, name in enumerate("abc")),
+        regions=False,
+        ignore=None,
+    )
+}
 PLAN = ConfigurationPlan(
-    configuration="2d", datasets=(A,), spacing_mm=(1.0, 1.0), patch_size=(8, 8), batch_size=4, reasons=(),
+    configuration="2d",
+    datasets=(A,),
+    spacing_mm=(1.0, 1.0),
+    patch_size=(8, 8),
+    batch_size=4,
+    reasons=(),
     topology=Topology(features=(4,), kernel_sizes=((3, 3),), strides=((1, 1),)),
-)  # fmt: skip
+)
 
 
 class OnMPS(torch.Tensor):

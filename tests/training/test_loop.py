@@ -58,9 +58,14 @@ from mdkd_auto.training.objectives import (
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
 TOPOLOGY = Topology(features=(2, 4, 4), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2)))
 PLAN = ConfigurationPlan(
-    configuration="2d", datasets=(TARGET, SOURCE), spacing_mm=(1.0, 1.0), patch_size=(16, 16), batch_size=3,
-    topology=TOPOLOGY, reasons=(),
-)  # fmt: skip
+    configuration="2d",
+    datasets=(TARGET, SOURCE),
+    spacing_mm=(1.0, 1.0),
+    patch_size=(16, 16),
+    batch_size=3,
+    topology=TOPOLOGY,
+    reasons=(),
+)
 ONE_CLASS = Classes(channels=(ClassChannel(name="lesion", values=(1,), written=1),), regions=False, ignore=None)
 SETTINGS = Settings(epochs=3, iterations_per_epoch=4, validation_batches=1, learning_rate=1e-3)
 TASK = SegmentationTask(PLAN, {TARGET: ONE_CLASS, SOURCE: ONE_CLASS}, SETTINGS)
@@ -88,9 +93,13 @@ def write_cases(folder: Path, count: int = 4, bad: str = "") -> Path:
         if f"case_{index}" == bad:
             image[:] = np.nan
         geometry = CaseGeometry(
-            original_shape=(2, 24, 24), transpose=(0, 1, 2), crop=((0, 2), (0, 24), (0, 24)),
-            spacing_mm=(1.0, 1.0, 1.0), resampled_shape=(2, 24, 24), resampled_spacing_mm=(1.0, 1.0, 1.0),
-        )  # fmt: skip
+            original_shape=(2, 24, 24),
+            transpose=(0, 1, 2),
+            crop=((0, 2), (0, 24), (0, 24)),
+            spacing_mm=(1.0, 1.0, 1.0),
+            resampled_shape=(2, 24, 24),
+            resampled_spacing_mm=(1.0, 1.0, 1.0),
+        )
         record = PreprocessedCase(
             case_id=f"case_{index}", key="", geometry=geometry, shape=(2, 24, 24), lesions=sample_lesions(label)
         )
@@ -133,9 +142,11 @@ def objective_of(kind: str, seed: int = 0) -> Any:
     if kind == "student, turned down":
         settings = replace(SETTINGS, turn_down=True)
         return StudentObjective(model, joint, TASK, TARGET, settings, baseline_scores=(0.0, 1.0, 1.0))
-    return StudentObjective(model, joint, TASK, TARGET, SETTINGS) if kind == "student" else TeacherObjective(
-        model, TASK, TARGET
-    )  # fmt: skip
+    return (
+        StudentObjective(model, joint, TASK, TARGET, SETTINGS)
+        if kind == "student"
+        else TeacherObjective(model, TASK, TARGET)
+    )
 
 
 def run(
@@ -231,7 +242,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
 
 def test_each_epoch_logs_how_far_its_distillation_was_turned_down(
-    whole_runs: Callable[[str], tuple[Path, State]]
+    whole_runs: Callable[[str], tuple[Path, State]],
 ) -> None:
     folder, state = whole_runs("student, turned down")
     student, factors = objective_of("student, turned down"), []
@@ -245,13 +256,21 @@ def test_each_epoch_logs_how_far_its_distillation_was_turned_down(
 
 @pytest.mark.parametrize(
     ("method", "calls", "happens"),
-    [("losses", (1, 1, 2, 8), ctrl_c), ("losses", (3,), terminate), ("validate", (1, 1), ctrl_c),
-     ("validate", (3,), ctrl_c)],
-)  # fmt: skip
+    [
+        ("losses", (1, 1, 2, 8), ctrl_c),
+        ("losses", (3,), terminate),
+        ("validate", (1, 1), ctrl_c),
+        ("validate", (3,), ctrl_c),
+    ],
+)
 def test_interruptions_wherever_they_fall(
-    method: str, calls: tuple[int, ...], happens: Callable[[], None], cases: Path, tmp_path: Path,
+    method: str,
+    calls: tuple[int, ...],
+    happens: Callable[[], None],
+    cases: Path,
+    tmp_path: Path,
     whole_runs: Callable[[str], tuple[Path, State]],
-) -> None:  # fmt: skip
+) -> None:
     """At the first update, several times in a row, and while an epoch is validated, the last one too."""
     for seed, call in enumerate(calls):
         with pytest.raises(KeyboardInterrupt):
@@ -263,9 +282,13 @@ def test_interruptions_wherever_they_fall(
 
 @pytest.mark.parametrize(("method", "call", "saved"), [("losses", 7, 6), ("losses", 5, 4), ("validate", 2, 7)])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    method: str, call: int, saved: int, cases: Path, tmp_path: Path,
+    method: str,
+    call: int,
+    saved: int,
+    cases: Path,
+    tmp_path: Path,
     whole_runs: Callable[[str], tuple[Path, State]],
-) -> None:  # fmt: skip
+) -> None:
     """A checkpoint after every update, and an end that leaves no time to save another."""
     with pytest.raises(SystemError):
         run(at_call(objective_of("teacher"), method, call, kill), cases, tmp_path, changed(checkpoint_minutes=0.0))
@@ -445,13 +468,21 @@ def test_early_stopping_keeps_the_best(cases: Path, tmp_path: Path) -> None:
 
 def test_a_detector_is_judged_by_its_score(cases: Path, tmp_path: Path) -> None:
     """Its loss may be lowest before it finds anything: best weights, early stop and plateau go by the score."""
-    settings = changed(epochs=10, iterations_per_epoch=1, early_stopping_epochs=3, best_by="score", plateau_epochs=2,
-                       plateau_factor=0.5, learning_rate=1e-3)  # fmt: skip
+    settings = changed(
+        epochs=10,
+        iterations_per_epoch=1,
+        early_stopping_epochs=3,
+        best_by="score",
+        plateau_epochs=2,
+        plateau_factor=0.5,
+        learning_rate=1e-3,
+    )
     objective, scores = judged([0.1, 0.5, 0.6, 0.7, 0.8, 0.9]), iter([0.0, 0.2, 0.4, 0.4, 0.3, 0.1])
     given = objective.validate
     objective.validate = lambda *arguments: (
-        given(*arguments)[0], Score(torch.tensor([next(scores)]), torch.tensor([1.0])),
-    )  # fmt: skip
+        given(*arguments)[0],
+        Score(torch.tensor([next(scores)]), torch.tensor([1.0])),
+    )
     state = run(objective, cases, tmp_path, settings)
     assert len(state.history) == 6  # 0.4 again is no gain
     assert (state.best_loss, state.best_score) == (pytest.approx(0.6), pytest.approx(0.4))
@@ -460,13 +491,15 @@ def test_a_detector_is_judged_by_its_score(cases: Path, tmp_path: Path) -> None:
 
 def test_a_detector_that_finds_nothing_yet_keeps_its_rate_while_its_loss_falls(cases: Path, tmp_path: Path) -> None:
     """Only with the loss at rest, too, or a score that rests, does the rate fall."""
-    settings = changed(epochs=8, iterations_per_epoch=1, best_by="score", plateau_epochs=2, plateau_factor=0.5,
-                       learning_rate=1e-3)  # fmt: skip
+    settings = changed(
+        epochs=8, iterations_per_epoch=1, best_by="score", plateau_epochs=2, plateau_factor=0.5, learning_rate=1e-3
+    )
     objective, scores = judged([0.9, 0.8, 0.7, 0.6, 0.9, 0.9, 0.9, 0.9]), iter([0.0] * 4 + [0.1, 0.1, 0.0, 0.0])
     given = objective.validate
     objective.validate = lambda *arguments: (
-        given(*arguments)[0], Score(torch.tensor([next(scores)]), torch.tensor([1.0])),
-    )  # fmt: skip
+        given(*arguments)[0],
+        Score(torch.tensor([next(scores)]), torch.tensor([1.0])),
+    )
     rates = [row["learning_rate"] for row in run(objective, cases, tmp_path, settings).history]
     assert rates == pytest.approx([1e-3] * 7 + [5e-4])
 
@@ -789,8 +822,9 @@ def test_a_failed_try_leaves_no_trace(
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert said == [
         f"{tmp_path / name}: out of memory with a batch of 4: now 2 parts of 2, gradients accumulated; the result "
-        "differs slightly from a whole batch" for name in ("True", "False", "resumed")
-    ]  # fmt: skip
+        "differs slightly from a whole batch"
+        for name in ("True", "False", "resumed")
+    ]
 
 
 def test_parts_change_a_result_slightly(cases: Path, tmp_path: Path, whole_runs: Callable[..., Any]) -> None:
@@ -804,9 +838,7 @@ def test_parts_change_a_result_slightly(cases: Path, tmp_path: Path, whole_runs:
 def test_validation_that_does_not_fit(cases: Path, tmp_path: Path) -> None:
     objective = objective_of("teacher")
     validate = objective.validate
-    objective.validate = lambda dataset, batch: (
-        fill_memory() if len(batch.images) > 1 else validate(dataset, batch)
-    )  # fmt: skip
+    objective.validate = lambda dataset, batch: fill_memory() if len(batch.images) > 1 else validate(dataset, batch)
     state = run(objective, cases, tmp_path, changed(epochs=1))
     whole = run(objective_of("teacher"), cases, tmp_path / "whole", changed(epochs=1))
     assert state.parts == 3

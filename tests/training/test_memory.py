@@ -32,9 +32,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def plan_of(patch_size: tuple[int, ...]) -> ConfigurationPlan:
     spacing = (1.0,) * len(patch_size)
     return ConfigurationPlan(
-        configuration="2d" if len(spacing) == 2 else "3d_fullres", datasets=(TARGET, SOURCE), spacing_mm=spacing,
-        patch_size=patch_size, batch_size=2, topology=plan_topology(patch_size, spacing), reasons=(),
-    )  # fmt: skip
+        configuration="2d" if len(spacing) == 2 else "3d_fullres",
+        datasets=(TARGET, SOURCE),
+        spacing_mm=spacing,
+        patch_size=patch_size,
+        batch_size=2,
+        topology=plan_topology(patch_size, spacing),
+        reasons=(),
+    )
 
 
 def objective_of(

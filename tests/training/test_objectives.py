@@ -28,16 +28,22 @@ from mdkd_auto.training.schedules import contrastive_weight, curriculum, tempera
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_v1.5"
 PLAN = ConfigurationPlan(
-    configuration="2d", datasets=(TARGET, SOURCE), spacing_mm=(1.0, 1.0), patch_size=(16, 16), batch_size=4,
-    topology=Topology(features=(2, 4, 4), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2))), reasons=(),
-)  # fmt: skip
+    configuration="2d",
+    datasets=(TARGET, SOURCE),
+    spacing_mm=(1.0, 1.0),
+    patch_size=(16, 16),
+    batch_size=4,
+    topology=Topology(features=(2, 4, 4), kernel_sizes=((3, 3),) * 3, strides=((1, 1), (2, 2), (2, 2))),
+    reasons=(),
+)
 CLASSES = {
     TARGET: Classes(channels=(ClassChannel(name="lesion", values=(1,), written=1),), regions=False, ignore=None),
     SOURCE: Classes(
         channels=tuple(ClassChannel(name=str(value), values=(value,), written=value) for value in (1, 2)),
-        regions=False, ignore=None,
+        regions=False,
+        ignore=None,
     ),
-}  # fmt: skip
+}
 TASK = SegmentationTask(PLAN, CLASSES, Settings())
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -99,9 +99,9 @@ def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout)
     others = [(layout, _fit(numbers, sizes, layout)) for layout in LAYOUTS if layout is not written]
     misfits = count - sum(fits)
     found = f"do not lie in their image as {written.name}, but"
-    likely, explained = _likeliest([
-        (layout, [there and not here for here, there in zip(fits, fit, strict=True)]) for layout, fit in others
-    ])  # fmt: skip
+    likely, explained = _likeliest(
+        [(layout, [there and not here for here, there in zip(fits, fit, strict=True)]) for layout, fit in others]
+    )
     if explained * 2 > count:
         words = f"{explained} of {count} boxes {found} do as {likely}"
         return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
@@ -160,10 +160,13 @@ def suspect_contents(annotations: Sequence[Contents], written: Layout) -> Suspic
     count = len(judged)
     if count < ENOUGH_TO_COMPARE:
         return None
-    likely, explained = _likeliest([
-        (layout, [_agrees(one, layout) and not _agrees(one, written) for one in judged])
-        for layout in LAYOUTS if layout is not written
-    ])  # fmt: skip
+    likely, explained = _likeliest(
+        [
+            (layout, [_agrees(one, layout) and not _agrees(one, written) for one in judged])
+            for layout in LAYOUTS
+            if layout is not written
+        ]
+    )
     if explained * 2 > count:
         words = f"{explained} of {count} boxes agree with their segmentation or area as {likely}, not as {written.name}"
         return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")

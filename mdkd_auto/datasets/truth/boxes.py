@@ -65,8 +65,10 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
     check_classes(found, annotations.images, labels)
     labelled = labelled_cases(found, annotations, listed)
     return (
-        _cases(found, labelled, boxes, rows), labels, found.problems + name_problems(folder.name, sorted(found.files))
-    )  # fmt: skip
+        _cases(found, labelled, boxes, rows),
+        labels,
+        found.problems + name_problems(folder.name, sorted(found.files)),
+    )
 
 
 def _check_planar(found: ImageFiles) -> None:
@@ -154,9 +156,13 @@ def _cases(
             patient_id, by = stated_patient(row, case_id, one.patient_id)
             cases.append(
                 Case(
-                    case_id=case_id, images=tuple(str(files[channel]) for channel in sorted(files)),
-                    boxes=boxes[case_id], spacing_mm=one.spacing_mm,
-                    patient_id=patient_id, patient_by=by, split=split,
+                    case_id=case_id,
+                    images=tuple(str(files[channel]) for channel in sorted(files)),
+                    boxes=boxes[case_id],
+                    spacing_mm=one.spacing_mm,
+                    patient_id=patient_id,
+                    patient_by=by,
+                    split=split,
                 )
-            )  # fmt: skip
+            )
     return tuple(cases)

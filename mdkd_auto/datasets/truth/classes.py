@@ -85,9 +85,7 @@ def _report_beside(found: ImageFiles) -> None:
             found.report("images-beside", f"is not read beside imagesTr; images in it: {count}", folder)
 
 
-def _check_classes(
-    found: ImageFiles, classes: dict[str, str], labels: Labels, class_of_folder: dict[str, str]
-) -> None:
+def _check_classes(found: ImageFiles, classes: dict[str, str], labels: Labels, class_of_folder: dict[str, str]) -> None:
     """Every case has one class that is known, and there are two classes or more."""
     table = found.folder / "cases.csv"
     known = ", ".join(labels)
@@ -112,9 +110,7 @@ def _check_classes(
         found.report("one-class", f"its cases are all of one class: {only}", found.folder)
 
 
-def _split(
-    found: ImageFiles, case_id: str, rows: dict[str, dict[str, str]], of_folder: dict[str, ClassFolder]
-) -> str:
+def _split(found: ImageFiles, case_id: str, rows: dict[str, dict[str, str]], of_folder: dict[str, ClassFolder]) -> str:
     """The split that the table says, else the folder; they may not contradict each other."""
     by_table = rows.get(case_id, {}).get("split", "")
     by_folder = of_folder[case_id].split if case_id in of_folder else ""
@@ -136,7 +132,13 @@ def _cases(
             images = tuple(str(files[channel]) for channel in sorted(files))
             patient_id, by = stated_patient(row, case_id)
             cases.append(
-                Case(case_id=case_id, images=images, class_name=classes[case_id], patient_id=patient_id,
-                     patient_by=by, split=split)
-            )  # fmt: skip
+                Case(
+                    case_id=case_id,
+                    images=images,
+                    class_name=classes[case_id],
+                    patient_id=patient_id,
+                    patient_by=by,
+                    split=split,
+                )
+            )
     return tuple(cases)

@@ -87,16 +87,26 @@ class _Reader:
             words = "annotation is a crowd (iscrowd)" if count == 1 else "annotations are crowds (iscrowd)"
             self._find("annotations-crowd", f"{count} {words} or to be ignored (ignore)", image)
         annotated = [
-            Annotated(base_name(name), size, tuple(self.boxes[key]), self.patients.get(key, ""), file=str(self.path),
-                      findings=tuple(self.of_image[key]), other_names=url_names(name))
+            Annotated(
+                base_name(name),
+                size,
+                tuple(self.boxes[key]),
+                self.patients.get(key, ""),
+                file=str(self.path),
+                findings=tuple(self.of_image[key]),
+                other_names=url_names(name),
+            )
             for key, name, size in images
-        ]  # fmt: skip
+        ]
         names = dict.fromkeys(categories.values())
         return Annotations(
-            annotated, tuple(name for name in names if name in self.used), self.findings,
-            unused=tuple(name for name in names if name not in self.used), unplaced=self.unplaced,
+            annotated,
+            tuple(name for name in names if name in self.used),
+            self.findings,
+            unused=tuple(name for name in names if name not in self.used),
+            unplaced=self.unplaced,
             suspicion=suspect_contents(self.contents, SIZES),
-        )  # fmt: skip
+        )
 
     def _find(self, kind: str, found: str, image: Key | None = None, part: str = "") -> None:
         findings = self.findings if image is None else self.of_image[image]

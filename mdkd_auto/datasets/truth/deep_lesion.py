@@ -17,9 +17,15 @@ NEEDED = ("File_name", "Bounding_boxes")
 TYPE, NOISY = "Coarse_lesion_type", "Possibly_noisy"
 COLUMNS = (*NEEDED, TYPE, NOISY, "Patient_index", "Train_Val_Test", "Spacing_mm_px_", "Image_size")
 TYPES = {
-    "1": "bone", "2": "abdomen", "3": "mediastinum", "4": "liver", "5": "lung", "6": "kidney", "7": "soft tissue",
+    "1": "bone",
+    "2": "abdomen",
+    "3": "mediastinum",
+    "4": "liver",
+    "5": "lung",
+    "6": "kidney",
+    "7": "soft tissue",
     "8": "pelvis",
-}  # fmt: skip  # -1: not said, as in the whole training part
+}  # -1: not said, as in the whole training part
 SPLITS: dict[str, Split] = {"1": "train", "2": "val", "3": "test", "": ""}
 FIRST_PIXEL = 1  # boxes count pixels from 1, as the authors' own reader says (github.com/rsummers11/CADLab)
 
@@ -147,9 +153,16 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
     said = first or _Said(None, "", "", None)
     findings = tuple(Finding(kind, str(path), words) for kind, words in wrong)
     return Annotated(
-        name, said.size, tuple(boxes), said.patient_id, said.split, said.spacing_mm, str(path), findings,
+        name,
+        said.size,
+        tuple(boxes),
+        said.patient_id,
+        said.split,
+        said.spacing_mm,
+        str(path),
+        findings,
         left_out=left_out,
-    )  # fmt: skip
+    )
 
 
 def _said(row: Row) -> tuple[_Said, list[str]]:

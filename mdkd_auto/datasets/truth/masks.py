@@ -32,8 +32,9 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
             row = rows.get(case_id, {})
             patient_id, by = stated_patient(row, case_id)
             split: Any = row.get("split", "")
-            cases.append(Case(case_id=case_id, images=images, label=label, patient_id=patient_id, patient_by=by,
-                              split=split))  # fmt: skip
+            cases.append(
+                Case(case_id=case_id, images=images, label=label, patient_id=patient_id, patient_by=by, split=split)
+            )
     if not files and not errors_of(problems):
         place = folder / "imagesTr"
         found = f"holds no files ending in {description.file_ending}, the file_ending of dataset.json"
@@ -165,9 +166,7 @@ def _listed_files(folder: Path, description: Description) -> tuple[Files, list[P
         if len(images) != channels:
             kind = "image-missing" if len(images) < channels else "image-extra"
             found = f"field 'dataset' lists {len(images)} images for {channels} channels"
-            problems.append(
-                problem(kind, found, dataset=folder.name, case_id=case_id, file=folder / "dataset.json")
-            )
+            problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=folder / "dataset.json"))
         for path in paths:
             if not os.path.isfile(path):
                 kind = "label-missing" if path == paths[-1] else "image-missing"

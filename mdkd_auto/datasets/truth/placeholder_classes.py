@@ -1,10 +1,29 @@
 """Names that annotation tools give to what is no object: a class of theirs would teach a detector nothing, or noise."""
 
 BACKGROUNDS = frozenset({"background", "bg"})
-OTHERS = frozenset({
-    "na", "nan", "nil", "none", "null", "void", "empty", "nothing", "noobject", "noobjects", "nofinding", "nofindings",
-    "nolesion", "nolesions", "ignore", "ignored", "ignoredregion", "ignoredregions", "dontcare",
-})  # fmt: skip
+OTHERS = frozenset(
+    {
+        "na",
+        "nan",
+        "nil",
+        "none",
+        "null",
+        "void",
+        "empty",
+        "nothing",
+        "noobject",
+        "noobjects",
+        "nofinding",
+        "nofindings",
+        "nolesion",
+        "nolesions",
+        "ignore",
+        "ignored",
+        "ignoredregion",
+        "ignoredregions",
+        "dontcare",
+    }
+)
 
 
 def is_background(name: str) -> bool:

@@ -92,9 +92,14 @@ def _read(path: Path) -> tuple[Annotated, int]:
             find(box[0], f"object {number}: {box[1]}")
     name = _text(root, "filename") or path.stem
     image = Annotated(
-        base_name(name), size, tuple(boxes), file=str(path), findings=tuple(findings), other_names=url_names(name),
+        base_name(name),
+        size,
+        tuple(boxes),
+        file=str(path),
+        findings=tuple(findings),
+        other_names=url_names(name),
         stem=path.stem,
-    )  # fmt: skip
+    )
     return image, sum(_text(element, "difficult").lower() not in ("", "0", "false") for element in objects)
 
 

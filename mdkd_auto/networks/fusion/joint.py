@@ -219,9 +219,12 @@ class JointEncoder(FusedEncoder):
     """
 
     def __init__(
-        self, teachers: Sequence[Encoder], fuse: Fuse = "both", weights: Sequence[float] | None = None,
+        self,
+        teachers: Sequence[Encoder],
+        fuse: Fuse = "both",
+        weights: Sequence[float] | None = None,
         key_grid: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(teachers, weights)
         _check_teachers(teachers, fuse)
         target = teachers[0]

@@ -48,9 +48,14 @@ class FusionAttentionEncoder(FusedEncoder):
     """
 
     def __init__(
-        self, teachers: Sequence[Encoder], channels: int = 256, blocks: int = 3, heads: int = 8,
-        weights: Sequence[float] | None = None, dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        teachers: Sequence[Encoder],
+        channels: int = 256,
+        blocks: int = 3,
+        heads: int = 8,
+        weights: Sequence[float] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__(teachers, weights)
         ndim = len(teachers[0].strides[-1])
         self.ndim = ndim

@@ -18,8 +18,9 @@ from mdkd_auto.networks.weights.fill import fill_encoder, load_backbone, load_en
 from mdkd_auto.networks.weights.rf_detr import load_rf_detr
 
 TIMMS = {"faster_rcnn_resnet50": "resnet50", "faster_rcnn_resnet18": "resnet18"}  # the same tensors by the same names
-REPOSITORIES = {size: f"Roboflow/rf-detr-{size.removeprefix('rfdetr_')}" for size in
-                ("rfdetr_nano", "rfdetr_small", "rfdetr_base")}  # fmt: skip
+REPOSITORIES = {
+    size: f"Roboflow/rf-detr-{size.removeprefix('rfdetr_')}" for size in ("rfdetr_nano", "rfdetr_small", "rfdetr_base")
+}
 
 
 def takes_pretrained(architecture: Architecture) -> bool:

@@ -109,8 +109,11 @@ def _fill(path: Path, parts: list[tuple[nn.Module, dict[str, Tensor]]]) -> None:
     fitting = 0
     for module, tensors in parts:
         expected = module.state_dict()
-        fits = {name: tensors[name] for name, value in expected.items()
-                if name in tensors and tensors[name].shape == value.shape}  # fmt: skip
+        fits = {
+            name: tensors[name]
+            for name, value in expected.items()
+            if name in tensors and tensors[name].shape == value.shape
+        }
         module.load_state_dict(fits, strict=False)
         fitting += len(fits)
         random += [name for name in expected if name not in fits]

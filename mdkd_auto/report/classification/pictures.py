@@ -66,8 +66,11 @@ def draw_class_attention(path: Path, experiment: Experiment, row: Row) -> None:
     where a run or a stored case is gone.
     """
     scored = _scored(row)
-    chosen = {name: place for number, name in enumerate(scored.classes[:MOST_CLASSES])
-              if (place := _telling_case(scored, number)) is not None}  # fmt: skip
+    chosen = {
+        name: place
+        for number, name in enumerate(scored.classes[:MOST_CLASSES])
+        if (place := _telling_case(scored, number)) is not None
+    }
     models = {column: column_model(experiment, row, column) for column in COLUMNS}
     size = experiment.plan.configuration(experiment.configuration).patch_size
     figure = Figure(figsize=(8.4, 0.6 + 2.8 * len(chosen)), layout="constrained")
@@ -141,8 +144,12 @@ def draw_class_embedding(path: Path, experiment: Experiment, row: Row) -> dict[s
         explained += f"\nCases drawn with seed {SEED}, at most {_most_of_class(len(scored.classes))} of each class."
     figure.supxlabel(explained, fontsize=8)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
-    return {"cases": len(shown), "scored_cases": len(scored.names), "neighbours": NEIGHBOURS,
-            "balanced_accuracy": scores}  # fmt: skip
+    return {
+        "cases": len(shown),
+        "scored_cases": len(scored.names),
+        "neighbours": NEIGHBOURS,
+        "balanced_accuracy": scores,
+    }
 
 
 def embedded_cases(truth: Ints, classes: int) -> Ints:
@@ -191,12 +198,16 @@ def _scored(row: Row) -> Scored:
     powers = np.exp(logits - logits.max(1, keepdims=True))
     truth = np.array([one.truth for one in student])
     return Scored(
-        names, truth, summaries["student"].classes,
+        names,
+        truth,
+        summaries["student"].classes,
         np.unique([one.patient_id for one in student], return_inverse=True)[1].astype(np.int64),
-        {column: np.array([int(np.argmax(some[name].logits)) for name in names]) == truth
-         for column, some in answers.items()},
+        {
+            column: np.array([int(np.argmax(some[name].logits)) for name in names]) == truth
+            for column, some in answers.items()
+        },
         (powers / powers.sum(1, keepdims=True))[np.arange(len(names)), truth],
-    )  # fmt: skip
+    )
 
 
 def _telling_case(scored: Scored, number: int) -> int | None:

@@ -102,10 +102,13 @@ def draw_box_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str
     )
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
     return {
-        "objects": objects, "patients": people, "classes": list(names[1:]), "neighbours": NEIGHBOURS,
+        "objects": objects,
+        "patients": people,
+        "classes": list(names[1:]),
+        "neighbours": NEIGHBOURS,
         "background": {column: int((some.labels == 0).sum()) for column, some in points.items()},
         "balanced_accuracy": scores,
-    }  # fmt: skip
+    }
 
 
 def _images(experiment: Experiment, row: Row) -> list[Shown]:
@@ -181,8 +184,11 @@ def shared_points(seen: dict[str, Seen], shown: Sequence[Shown]) -> tuple[list[i
     there = np.ones(len(classes), dtype=bool)
     for one in seen.values():
         there &= np.isfinite(one.objects).all(1)
-    kinds = [kind for kind in np.unique(classes[there]).tolist()
-             if len(np.unique(patients[there & (classes == kind)])) >= FEWEST_PATIENTS]  # fmt: skip
+    kinds = [
+        kind
+        for kind in np.unique(classes[there]).tolist()
+        if len(np.unique(patients[there & (classes == kind)])) >= FEWEST_PATIENTS
+    ]
     chosen = np.array(evenly(np.flatnonzero(there & np.isin(classes, kinds)).tolist(), MOST_POINTS), dtype=np.int64)
     if len(chosen) < FEWEST_POINTS:
         raise MdkdError(

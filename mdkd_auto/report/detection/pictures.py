@@ -44,8 +44,9 @@ def draw_detections(path: Path, experiment: Experiment, row: Row) -> None:
     chosen = chosen_images(summaries["student" if "student" in columns else columns[-1]])
     if not chosen:
         raise MdkdError(f"{row.target}: no {row.part} image has a true or detected box")
-    figure = Figure(figsize=(PANEL_INCHES * len(columns), 0.8 + (PANEL_INCHES + 0.4) * len(chosen)),
-                    layout="constrained")  # fmt: skip
+    figure = Figure(
+        figsize=(PANEL_INCHES * len(columns), 0.8 + (PANEL_INCHES + 0.4) * len(chosen)), layout="constrained"
+    )
     panels = figure.subplots(len(chosen), len(columns), squeeze=False)
     cases = {case.case_id: case for case in experiment.datasets[row.target].cases}
     for line, (word, name) in zip(panels, chosen.items(), strict=True):
@@ -62,8 +63,10 @@ def draw_detections(path: Path, experiment: Experiment, row: Row) -> None:
             said = "-" if score is None else f"{100 * score:.0f}"
             head = f"{word} {row.part} image\n{name[:36]}\n" if column == columns[0] else ""
             axes.set_title(f"{head}{column}: F1 {said}".replace("$", r"\$"), fontsize=8)
-    lines = [Line2D([], [], color=colour, label=name, linewidth=2.5)
-             for name, colour in (("truth", TRUTH_COLOUR), ("detected", PREDICTION_COLOUR))]  # fmt: skip
+    lines = [
+        Line2D([], [], color=colour, label=name, linewidth=2.5)
+        for name, colour in (("truth", TRUTH_COLOUR), ("detected", PREDICTION_COLOUR))
+    ]
     figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     figure.suptitle(f"{row.target}: images by the student's F1".replace("$", r"\$"), fontsize=11)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
@@ -75,8 +78,11 @@ def chosen_images(summary: BoxSummary) -> dict[str, str]:
     Of the images with a true box, where there are any: F1 of the others is 0 wherever anything is detected.
     """
     answers = [answer for answer in summary.answers if answer.truth] or list(summary.answers)
-    scored = sorted((score, answer.case_id) for answer, score in
-                    zip(answers, image_f1(answers, summary.threshold), strict=True) if score is not None)  # fmt: skip
+    scored = sorted(
+        (score, answer.case_id)
+        for answer, score in zip(answers, image_f1(answers, summary.threshold), strict=True)
+        if score is not None
+    )
     names = [name for _, name in scored]
     if len(names) < 2:
         return {"only": names[0]} if names else {}
@@ -86,8 +92,9 @@ def chosen_images(summary: BoxSummary) -> dict[str, str]:
 
 def image_f1(answers: Sequence[BoxAnswer], threshold: float) -> list[float | None]:
     """F1 of each image at the threshold; None without true and detected boxes."""
-    counts = image_counts(matches([truth_boxes(one) for one in answers], [detected_boxes(one) for one in answers]),
-                          threshold)  # fmt: skip
+    counts = image_counts(
+        matches([truth_boxes(one) for one in answers], [detected_boxes(one) for one in answers]), threshold
+    )
     return [threshold_scores(BoxCounts(*row.tolist()))["f1"] for row in counts]
 
 
@@ -110,9 +117,7 @@ def _show(axes: Axes, picture: NDArray[np.float32]) -> None:
     axes.set_axis_off()
 
 
-def _outline(
-    axes: Axes, boxes: Boxes, colour: str, threshold: float = 0.0, classes: Sequence[str] = ()
-) -> None:
+def _outline(axes: Axes, boxes: Boxes, colour: str, threshold: float = 0.0, classes: Sequence[str] = ()) -> None:
     """The boxes whose score reaches the threshold (all where there are no scores), named if ``classes`` are given."""
     scores = np.ones(len(boxes.boxes)) if boxes.scores is None else boxes.scores
     shown = np.flatnonzero(scores >= threshold)

@@ -224,8 +224,14 @@ def _draw_listening(figure: SubFigure, view: View, listening: Listening) -> None
     below = np.zeros(len(levels))
     for number, name in enumerate(listening.teachers):
         shares = np.array([listening.by_level[level][number] for level in levels])
-        bars.bar(levels, shares, bottom=below, label=name, edgecolor="white",
-                 color=SHARE_COLOURS[number % len(SHARE_COLOURS)])  # fmt: skip
+        bars.bar(
+            levels,
+            shares,
+            bottom=below,
+            label=name,
+            edgecolor="white",
+            color=SHARE_COLOURS[number % len(SHARE_COLOURS)],
+        )
         below += shares
     bars.set_xticks(levels, [str(level + 1) for level in levels])
     for edge in range(1, len(listening.teachers)):

@@ -55,11 +55,22 @@ def draw_embedding(path: Path, experiment: Experiment, row: Row) -> dict[str, ob
     if len(votes) == 2:
         interval = difference_interval(votes[STUDENT], votes[BASELINE], voxels.foreground, voxels.patients)
     people = len(np.unique(voxels.patients))
-    _draw(path, voxels, scores, f"{row.target}: bottleneck voxels by t-SNE",
-          f"{number} + {number} voxels, {row.part} cases of {people} {'patients' if people > 1 else 'patient'}; "
-          f"foreground: truth fills {voxels.rule}.\n{_explanation(scores, interval)}")  # fmt: skip
-    return {"voxels_of_each_class": number, "patients": people, "foreground_rule": voxels.rule,
-            "neighbours": NEIGHBOURS, "balanced_accuracy": scores, "difference_interval_95": interval}  # fmt: skip
+    _draw(
+        path,
+        voxels,
+        scores,
+        f"{row.target}: bottleneck voxels by t-SNE",
+        f"{number} + {number} voxels, {row.part} cases of {people} {'patients' if people > 1 else 'patient'}; "
+        f"foreground: truth fills {voxels.rule}.\n{_explanation(scores, interval)}",
+    )
+    return {
+        "voxels_of_each_class": number,
+        "patients": people,
+        "foreground_rule": voxels.rule,
+        "neighbours": NEIGHBOURS,
+        "balanced_accuracy": scores,
+        "difference_interval_95": interval,
+    }
 
 
 def _models(experiment: Experiment, row: Row) -> dict[Name, Model]:

@@ -158,8 +158,17 @@ def _draw_panel(axes: Axes, shown: Slice, column: str | None, title: str) -> Non
         outline(axes, shown.truth, TRUTH_COLOUR, 2.0)
         outline(axes, shown.masks[column], PREDICTION_COLOUR, 1.1)
         if not shown.masks[column].any():
-            axes.text(0.5, 0.02, "nothing predicted here", transform=axes.transAxes, color="white", fontsize=8,
-                      ha="center", va="bottom", bbox={"color": "black", "pad": 2})  # fmt: skip
+            axes.text(
+                0.5,
+                0.02,
+                "nothing predicted here",
+                transform=axes.transAxes,
+                color="white",
+                fontsize=8,
+                ha="center",
+                va="bottom",
+                bbox={"color": "black", "pad": 2},
+            )
 
 
 def show_image(axes: Axes, image: NDArray[np.float32], aspect: float = 1.0) -> None:
@@ -174,8 +183,14 @@ def outline(axes: Axes, mask: Bools, colour: str, width: float) -> None:
     if mask.any():
         height, length = mask.shape
         padded = np.pad(mask.astype(float), 1)
-        axes.contour(np.arange(-1, length + 1), np.arange(-1, height + 1), padded, levels=[0.5], colors=[colour],
-                     linewidths=width)  # fmt: skip
+        axes.contour(
+            np.arange(-1, length + 1),
+            np.arange(-1, height + 1),
+            padded,
+            levels=[0.5],
+            colors=[colour],
+            linewidths=width,
+        )
         axes.set_xlim(-0.5, length - 0.5)
         axes.set_ylim(height - 0.5, -0.5)
 

@@ -61,11 +61,15 @@ def _contradictions(
             truths.append(f"row {row.number}, {answer.case_id}: {truth}, not {classes[answer.truth]}")
     notes = []
     if likeliest:
-        notes.append(f"{len(likeliest)} of {len(answers)} rows name a class in column {CLASS} that is not the most "
-                     f"probable one; the probabilities are scored ({likeliest[0]}). Are columns swapped?")  # fmt: skip
+        notes.append(
+            f"{len(likeliest)} of {len(answers)} rows name a class in column {CLASS} that is not the most "
+            f"probable one; the probabilities are scored ({likeliest[0]}). Are columns swapped?"
+        )
     if truths:
-        notes.append(f"{len(truths)} of {len(answers)} rows name another class in column {TRUTH} than {dataset}; the "
-                     f"data set is right ({truths[0]})")  # fmt: skip
+        notes.append(
+            f"{len(truths)} of {len(answers)} rows name another class in column {TRUTH} than {dataset}; the "
+            f"data set is right ({truths[0]})"
+        )
     return tuple(notes)
 
 
@@ -80,8 +84,10 @@ def _rows_by_case(path: Path, truth: Truth) -> tuple[dict[str, Row], dict[str, s
         if case_id is None:
             unmatched[f"row {row.number}"] = f"{name!r} {no_case(name, truth)}"
         elif case_id in rows:
-            failed[case_id] = (f"{path}: row {row.number}: {name!r} stands in row {rows[case_id].number} too; keep the "
-                               "one that is right")  # fmt: skip
+            failed[case_id] = (
+                f"{path}: row {row.number}: {name!r} stands in row {rows[case_id].number} too; keep the "
+                "one that is right"
+            )
         else:
             rows[case_id] = row
     return {case_id: row for case_id, row in rows.items() if case_id not in failed}, unmatched, failed
@@ -98,8 +104,9 @@ def _read(path: Path, dataset: Dataset) -> list[Row]:
         raise DatasetError(f"{path}: {error}; classes alone are not scored") from None
     other = [name for name in table.columns if _OF_A_CLASS.match(name) and name not in wanted]
     if other:
-        raise DatasetError(f"{path}: row 1 has {', '.join(other)}; the classes of {dataset.name} are "
-                           f"{', '.join(dataset.labels)}")  # fmt: skip
+        raise DatasetError(
+            f"{path}: row 1 has {', '.join(other)}; the classes of {dataset.name} are {', '.join(dataset.labels)}"
+        )
     return table.rows
 
 

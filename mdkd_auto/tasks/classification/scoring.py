@@ -27,10 +27,13 @@ from mdkd_auto.tasks.shared.score_text import with_interval
 from mdkd_auto.tasks.shared.scored_part import VALIDATION, Answering, Part, answers_of
 
 CLASS_TITLES = {
-    "accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)", "macro_f1": "macro F1 (%)",
-    "auroc": "AUROC (%)", "calibration_error": "calibration error (%)",
+    "accuracy": "accuracy (%)",
+    "balanced_accuracy": "balanced accuracy (%)",
+    "macro_f1": "macro F1 (%)",
+    "auroc": "AUROC (%)",
+    "calibration_error": "calibration error (%)",
     "calibrated_error": "calibration error, calibrated (%)",
-}  # fmt: skip
+}
 
 PREDICTIONS = "predictions.csv"
 UNCALIBRATED = 1.0  # temperature
@@ -85,19 +88,30 @@ def temperature_of(answers: Sequence[Answer]) -> float:
 
 
 def summary_of_answers(
-    answers: Sequence[Answer], classes: tuple[str, ...], dataset: str, part: str, temperature: float,
-    failed: dict[str, str], evidence: dict[str, Evidence] | None = None,
-) -> ClassSummary:  # fmt: skip
+    answers: Sequence[Answer],
+    classes: tuple[str, ...],
+    dataset: str,
+    part: str,
+    temperature: float,
+    failed: dict[str, str],
+    evidence: dict[str, Evidence] | None = None,
+) -> ClassSummary:
     """Scores of all answers."""
     logits, truth = _arrays(answers, len(classes))
     patients = [answer.patient_id for answer in answers]
     matrix = confusion(logits, truth) if len(truth) else np.zeros((len(classes),) * 2, dtype=np.int64)
     return ClassSummary(
-        dataset=dataset, part=part, classes=classes, temperature=temperature,
-        scores=score_classes(logits, truth, temperature), confusion=tuple(map(tuple, matrix.tolist())),
-        answers=tuple(answers), failed=failed, intervals=class_intervals(logits, truth, patients, temperature),
+        dataset=dataset,
+        part=part,
+        classes=classes,
+        temperature=temperature,
+        scores=score_classes(logits, truth, temperature),
+        confusion=tuple(map(tuple, matrix.tolist())),
+        answers=tuple(answers),
+        failed=failed,
+        intervals=class_intervals(logits, truth, patients, temperature),
         evidence=evidence or {},
-    )  # fmt: skip
+    )
 
 
 def _arrays(answers: Sequence[Answer], classes: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -111,11 +125,14 @@ def score_classes_of_part(part: Part, carried: float | None) -> float:
     if part.is_scored and (part.name == VALIDATION or part.earlier.temperature == (carried or UNCALIBRATED)):
         return float(part.earlier.temperature)
     names = part.class_names
-    made = answers_of(part, Answering(
-        predict=lambda case, seen: answer_of(case, part.predictor.logits_of(seen.prepared), names),
-        rescore=lambda case, known: answer_of(case, known.logits, names),
-        prediction_hash=logits_hash,
-    ))  # fmt: skip
+    made = answers_of(
+        part,
+        Answering(
+            predict=lambda case, seen: answer_of(case, part.predictor.logits_of(seen.prepared), names),
+            rescore=lambda case, known: answer_of(case, known.logits, names),
+            prediction_hash=logits_hash,
+        ),
+    )
     temperature = temperature_of(made.answers) if part.name == VALIDATION else carried or UNCALIBRATED
     summary = summary_of_answers(
         made.answers, names, part.dataset.name, part.name, temperature, made.failed, made.evidence
@@ -152,9 +169,11 @@ def write_class_summary(folder: Path, summary: ClassSummary, answers: bool = Tru
 
 
 def predictions_csv(
-    logits: dict[str, tuple[float, ...]], classes: tuple[str, ...], temperature: float,
+    logits: dict[str, tuple[float, ...]],
+    classes: tuple[str, ...],
+    temperature: float,
     truths: dict[str, str] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """One row a case: the class, its probabilities and its calibrated ones; the truth where it is known.
 
     Eight significant digits: fewer make ties of cases that differ, and AUROC falls or rises by them.
@@ -165,27 +184,39 @@ def predictions_csv(
     writer.writerow(["case_id", *(["truth"] if truths is not None else []), "class", *kinds])
     for case_id, values in sorted(logits.items()):
         raw, calibrated = softmax(np.array(values)), softmax(np.array(values) / temperature)
-        writer.writerow([case_id, *([truths[case_id]] if truths is not None else []), classes[int(raw.argmax())],
-                         *(f"{value:.8g}" for value in (*raw, *calibrated))])  # fmt: skip
+        writer.writerow(
+            [
+                case_id,
+                *([truths[case_id]] if truths is not None else []),
+                classes[int(raw.argmax())],
+                *(f"{value:.8g}" for value in (*raw, *calibrated)),
+            ]
+        )
     return text.getvalue()
 
 
 def class_summary_markdown(summary: ClassSummary) -> str:
     """Scores with their intervals, and the confusion matrix."""
     lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
-    lines += [f"| {CLASS_TITLES[name]} | {with_interval(summary.scores, summary.intervals, name)} |"
-              for name in CLASS_METRICS]  # fmt: skip
+    lines += [
+        f"| {CLASS_TITLES[name]} | {with_interval(summary.scores, summary.intervals, name)} |" for name in CLASS_METRICS
+    ]
     calibrated = f"temperature {summary.temperature:.2f}, of validation cases"
     if summary.temperature == UNCALIBRATED:
         calibrated = "probabilities as they are, without calibration"
     lines += ["", f"{summary.scores.cases} cases; {calibrated}.", ""]
     if any(summary.intervals.values()):
         patients = len({answer.patient_id for answer in summary.answers})
-        lines += [f"In brackets: 95 % interval, bootstrap over {patients} patients ({INTERVAL_DRAWS:,} draws). It "
-                  "holds the choice of patients, not that of the training's seed.", ""]  # fmt: skip
+        lines += [
+            f"In brackets: 95 % interval, bootstrap over {patients} patients ({INTERVAL_DRAWS:,} draws). It "
+            "holds the choice of patients, not that of the training's seed.",
+            "",
+        ]
     lines += ["| truth \\ predicted | " + " | ".join(summary.classes) + " |", "|---" * (len(summary.classes) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(map(str, row)) + " |"
-              for name, row in zip(summary.classes, summary.confusion, strict=True)]  # fmt: skip
+    lines += [
+        f"| {name} | " + " | ".join(map(str, row)) + " |"
+        for name, row in zip(summary.classes, summary.confusion, strict=True)
+    ]
     lines += left_out_lines(summary.coverage, summary.failed)
     return "\n".join(lines) + "\n"
 
@@ -213,6 +244,8 @@ def draw_confusion(path: Path, summary: ClassSummary) -> None:
 def answer_of(case: Case, logits: Iterable[float], classes: tuple[str, ...]) -> Answer:
     """Raises ValueError for a case whose class is none of ``classes``."""
     return Answer(
-        case_id=case.case_id, patient_id=case.patient_id, truth=classes.index(str(case.class_name)),
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        truth=classes.index(str(case.class_name)),
         logits=tuple(float(value) for value in logits),
-    )  # fmt: skip
+    )

@@ -97,9 +97,15 @@ class ClassificationTask:
     distils_output = True
 
     def __init__(
-        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
-        architecture: Architecture = "unet", width: int | None = None, counts: dict[str, tuple[int, ...]] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        plan: ConfigurationPlan,
+        classes: dict[str, Classes],
+        settings: Settings,
+        stage: str = "teacher",
+        architecture: Architecture = "unet",
+        width: int | None = None,
+        counts: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self.plan, self.classes, self.settings = plan, classes, settings
         self.own = settings.classification
         self.architecture, self.width = architecture, width
@@ -144,9 +150,13 @@ class ClassificationTask:
         return nn.Identity()
 
     def distilled(
-        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor],
+        self,
+        output: torch.Tensor,
+        taught: torch.Tensor,
+        maps: list[torch.Tensor],
+        teacher_maps: list[torch.Tensor],
         projection: nn.Module,
-    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
+    ) -> dict[str, tuple[float, torch.Tensor]]:
         return {"logits": (self.own.logits, logit_loss(output, taught, self.own.logits_temperature))}
 
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:

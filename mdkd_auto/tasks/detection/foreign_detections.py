@@ -113,8 +113,11 @@ def _by_case(found: Sequence[_Row], truth: Truth, said: _Said) -> tuple[dict[str
 def _lost(found: Sequence[_Row], unmatched: Mapping[str, str], said: _Said) -> tuple[str, ...]:
     """Detections of no image: the row names none, or one that is neither a case nor among the images searched."""
     listed = None if said.images is None else set(said.images.values())
-    return tuple(f"{row.where} {unmatched[row.where]}" for row in found if row.where in unmatched
-                 and (not row.case_id or (listed is not None and row.case_id not in listed)))  # fmt: skip
+    return tuple(
+        f"{row.where} {unmatched[row.where]}"
+        for row in found
+        if row.where in unmatched and (not row.case_id or (listed is not None and row.case_id not in listed))
+    )
 
 
 def _notes(scored: int, cases: int, said: _Said) -> tuple[str, ...]:
@@ -193,9 +196,12 @@ def _read_predicted(path: Path) -> _Said:
         raise DatasetError(f"{path}: images is {shown(images)}; expected an object of numbers and their cases")
     read_predicted(path)  # unknown fields, and the types of the others
     return _Said(
-        None if threshold is None else float(threshold), None if classes is None else tuple(classes), images,
-        path.name, ASSUMED if threshold is None else PREDICTED,
-    )  # fmt: skip
+        None if threshold is None else float(threshold),
+        None if classes is None else tuple(classes),
+        images,
+        path.name,
+        ASSUMED if threshold is None else PREDICTED,
+    )
 
 
 def _table_rows(path: Path) -> Iterator[_Row]:
@@ -228,8 +234,10 @@ def _result_rows(path: Path, dataset: Dataset, said: _Said) -> Iterator[_Row]:
             raise DatasetError(f"{where} is {shown(one)}; expected image_id, category_id, bbox and score")
         image, category, box = (one.get(name) for name in ("image_id", "category_id", "bbox"))
         if str(image) not in images:
-            raise DatasetError(f"{where}: image_id {shown(image)} is none of the {len(images)} known; expected an id "
-                               f"of {COCO}, or a prediction.json that lists images")  # fmt: skip
+            raise DatasetError(
+                f"{where}: image_id {shown(image)} is none of the {len(images)} known; expected an id "
+                f"of {COCO}, or a prediction.json that lists images"
+            )
         if str(category) not in names:
             known = ", ".join(f"{key} {name}" for key, name in names.items())
             raise DatasetError(f"{where}: category_id {shown(category)} is no class; expected one of {known or 'none'}")
@@ -267,8 +275,10 @@ def _found(rows: Sequence[_Row], classes: tuple[str, ...], size: tuple[int, int]
         if width < 0 or height < 0:
             raise DatasetError(f"{row.where}: width {width:g} and height {height:g}; expected 0 or more")
         if size is not None and (x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0):
-            raise DatasetError(f"{row.where}: box {x:g}, {y:g}, {width:g}, {height:g} lies outside its image of "
-                               f"{size[0]} x {size[1]} pixels; expected x, y, width, height in its pixels")  # fmt: skip
+            raise DatasetError(
+                f"{row.where}: box {x:g}, {y:g}, {width:g}, {height:g} lies outside its image of "
+                f"{size[0]} x {size[1]} pixels; expected x, y, width, height in its pixels"
+            )
         corners.append((x, y, x + width, y + height))
         numbers.append(classes.index(row.class_name))
         scores.append(float(row.score))

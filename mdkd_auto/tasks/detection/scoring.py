@@ -38,9 +38,13 @@ from mdkd_auto.tasks.shared.score_text import percent, with_interval
 from mdkd_auto.tasks.shared.scored_part import VALIDATION, Answering, Part, Seen, answers_of
 
 BOX_TITLES = {
-    "map_50": "mAP@.50 (%)", "map": "mAP@[.50:.95] (%)", "froc": "FROC, mean sensitivity (%)",
-    "sensitivity": "sensitivity (%)", "precision": "precision (%)", "f1": "F1 (%)",
-}  # fmt: skip
+    "map_50": "mAP@.50 (%)",
+    "map": "mAP@[.50:.95] (%)",
+    "froc": "FROC, mean sensitivity (%)",
+    "sensitivity": "sensitivity (%)",
+    "precision": "precision (%)",
+    "f1": "F1 (%)",
+}
 RATE_TITLES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")  # of FROC_RATES
 VALIDATED = "the best of validation images"  # where a threshold is from, in words
 LEAST_RATE, LARGEST_RATE = FROC_RATES[0] / 2, FROC_RATES[-1] * 2  # the picture's axis
@@ -108,12 +112,16 @@ def score_boxes_of_part(part: Part, carried: float | None) -> float:
     given = FALLBACK_THRESHOLD if carried is None else carried
     if part.is_scored and (part.name == VALIDATION or part.earlier.threshold == given):
         return float(part.earlier.threshold)
-    made = answers_of(part, Answering(
-        predict=lambda case, seen: boxes_of(part, case, seen, Boxes(*part.predictor.found_in(seen.prepared))),
-        rescore=lambda case, known: boxes_of(part, case, read_channel(case, part.dataset_plan, True),
-                                             detected_boxes(known)),
-        prediction_hash=detections_hash,
-    ))  # fmt: skip
+    made = answers_of(
+        part,
+        Answering(
+            predict=lambda case, seen: boxes_of(part, case, seen, Boxes(*part.predictor.found_in(seen.prepared))),
+            rescore=lambda case, known: boxes_of(
+                part, case, read_channel(case, part.dataset_plan, True), detected_boxes(known)
+            ),
+            prediction_hash=detections_hash,
+        ),
+    )
     threshold = threshold_of(made.answers) if part.name == VALIDATION else given
     summary = summary_of_boxes(
         made.answers, part.class_names, part.dataset.name, part.name, threshold, made.failed, evidence=made.evidence
@@ -141,13 +149,15 @@ def box_answer_of(case: Case, detected: Boxes, classes: tuple[str, ...], spacing
     if case.boxes is None or detected.scores is None:
         raise ValueError(f"{case.case_id}: expected the case's true boxes, and a score of each detection")
     return BoxAnswer(
-        case_id=case.case_id, patient_id=case.patient_id,
+        case_id=case.case_id,
+        patient_id=case.patient_id,
         truth=tuple((box.x, box.y, box.x + box.width, box.y + box.height) for box in case.boxes),
         truth_classes=tuple(classes.index(box.class_name) for box in case.boxes),
         detected=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in detected.boxes.tolist()),
-        detected_classes=tuple(detected.classes.tolist()), scores=tuple(detected.scores.tolist()),
+        detected_classes=tuple(detected.classes.tolist()),
+        scores=tuple(detected.scores.tolist()),
         spacing_mm=spacing_mm,
-    )  # fmt: skip
+    )
 
 
 def detected_boxes(answer: BoxAnswer) -> Boxes:
@@ -166,19 +176,31 @@ def threshold_of(answers: Sequence[BoxAnswer]) -> float:
 
 
 def summary_of_boxes(
-    answers: Sequence[BoxAnswer], classes: tuple[str, ...], dataset: str, part: str, threshold: float,
-    failed: dict[str, str], threshold_origin: str = VALIDATED, evidence: dict[str, Evidence] | None = None,
-) -> BoxSummary:  # fmt: skip
+    answers: Sequence[BoxAnswer],
+    classes: tuple[str, ...],
+    dataset: str,
+    part: str,
+    threshold: float,
+    failed: dict[str, str],
+    threshold_origin: str = VALIDATED,
+    evidence: dict[str, Evidence] | None = None,
+) -> BoxSummary:
     """Scores of all answers, with intervals."""
     truth, detections = _boxes(answers)
     patients = [answer.patient_id for answer in answers]
     return BoxSummary(
-        dataset=dataset, part=part, classes=classes, threshold=threshold,
+        dataset=dataset,
+        part=part,
+        classes=classes,
+        threshold=threshold,
         scores=score_boxes(truth, detections, threshold),
         intervals=score_intervals(truth, detections, patients, threshold),
-        froc=froc_curve(matches(truth, detections)) or (), answers=tuple(answers), failed=failed,
-        threshold_origin=threshold_origin, evidence=evidence or {},
-    )  # fmt: skip
+        froc=froc_curve(matches(truth, detections)) or (),
+        answers=tuple(answers),
+        failed=failed,
+        threshold_origin=threshold_origin,
+        evidence=evidence or {},
+    )
 
 
 def _boxes(answers: Sequence[BoxAnswer]) -> tuple[list[Boxes], list[Boxes]]:
@@ -188,9 +210,10 @@ def _boxes(answers: Sequence[BoxAnswer]) -> tuple[list[Boxes], list[Boxes]]:
 def boxes_from(corners: Sequence[Corners], classes: Sequence[int], scores: Sequence[float] | None = None) -> Boxes:
     """Arrays of them."""
     return Boxes(
-        np.array(corners, dtype=np.float64).reshape(-1, 4), np.array(classes, dtype=np.int64),
+        np.array(corners, dtype=np.float64).reshape(-1, 4),
+        np.array(classes, dtype=np.int64),
         None if scores is None else np.array(scores, dtype=np.float64),
-    )  # fmt: skip
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -219,8 +242,9 @@ def _detection_files(summary: BoxSummary) -> dict[str, str]:
 def detections_are_written(folder: Path, summary: BoxSummary) -> bool:
     """Whether the files of the detections lie there as the summary has them."""
     paths = {folder / name: text for name, text in _detection_files(summary).items()}
-    return all(path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text
-               for path, text in paths.items())  # fmt: skip
+    return all(
+        path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text for path, text in paths.items()
+    )
 
 
 def coco_results(detections: Mapping[str, Boxes]) -> list[dict[str, object]]:
@@ -251,8 +275,9 @@ def detections_csv(
         for (x1, y1, x2, y2), number, score in _rows(detections[case_id]):
             width, height = x2 - x1, y2 - y1
             box = (f"{value:.4f}" for value in (x1, y1, width, height))
-            size_mm = ("", "") if spacing_mm is None else (
-                f"{width * spacing_mm[1]:.2f}", f"{height * spacing_mm[0]:.2f}")  # fmt: skip
+            size_mm = (
+                ("", "") if spacing_mm is None else (f"{width * spacing_mm[1]:.2f}", f"{height * spacing_mm[0]:.2f}")
+            )
             writer.writerow([case_id, classes[number], score, *box, *size_mm])
     return text.getvalue()
 
@@ -270,19 +295,28 @@ def _rows(found: Boxes) -> list[tuple[list[float], int, float]]:
 def box_summary_markdown(summary: BoxSummary) -> str:
     """Scores with their intervals, and the sensitivities of the FROC curve."""
     lines = [f"# {summary.dataset}, {summary.part}", "", "| score | value |", "|---|---|"]
-    lines += [f"| {BOX_TITLES[name]} | {with_interval(summary.scores, summary.intervals, name)} |"
-              for name in DETECTION_METRICS]  # fmt: skip
+    lines += [
+        f"| {BOX_TITLES[name]} | {with_interval(summary.scores, summary.intervals, name)} |"
+        for name in DETECTION_METRICS
+    ]
     counts = _counts(summary)
-    lines += ["", f"{summary.scores.cases} images, {counts.true_positive + counts.false_negative} true boxes. "
-              f"Sensitivity, precision and F1 are of detections with a score of at least {summary.threshold:.3f}, "
-              f"{summary.threshold_origin}: {counts.true_positive} right, {counts.false_positive} wrong (IoU 0.5).",
-              "", f"Images without a true box: {summary.scores.negative_cases}; of these "
-              f"{summary.scores.negative_cases_with_false_positives} have false positives.", ""]  # fmt: skip
+    lines += [
+        "",
+        f"{summary.scores.cases} images, {counts.true_positive + counts.false_negative} true boxes. "
+        f"Sensitivity, precision and F1 are of detections with a score of at least {summary.threshold:.3f}, "
+        f"{summary.threshold_origin}: {counts.true_positive} right, {counts.false_positive} wrong (IoU 0.5).",
+        "",
+        f"Images without a true box: {summary.scores.negative_cases}; of these "
+        f"{summary.scores.negative_cases_with_false_positives} have false positives.",
+        "",
+    ]
     if any(summary.intervals.values()):
         patients = len({answer.patient_id for answer in summary.answers})
-        lines += [f"In brackets: 95 % interval, bootstrap over {patients} patients ({DRAWS:,} draws; mAP "
-                  f"{AVERAGE_PRECISION_DRAWS}). It holds the choice of patients, not that of the training's seed.",
-                  ""]  # fmt: skip
+        lines += [
+            f"In brackets: 95 % interval, bootstrap over {patients} patients ({DRAWS:,} draws; mAP "
+            f"{AVERAGE_PRECISION_DRAWS}). It holds the choice of patients, not that of the training's seed.",
+            "",
+        ]
     if summary.froc:
         lines += ["| false positives per image | " + " | ".join(RATE_TITLES) + " |"]
         lines += ["|---" * (len(RATE_TITLES) + 1) + "|"]

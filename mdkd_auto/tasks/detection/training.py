@@ -51,8 +51,10 @@ def check_architecture(name: str, side: int) -> None:
     if name in RFDETR_SIZES and side % side_multiple(name):
         step = math.lcm(side_multiple(name), STEP)
         near = max(1, round(side / step)) * step
-        raise SettingsError(f"network {name!r}: its input is a multiple of {side_multiple(name)} voxels a side, the "
-                            f"plan's is {side}; plan again with --input-size {near} --replan")  # fmt: skip
+        raise SettingsError(
+            f"network {name!r}: its input is a multiple of {side_multiple(name)} voxels a side, the "
+            f"plan's is {side}; plan again with --input-size {near} --replan"
+        )
 
 
 def check_width(name: str, width: int | None) -> None:
@@ -66,8 +68,10 @@ def check_families(teacher: str, student: str) -> None:
     families = [tuple(faster_rcnn.SIZES), tuple(RFDETR_SIZES)]
     own = next(names for names in families if teacher in names)
     if student not in own:
-        raise SettingsError(f"network {student!r} cannot learn from {teacher!r}: teachers and student belong to one "
-                            f"family; give --student-arch one of {', '.join(own)}")  # fmt: skip
+        raise SettingsError(
+            f"network {student!r} cannot learn from {teacher!r}: teachers and student belong to one "
+            f"family; give --student-arch one of {', '.join(own)}"
+        )
 
 
 class DetectionTask:
@@ -76,9 +80,13 @@ class DetectionTask:
     distils_output = True
 
     def __init__(
-        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings,
-        architecture: Architecture = "faster_rcnn_resnet50", width: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        plan: ConfigurationPlan,
+        classes: dict[str, Classes],
+        settings: Settings,
+        architecture: Architecture = "faster_rcnn_resnet50",
+        width: int | None = None,
+    ) -> None:
         check_architecture(architecture, plan.patch_size[0])
         check_width(architecture, width)
         self.plan, self.classes, self.own, self.architecture = plan, classes, settings.detection, architecture
@@ -106,8 +114,10 @@ class DetectionTask:
             return RFDETRHead(self.architecture, given.channels, outputs, queries)
         if len(plan.anchor_sizes) != len(given.channels) or not plan.anchor_ratios:
             found = f"{len(plan.anchor_sizes)} sizes and {len(plan.anchor_ratios)} ratios"
-            raise PlanError(f"A detector needs an anchor size for each of its {len(given.channels)} levels, "
-                            f"and a ratio or more; the plan has {found}")  # fmt: skip
+            raise PlanError(
+                f"A detector needs an anchor size for each of its {len(given.channels)} levels, "
+                f"and a ratio or more; the plan has {found}"
+            )
         return FasterRCNNHead(
             self.architecture, given.channels, given.strides, outputs, plan.anchor_sizes, plan.anchor_ratios
         )
@@ -125,9 +135,13 @@ class DetectionTask:
         return nn.Identity() if ours == theirs else nn.Linear(ours, theirs)
 
     def distilled(
-        self, output: DetectorOutput, taught: DetectorOutput, maps: list[torch.Tensor],
-        teacher_maps: list[torch.Tensor], projection: nn.Module,
-    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
+        self,
+        output: DetectorOutput,
+        taught: DetectorOutput,
+        maps: list[torch.Tensor],
+        teacher_maps: list[torch.Tensor],
+        projection: nn.Module,
+    ) -> dict[str, tuple[float, torch.Tensor]]:
         """Eq. (19)-(23)."""
         head = output.learns_from(taught, self.own.logits_temperature, projection)
         return {

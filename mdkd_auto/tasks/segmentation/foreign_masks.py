@@ -52,8 +52,10 @@ def score_mask_folder(folder: Path, truth: Truth, keep_classes: bool | None) -> 
         expected = f"{{case}}{mask_ending(dataset.cases[0])}"
         notes += (f"{len(renamed)} of {len(masks)} masks are not named {expected}, such as {readable(renamed[0])}",)
     if written is None and run is None and (folder / PREDICTION).is_file():
-        notes += (f"{PREDICTION} does not say how the masks were written, so their values are read as {DATASET_JSON} "
-                  "declares them",)  # fmt: skip
+        notes += (
+            f"{PREDICTION} does not say how the masks were written, so their values are read as {DATASET_JSON} "
+            "declares them",
+        )
     if written is not None and len(reading.classes.channels) > 1 and keep_classes is None:
         notes += (f"each class is scored, as {written.source} says that they were written",)
     return Found(summary, {*matched, *doubtful}, "a mask", unmatched, notes, unlabelled.union(broken), matched)
@@ -111,8 +113,11 @@ def score_files(masks: Sequence[tuple[Case, Path]], dataset: Dataset, reading: R
     notes = [f"{count} mask{' holds' if count == 1 else 's hold'} {said}" for said, count in remapped.items()]
     cases = [case for case, _ in masks]
     summary = summary_of(scores, cases, dataset.name, part, "mm" if known else "px", failed)
-    occurring = [one for one in reading.classes.channels if one.name in summary.mean
-                 and summary.mean[one.name].negative_cases < summary.mean[one.name].cases]  # fmt: skip
+    occurring = [
+        one
+        for one in reading.classes.channels
+        if one.name in summary.mean and summary.mean[one.name].negative_cases < summary.mean[one.name].cases
+    ]
     if occurring and held <= {0}:
         notes.append("all masks are empty, and not all labels are; were probabilities rounded down?")
     elif len(occurring) > 1 and held <= {0, 1} and reading.declared_by == DATASET_JSON:
@@ -154,5 +159,7 @@ def _no_mask(folder: Path, dataset: Dataset) -> str:
     there = f"its images are {shortened(images)}" if images else "it holds no image"
     folders = f", and its folders {shortened([readable(name) for name in below])}" if below else ""
     dicom = f"; {readable(name)} is DICOM. {CONVERT}" if not images and (name := find_dicom(folder)) else ""
-    return (f"{folder}: no mask is named as a case of {dataset.name} ({first.case_id}{mask_ending(first)}, ...); "
-            f"{there}{folders}{dicom}")  # fmt: skip
+    return (
+        f"{folder}: no mask is named as a case of {dataset.name} ({first.case_id}{mask_ending(first)}, ...); "
+        f"{there}{folders}{dicom}"
+    )

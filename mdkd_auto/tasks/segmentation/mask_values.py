@@ -74,8 +74,10 @@ def _classes_of_prediction(path: Path) -> Classes | None:
     if predicted is None or predicted.classes is UNSET:
         return None
     if not isinstance(predicted.classes, Classes):
-        raise DatasetError(f"{path}: classes is {shown(list(predicted.classes))}; expected those of masks, an object "
-                           f"with channels, regions and ignore. {REMEDY}")  # fmt: skip
+        raise DatasetError(
+            f"{path}: classes is {shown(list(predicted.classes))}; expected those of masks, an object "
+            f"with channels, regions and ignore. {REMEDY}"
+        )
     return predicted.classes
 
 
@@ -95,8 +97,10 @@ def reading_of(dataset: Dataset, keep_classes: bool | None, written: Written | N
     names = [channel.name for channel in written.classes.channels]
     own = classes_of(dataset, keep_classes=True)
     if sorted(names) != sorted(dataset.labels) or (own.regions and own.channels != written.classes.channels):
-        raise DatasetError(f"{written.source} says that the masks hold the classes {_classes_text(written.classes)}; "
-                           f"{dataset.name} has {_classes_text(own)}. Give the data set of the model")  # fmt: skip
+        raise DatasetError(
+            f"{written.source} says that the masks hold the classes {_classes_text(written.classes)}; "
+            f"{dataset.name} has {_classes_text(own)}. Give the data set of the model"
+        )
     value_of = {channel.name: channel.written for channel in own.channels}
     values = {0: 0} | {channel.written: value_of[channel.name] for channel in written.classes.channels}
     return Reading(own, values, dataset.ignore_label, written.source)
@@ -105,12 +109,16 @@ def reading_of(dataset: Dataset, keep_classes: bool | None, written: Written | N
 def _one_foreground(dataset: Dataset, keep_classes: bool, written: Written, several: bool) -> Reading:
     (channel,) = written.classes.channels
     if several and keep_classes:
-        raise SettingsError(f"{written.source} says that all classes were written as one foreground, value "
-                            f"{channel.written}, so {', '.join(dataset.labels)} cannot be told apart; leave out "
-                            "--keep-classes, or predict with a model that was trained with it")  # fmt: skip
+        raise SettingsError(
+            f"{written.source} says that all classes were written as one foreground, value "
+            f"{channel.written}, so {', '.join(dataset.labels)} cannot be told apart; leave out "
+            "--keep-classes, or predict with a model that was trained with it"
+        )
     if several and channel.name != FOREGROUND:
-        raise DatasetError(f"{written.source} says that the masks hold the class {channel.name}; {dataset.name} has "
-                           f"{', '.join(dataset.labels)}. Give the data set of the model")  # fmt: skip
+        raise DatasetError(
+            f"{written.source} says that the masks hold the class {channel.name}; {dataset.name} has "
+            f"{', '.join(dataset.labels)}. Give the data set of the model"
+        )
     classes = classes_of(dataset, keep_classes)
     values = {0: 0, channel.written: classes.channels[0].written}
     return Reading(classes, values, dataset.ignore_label, written.source)
@@ -128,18 +136,24 @@ def read_labels(mask: NDArray[Any], label: NDArray[Any], reading: Reading) -> tu
     values, said = dict(reading.values), ""
     if reading.ignore is not None and reading.ignore in foreground:
         if ((mask == reading.ignore) & (label != reading.ignore)).any():
-            raise ImageError(f"holds {reading.ignore}, the ignore label, where the truth has another value; expected "
-                             "a class or 0 there")  # fmt: skip
+            raise ImageError(
+                f"holds {reading.ignore}, the ignore label, where the truth has another value; expected "
+                "a class or 0 there"
+            )
         values[reading.ignore] = 0
     unknown = sorted(foreground - set(values))
     if unknown:
         if not (reading.one_class and foreground == set(unknown) and len(unknown) == 1 and unknown[0] in BINARY):
-            raise ImageError(f"holds the value{'s' if len(held) > 1 else ''} {_listed(held)}; {_listed(unknown)} "
-                             f"{'is' if len(unknown) == 1 else 'are'} not declared ({reading.declared_by} declares "
-                             f"{_listed(sorted(reading.values))})")  # fmt: skip
+            raise ImageError(
+                f"holds the value{'s' if len(held) > 1 else ''} {_listed(held)}; {_listed(unknown)} "
+                f"{'is' if len(unknown) == 1 else 'are'} not declared ({reading.declared_by} declares "
+                f"{_listed(sorted(reading.values))})"
+            )
         values[unknown[0]] = reading.classes.channels[0].written
-        said = (f"only 0 and {unknown[0]}: {unknown[0]} is not declared by {reading.declared_by}, and is read as "
-                f"{reading.classes.channels[0].name}")  # fmt: skip
+        said = (
+            f"only 0 and {unknown[0]}: {unknown[0]} is not declared by {reading.declared_by}, and is read as "
+            f"{reading.classes.channels[0].name}"
+        )
     if all(values[value] == value for value in held):
         return mask, held, said
     largest = max(0, *values.values())
@@ -154,8 +168,10 @@ def _check_whole(mask: NDArray[Any]) -> None:
         return
     wrong = mask[~(np.isfinite(mask) & (mask == np.rint(mask)))]
     if wrong.size:
-        raise ImageError(f"{wrong.size} of {mask.size} voxels are not whole numbers (the first is {wrong.flat[0]:g}); "
-                         "expected class numbers, not probabilities or NaN")  # fmt: skip
+        raise ImageError(
+            f"{wrong.size} of {mask.size} voxels are not whole numbers (the first is {wrong.flat[0]:g}); "
+            "expected class numbers, not probabilities or NaN"
+        )
 
 
 def _classes_text(classes: Classes) -> str:

@@ -26,9 +26,14 @@ logger = logging.getLogger(__name__)
 
 IN_PERCENT = ("dice", "iou", "precision", "recall", "surface_dice", "lesion_f1")
 TITLES = {
-    "dice": "DSC (%)", "iou": "IoU (%)", "precision": "precision (%)", "recall": "recall (%)", "hd95": "HD95",
-    "surface_dice": "surface Dice (%)", "lesion_f1": "lesion F1 (%)",
-}  # fmt: skip
+    "dice": "DSC (%)",
+    "iou": "IoU (%)",
+    "precision": "precision (%)",
+    "recall": "recall (%)",
+    "hd95": "HD95",
+    "surface_dice": "surface Dice (%)",
+    "lesion_f1": "lesion F1 (%)",
+}
 
 
 class CaseScores(Record, frozen=True, kw_only=True):
@@ -144,9 +149,14 @@ def read_truth(case: Case, dataset: Dataset) -> Image:
 
 
 def summary_of(
-    scores: list[CaseScores], cases: Sequence[Case], dataset: str, part: str, unit: str, failed: dict[str, str],
+    scores: list[CaseScores],
+    cases: Sequence[Case],
+    dataset: str,
+    part: str,
+    unit: str,
+    failed: dict[str, str],
     evidence: dict[str, Evidence] | None = None,
-) -> Summary:  # fmt: skip
+) -> Summary:
     """Means over cases and classes, and over patients where one has several of the ``cases``, scored or not."""
     volumes = _per_volume(scores, {case.case_id: case.patient_id for case in cases})
     names = list(scores[0].metrics) if scores else []
@@ -195,8 +205,11 @@ def summary_markdown(summary: Summary) -> str:
     for name, mean in rows.items():
         lines.append(f"| {name} | " + " | ".join(cell(mean, metric) for metric in METRICS) + " |")
     negative = summary.foreground_mean
-    lines += ["", f"Empty truth: {negative.negative_cases} of {negative.cases}; of these "
-              f"{negative.negative_cases_with_false_positives} have false positives."]  # fmt: skip
+    lines += [
+        "",
+        f"Empty truth: {negative.negative_cases} of {negative.cases}; of these "
+        f"{negative.negative_cases_with_false_positives} have false positives.",
+    ]
     lines += left_out_lines(summary.coverage, summary.failed)
     return "\n".join(lines) + "\n"
 

@@ -76,14 +76,20 @@ def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
 def check_pretrained(source: str, axes: int, width: int | None) -> None:
     """Raise SettingsError where a TResUNet cannot begin with the weights of a ResNet-50."""
     if source == ONLINE:
-        raise SettingsError('pretrained is "online": no library has weights for a TResUNet; give those of a ResNet-50 '
-                            "with group normalisation as a safetensors file")  # fmt: skip
+        raise SettingsError(
+            'pretrained is "online": no library has weights for a TResUNet; give those of a ResNet-50 '
+            "with group normalisation as a safetensors file"
+        )
     if axes == 3:
-        raise SettingsError(f"pretrained: {source} holds a 2-D network's weights, and the TResUNet of this plan is "
-                            "3-D; leave pretrained out, or train -c 2d")  # fmt: skip
+        raise SettingsError(
+            f"pretrained: {source} holds a 2-D network's weights, and the TResUNet of this plan is "
+            "3-D; leave pretrained out, or train -c 2d"
+        )
     if width not in (None, FULL_WIDTH):
-        raise SettingsError(f"pretrained: a ResNet-50 fits a TResUNet of width {FULL_WIDTH}, and this one has {width}; "
-                            "leave the width or pretrained out")  # fmt: skip
+        raise SettingsError(
+            f"pretrained: a ResNet-50 fits a TResUNet of width {FULL_WIDTH}, and this one has {width}; "
+            "leave the width or pretrained out"
+        )
 
 
 def check_architecture(name: str) -> None:
@@ -99,9 +105,14 @@ class SegmentationTask:
     distils_output = False
 
     def __init__(
-        self, plan: ConfigurationPlan, classes: dict[str, Classes], settings: Settings, stage: str = "teacher",
-        architecture: Architecture = "unet", width: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        plan: ConfigurationPlan,
+        classes: dict[str, Classes],
+        settings: Settings,
+        stage: str = "teacher",
+        architecture: Architecture = "unet",
+        width: int | None = None,
+    ) -> None:
         self.classes, self.settings = classes, settings
         self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and stage == "student")
         check_architecture(architecture)
@@ -127,9 +138,13 @@ class SegmentationTask:
         return nn.Identity()
 
     def distilled(
-        self, output: torch.Tensor, taught: torch.Tensor, maps: list[torch.Tensor], teacher_maps: list[torch.Tensor],
+        self,
+        output: torch.Tensor,
+        taught: torch.Tensor,
+        maps: list[torch.Tensor],
+        teacher_maps: list[torch.Tensor],
         projection: nn.Module,
-    ) -> dict[str, tuple[float, torch.Tensor]]:  # fmt: skip
+    ) -> dict[str, tuple[float, torch.Tensor]]:
         return {}
 
     def probabilities(self, output: torch.Tensor) -> torch.Tensor:
@@ -200,10 +215,15 @@ class Predictor(NamedTuple):
         """
         geometry = prepared.geometry
         slabs = sliding_window(
-            self.model, prepared.voxels, self.plan.patch_size, step=self.options.step, mirror=self.options.mirror,
-            device=self.options.device, low_precision=self.options.low_precision,
+            self.model,
+            prepared.voxels,
+            self.plan.patch_size,
+            step=self.options.step,
+            mirror=self.options.mirror,
+            device=self.options.device,
+            low_precision=self.options.low_precision,
             air=air_value(self.dataset_plan.normalisation),
-        )  # fmt: skip
+        )
         labels = np.zeros(geometry.original_shape, dtype=label_type(self.classes))
         inside = cropped(labels, geometry)  # a view
         first = 0
@@ -270,9 +290,13 @@ def score_case(predicted: np.ndarray, truth: Image, classes: Classes) -> dict[st
     for channel in classes.channels:
         values = _values_in_region(channel, classes) if classes.regions else (channel.written, *channel.values)
         scores[channel.name] = score_masks(
-            np.isin(predicted, values), np.isin(truth.array, channel.values), truth.spacing_mm, valid,
-            TOLERANCE_MM, rectangularity(truth.header),
-        )  # fmt: skip
+            np.isin(predicted, values),
+            np.isin(truth.array, channel.values),
+            truth.spacing_mm,
+            valid,
+            TOLERANCE_MM,
+            rectangularity(truth.header),
+        )
     return scores
 
 

@@ -30,8 +30,11 @@ def classes_of(dataset: Dataset, keep_classes: bool) -> Classes:
     """One foreground of all classes, or the data set's own; of other tasks always its own."""
     if not keep_classes and TASK_DATA[dataset.task].masks:
         values = tuple(sorted({value for group in dataset.labels.values() for value in group}))
-        return Classes(channels=(ClassChannel(name=FOREGROUND, values=values, written=1),), regions=False,
-                       ignore=dataset.ignore_label)  # fmt: skip
+        return Classes(
+            channels=(ClassChannel(name=FOREGROUND, values=values, written=1),),
+            regions=False,
+            ignore=dataset.ignore_label,
+        )
     regions = bool(dataset.regions_class_order)
     written = dataset.regions_class_order if regions else tuple(values[0] for values in dataset.labels.values())
     channels = tuple(

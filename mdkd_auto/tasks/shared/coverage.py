@@ -120,13 +120,17 @@ def coverage_of(truth: Truth, found: Found, folder: Path) -> Coverage:
     count = f"{len(answered)} of {cases_in_words(len(meant))}"
     of_part = f" of the {part}" if part else ""
     total = f" (the data set has {len(truth.names.difference(truth.gone))})" if part else ""
-    without = [f"{name} is {'gone' if name in truth.gone else 'broken'} and has no answer: {truth.broken[name]}"
-               for name in unanswered_broken]  # fmt: skip
+    without = [
+        f"{name} is {'gone' if name in truth.gone else 'broken'} and has no answer: {truth.broken[name]}"
+        for name in unanswered_broken
+    ]
     notes = (*_of_another(truth.dataset, folder), *found.notes, *without)
     return Coverage(
-        scored=f"{count}{of_part} {'has' if len(answered) == 1 else 'have'} {found.noun}{total}", missing=missing,
-        unmatched={readable(name): why for name, why in found.unmatched.items()}, notes=notes,
-    )  # fmt: skip
+        scored=f"{count}{of_part} {'has' if len(answered) == 1 else 'have'} {found.noun}{total}",
+        missing=missing,
+        unmatched={readable(name): why for name, why in found.unmatched.items()},
+        notes=notes,
+    )
 
 
 def _part_of(parts: Mapping[str, frozenset[str]], answered: frozenset[str]) -> str:

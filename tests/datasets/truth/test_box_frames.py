@@ -24,8 +24,14 @@ def upright_picture(size):
 
 def stored_picture(upright, orientation):
     """As a camera with this orientation stores it."""
-    return {1: upright, 3: upright[::-1, ::-1], 5: upright.T, 6: np.rot90(upright, 1),
-            7: upright[::-1, ::-1].T, 8: np.rot90(upright, -1)}[orientation]  # fmt: skip
+    return {
+        1: upright,
+        3: upright[::-1, ::-1],
+        5: upright.T,
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }[orientation]
 
 
 def write(tmp_path, orientations, stated, box, size=(30, 20), ending=".png"):
@@ -72,9 +78,16 @@ def test_a_stated_size_tells_the_frame(tmp_path, orientation, ending):
             assert array[0, y : y + height, x : x + width].min() > 180
 
 
-@pytest.mark.parametrize(("orientation", "stated", "size"), [
-    (3, (30, 20), (30, 20)), (3, None, (30, 20)), (6, None, (30, 20)), (8, (30, 30), (30, 30)), (8, None, (30, 30)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("orientation", "stated", "size"),
+    [
+        (3, (30, 20), (30, 20)),
+        (3, None, (30, 20)),
+        (6, None, (30, 20)),
+        (8, (30, 30), (30, 30)),
+        (8, None, (30, 30)),
+    ],
+)
 def test_where_no_size_tells_the_frame_boxes_are_upright_and_this_is_said_once(tmp_path, orientation, stated, size):
     dataset, problems = inspect_dataset(write(tmp_path, [orientation] * 3, stated, UPRIGHT_BOX, size))
     assert kinds(problems) == ["exif-boxes-unsure"]

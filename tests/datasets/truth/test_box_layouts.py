@@ -16,8 +16,16 @@ from mdkd_auto.datasets.truth.box_layouts import (
 
 WIDTH, HEIGHT = 300, 200
 # x, y, width, height; six of them are in the right half of their image
-OBJECTS = [(20, 30, 40, 20), (200, 120, 50, 40), (250, 20, 40, 60), (160, 150, 30, 40), (270, 170, 20, 25),
-           (180, 60, 60, 30), (220, 140, 70, 50), (90, 100, 30, 30)]  # fmt: skip
+OBJECTS = [
+    (20, 30, 40, 20),
+    (200, 120, 50, 40),
+    (250, 20, 40, 60),
+    (160, 150, 30, 40),
+    (270, 170, 20, 25),
+    (180, 60, 60, 30),
+    (220, 140, 70, 50),
+    (90, 100, 30, 30),
+]
 
 
 def boxes_of(rows: list[Four], layout: Layout = SIZES) -> list[Box]:
@@ -46,14 +54,15 @@ def test_sound_boxes_are_not_suspected() -> None:
         (OBJECTS, CORNERS, "x, y, width, height"),  # 7 of 8 end before they begin
         ([(y, x, h, w) for x, y, w, h in OBJECTS if x > 190], SIZES, "y, x, height, width"),
         ([(y1, x1, y2, x2) for x1, y1, x2, y2 in AS_CORNERS if x2 > 200], CORNERS, "corners y1, x1, y2, x2"),
-        ([(150, 100, 200, 150), (160, 100, 220, 120), (140, 90, 200, 160)], SIZES,
-         "corners x1, y1, x2, y2 or the centre's x and y, width, height"),
+        (
+            [(150, 100, 200, 150), (160, 100, 220, 120), (140, 90, 200, 160)],
+            SIZES,
+            "corners x1, y1, x2, y2 or the centre's x and y, width, height",
+        ),
         ([(150, 100, 140, 150), (160, 100, 150, 120), (180, 90, 170, 160)], SIZES, "the centre's x and y, width"),
     ],
 )
-def test_more_than_half_of_the_boxes_lie_as_another_layout(
-    rows: list[Four], layout: Layout, words: str
-) -> None:
+def test_more_than_half_of_the_boxes_lie_as_another_layout(rows: list[Four], layout: Layout, words: str) -> None:
     suspicion = suspect(rows, layout)
     assert suspicion is not None
     assert suspicion.kind == "box-layout"
@@ -64,8 +73,9 @@ def test_more_than_half_of_the_boxes_lie_as_another_layout(
 
 @pytest.mark.parametrize("layout", [SIZES, CORNERS])
 def test_fractions_of_the_image(layout: Layout) -> None:
-    rows = [(x / WIDTH, y / HEIGHT, a / WIDTH, b / HEIGHT)
-            for x, y, a, b in (OBJECTS if layout is SIZES else AS_CORNERS)]  # fmt: skip
+    rows = [
+        (x / WIDTH, y / HEIGHT, a / WIDTH, b / HEIGHT) for x, y, a, b in (OBJECTS if layout is SIZES else AS_CORNERS)
+    ]
     suspicion = suspect(rows, layout)
     assert suspicion is not None
     assert (suspicion.certain, suspicion.found[:29]) == (True, "8 of 8 boxes have numbers fro")
@@ -104,9 +114,7 @@ def test_numbers_beyond_all_images_are_no_error_of_ours() -> None:
     assert suspect([(1e308, 1e308, 1e308, 1e308)] * 5) is not None
 
 
-def contents(
-    boxes: list[Four], outlines: list[Four | None], areas: list[float | None]
-) -> Suspicion | None:
+def contents(boxes: list[Four], outlines: list[Four | None], areas: list[float | None]) -> Suspicion | None:
     return suspect_contents([Contents(*one) for one in zip(boxes, outlines, areas, strict=True)], SIZES)
 
 

@@ -17,9 +17,18 @@ from mdkd_auto.datasets.truth.boxes import read_boxed
 
 Read = tuple[tuple[Case, ...], dict[str, tuple[int, ...]], list[Problem]]
 DESCRIPTION = Description(
-    task="detection", modality="CT", channel_names=("CT",), labels={}, regions_class_order=(), ignore_label=None,
-    file_ending="", spacing_mm=None, spacing_from=None, number_of_cases=None, entries={},
-)  # fmt: skip
+    task="detection",
+    modality="CT",
+    channel_names=("CT",),
+    labels={},
+    regions_class_order=(),
+    ignore_label=None,
+    file_ending="",
+    spacing_mm=None,
+    spacing_from=None,
+    number_of_cases=None,
+    entries={},
+)
 TUMOUR = Box(class_name="tumour", x=1, y=2, width=3, height=2)
 
 
@@ -38,8 +47,10 @@ def write_coco(
         {"image_id": i, "category_id": 1, "bbox": box} for i, name in enumerate(boxes) for box in boxes[name]
     ]
     content = {
-        "images": images, "annotations": [*annotations, *extra], "categories": [{"id": 1, "name": "tumour"}],
-    }  # fmt: skip
+        "images": images,
+        "annotations": [*annotations, *extra],
+        "categories": [{"id": 1, "name": "tumour"}],
+    }
     (folder / "annotations.json").write_text(json.dumps(content))
 
 
@@ -63,10 +74,16 @@ def test_a_sound_data_set(folder: Path) -> None:
     assert problems == []
     assert labels == {"tumour": (1,)}
     assert cases == (
-        Case(case_id="a", images=(str(folder / "imagesTr" / "a_0000.png"),), boxes=(TUMOUR,), patient_id="p1",
-             patient_by="table", split="test"),
+        Case(
+            case_id="a",
+            images=(str(folder / "imagesTr" / "a_0000.png"),),
+            boxes=(TUMOUR,),
+            patient_id="p1",
+            patient_by="table",
+            split="test",
+        ),
         Case(case_id="b", images=(str(folder / "imagesTr" / "b.jpg"),), boxes=(), patient_id="b"),
-    )  # fmt: skip
+    )
 
 
 def test_through_inspect_dataset(folder: Path) -> None:
@@ -124,11 +141,14 @@ def test_boxes_are_cut_off_at_the_edge(folder: Path) -> None:
     write_coco(folder, {"a_0000.png": [[-2, 1, 5, 2], [6, 4, 3, 3], [7, 5, 1, 1], [7, 5, 1, 1]], "b.jpg": []})
     cases, _, problems = read(folder)
     assert [(box.x, box.y, box.width, box.height) for box in cases[0].boxes or ()] == [
-        (0, 1, 3, 2), (6, 4, 2, 2), (7, 5, 1, 1),
-    ]  # fmt: skip  # the second stood out by one pixel, which nobody mentions
+        (0, 1, 3, 2),
+        (6, 4, 2, 2),
+        (7, 5, 1, 1),
+    ]  # the second stood out by one pixel, which nobody mentions
     assert [(one.kind, one.severity, one.case_id) for one in problems] == [
-        ("box-clipped", "warning", "a"), ("box-twice", "warning", "a"),
-    ]  # fmt: skip
+        ("box-clipped", "warning", "a"),
+        ("box-twice", "warning", "a"),
+    ]
     assert "box of tumour at x -2, y 1, 5 x 2 is 2 pixels beyond the image of 8 x 6 pixels" in problems[0].found
 
 
@@ -346,9 +366,10 @@ def test_an_image_with_a_lesion_of_another_type_is_no_case(folder: Path) -> None
     cases, _, problems = read(folder, labels={"lung": (1,)})
     assert [case.case_id for case in cases] == ["a"]
     assert [(one.kind, one.case_id, one.severity) for one in problems] == [
-        ("annotations-other-type", "", "warning"), ("image-unlabelled", "b", "warning"),
+        ("annotations-other-type", "", "warning"),
+        ("image-unlabelled", "b", "warning"),
         ("image-unlabelled", "c", "warning"),
-    ]  # fmt: skip
+    ]
     assert "row 3 is of type liver" in problems[1].found
 
 
@@ -391,15 +412,17 @@ def test_annotations_of_what_is_no_object_are_refused(
 
 
 def test_classes_whose_names_are_almost_one(folder: Path) -> None:
-    write_coco(folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": []},
-               ({"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]},))  # fmt: skip
+    write_coco(
+        folder, {"a_0000.png": [[1, 2, 3, 2]], "b.jpg": []}, ({"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1]},)
+    )
     content = json.loads((folder / "annotations.json").read_text())
     content["categories"].append({"id": 2, "name": "Tumour "})
     (folder / "annotations.json").write_text(json.dumps(content))
     _, _, (alike,) = read(folder)
     assert (alike.kind, alike.found) == (
-        "class-names-alike", "class 'Tumour ' and class 'tumour' differ by case or spaces alone",
-    )  # fmt: skip
+        "class-names-alike",
+        "class 'Tumour ' and class 'tumour' differ by case or spaces alone",
+    )
     _, _, (unknown,) = read(folder, labels={"tumour": (1,)})
     assert (unknown.kind, unknown.case_id) == ("class-unknown", "b")
     assert "'Tumour ' differs from 'tumour' by case or spaces alone" in unknown.found
@@ -468,8 +491,14 @@ def test_a_file_of_one_image_that_names_another(folder: Path) -> None:
     assert "has the name of case a, but says filename b.jpg" in {one.found for one in problems}
 
 
-@pytest.mark.parametrize(("labels", "wrong"), [({"_background_": 0, "tumour": 1}, ""), ({"BG": 0, "tumour": 1}, ""),
-                                               ({"tumour": 1, "none": 2}, "'labels.none' is 2")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "wrong"),
+    [
+        ({"_background_": 0, "tumour": 1}, ""),
+        ({"BG": 0, "tumour": 1}, ""),
+        ({"tumour": 1, "none": 2}, "'labels.none' is 2"),
+    ],
+)
 def test_labels_that_are_no_objects(folder: Path, labels: dict[str, int], wrong: str) -> None:
     content = {"task": "detection", "channel_names": {"0": "CT"}, "labels": labels}
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -494,8 +523,13 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
     write_coco(folder, {"a_0000.png": [[9, 0, 1, 1], [0, 0, 0, 1]], "z.png": []}, size=9)
     _, _, problems = read(folder, number_of_cases=3)
     assert {one.kind for one in problems} == {
-        "number-of-cases", "image-absent", "image-unlisted", "image-size", "box-outside", "box-empty",
-    }  # fmt: skip
+        "number-of-cases",
+        "image-absent",
+        "image-unlisted",
+        "image-size",
+        "box-outside",
+        "box-empty",
+    }
 
 
 @pytest.mark.parametrize(

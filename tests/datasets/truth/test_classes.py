@@ -52,8 +52,10 @@ def test_classes_in_a_table(described: Callable[..., Path]) -> None:
     dataset, problems, kinds = read(folder)
     assert dataset.labels == {"well": (0,), "sick": (1,)}  # by number
     assert [(case.case_id, case.class_name, case.patient_id, case.split) for case in dataset.cases] == [
-        ("a", "well", "p1", "train"), ("b", "sick", "p1", "train"), ("c", "well", "p2", "test"),
-    ]  # fmt: skip
+        ("a", "well", "p1", "train"),
+        ("b", "sick", "p1", "train"),
+        ("c", "well", "p2", "test"),
+    ]
     assert kinds == {("class-missing", "d")}
     assert "no class is given for d" in problems[0].found
 
@@ -70,8 +72,10 @@ def test_a_folder_a_class(described: Callable[..., Path]) -> None:
     dataset, _, kinds = read(folder)
     assert dataset.labels == {"sick": (0,), "well": (1,)}
     assert {case.case_id: case.class_name for case in dataset.cases} == {
-        "sick_x": "sick", "sick_y": "sick", "well_x": "well",
-    }  # fmt: skip
+        "sick_x": "sick",
+        "sick_y": "sick",
+        "well_x": "well",
+    }
     assert kinds == {("class-empty", "")}
 
 
@@ -99,14 +103,19 @@ def test_folders_of_splits_above_those_of_classes(described: Callable[..., Path]
     save(folder / "Train" / "PNEUMONIA" / "b.png")
     dataset, (one,), _ = read(folder)
     assert [(case.case_id, case.class_name, case.split) for case in dataset.cases] == [
-        ("TEST_NORMAL_a", "NORMAL", "test"), ("TEST_PNEUMONIA_a", "PNEUMONIA", "test"),
-        ("Train_NORMAL_a", "NORMAL", "train"), ("Train_NORMAL_b", "NORMAL", "train"),
-        ("Train_PNEUMONIA_a", "PNEUMONIA", "train"), ("Train_PNEUMONIA_b", "PNEUMONIA", "train"),
-        ("val_NORMAL_a", "NORMAL", "val"), ("val_PNEUMONIA_a", "PNEUMONIA", "val"),
-    ]  # fmt: skip
+        ("TEST_NORMAL_a", "NORMAL", "test"),
+        ("TEST_PNEUMONIA_a", "PNEUMONIA", "test"),
+        ("Train_NORMAL_a", "NORMAL", "train"),
+        ("Train_NORMAL_b", "NORMAL", "train"),
+        ("Train_PNEUMONIA_a", "PNEUMONIA", "train"),
+        ("Train_PNEUMONIA_b", "PNEUMONIA", "train"),
+        ("val_NORMAL_a", "NORMAL", "val"),
+        ("val_PNEUMONIA_a", "PNEUMONIA", "val"),
+    ]
     assert (one.kind, one.found) == (
-        "splits-by-folders", "has folders that are read as splits, with images: TEST 2, Train 4, val 2",
-    )  # fmt: skip
+        "splits-by-folders",
+        "has folders that are read as splits, with images: TEST 2, Train 4, val 2",
+    )
     assert make_splits(dataset, 0).folds[0].val == ("val_NORMAL_a", "val_PNEUMONIA_a")
     (folder / "cases.csv").write_text("case_id,split\nTEST_NORMAL_a,train\nval_NORMAL_a,val\n")
     dataset, problems, _ = read(folder)
@@ -190,9 +199,12 @@ def test_every_fault_is_named_with_its_case(described: Callable[..., Path]) -> N
     dataset, problems, kinds = read(folder)
     assert [case.case_id for case in dataset.cases] == ["sick_e", "well_f"]
     assert kinds == {
-        ("case-twice", "well_a"), ("image-extra", "sick_b"), ("class-unknown", "odd_c"), ("class-missing", "d"),
+        ("case-twice", "well_a"),
+        ("image-extra", "sick_b"),
+        ("class-unknown", "odd_c"),
+        ("class-missing", "d"),
         ("number-of-cases", ""),
-    }  # fmt: skip
+    }
     (unknown,) = [one for one in problems if one.kind == "class-unknown"]
     assert "class 'odd' of odd_c is not in dataset.json (well, sick)" in unknown.found
 
@@ -200,14 +212,25 @@ def test_every_fault_is_named_with_its_case(described: Callable[..., Path]) -> N
 def test_numbers_of_names_are_no_channels(described: Callable[..., Path]) -> None:
     """As cameras and patients have them; beside channel 0 such a number is a channel that is not described."""
     folder = described()
-    for name in ("sick/IMG_0001.png", "sick/patient_2023.png", "well/IMG_0001.png", "well/b_0000.png", "well/c.png",
-                 "well/c_0002.png"):  # fmt: skip
+    for name in (
+        "sick/IMG_0001.png",
+        "sick/patient_2023.png",
+        "well/IMG_0001.png",
+        "well/b_0000.png",
+        "well/c.png",
+        "well/c_0002.png",
+    ):
         save(folder / name)
     dataset, problems, _ = read(folder)
     assert problems == []
     assert [case.case_id for case in dataset.cases] == [
-        "sick_IMG_0001", "sick_patient_2023", "well_IMG_0001", "well_b", "well_c", "well_c_0002"
-    ]  # fmt: skip
+        "sick_IMG_0001",
+        "sick_patient_2023",
+        "well_IMG_0001",
+        "well_b",
+        "well_c",
+        "well_c_0002",
+    ]
     save(folder / "well" / "b_0001.png")
     save(folder / "well" / "IMG_0001_0000.png")  # the same case by its full name
     dataset, problems, kinds = read(folder)
@@ -233,8 +256,12 @@ def test_names_of_classes_are_as_in_dataset_json(described: Callable[..., Path])
     dataset, problems, kinds = read(folder)
     assert list(dataset.labels) == ["sick"]
     assert [case.case_id for case in dataset.cases] == ["sick_a"]
-    assert kinds >= {("class-name", "b"), ("class-name", "x|y_a"), ("class-name", "@sum_a"),
-                     ("class-contradicted", "well_a")}  # fmt: skip
+    assert kinds >= {
+        ("class-name", "b"),
+        ("class-name", "x|y_a"),
+        ("class-name", "@sum_a"),
+        ("class-contradicted", "well_a"),
+    }
     assert "says class 'sick' of well_a, its folder says 'well'" in str(problems)
 
 

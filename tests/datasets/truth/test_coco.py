@@ -30,8 +30,9 @@ def test_images_boxes_and_classes(tmp_path: Path) -> None:
     first, second = read.images
     assert (first.file_name, first.size) == ("a.png", (8, 6))
     assert first.boxes == (
-        Box(class_name="cyst", x=1, y=2.5, width=3, height=2), Box(class_name="tumour", x=0, y=0, width=1, height=1),
-    )  # fmt: skip
+        Box(class_name="cyst", x=1, y=2.5, width=3, height=2),
+        Box(class_name="tumour", x=0, y=0, width=1, height=1),
+    )
     assert (second.file_name, second.size, second.boxes) == ("b.png", None, ())
 
 
@@ -78,8 +79,10 @@ def test_no_polygon_and_no_box(tmp_path: Path, segmentation: object) -> None:
     assert ("run-length mask" in wrong.found) == isinstance(segmentation, dict)
 
 
-@pytest.mark.parametrize(("angle", "sound"), [(0, True), (180.0, True), (-0.5, True), ("359.5", True), (30, False),
-                                              (90, False), (-45.0, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("angle", "sound"),
+    [(0, True), (180.0, True), (-0.5, True), ("359.5", True), (30, False), (90, False), (-45.0, False)],
+)
 def test_rotated_boxes_are_refused(tmp_path: Path, angle: object, sound: bool) -> None:
     annotation = {"image_id": 1, "category_id": 7, "bbox": [1, 1, 5, 2], "attributes": {"rotation": angle}}
     image = read_coco(write(tmp_path, annotations=[annotation])).images[0]
@@ -121,8 +124,10 @@ def test_corners_are_seen_by_outlines_and_areas(tmp_path: Path) -> None:
         {"image_id": 1, "category_id": 7, "bbox": [x1, y1, x2, y2], "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]}
         for x1, y1, x2, y2 in [(10 * a, 10 * b, 10 * c, 10 * d) for a, b, c, d in corners]
     ]
-    measured = [{"image_id": 1, "category_id": 7, "bbox": [*box], "area": (box[2] - box[0]) * (box[3] - box[1])}
-                for box in corners]  # fmt: skip
+    measured = [
+        {"image_id": 1, "category_id": 7, "bbox": [*box], "area": (box[2] - box[0]) * (box[3] - box[1])}
+        for box in corners
+    ]
     for annotations in (outlined, measured):
         suspicion = read_coco(write(tmp_path, annotations=annotations)).suspicion
         assert suspicion is not None

@@ -12,8 +12,14 @@ COLUMNS = "File_name,Patient_index,Bounding_boxes,Coarse_lesion_type,Spacing_mm_
 NAME = "000001_01_01_109.png"
 
 
-def row(name: str = NAME, box: str = "3, 2, 5.5, 4", lesion: str = "5", spacing: str = "0.8, 0.7, 5",
-        size: str = "8, 6", split: str = "3") -> str:  # fmt: skip
+def row(
+    name: str = NAME,
+    box: str = "3, 2, 5.5, 4",
+    lesion: str = "5",
+    spacing: str = "0.8, 0.7, 5",
+    size: str = "8, 6",
+    split: str = "3",
+) -> str:
     return f'{name},1,"{box}",{lesion},"{spacing}","{size}",{split}'
 
 
@@ -27,8 +33,9 @@ def test_several_lesions_an_image(tmp_path: Path) -> None:
     assert found.classes == ("bone", "lung")
     (one,) = found.images
     assert one.boxes == (
-        Box(class_name="lung", x=2, y=1, width=2.5, height=2), Box(class_name="bone", x=0, y=0, width=1, height=2),
-    )  # fmt: skip  # counted from 1
+        Box(class_name="lung", x=2, y=1, width=2.5, height=2),
+        Box(class_name="bone", x=0, y=0, width=1, height=2),
+    )  # counted from 1
     assert (one.file_name, one.size, one.patient_id, one.split) == (NAME, (8, 6), "1", "test")
     assert one.spacing_mm == (5, 0.7, 0.8)
     assert one.findings == ()
@@ -47,8 +54,12 @@ def test_rows_of_types_that_are_not_asked_for_are_left_out(tmp_path: Path, label
     found = read(tmp_path, *rows, names={NAME, "b.png", "c.png", "d.png"}, labels=labels)
     assert found.classes == (labels[0],)
     assert [len(one.boxes) for one in found.images] == [1, 0, 0, 0]
-    assert [one.left_out[:23] for one in found.images] == ["row 3 is of type liver,", "row 4 is of type liver,",
-                                                           "row 5 is of type bone, ", ""]  # fmt: skip
+    assert [one.left_out[:23] for one in found.images] == [
+        "row 3 is of type liver,",
+        "row 4 is of type liver,",
+        "row 5 is of type bone, ",
+        "",
+    ]
     (others,) = found.findings
     assert (others.kind, others.found[:14]) == ("annotations-other-type", "3 of 5 rows ar")
     assert "(bone 1, liver 2)" in others.found
@@ -94,7 +105,7 @@ def test_rows_of_no_image(tmp_path: Path) -> None:
         ("annotations-syntax", "row 3: has 2 cells for 7 columns", "row 3"),
         ("annotations-syntax", "row 4: has 2 cells for 7 columns", NAME),
         ("annotation-without-image", "row 2: has no File_name", "row 2"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("text", [b"", b"File_name\na.png\n", b"\xff\xfe", b'File_name,Bounding_boxes\n"a"b,c\n'])

@@ -11,8 +11,23 @@ def test_backgrounds(name: str) -> None:
     assert is_no_object(name)
 
 
-@pytest.mark.parametrize("name", ["N/A", "n.a.", "none", "NONE", "null", "NaN", "No finding", "no_findings", "ignore",
-                                  "ignored regions", "DontCare", "no-object"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "N/A",
+        "n.a.",
+        "none",
+        "NONE",
+        "null",
+        "NaN",
+        "No finding",
+        "no_findings",
+        "ignore",
+        "ignored regions",
+        "DontCare",
+        "no-object",
+    ],
+)
 def test_no_objects(name: str) -> None:
     assert is_no_object(name)
     assert not is_background(name)

@@ -10,9 +10,7 @@ from mdkd_auto.datasets.truth.voc import read_voc
 
 SIZE = "<size><width>8</width><height>6</height><depth>1</depth></size>"
 
-ROTATED = (
-    "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
-)
+ROTATED = "<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object>"
 
 
 def an_object(name: str, *corners: object) -> str:
@@ -39,8 +37,9 @@ def test_pixels_count_from_1_to_the_last(tmp_path: Path) -> None:
     first, second = read.images
     assert (first.file_name, first.size, first.findings) == ("a.png", (8, 6), ())
     assert first.boxes == (
-        Box(class_name="tumour", x=0, y=0, width=8, height=6), Box(class_name="cyst", x=2, y=1, width=1, height=3),
-    )  # fmt: skip
+        Box(class_name="tumour", x=0, y=0, width=8, height=6),
+        Box(class_name="cyst", x=2, y=1, width=1, height=3),
+    )
     assert (second.file_name, second.size, second.boxes) == ("b.png", None, ())
     assert [one.kind for one in read.findings] == ["file-unknown"]
 
@@ -91,8 +90,9 @@ def test_what_the_tool_says_besides(tmp_path: Path) -> None:
         ("box-from-zero", "1 of 2 boxes have xmin or ymin 0, which Pascal VOC counts from 1"),
     ]
     assert [(one.size, [wrong.kind for wrong in one.findings]) for one in read.images] == [
-        (None, ["annotations-no-size"]), (None, []),
-    ]  # fmt: skip
+        (None, ["annotations-no-size"]),
+        (None, []),
+    ]
 
 
 def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
@@ -103,8 +103,9 @@ def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
     assert (one.boxes, one.findings) == ((Box(class_name="large cyst", x=0, y=0, width=4, height=4),), ())
 
 
-@pytest.mark.parametrize("text", ["<objects>{}</objects>", "<Object><name>cyst</name></Object>",
-                                  '<x:object xmlns:x="x"/>'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text", ["<objects>{}</objects>", "<Object><name>cyst</name></Object>", '<x:object xmlns:x="x"/>']
+)
 def test_objects_elsewhere_do_not_make_an_image_that_shows_nothing(tmp_path: Path, text: str) -> None:
     write(tmp_path, "a.xml", text.format(an_object("cyst", 1, 1, 2, 2)))
     (wrong,) = read_one(tmp_path).findings

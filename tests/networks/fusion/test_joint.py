@@ -51,9 +51,7 @@ def joint_of(*topologies: Topology, fuse: Fuse = "both") -> JointEncoder:
 def test_shapes_are_those_of_the_target_teacher(topologies: tuple[Topology, ...], size: tuple[int, ...]) -> None:
     joint, x = joint_of(*topologies), torch.randn(2, 1, *size)
     target = UNetEncoder(topologies[0], ndim=len(size))
-    assert (joint.channels, joint.strides, joint.kernel_sizes) == (
-        target.channels, target.strides, target.kernel_sizes
-    )  # fmt: skip
+    assert (joint.channels, joint.strides, joint.kernel_sizes) == (target.channels, target.strides, target.kernel_sizes)
     maps = joint(x)
     assert [m.shape for m in maps] == [m.shape for m in target(x)]
     assert UNetHead(topologies[0], len(size), 2)(maps).shape == (2, 2, *size)
@@ -124,9 +122,7 @@ def test_attention_in_half_precision_is_computed_in_single_on_a_cpu() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = _attention(queries, keys, values)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(
-        found, F.scaled_dot_product_attention(queries.float(), keys.float(), values.float())
-    )  # fmt: skip
+    torch.testing.assert_close(found, F.scaled_dot_product_attention(queries.float(), keys.float(), values.float()))
 
 
 def test_one_key_a_teacher_is_attended_too() -> None:
@@ -272,9 +268,7 @@ def test_a_joint_encoder_says_its_shares_by_level() -> None:
     x = torch.randn(2, 1, 16, 16)
     joint = joint_of(FLAT, WIDER)
     shares = joint.attention_shares(x)
-    assert {level: one.shape for level, one in shares.items()} == {
-        0: (2, 2, 16, 16), 1: (2, 2, 8, 8), 2: (2, 2, 4, 4)
-    }  # fmt: skip
+    assert {level: one.shape for level, one in shares.items()} == {0: (2, 2, 16, 16), 1: (2, 2, 8, 8), 2: (2, 2, 4, 4)}
     assert list(joint_of(FLAT, FLAT, fuse="bottleneck").attention_shares(x)) == [2]
     for alone in joint_of(FLAT).attention_shares(x).values():
         torch.testing.assert_close(alone, torch.ones_like(alone))

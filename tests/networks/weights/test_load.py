@@ -44,8 +44,10 @@ def test_a_resnet_begins_with_timms(name: str, of_timm: str, monkeypatch: pytest
 def test_an_rf_detr_begins_with_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained, fresh = RFDETREncoder("rfdetr_tiny", 64), RFDETREncoder("rfdetr_tiny", 64)
     prefix = "model.backbone.backbone."
-    save_file({f"{prefix}{name}": value.contiguous() for name, value in trained.body.state_dict().items()},
-              tmp_path / "model.safetensors")  # fmt: skip
+    save_file(
+        {f"{prefix}{name}": value.contiguous() for name, value in trained.body.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
     asked: list[tuple[str, str]] = []
 
     def cached_file(repository: str, name: str) -> str:

@@ -115,9 +115,13 @@ def test_the_picture_of_many_cases_reads_and_names_those_it_shows(
 
 def scored_cases(truth: list[int], right: tuple[list[bool], list[bool]], confidence: list[float]) -> Scored:
     return Scored(
-        tuple(map(str, range(len(truth)))), np.array(truth), ("a", "b", "c"), np.arange(len(truth)),
-        {column: np.array(some) for column, some in zip(COLUMNS, right, strict=True)}, np.array(confidence),
-    )  # fmt: skip
+        tuple(map(str, range(len(truth)))),
+        np.array(truth),
+        ("a", "b", "c"),
+        np.arange(len(truth)),
+        {column: np.array(some) for column, some in zip(COLUMNS, right, strict=True)},
+        np.array(confidence),
+    )
 
 
 def test_the_case_that_only_one_gets_right_is_shown() -> None:

@@ -61,9 +61,14 @@ def row(experiment: Experiment) -> Row:
     answers = [box_answer_of(case, none, names, None) for case in dataset.cases]
     summary = summary_of_boxes(answers, names, TARGET, "test", 0.5, {})
     return Row(
-        target=TARGET, sources=(), part="test", summaries=dict.fromkeys(COLUMNS, (summary,)), folders={}, checks={},
+        target=TARGET,
+        sources=(),
+        part="test",
+        summaries=dict.fromkeys(COLUMNS, (summary,)),
+        folders={},
+        checks={},
         comparisons={},
-    )  # fmt: skip
+    )
 
 
 def detector(experiment: Experiment, architecture: str, seed: int = 0) -> Model:

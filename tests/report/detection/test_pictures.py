@@ -32,10 +32,14 @@ ELSEWHERE: Corners = (40, 5, 55, 20)
 
 def answer(name: str, truth: Sequence[Corners], found: Sequence[tuple[Corners, float]]) -> BoxAnswer:
     return BoxAnswer(
-        case_id=name, patient_id=name, truth=tuple(truth), truth_classes=(0,) * len(truth),
-        detected=tuple(box for box, _ in found), detected_classes=(0,) * len(found),
+        case_id=name,
+        patient_id=name,
+        truth=tuple(truth),
+        truth_classes=(0,) * len(truth),
+        detected=tuple(box for box, _ in found),
+        detected_classes=(0,) * len(found),
         scores=tuple(score for _, score in found),
-    )  # fmt: skip
+    )
 
 
 FOUND = answer("found", [A], [(A, 0.9), (ELSEWHERE, 0.3)])
@@ -139,9 +143,11 @@ def row_of(**columns: BoxSummary) -> Row:
 
 
 def boxes_in(panel: Axes, colour: str) -> list[Corners]:
-    return [(box.get_x(), box.get_y(), box.get_x() + box.get_width(), box.get_y() + box.get_height())
-            for box in panel.patches
-            if isinstance(box, Rectangle) and to_hex(box.get_edgecolor()) == colour]  # fmt: skip
+    return [
+        (box.get_x(), box.get_y(), box.get_x() + box.get_width(), box.get_y() + box.get_height())
+        for box in panel.patches
+        if isinstance(box, Rectangle) and to_hex(box.get_edgecolor()) == colour
+    ]
 
 
 def test_truth_and_detections_of_each_column(image: Path, tmp_path: Path, figures: list[Figure]) -> None:
@@ -161,8 +167,10 @@ def test_truth_and_detections_of_each_column(image: Path, tmp_path: Path, figure
     for line, truth in zip(panels, ([A], [A, B], [A]), strict=True):
         assert [boxes_in(panel, TRUTH_COLOUR) for panel in line] == [truth, truth]
     assert [[boxes_in(panel, PREDICTION_COLOUR) for panel in line] for line in panels] == [
-        [[A], [ELSEWHERE]], [[], [A]], [[A, ELSEWHERE], [A]],
-    ]  # fmt: skip
+        [[A], [ELSEWHERE]],
+        [[], [A]],
+        [[A, ELSEWHERE], [A]],
+    ]
     assert [text.get_text() for text in panels[2, 0].texts] == ["nodule 0.90", "nodule 0.30"]
     with Pillow.open(tmp_path / "drawn.png") as drawn:
         picture = np.asarray(drawn.convert("RGB")) / 255

@@ -76,8 +76,10 @@ def test_networks_of_several_depths_show_their_own_bottleneck(
 ) -> None:
     """Each map holds its own stride, so that the number in the panel says which level it is of."""
     columns = ("data-set-specific", "joint teacher", "student")
-    maps = {column: [torch.full((64 >> level, 64 >> level), float(1 << level)) for level in range(depth)]
-            for column, depth in zip(columns, depths, strict=True)}  # fmt: skip
+    maps = {
+        column: [torch.full((64 >> level, 64 >> level), float(1 << level)) for level in range(depth)]
+        for column, depth in zip(columns, depths, strict=True)
+    }
     figure = Figure()
     _draw_levels(figure.subfigures(), View(patch_of(np.zeros((64, 64), dtype=bool)), 0, 1), maps)
     panels = figure.subfigs[0].axes
@@ -90,8 +92,10 @@ def test_networks_of_several_depths_show_their_own_bottleneck(
 
 
 def test_listening() -> None:
-    shares = {0: torch.tensor([0.2, 0.8])[None, :, None, None].expand(1, 2, 4, 4),
-              2: torch.tensor([[[[1.0, 0.5]], [[0.0, 0.5]]]])}  # fmt: skip
+    shares = {
+        0: torch.tensor([0.2, 0.8])[None, :, None, None].expand(1, 2, 4, 4),
+        2: torch.tensor([[[[1.0, 0.5]], [[0.0, 0.5]]]]),
+    }
     found = listening_of(shares, ("Dataset011_A", "Dataset012_B"))
     assert found is not None
     assert found.teachers == ("011", "012")
@@ -107,11 +111,14 @@ def test_listening() -> None:
     [
         ({3: [0.52, 0.48], 4: [0.46, 0.54]}, [3, 4], "no more than chance (50 % each) at any level"),
         ({3: [0.52, 0.48], 4: [0.44, 0.56]}, [3], "not chance (50 % each) at level 5 alone"),
-        ({0: [0.36, 0.31, 0.33], 1: [0.2, 0.3, 0.5], 2: [0.2, 0.4, 0.4]}, [0],
-         "not chance (33 % each) at levels 2, 3 alone"),
+        (
+            {0: [0.36, 0.31, 0.33], 1: [0.2, 0.3, 0.5], 2: [0.2, 0.4, 0.4]},
+            [0],
+            "not chance (33 % each) at levels 2, 3 alone",
+        ),
         ({0: [0.1, 0.9]}, [], "not chance (50 % each) at any level"),
     ],
-)  # fmt: skip
+)
 def test_shares_that_are_no_more_than_chance_are_called_so(
     shares: dict[int, list[float]], at_chance: list[int], verdict: str
 ) -> None:

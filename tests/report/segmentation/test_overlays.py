@@ -90,14 +90,16 @@ def test_pictures_are_drawn_with_their_top_row_first(tmp_path: Path, ending: str
             nibabel.save(nibabel.Nifti1Image(array.T[..., None], np.eye(4)), path)
         else:
             Pillow.fromarray(array).save(path)
-    case = Case(case_id="a", images=(str(tmp_path / f"image{ending}"),), label=str(tmp_path / f"label{ending}"),
-                patient_id="a")  # fmt: skip
+    case = Case(
+        case_id="a", images=(str(tmp_path / f"image{ending}"),), label=str(tmp_path / f"label{ending}"), patient_id="a"
+    )
     dataset = SimpleNamespace(cases=(case,), spacing_mm=None, file_ending=ending)
     experiment: Any = SimpleNamespace(
-        datasets={"toy": dataset}, plan=SimpleNamespace(dataset=lambda _: SimpleNamespace(channel=0)),
+        datasets={"toy": dataset},
+        plan=SimpleNamespace(dataset=lambda _: SimpleNamespace(channel=0)),
         classes=lambda _: SimpleNamespace(channels=[SimpleNamespace(values=(1,))]),
         root=SimpleNamespace(results=tmp_path / "results"),
-    )  # fmt: skip
+    )
     row: Any = SimpleNamespace(target="toy", part="test", folders={"student": ["run"]})
     shown = _read_slice(experiment, row, "a", ["student"])
     step = 1 if top_first else -1

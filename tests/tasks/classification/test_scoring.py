@@ -28,18 +28,28 @@ CLASSES = ("normal", "pneumonia")
 def summary(patients: int, cases: int = 40) -> ClassSummary:
     rng = np.random.default_rng(0)
     answers = [
-        Answer(case_id=f"case{number}", patient_id=f"p{number % patients}", truth=number % 2,
-               logits=tuple((rng.normal(size=2) + np.eye(2)[number % 2]).tolist()))
+        Answer(
+            case_id=f"case{number}",
+            patient_id=f"p{number % patients}",
+            truth=number % 2,
+            logits=tuple((rng.normal(size=2) + np.eye(2)[number % 2]).tolist()),
+        )
         for number in range(cases)
-    ]  # fmt: skip
+    ]
     return summary_of_answers(answers, CLASSES, "Dataset021_Chests", "test", 2.0, {})
 
 
 def dataset_of(cases: tuple[Case, ...], classes: tuple[str, ...] = CLASSES) -> Dataset:
     return Dataset(
-        name="Dataset021_Chests", folder="", task="classification", modality="CXR", channel_names=("CXR",),
-        file_ending="", labels={name: (value,) for value, name in enumerate(classes)}, cases=cases,
-    )  # fmt: skip
+        name="Dataset021_Chests",
+        folder="",
+        task="classification",
+        modality="CXR",
+        channel_names=("CXR",),
+        file_ending="",
+        labels={name: (value,) for value, name in enumerate(classes)},
+        cases=cases,
+    )
 
 
 def test_intervals_are_over_the_patients_of_the_answers() -> None:
@@ -102,13 +112,17 @@ def test_rows_that_cannot_be_used_are_named_and_the_others_scored(tmp_path: Path
         ("case_id,class", "row 1 has no column probability normal, probability pneumonia"),
         ("case_id,class", "classes alone are not scored"),
         ("case_id,probability normal", "row 1 has no column probability pneumonia"),
-        ("case_id,probability normal,probability pneumonia,probability covid", "row 1 has probability covid; the "
-         "classes of Dataset021_Chests are normal, pneumonia"),
-        ("Case ID,Probability_Normal,PROBABILITY PNEUMONIA,Probability_Covid", "row 1 has Probability_Covid; the "
-         "classes of Dataset021_Chests are normal, pneumonia"),
+        (
+            "case_id,probability normal,probability pneumonia,probability covid",
+            "row 1 has probability covid; the classes of Dataset021_Chests are normal, pneumonia",
+        ),
+        (
+            "Case ID,Probability_Normal,PROBABILITY PNEUMONIA,Probability_Covid",
+            "row 1 has Probability_Covid; the classes of Dataset021_Chests are normal, pneumonia",
+        ),
         ("case_id,probability normal,probability normal,probability pneumonia", "more than once"),
     ],
-)  # fmt: skip
+)
 def test_a_table_of_other_columns_is_refused(tmp_path: Path, head: str, said: str) -> None:
     (tmp_path / "predictions.csv").write_text(f"{head}\na,1,0,0\n")
     case = Case(case_id="a", images=(), class_name="normal", patient_id="a")
@@ -146,8 +160,10 @@ def test_scores_of_our_own_table_are_the_runs(tmp_path: Path, spread: float) -> 
     rng = np.random.default_rng(0)
     logits = {f"case{number}": tuple((spread * rng.normal(size=3)).tolist()) for number in range(40)}
     classes = (*CLASSES, "covid")
-    answers = [Answer(case_id=name, patient_id=name, truth=number % 3, logits=values)
-               for number, (name, values) in enumerate(logits.items())]  # fmt: skip
+    answers = [
+        Answer(case_id=name, patient_id=name, truth=number % 3, logits=values)
+        for number, (name, values) in enumerate(logits.items())
+    ]
     cases = tuple(
         Case(case_id=one.case_id, images=(), class_name=classes[one.truth], patient_id=one.patient_id)
         for one in answers
@@ -183,8 +199,10 @@ def test_files_with_and_without_intervals_are_read(tmp_path: Path) -> None:
 
 def test_chance_is_among_the_classes_that_occur() -> None:
     """Four classes of which two do. Teachers are weighed above that of all four, as those of finished runs were."""
-    answers = [Answer(case_id=str(number), patient_id=str(number), truth=1 + number % 2, logits=(0.0, 1.0, 0.0, 0.0))
-               for number in range(10)]  # fmt: skip
+    answers = [
+        Answer(case_id=str(number), patient_id=str(number), truth=1 + number % 2, logits=(0.0, 1.0, 0.0, 0.0))
+        for number in range(10)
+    ]
     made = summary_of_answers(answers, ("a", "b", "c", "d"), "Dataset021_Chests", "test", 1.0, {})
     scores = TASK_SCORES["classification"]
     assert made.scores.metrics["balanced_accuracy"].mean == scores.scale.chance(made) == 0.5

@@ -40,18 +40,30 @@ from mdkd_auto.tasks.shared.whole_images import into_patch
 from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
 
 PLAN = ConfigurationPlan(
-    configuration="2d", datasets=("a", "b"), spacing_mm=(1.0, 1.0), patch_size=(32, 32), batch_size=4,
-    topology=plan_topology((32, 32), (1.0, 1.0)), whole_images=True, reasons=(),
-)  # fmt: skip
+    configuration="2d",
+    datasets=("a", "b"),
+    spacing_mm=(1.0, 1.0),
+    patch_size=(32, 32),
+    batch_size=4,
+    topology=plan_topology((32, 32), (1.0, 1.0)),
+    whole_images=True,
+    reasons=(),
+)
 OWN = ClassificationSettings(joint_channels=16)
 SETTINGS = Settings(device="cpu", classification=OWN).for_task("classification")
 
 
 def dataset(name: str, *classes: str) -> Dataset:
     return Dataset(
-        name=name, folder="", task="classification", modality="CXR", channel_names=("CXR",), file_ending="", cases=(),
+        name=name,
+        folder="",
+        task="classification",
+        modality="CXR",
+        channel_names=("CXR",),
+        file_ending="",
+        cases=(),
         labels={label: (value,) for value, label in enumerate(classes)},
-    )  # fmt: skip
+    )
 
 
 CLASSES = {
@@ -266,8 +278,17 @@ def test_a_case_whose_answer_is_not_finite_is_listed(tmp_path: Path, wrong: floa
         cases.append(Case(case_id=name, images=(path,), class_name="sick", patient_id=name))
     made = classifier()._replace(model=Given((0.0, 1.0), (0.0, wrong), (1.0, 0.0)))
     work = {case.case_id: Work(Evidence(images=(), label="", rules=""), "predict") for case in cases}
-    part = Part("validation", dataset("a", "well", "sick"), cases, made.classes, made.dataset_plan, made,
-                tmp_path / "out", work, seen_from)  # fmt: skip
+    part = Part(
+        "validation",
+        dataset("a", "well", "sick"),
+        cases,
+        made.classes,
+        made.dataset_plan,
+        made,
+        tmp_path / "out",
+        work,
+        seen_from,
+    )
     score_classes_of_part(part, None)
     summary = read_record(tmp_path / "out" / "summary.json", ClassSummary)
     assert [answer.case_id for answer in summary.answers] == ["a", "c"]
@@ -297,10 +318,12 @@ def checked(**changes: Any) -> None:
         ({"width": 8}, "width 8: medvit_small has a width of its own; leave --width out"),
         ({"width": 8, "student_architecture": "efficientnet_b0"}, "efficientnet_b0, medvit_small have widths of their"),
         ({"width": 8, "student_architecture": "unet", "student_width": 4}, "width 8: medvit_small has a width of its"),
-        ({"teacher_architecture": "unet", "student_architecture": "efficientnet_b0", "student_width": 8},
-         "width 8: efficientnet_b0 has a width of its own; leave --student-width out"),
+        (
+            {"teacher_architecture": "unet", "student_architecture": "efficientnet_b0", "student_width": 8},
+            "width 8: efficientnet_b0 has a width of its own; leave --student-width out",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_classification_cannot_train(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         checked(**changes)

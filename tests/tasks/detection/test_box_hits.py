@@ -13,10 +13,17 @@ TRUTH = ((10.0, 12.0, 30.0, 28.0), (14.0, 5.0, 29.0, 22.0), (20.0, 16.0, 33.0, 3
 def answers(found: list[tuple[float, ...]], scores: tuple[float, ...] = (0.9,) * 4) -> list[BoxAnswer]:
     """One image for each true box; ``found`` is read as x, y, width, height."""
     return [
-        BoxAnswer(case_id=str(number), patient_id="", truth=(truth,), truth_classes=(0,), scores=(score,),
-                  detected=((x, y, x + width, y + height),), detected_classes=(0,))
+        BoxAnswer(
+            case_id=str(number),
+            patient_id="",
+            truth=(truth,),
+            truth_classes=(0,),
+            scores=(score,),
+            detected=((x, y, x + width, y + height),),
+            detected_classes=(0,),
+        )
         for number, (truth, (x, y, width, height), score) in enumerate(zip(TRUTH, found, scores, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 SIZED = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in TRUTH]
@@ -29,8 +36,9 @@ def test_boxes_as_they_should_be_are_not_suspected() -> None:
     assert suspect_hits([]) is None
 
 
-@pytest.mark.parametrize(("found", "name"), [(CORNERS, "corners x1, y1, x2, y2"),
-                                             (CENTRED, "the centre's x and y, width, height")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("found", "name"), [(CORNERS, "corners x1, y1, x2, y2"), (CENTRED, "the centre's x and y, width, height")]
+)
 def test_all_that_hit_as_another_layout_are_certain(found: list[tuple[float, ...]], name: str) -> None:
     suspicion = suspect_hits(answers(found))
     assert suspicion is not None
@@ -48,16 +56,33 @@ def test_some_that_do_are_doubted_and_fewer_are_chance() -> None:
 def test_only_the_likeliest_boxes_count() -> None:
     """Of many unlikely boxes some hit as anything."""
     made = [
-        BoxAnswer(case_id="", patient_id="", truth=(truth,), truth_classes=(0,), scores=(0.1, 0.9),
-                  detected=((x, y, x + width, y + height), (60.0, 60.0, 70.0, 70.0)), detected_classes=(0, 0))
+        BoxAnswer(
+            case_id="",
+            patient_id="",
+            truth=(truth,),
+            truth_classes=(0,),
+            scores=(0.1, 0.9),
+            detected=((x, y, x + width, y + height), (60.0, 60.0, 70.0, 70.0)),
+            detected_classes=(0, 0),
+        )
         for truth, (x, y, width, height) in zip(TRUTH, CORNERS, strict=True)
-    ]  # fmt: skip
+    ]
     assert suspect_hits(made) is None
 
 
 def test_boxes_of_another_class_hit_nothing() -> None:
-    made = [BoxAnswer(case_id=one.case_id, patient_id="", truth=one.truth, truth_classes=(1,), scores=one.scores,
-                      detected=one.detected, detected_classes=(0,)) for one in answers(CORNERS)]  # fmt: skip
+    made = [
+        BoxAnswer(
+            case_id=one.case_id,
+            patient_id="",
+            truth=one.truth,
+            truth_classes=(1,),
+            scores=one.scores,
+            detected=one.detected,
+            detected_classes=(0,),
+        )
+        for one in answers(CORNERS)
+    ]
     assert suspect_hits(made) is None
 
 
@@ -69,8 +94,17 @@ def test_random_detectors_are_not_refused() -> None:
         low, size = rng.uniform(0, 60, (count, 2)), rng.uniform(5, 40, (count, 2))
         return tuple(map(tuple, np.hstack([low, low + size]).tolist()))
 
-    made = [BoxAnswer(case_id="", patient_id="", truth=boxes(3), truth_classes=(0,) * 3, detected=boxes(100),
-                      detected_classes=(0,) * 100, scores=tuple(rng.uniform(size=100)))
-            for _ in range(100)]  # fmt: skip
+    made = [
+        BoxAnswer(
+            case_id="",
+            patient_id="",
+            truth=boxes(3),
+            truth_classes=(0,) * 3,
+            detected=boxes(100),
+            detected_classes=(0,) * 100,
+            scores=tuple(rng.uniform(size=100)),
+        )
+        for _ in range(100)
+    ]
     suspicion = suspect_hits(made)
     assert suspicion is None or not suspicion.certain

@@ -39,22 +39,33 @@ RESULTS: list[dict[str, Any]] = [  # the same; ids as in the annotations
 def dataset(tmp_path: Path) -> Dataset:
     """Images a, b and c with two, one and no true boxes."""
     folder = tmp_path / "Dataset031_Chests"
-    images = [{"id": number, "file_name": name} for number, name in
-              ((7, "a.png"), (9, "x/b_0000.png"), (11, "c.png"), (13, "excluded.png"))]  # fmt: skip
+    images = [
+        {"id": number, "file_name": name}
+        for number, name in ((7, "a.png"), (9, "x/b_0000.png"), (11, "c.png"), (13, "excluded.png"))
+    ]
     categories = [{"id": 3, "name": "nodule"}, {"id": 5, "name": "mass"}, {"id": 6, "name": "scar"}]
     write_json(folder / "annotations.json", {"images": images, "annotations": [], "categories": categories})
     boxes = {
-        "a": (Box(class_name="nodule", x=0, y=0, width=10, height=10),
-              Box(class_name="mass", x=20, y=20, width=10, height=20)),
+        "a": (
+            Box(class_name="nodule", x=0, y=0, width=10, height=10),
+            Box(class_name="mass", x=20, y=20, width=10, height=20),
+        ),
         "b": (Box(class_name="nodule", x=0, y=0, width=5, height=5),),
         "c": (),
-    }  # fmt: skip
+    }
     return Dataset(
-        name=folder.name, folder=str(folder), task="detection", modality="CXR", channel_names=("CXR",),
-        labels={"nodule": (1,), "mass": (2,)}, file_ending=".png",
-        cases=tuple(Case(case_id=name, images=(str(folder / "imagesTr" / f"{name}_0000.png"),), patient_id=name,
-                         boxes=some) for name, some in boxes.items()),
-    )  # fmt: skip
+        name=folder.name,
+        folder=str(folder),
+        task="detection",
+        modality="CXR",
+        channel_names=("CXR",),
+        labels={"nodule": (1,), "mass": (2,)},
+        file_ending=".png",
+        cases=tuple(
+            Case(case_id=name, images=(str(folder / "imagesTr" / f"{name}_0000.png"),), patient_id=name, boxes=some)
+            for name, some in boxes.items()
+        ),
+    )
 
 
 @pytest.fixture
@@ -154,8 +165,10 @@ def test_results_by_the_ids_of_the_annotations_are_the_table(folder: Path, datas
 
 
 def test_results_by_the_numbers_of_a_prediction(folder: Path, dataset: Dataset) -> None:
-    numbered = [{**one, "image_id": {7: 1, 9: 2}[one["image_id"]], "category_id": {3: 2, 5: 1}[one["category_id"]]}
-                for one in RESULTS]  # fmt: skip
+    numbered = [
+        {**one, "image_id": {7: 1, 9: 2}[one["image_id"]], "category_id": {3: 2, 5: 1}[one["category_id"]]}
+        for one in RESULTS
+    ]
     write_json(folder / "detections.json", numbered)
     images = {"1": "a", "2": "b", "3": "c"}
     write_json(folder / "prediction.json", {"threshold": 0.5, "classes": ["mass", "nodule"], "images": images})
@@ -284,15 +297,20 @@ def test_results_of_an_image_that_is_no_case_are_named(folder: Path, dataset: Da
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (("a,nodule,0.9,0.1,0.1,0.5,0.5", "b,nodule,0.8,0.2,0.2,0.1,0.3"), "2 of 2 boxes have numbers from 0 "
-         "to 1: fractions of the image"),
-        (("a,nodule,0.9,30,40,60,70", "b,nodule,0.8,40,30,70,60"), "2 of 2 boxes do not lie in their image as x, y, "
-         "width, height, but do as corners x1, y1, x2, y2; write x, y, width, height"),
+        (
+            ("a,nodule,0.9,0.1,0.1,0.5,0.5", "b,nodule,0.8,0.2,0.2,0.1,0.3"),
+            "2 of 2 boxes have numbers from 0 to 1: fractions of the image",
+        ),
+        (
+            ("a,nodule,0.9,30,40,60,70", "b,nodule,0.8,40,30,70,60"),
+            "2 of 2 boxes do not lie in their image as x, y, "
+            "width, height, but do as corners x1, y1, x2, y2; write x, y, width, height",
+        ),
         (("a,nodule,0.9,20,76,10,4", "a,nodule,0.8,40,78,10,2"), "but do as y, x, height, width"),
         (("a,nodule,0.9,80,0,10,10",), "box 80, 0, 10, 10 lies outside its image of 80 x 72 pixels"),
         (("a,nodule,0.9,0,-20,10,10",), "lies outside its image"),
     ],
-)  # fmt: skip
+)
 def test_boxes_in_another_frame_are_refused(folder: Path, dataset: Dataset, rows: tuple[str, ...], said: str) -> None:
     pictures(dataset)
     write_table(folder, *rows)
@@ -311,15 +329,20 @@ def test_a_box_may_reach_over_the_edge(folder: Path, dataset: Dataset) -> None:
 
 def test_boxes_that_may_be_corners_are_doubted(folder: Path, dataset: Dataset) -> None:
     pictures(dataset)
-    write_table(folder, "a,nodule,0.9,30,40,60,70", "a,mass,0.9,40,30,70,60", "b,nodule,0.9,5,5,20,20",
-                "b,nodule,0.8,1,2,9,9")  # fmt: skip
+    write_table(
+        folder, "a,nodule,0.9,30,40,60,70", "a,mass,0.9,40,30,70,60", "b,nodule,0.9,5,5,20,20", "b,nodule,0.8,1,2,9,9"
+    )
     (doubt,) = [note for note in score_detections(folder, Truth(dataset)).notes if "corners" in note]
     assert doubt.startswith("2 of 4 boxes do not lie in their image as x, y, width, height, but all do as corners x1")
 
 
 def test_ids_of_web_addresses_and_broken_entries(folder: Path, dataset: Dataset) -> None:
-    images: list[Any] = [{"id": 7.0, "file_name": "/data/local-files/?d=x/a.png"}, {"id": 9, "file_name": "b.png"},
-                         {"file_name": "c.png"}, 5]  # fmt: skip
+    images: list[Any] = [
+        {"id": 7.0, "file_name": "/data/local-files/?d=x/a.png"},
+        {"id": 9, "file_name": "b.png"},
+        {"file_name": "c.png"},
+        5,
+    ]
     categories: list[Any] = [{"id": 3, "name": "nodule"}, {"id": 5, "name": "mass"}, {"id": 6}]
     write_json(Path(dataset.folder) / COCO, {"images": images, "annotations": [], "categories": categories})
     write_json(folder / "detections.json", RESULTS)
@@ -359,17 +382,24 @@ def test_a_row_with_a_gap_costs_its_own_case_alone(folder: Path, dataset: Datase
 
 def test_detections_of_no_image_are_lost(folder: Path, dataset: Dataset) -> None:
     """They may be what a scored image lacks. Images that were searched and are no cases are others'."""
-    write_table(folder, *ROWS, ",nodule,0.9,0,0,10,10", "bb,nodule,0.9,0,0,10,10", "guest,nodule,0.9,0,0,10,10",
-                "A,nodule,0.9,0,0,10,10")  # fmt: skip
+    write_table(
+        folder,
+        *ROWS,
+        ",nodule,0.9,0,0,10,10",
+        "bb,nodule,0.9,0,0,10,10",
+        "guest,nodule,0.9,0,0,10,10",
+        "A,nodule,0.9,0,0,10,10",
+    )
     row = f"{folder / 'detections.csv'}: row"
     alone = score_detections(folder, Truth(dataset))
     assert alone.lost == (f"{row} 5 has no case_id",)
     write_json(folder / "prediction.json", {"images": {"1": "a", "2": "b", "3": "c", "4": "guest"}})
     found = score_detections(folder, Truth(dataset))
     assert found.lost == (
-        f"{row} 5 has no case_id", f"{row} 6 'bb' is no case of Dataset031_Chests",
+        f"{row} 5 has no case_id",
+        f"{row} 6 'bb' is no case of Dataset031_Chests",
         f"{row} 8 'A' is no case of Dataset031_Chests; a differs in capital letters",
-    )  # fmt: skip
+    )
     assert found.unmatched.keys() == {f"{row} {number}" for number in (5, 6, 7, 8)} | {"image 4"}
     assert found.summary.scores.cases == 3
 
@@ -383,10 +413,19 @@ def test_corners_that_lie_in_their_image_as_sizes_are_refused_by_the_true_boxes(
         Picture.fromarray(np.zeros((100, 100), np.uint8)).save(image)
         box = Box(class_name="nodule", x=x1, y=y1, width=x2 - x1, height=y2 - y1)
         cases.append(Case(case_id=name, images=(str(image),), patient_id=name, boxes=(box,)))
-    scans = Dataset(name="Dataset032_Scans", folder=str(tmp_path), task="detection", modality="CT",
-                    channel_names=("CT",), labels={"nodule": (1,)}, file_ending=".png", cases=tuple(cases))  # fmt: skip
-    write_table(folder, *(f"{name},nodule,0.9,{x1},{y1},{x2 - x1},{y2 - y1}"
-                          for name, (x1, y1, x2, y2) in corners.items()))  # fmt: skip
+    scans = Dataset(
+        name="Dataset032_Scans",
+        folder=str(tmp_path),
+        task="detection",
+        modality="CT",
+        channel_names=("CT",),
+        labels={"nodule": (1,)},
+        file_ending=".png",
+        cases=tuple(cases),
+    )
+    write_table(
+        folder, *(f"{name},nodule,0.9,{x1},{y1},{x2 - x1},{y2 - y1}" for name, (x1, y1, x2, y2) in corners.items())
+    )
     assert score_detections(folder, Truth(scans)).summary.scores.metrics["f1"].mean == 1
     write_table(folder, *(f"{name},nodule,0.9,{x1},{y1},{x2},{y2}" for name, (x1, y1, x2, y2) in corners.items()))
     with pytest.raises(DatasetError) as error:

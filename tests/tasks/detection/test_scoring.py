@@ -38,10 +38,14 @@ def answer(
 ) -> BoxAnswer:
     """All of one class."""
     return BoxAnswer(
-        case_id=name, patient_id=patient, truth=tuple(truth), truth_classes=(kind,) * len(truth),
-        detected=tuple(box for box, _ in found), detected_classes=(kind,) * len(found),
+        case_id=name,
+        patient_id=patient,
+        truth=tuple(truth),
+        truth_classes=(kind,) * len(truth),
+        detected=tuple(box for box, _ in found),
+        detected_classes=(kind,) * len(found),
         scores=tuple(score for _, score in found),
-    )  # fmt: skip
+    )
 
 
 ANSWERS = (
@@ -61,9 +65,15 @@ def test_scores_by_hand() -> None:
     values = {name: metric.mean for name, metric in made.scores.metrics.items()}
     average = (34 + 33 * 2 / 3) / 101
     assert values == pytest.approx(
-        {"map_50": average, "map": average, "froc": (0.5 + 6 * 2 / 3) / 7, "sensitivity": 2 / 3, "precision": 0.5,
-         "f1": 4 / 7}
-    )  # fmt: skip
+        {
+            "map_50": average,
+            "map": average,
+            "froc": (0.5 + 6 * 2 / 3) / 7,
+            "sensitivity": 2 / 3,
+            "precision": 0.5,
+            "f1": 4 / 7,
+        }
+    )
     assert made.froc == pytest.approx((0.5, *[2 / 3] * 6))
     assert (made.scores.negative_cases, made.scores.negative_cases_with_false_positives) == (2, 1)
     assert threshold_of(ANSWERS) == 0.7
@@ -106,8 +116,12 @@ def test_files(tmp_path: Path) -> None:
     made = summary()
     write_box_summary(tmp_path, made)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "detections.csv", "detections.json", "froc.png", "summary.json", "summary.md",
-    ]  # fmt: skip
+        "detections.csv",
+        "detections.json",
+        "froc.png",
+        "summary.json",
+        "summary.md",
+    ]
     assert read_record(tmp_path / "summary.json", BoxSummary) == made
     assert read_json(tmp_path / "detections.json")[:2] == [
         {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.7},  # image a
@@ -159,9 +173,15 @@ def test_answer_of_a_case() -> None:
     found = Boxes(np.array([B], dtype=float), np.array([1]), np.array([0.5]))
     made = box_answer_of(case, found, CLASSES, (0.5, 0.5))
     assert made == BoxAnswer(
-        case_id="a", patient_id="p", truth=((1, 2, 4, 6),), truth_classes=(1,), detected=(B,), detected_classes=(1,),
-        scores=(0.5,), spacing_mm=(0.5, 0.5),
-    )  # fmt: skip
+        case_id="a",
+        patient_id="p",
+        truth=((1, 2, 4, 6),),
+        truth_classes=(1,),
+        detected=(B,),
+        detected_classes=(1,),
+        scores=(0.5,),
+        spacing_mm=(0.5, 0.5),
+    )
     assert [values.tolist() for values in detected_boxes(made)] == [[list(B)], [1], [0.5]]
     with pytest.raises(ValueError, match="a: expected the case's true boxes"):
         box_answer_of(Case(case_id="a", images=("a.png",), patient_id="p"), found, CLASSES, None)

@@ -35,10 +35,18 @@ from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjecti
 FASTER, RFDETR = "faster_rcnn_small", "rfdetr_tiny"
 SIDE = 64
 PLAN = ConfigurationPlan(
-    configuration="2d", datasets=("a", "b"), spacing_mm=(1.0, 1.0), patch_size=(SIDE, SIDE), batch_size=4,
-    topology=plan_topology((SIDE, SIDE), (1.0, 1.0)), whole_images=True, anchor_sizes=(8.0, 12.0, 16.0, 24.0),
-    anchor_ratios=(0.5, 1.0, 2.0), queries=12, reasons=(),
-)  # fmt: skip
+    configuration="2d",
+    datasets=("a", "b"),
+    spacing_mm=(1.0, 1.0),
+    patch_size=(SIDE, SIDE),
+    batch_size=4,
+    topology=plan_topology((SIDE, SIDE), (1.0, 1.0)),
+    whole_images=True,
+    anchor_sizes=(8.0, 12.0, 16.0, 24.0),
+    anchor_ratios=(0.5, 1.0, 2.0),
+    queries=12,
+    reasons=(),
+)
 SETTINGS = Settings(device="cpu").for_task("detection")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,8 +105,9 @@ class Answer:
 def found(*boxes: tuple[float, float, float, float], kinds: Sequence[int] | None = None) -> Detected:
     """The likeliest first."""
     scores = torch.linspace(0.9, 0.1, max(1, len(boxes)))[: len(boxes)]
-    return Detected(torch.tensor(boxes).reshape(-1, 4), torch.tensor(kinds or [0] * len(boxes), dtype=torch.long),
-                    scores)  # fmt: skip
+    return Detected(
+        torch.tensor(boxes).reshape(-1, 4), torch.tensor(kinds or [0] * len(boxes), dtype=torch.long), scores
+    )
 
 
 # --- objects and scores ---------------------------------------------------------------------------------------------
@@ -212,15 +221,12 @@ def test_a_source_teacher_learns_both(architecture: str) -> None:
 def student(architecture: str, settings: Settings = SETTINGS) -> StudentObjective:
     made = task(architecture, settings)
     joint = made.joint_encoder([made.encoder(), made.encoder()], None)
-    return StudentObjective(
-        model_of(made, 1), Model(joint, made.head(1, joint)), made, "a", settings, reliability=0.5
-    )
+    return StudentObjective(model_of(made, 1), Model(joint, made.head(1, joint)), made, "a", settings, reliability=0.5)
 
 
 @pytest.mark.parametrize("architecture", [FASTER, RFDETR])
 def test_a_student_learns_the_head_and_its_teacher_nothing(architecture: str) -> None:
-    """Eq. (24), with the joint teacher's reliability on all that is distilled; several updates move the student alone.
-    """
+    """Eq. (24), with the joint teacher's reliability on all that is distilled; updates move the student alone."""
     own = DetectionSettings(attention=0.5, logits=2.0, embeddings=3.0, gamma=0.25, delta=0.75, beta=0.0)
     objective = student(architecture, Settings(device="cpu", detection=own).for_task("detection"))
     before = {name: value.clone() for name, value in objective.joint_teacher.state_dict().items()}
@@ -232,9 +238,12 @@ def test_a_student_learns_the_head_and_its_teacher_nothing(architecture: str) ->
         (terms,) = objective.losses({"a": drawn}, 1.0)
         if number == 0:
             distilled = (
-                own.gamma * terms["feature"] + own.delta * terms["similarity"] + own.attention * terms["attention"]
-                + own.logits * terms["logits"] + own.embeddings * terms["embeddings"]
-            )  # fmt: skip
+                own.gamma * terms["feature"]
+                + own.delta * terms["similarity"]
+                + own.attention * terms["attention"]
+                + own.logits * terms["logits"]
+                + own.embeddings * terms["embeddings"]
+            )
             torch.testing.assert_close(terms["total"], terms["task"] + 0.5 * distilled)
         optimiser.zero_grad()
         terms["total"].backward()
@@ -288,10 +297,13 @@ def test_networks_that_fit(name: str, side: int) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "lacking", "words"),
-    [(FASTER, {"anchor_sizes": ()}, "each of its 4 levels, .* the plan has 0 sizes and 3 ratios"),
-     (FASTER, {"anchor_sizes": (8.0, 16.0)}, "the plan has 2 sizes"), (FASTER, {"anchor_ratios": ()}, "0 ratios"),
-     (RFDETR, {"queries": 0}, "one query or more; the plan has 0")],
-)  # fmt: skip
+    [
+        (FASTER, {"anchor_sizes": ()}, "each of its 4 levels, .* the plan has 0 sizes and 3 ratios"),
+        (FASTER, {"anchor_sizes": (8.0, 16.0)}, "the plan has 2 sizes"),
+        (FASTER, {"anchor_ratios": ()}, "0 ratios"),
+        (RFDETR, {"queries": 0}, "one query or more; the plan has 0"),
+    ],
+)
 def test_plans_that_make_no_detector(architecture: str, lacking: dict[str, object], words: str) -> None:
     plan = msgspec.structs.replace(PLAN, **lacking)
     with pytest.raises(PlanError, match=words):

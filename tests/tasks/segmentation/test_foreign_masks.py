@@ -47,14 +47,27 @@ def truth_of(tmp_path: Path) -> Callable[..., Truth]:
 
     def make(labels: dict[str, tuple[int, ...]], ignore: int | None = None, **maps: np.ndarray) -> Truth:
         cases = tuple(
-            Case(case_id=name, images=(f"/nowhere/{name}_0000.tif",), patient_id=name,
-                 label=str(save(tmp_path / "truth" / f"{name}.tif", mask)))
+            Case(
+                case_id=name,
+                images=(f"/nowhere/{name}_0000.tif",),
+                patient_id=name,
+                label=str(save(tmp_path / "truth" / f"{name}.tif", mask)),
+            )
             for name, mask in maps.items()
-        )  # fmt: skip
-        return Truth(Dataset(
-            name="Dataset061_Cells", folder="/nowhere", task="segmentation", modality="EM", channel_names=("EM",),
-            labels=labels, ignore_label=ignore, file_ending=".tif", cases=cases,
-        ))  # fmt: skip
+        )
+        return Truth(
+            Dataset(
+                name="Dataset061_Cells",
+                folder="/nowhere",
+                task="segmentation",
+                modality="EM",
+                channel_names=("EM",),
+                labels=labels,
+                ignore_label=ignore,
+                file_ending=".tif",
+                cases=cases,
+            )
+        )
 
     return make
 
@@ -64,8 +77,9 @@ def one_class(truth_of: Callable[..., Truth], value: int = 1, **more: Any) -> Tr
 
 
 def dice(found: Found) -> dict[str, dict[str, float | None]]:
-    return {case.case_id: {name: one.dice for name, one in case.metrics.items()} for case in
-            found.summary.metric_per_case}  # fmt: skip
+    return {
+        case.case_id: {name: one.dice for name, one in case.metrics.items()} for case in found.summary.metric_per_case
+    }
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -152,9 +166,7 @@ def test_a_label_of_undeclared_values_is_the_data_sets_fault(folder: Path, truth
     assert dice(found) == {"b": {"foreground": 1.0}}
 
 
-def test_masks_of_0_and_1_scored_class_by_class_are_pointed_out(
-    folder: Path, truth_of: Callable[..., Truth]
-) -> None:
+def test_masks_of_0_and_1_scored_class_by_class_are_pointed_out(folder: Path, truth_of: Callable[..., Truth]) -> None:
     truth = truth_of({"core": (1,), "edge": (2,)}, a=block(1) + block(2, 8))
     save(folder / "a.tif", block(1))
     assert "all masks hold only 0 and 1" in score_mask_folder(folder, truth, True).notes[0]
@@ -191,8 +203,11 @@ def test_names_that_3d_slicer_gave_other_values_are_refused(folder: Path, truth_
 
 
 def written_as(*channels: tuple[str, int], regions: bool = False) -> dict[str, Any]:
-    classes = Classes(channels=tuple(ClassChannel(name=name, values=(value,), written=value)
-                                     for name, value in channels), regions=regions, ignore=None)  # fmt: skip
+    classes = Classes(
+        channels=tuple(ClassChannel(name=name, values=(value,), written=value) for name, value in channels),
+        regions=regions,
+        ignore=None,
+    )
     return {"run": "/run", "classes": msgspec.to_builtins(classes)}
 
 
@@ -232,8 +247,10 @@ def test_numbers_of_another_model_are_brought_to_those_of_the_data_set(
     save(folder / "a.tif", block(7) + block(2, 8))
     assert dice(score_mask_folder(folder, truth, None)) == {"a": {"core": 1.0, "edge": 1.0}}
     save(folder / "a.tif", block(3))
-    assert "3 is not declared (prediction.json declares 0, 2, 7)" in score_mask_folder(
-        folder, truth, None).summary.failed["a"]  # fmt: skip
+    assert (
+        "3 is not declared (prediction.json declares 0, 2, 7)"
+        in score_mask_folder(folder, truth, None).summary.failed["a"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -289,11 +306,22 @@ def test_all_that_predictions_write_is_known(folder: Path, truth_of: Callable[..
     truth = one_class(truth_of)
     ranges = {"spacing_mm": None, "shape": [[1, 9, 9], [1, 9, 9]], "percentile_00_5": [0, 0], "percentile_99_5": [1, 1]}
     unlike = {"field": "standard deviation", "found": 0.0, "training": None, "allowed": None}
-    write_json(folder / "prediction.json", {
-        "run": "/run", "dataset": truth.dataset.name, "version": "1.0", "spacing_from": None, "step": 0.5,
-        "mirror": False, "classes": classes_of(truth.dataset, keep_classes=False), "training_ranges": ranges,
-        "unlike_training": {"a": [unlike]}, "turned_by_exif": {"a": 6}, "remarks": {"a": ["odd"]},
-    })  # fmt: skip
+    write_json(
+        folder / "prediction.json",
+        {
+            "run": "/run",
+            "dataset": truth.dataset.name,
+            "version": "1.0",
+            "spacing_from": None,
+            "step": 0.5,
+            "mirror": False,
+            "classes": classes_of(truth.dataset, keep_classes=False),
+            "training_ranges": ranges,
+            "unlike_training": {"a": [unlike]},
+            "turned_by_exif": {"a": 6},
+            "remarks": {"a": ["odd"]},
+        },
+    )
     save(folder / "a.tif", block(1))
     assert score_mask_folder(folder, truth, None).notes == ()
 

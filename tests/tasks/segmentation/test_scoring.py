@@ -38,9 +38,16 @@ def case_of(folder: Path, name: str, truth: np.ndarray, patient: str | None = No
 
 def dataset_of(*cases: Case, spacing: Triple | None = None) -> Dataset:
     return Dataset(
-        name="Dataset011_Toy", folder="/nowhere", task="segmentation", modality="CT", channel_names=("CT",),
-        labels={"tumour": (1,), "oedema": (2,)}, file_ending=".png", spacing_mm=spacing, cases=cases,
-    )  # fmt: skip
+        name="Dataset011_Toy",
+        folder="/nowhere",
+        task="segmentation",
+        modality="CT",
+        channel_names=("CT",),
+        labels={"tumour": (1,), "oedema": (2,)},
+        file_ending=".png",
+        spacing_mm=spacing,
+        cases=cases,
+    )
 
 
 def scored(
@@ -160,8 +167,10 @@ def test_three_files(tmp_path: Path) -> None:
 
     rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text().splitlines()))
     assert [(row["level"], row["case_id"], row["class"]) for row in rows] == [
-        ("case", "a", "foreground"), ("case", "b", "foreground"), ("volume", "p1", "foreground"),
-    ]  # fmt: skip
+        ("case", "a", "foreground"),
+        ("case", "b", "foreground"),
+        ("volume", "p1", "foreground"),
+    ]
     assert [float(row["dice"]) for row in rows] == pytest.approx([0.5, 1.0, 0.75])
 
     text = (tmp_path / "out" / "summary.md").read_text()

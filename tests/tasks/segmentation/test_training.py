@@ -33,9 +33,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def dataset(labels: dict[str, tuple[int, ...]], order: tuple[int, ...] = (), ignore: int | None = None) -> Dataset:
     return Dataset(
-        name="Dataset001_Toy", folder="/nowhere", task="segmentation", modality="MRI", channel_names=("T1",),
-        labels=labels, regions_class_order=order, ignore_label=ignore, file_ending=".nii.gz", cases=(),
-    )  # fmt: skip
+        name="Dataset001_Toy",
+        folder="/nowhere",
+        task="segmentation",
+        modality="MRI",
+        channel_names=("T1",),
+        labels=labels,
+        regions_class_order=order,
+        ignore_label=ignore,
+        file_ending=".nii.gz",
+        cases=(),
+    )
 
 
 SEPARATE = dataset({"oedema": (1,), "core": (3,)}, ignore=4)
@@ -60,8 +68,10 @@ def test_the_data_sets_own_classes() -> None:
     regions = classes_of(REGIONS, keep_classes=True)
     assert regions.regions
     assert [(c.name, c.values, c.written) for c in regions.channels] == [
-        ("whole", (1, 2, 3), 1), ("core", (2, 3), 2), ("active", (3,), 3),
-    ]  # fmt: skip
+        ("whole", (1, 2, 3), 1),
+        ("core", (2, 3), 2),
+        ("active", (3,), 3),
+    ]
 
 
 def test_channels_by_hand() -> None:
@@ -108,9 +118,14 @@ def plan(patch: tuple[int, ...] = (16, 16)) -> ConfigurationPlan:
         features=(2, 4, 4), kernel_sizes=((3,) * axes,) * 3, strides=((1,) * axes, (2,) * axes, (2,) * axes)
     )
     return ConfigurationPlan(
-        configuration="2d" if axes == 2 else "3d_fullres", datasets=("Dataset001_Toy",), spacing_mm=(1.0,) * axes,
-        patch_size=patch, batch_size=2, topology=topology, reasons=(),
-    )  # fmt: skip
+        configuration="2d" if axes == 2 else "3d_fullres",
+        datasets=("Dataset001_Toy",),
+        spacing_mm=(1.0,) * axes,
+        patch_size=patch,
+        batch_size=2,
+        topology=topology,
+        reasons=(),
+    )
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -236,25 +251,37 @@ def turned(voxels: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -
 
 
 def predictor(
-    patch: tuple[int, ...] = (16, 16), spacing: tuple[float, ...] = (1.2, 1.5), transpose: IntTriple = (0, 1, 2),
-    written: int = 1, mirror: bool = False,
-) -> Predictor:  # fmt: skip
+    patch: tuple[int, ...] = (16, 16),
+    spacing: tuple[float, ...] = (1.2, 1.5),
+    transpose: IntTriple = (0, 1, 2),
+    written: int = 1,
+    mirror: bool = False,
+) -> Predictor:
     """Intensities 1 to 101 become 0 to 1."""
     scheme = Normalisation(scheme="ct", lower=1.0, upper=101.0, mean=1.0, std=100.0)
     classes = Classes(channels=(ClassChannel(name="a", values=(1,), written=written),), regions=False, ignore=None)
     return Predictor(
         Threshold(),
         DatasetPlan(
-            dataset="Dataset001_Toy", channel=1, channel_name="T2", transpose=transpose, normalisation=scheme,
+            dataset="Dataset001_Toy",
+            channel=1,
+            channel_name="T2",
+            transpose=transpose,
+            normalisation=scheme,
             assumed_spacing_mm=(1.0, 1.0, 1.0),
         ),
         ConfigurationPlan(
-            configuration="2d" if len(patch) == 2 else "3d_fullres", datasets=(), spacing_mm=spacing,
-            patch_size=patch, batch_size=2, topology=plan().topology, reasons=(),
+            configuration="2d" if len(patch) == 2 else "3d_fullres",
+            datasets=(),
+            spacing_mm=spacing,
+            patch_size=patch,
+            batch_size=2,
+            topology=plan().topology,
+            reasons=(),
         ),
         classes,
         PredictionOptions(torch.device("cpu"), mirror=mirror),
-    )  # fmt: skip
+    )
 
 
 def case_of(path: Path, *more: Path) -> Case:
@@ -328,10 +355,15 @@ def test_the_models_channel_is_read(tmp_path: Path) -> None:
     made = predict_file(predictor(), case_of(*paths), tmp_path / "masks")
     np.testing.assert_array_equal(np.asarray(nib.load(made).dataobj), blob() > 51)
     three = predictor()
-    three = three._replace(dataset_plan=DatasetPlan(
-        dataset="Dataset001_Toy", channel=2, channel_name="FLAIR", transpose=(0, 1, 2),
-        normalisation=three.dataset_plan.normalisation,
-    ))  # fmt: skip
+    three = three._replace(
+        dataset_plan=DatasetPlan(
+            dataset="Dataset001_Toy",
+            channel=2,
+            channel_name="FLAIR",
+            transpose=(0, 1, 2),
+            normalisation=three.dataset_plan.normalisation,
+        )
+    )
     with pytest.raises(PredictionError, match=r"channel 2 \(FLAIR\), found only 2"):
         predict_file(three, case_of(*paths), tmp_path / "masks")
 
@@ -415,10 +447,13 @@ def test_a_network_that_segmentation_does_not_have() -> None:
         ({"student_architecture": "tresunet", "width": 2}, (16, 16), "Width 2 is too narrow for a TResUNet"),
         ({"student_architecture": "tresunet", "pretrained": "online"}, (16, 16), "no library has weights"),
         ({"student_architecture": "tresunet", "pretrained": "a.safetensors"}, (8, 16, 16), "this plan is 3-D"),
-        ({"teacher_architecture": "tresunet", "pretrained": "a.safetensors", "student_width": 16}, (16, 16),
-         "a TResUNet of width 64, and this one has 16"),
+        (
+            {"teacher_architecture": "tresunet", "pretrained": "a.safetensors", "student_width": 16},
+            (16, 16),
+            "a TResUNet of width 64, and this one has 16",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_segmentation_cannot_train(changes: dict[str, Any], patch: tuple[int, ...], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         check_settings(Settings(**changes).for_task("segmentation"), plan(patch))
@@ -426,8 +461,9 @@ def test_what_segmentation_cannot_train(changes: dict[str, Any], patch: tuple[in
 
 def test_what_segmentation_can_train() -> None:
     for changes in (
-        {"student_width": 2}, {"teacher_architecture": "tresunet", "student_architecture": "unet", "student_width": 2},
+        {"student_width": 2},
+        {"teacher_architecture": "tresunet", "student_architecture": "unet", "student_width": 2},
         {"teacher_architecture": "tresunet", "pretrained": "a.safetensors"},
         {"student_architecture": "tresunet", "student_width": 64, "width": 8, "pretrained": "a.safetensors"},
-    ):  # fmt: skip
+    ):
         check_settings(Settings(**changes).for_task("segmentation"), plan())  # type: ignore[arg-type]

@@ -19,14 +19,25 @@ from mdkd_auto.tasks.shared.coverage import (
     read_truth,
 )
 
-PARTS = {TEST_PART: frozenset({"a", "b"}), "validation part of fold 0": frozenset({"c", "d"}),
-         "validation part of fold 1": frozenset({"e", "f"})}  # fmt: skip
+PARTS = {
+    TEST_PART: frozenset({"a", "b"}),
+    "validation part of fold 0": frozenset({"c", "d"}),
+    "validation part of fold 1": frozenset({"e", "f"}),
+}
 
 
 def truth(**more: Any) -> Truth:
     cases = tuple(Case(case_id=name, images=(), patient_id=name) for name in "abcdef")
-    dataset = Dataset(name="Dataset061_Cells", folder="", task="segmentation", modality="EM", channel_names=("EM",),
-                      labels={"cell": (1,)}, file_ending=".tif", cases=cases)  # fmt: skip
+    dataset = Dataset(
+        name="Dataset061_Cells",
+        folder="",
+        task="segmentation",
+        modality="EM",
+        channel_names=("EM",),
+        labels={"cell": (1,)},
+        file_ending=".tif",
+        cases=cases,
+    )
     return Truth(dataset, **{"parts": PARTS, **more})
 
 
@@ -73,11 +84,23 @@ def test_answers_of_a_model_of_another_data_set_are_said(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "case"),
     [
-        ("p.1", "p.1"), ("p.1.nii.gz", "p.1"), ("p.1.NII.GZ", "p.1"), ("p.1_0000.mha", "p.1"), ("p.1_0000", "p.1"),
-        ("p.1_0001.mha", None), ("p", None), ("q_0000", "q_0000"), ("q_0000.png", "q_0000"), ("q.png", "q"), ("", None),
-        ("well/q.png", "well_q"), ("well\\q.png", "well_q"), ("/data/x/q.png", "q"), ("ill/p.png", None),
+        ("p.1", "p.1"),
+        ("p.1.nii.gz", "p.1"),
+        ("p.1.NII.GZ", "p.1"),
+        ("p.1_0000.mha", "p.1"),
+        ("p.1_0000", "p.1"),
+        ("p.1_0001.mha", None),
+        ("p", None),
+        ("q_0000", "q_0000"),
+        ("q_0000.png", "q_0000"),
+        ("q.png", "q"),
+        ("", None),
+        ("well/q.png", "well_q"),
+        ("well\\q.png", "well_q"),
+        ("/data/x/q.png", "q"),
+        ("ill/p.png", None),
     ],
-)  # fmt: skip
+)
 def test_what_case_a_name_means(name: str, case: str | None) -> None:
     assert case_named(name, {"p.1", "q", "q_0000", "well_q"}) == case
 
@@ -111,8 +134,10 @@ def test_parts_are_those_of_the_splits_or_of_the_case_table(tmp_path: Path) -> N
     write_json(tmp_path / "preprocessed" / folder.name / "splits.json", splits)
     assert {case.patient_id for case in read_truth(folder).dataset.cases} == {"well_a", "well_b", "ill_c", "ill_d"}
     assert read_truth(folder).parts == {
-        TEST_PART: {"c"}, "validation part of fold 0": {"b", "d"}, "validation part of fold 1": {"a"},
-    }  # fmt: skip
+        TEST_PART: {"c"},
+        "validation part of fold 0": {"b", "d"},
+        "validation part of fold 1": {"a"},
+    }
     splits["patient_pattern"] = "(?P<patient>.)"  # of the picture's name, without its class
     write_json(tmp_path / "preprocessed" / folder.name / "splits.json", splits)
     assert {case.patient_id for case in read_truth(folder).dataset.cases} == {*"abcd"}

@@ -51,9 +51,15 @@ def test_what_scores_follow_from(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     case = Case(case_id="a", images=(str(tmp_path / "image"),), label=str(tmp_path / "label"), patient_id="a")
     dataset = Dataset(
-        name="Dataset011_Toy", folder="", task="segmentation", modality="CT", channel_names=("CT",),
-        labels={"tumour": (1,), "cyst": (2,)}, file_ending=".nii.gz", cases=(case,),
-    )  # fmt: skip
+        name="Dataset011_Toy",
+        folder="",
+        task="segmentation",
+        modality="CT",
+        channel_names=("CT",),
+        labels={"tumour": (1,), "cyst": (2,)},
+        file_ending=".nii.gz",
+        cases=(case,),
+    )
 
     def seen(one: Case = case, whole: Dataset = dataset, keep: bool = False) -> Evidence:
         return evidence_of(one, whole, classes_of(whole, keep), file_hash)
