@@ -1,19 +1,31 @@
-"""Tables of separated values as programs and people save them: cases.csv, DL_info.csv, predictions.csv and the like."""
+"""CSV tables, read and written with pandas: cases.csv, DL_info.csv, predictions.csv, progress.csv and the like.
+
+pandas is imported where a table is read or written: `--help` and planning without tables do not pay for it.
+"""
 
 import codecs
 import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdkd_auto.core.errors import MdkdError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SHOWN = 200  # characters of a first row in a message
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _STATED = re.compile(r'"?sep=([^\r\n"]?)"?[,;\t]*(?:\r\n|\r|\n|$)', re.IGNORECASE)  # what Excel takes from a first line
+_COUNT = "count"  # beside columns that are named by numbers
 Cells = list[str]
 
 
@@ -29,7 +41,7 @@ class Row(NamedTuple):
     """One line of a table: its number in the file (the last one, where a cell holds line breaks)."""
 
     number: int
-    cells: dict[str, str]  # by column; of a row with a wrong number of cells, those that there are
+    cells: dict[str, str]  # by column; "" for those that a short row lacks
     fault: str = ""  # what is wrong with the number of cells
 
 
@@ -48,17 +60,54 @@ def read_table(path: Path, needed: Sequence[str], known: Collection[str] = ()) -
     or tabs, a line ``sep=;``, empty columns at the end, empty rows. A column without a name is not read, and
     after the last name must be empty.
     """
-    lines = _lines(path, needed)
-    columns = _columns(lines[0][1] if lines else [], needed, known)
+    frame = _frame(path, needed)
+    counts = frame.pop(_COUNT)
+    columns = _columns([] if frame.empty else frame.iloc[0].tolist()[: counts.iloc[0]], needed, known)
     width = max((place for place, name in enumerate(columns, start=1) if name), default=0)
     rows = []
-    for number, cells in lines[1:]:
+    for number, given, *cells in zip(frame.index[1:], counts[1:], *(frame[name][1:] for name in frame), strict=True):
         filled = max((place for place, cell in enumerate(cells, start=1) if cell), default=0)
-        count = filled if filled > width else min(len(cells), width)
+        count = filled if filled > width else min(given, width)
         fault = f"has {count} cells for {width} columns" if count != width else ""
-        named = {name: cell for name, cell in zip(columns, cells, strict=False) if name}
-        rows.append(Row(number, named, fault))
+        rows.append(Row(number, {name: cell for name, cell in zip(columns, cells, strict=False) if name}, fault))
     return Table(tuple(name for name in columns if name), rows)
+
+
+def read_frame(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
+    """Text columns of a table that this program wrote, indexed by row number. Raises MdkdError, OSError."""
+    import pandas as pd
+
+    try:
+        rows = read_table(path, columns).rows
+    except TableError as error:
+        raise MdkdError(f"{path}: {error}") from None
+    for row in rows:
+        if row.fault:
+            raise MdkdError(f"{path}: row {row.number} {row.fault}")
+    return pd.DataFrame([row.cells for row in rows], [row.number for row in rows], list(columns), dtype=str)
+
+
+def read_numbers(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
+    """The same as numbers without rounding, shape (rows, columns). Raises MdkdError for a cell that is no number."""
+    frame = read_frame(path, columns)
+    numbers = np.empty(frame.shape)
+    for place, (number, *cells) in enumerate(frame.itertuples(name=None)):
+        try:
+            numbers[place] = [float(cell) for cell in cells]
+        except ValueError as error:
+            raise MdkdError(f"{path}: row {number}: {error}") from None
+    return numbers
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV with one line per row: numbers with all their digits, None as an empty cell.
+
+    Raises ValueError for a row with fewer or more cells than ``columns``.
+    """
+    import pandas as pd
+
+    cells = [["" if cell is None else str(cell) for _, cell in zip(columns, row, strict=True)] for row in rows]
+    return pd.DataFrame(cells, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def likeness_of_column(name: str) -> str:
@@ -66,8 +115,8 @@ def likeness_of_column(name: str) -> str:
     return "".join(sign for sign in name.casefold() if not sign.isspace() and sign not in "_-")
 
 
-def _lines(path: Path, needed: Sequence[str]) -> list[tuple[int, Cells]]:
-    """Rows with their numbers, empty ones left out, split at the separator that gives the columns needed."""
+def _frame(path: Path, needed: Sequence[str]) -> "pd.DataFrame":
+    """Rows that are not empty by their numbers, split at the separator that gives the columns needed."""
     text = _text(path)
     stated = _STATED.match(text)
     if stated is not None:
@@ -98,15 +147,38 @@ def _text(path: Path) -> str:
     return text
 
 
-def _split(text: str, separator: str, skipped: int = 0) -> list[tuple[int, Cells]]:
-    """Rows that are not empty, with their numbers in a file that has ``skipped`` lines before the text."""
+def _split(text: str, separator: str, skipped: int = 0) -> "pd.DataFrame":
+    """Stripped cells and, as column ``_COUNT``, how many the row has: pandas fills short rows without a word.
+
+    Indexed by the row's number in a file that has ``skipped`` lines before the text.
+    """
+    import pandas as pd
+
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        lines = [(reader.line_num + skipped, [cell.strip() for cell in cells]) for cells in reader]
+        lines = [(reader.line_num + skipped, len(cells)) for cells in reader]
     except csv.Error as error:
         by = SEPARATORS.get(separator, separator)
         raise TableError(f"not a table of values separated by {by} ({error})") from None
-    return [(number, cells) for number, cells in lines if any(cells)]
+    numbers, counts = [number for number, _ in lines], [count for _, count in lines]
+    width = max(counts, default=0)
+    if not width:
+        return pd.DataFrame({_COUNT: []})
+    frame = pd.read_csv(
+        io.StringIO(text, newline=""),
+        sep=separator,
+        header=None,
+        names=range(width),
+        index_col=False,
+        dtype=str,
+        keep_default_na=False,
+        skip_blank_lines=False,
+        engine="python",  # splits lines as the csv module does, which counted the cells
+    )
+    frame = frame.fillna("").map(str.strip).set_axis(numbers)
+    filled = (frame != "").any(axis=1)
+    frame[_COUNT] = counts
+    return frame[filled]
 
 
 def _columns(written: Cells, needed: Sequence[str], known: Collection[str]) -> Cells:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from mdkd_auto.core.files import write_atomically, write_bytes, write_text
+from mdkd_auto.core.tables import table_text
 
 AIR_HU, LUNG_HU, TISSUE_HU, BONE_HU = -1000.0, -800.0, 40.0, 600.0
 
@@ -82,13 +83,13 @@ def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int
     """Write each look as a raw classification data set of ``cases`` pictures (PNG), classes in turn, into ``raw``."""
     for number, look in enumerate(looks):
         folder = raw / look.name
-        rows = ["case_id,label"]
+        rows = []
         for index in range(cases):
             name = look.classes[index % len(look.classes)]
             pixels = picture(look, name, np.random.default_rng([seed, number, index]))
             _save_png(folder / "imagesTr" / f"case_{index:03d}_0000.png", pixels)
-            rows.append(f"case_{index:03d},{name}")
-        write_text(folder / "cases.csv", "\n".join(rows) + "\n")
+            rows.append((f"case_{index:03d}", name))
+        write_text(folder / "cases.csv", table_text(("case_id", "label"), rows))
         labels = {name: value for value, name in enumerate(look.classes)}
         description = {
             "task": "classification",

@@ -5,13 +5,13 @@ joint teacher that is worse than what the student's network learns alone should 
 BraTS is below its own baseline.
 """
 
-import csv
 import logging
 
 import numpy as np
 
 from mdkd_auto.core.errors import TrainingError
 from mdkd_auto.core.paths import RunFolder
+from mdkd_auto.core.tables import read_numbers
 from mdkd_auto.execution.evaluate_run import read_summary
 from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.tasks.shared.scored_part import VALIDATION
@@ -54,8 +54,7 @@ def baseline_scores(experiment: Experiment, job: Job) -> tuple[float, ...]:
     if not path.is_file():
         logger.warning("%s: gone, so distillation is not turned down where the student falls behind", path)
         return ()
-    with open(path, encoding="utf-8", newline="") as file:
-        return tuple(float(row["validation_score"]) for row in csv.DictReader(file))
+    return tuple(read_numbers(path, ("validation_score",))[:, 0].tolist())
 
 
 def weight(score: float, reference: float) -> float:

@@ -1,6 +1,5 @@
 """Learning curves: the validation score of the models of a target over their updates."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
+from mdkd_auto.core.tables import read_numbers
 from mdkd_auto.execution.run_folder import read_run
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.report.comparison import Row
@@ -60,11 +60,9 @@ def read_line(run: Path) -> Line | None:
     path = run / "progress.csv"
     if not path.is_file():
         return None
-    with open(path, encoding="utf-8", newline="") as file:
-        points = [(float(entry["epoch"]), float(entry["validation_score"])) for entry in csv.DictReader(file)]
-    if not points:
+    line: Line = read_numbers(path, ("epoch", "validation_score")).T
+    if not line.size:
         return None
-    line: Line = np.array(points).T
     line[0] *= read_run(run).settings.iterations_per_epoch
     return line
 

@@ -1,7 +1,5 @@
 """Tables: every target, columns side by side, each number with its n and the spread of its replicates, and verdicts."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +8,7 @@ import numpy as np
 
 from mdkd_auto.core.files import content_hash, write_json, write_text
 from mdkd_auto.core.settings import Settings
+from mdkd_auto.core.tables import table_text
 from mdkd_auto.datasets.problems import errors_of
 from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
 from mdkd_auto.metrics.summary import Mean
@@ -22,6 +21,7 @@ WHOSE_GAIN = (
     "A student learns on top of trained teachers. How much of a gain is the other data sets', and not that longer "
     "training's, only controls tell: `mdkd_ablate controls`."
 )
+CSV_COLUMNS = ("target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out", "problem")
 
 
 class Table(NamedTuple):
@@ -286,11 +286,7 @@ def _not_scored(row: Row) -> list[str]:
 
 
 def _csv(layout: Layout, rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["target", "part", "level", "column", "run", "metric", "unit", "mean", "std", "n", "left_out", "problem"]
-    )
+    lines: list[list[object]] = []
     for row in rows:
         for column in layout.columns:
             for run, summary in zip(row.folders.get(column, ()), row.summaries.get(column, ()), strict=True):
@@ -299,7 +295,7 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
                     for metric in layout.scale.metrics if mean is not None else ():
                         value = mean.metrics[metric]  # type: ignore[union-attr]
                         unit = summary.unit if metric == "hd95" else ""
-                        writer.writerow(
+                        lines.append(
                             [
                                 row.target,
                                 row.part,
@@ -312,14 +308,14 @@ def _csv(layout: Layout, rows: Sequence[Row]) -> str:
                                 value.std,
                                 value.evaluable,
                                 value.left_out,
-                                "",
+                                None,
                             ]
                         )
         for one in row.not_scored:
             said = f"{one.case_id}: {one.problem}"
             for column in one.columns:
-                writer.writerow([row.target, one.part, "not scored", column, *[""] * 7, said])
-    return text.getvalue()
+                lines.append([row.target, one.part, "not scored", column, *[None] * 7, said])
+    return table_text(CSV_COLUMNS, lines)
 
 
 def _row_without_cases(row: Row, words: dict[str, str]) -> dict[str, object]:

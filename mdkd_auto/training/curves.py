@@ -1,7 +1,5 @@
 """The log of a run: a CSV table and its curves as a picture."""
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mdkd_auto.core.files import write_atomically, write_text
+from mdkd_auto.core.tables import table_text
 from mdkd_auto.training.interfaces import TURNED_DOWN
 
 _SCORE = "validation_score"
@@ -24,12 +23,8 @@ Lines = dict[str, tuple[list[float], list[float]]]  # name -> epochs, values
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
     """One row an epoch, every loss term a column. Scores read back as they are: students are judged by them."""
     columns = list(dict.fromkeys(name for row in history for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    for row in history:
-        writer.writerow({name: repr(value) if name == _SCORE else f"{value:.6g}" for name, value in row.items()})
-    write_text(path, text.getvalue())
+    rows = [{name: repr(value) if name == _SCORE else f"{value:.6g}" for name, value in row.items()} for row in history]
+    write_text(path, table_text(columns, [[row.get(name) for name in columns] for row in rows]))
 
 
 def draw_curves(

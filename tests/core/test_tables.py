@@ -1,10 +1,18 @@
 """Tables as spreadsheets, other programs and other countries save them."""
 
+import csv
+import io
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mdkd_auto.core.tables import TableError, read_table
+from mdkd_auto.core.errors import MdkdError
+from mdkd_auto.core.tables import TableError, read_numbers, read_table, table_text
 
 ROWS = [{"case_id": "a", "note": 'x, "y"'}, {"case_id": "b", "note": ""}]
 QUOTED = 'case_id,note\na,"x, ""y"""\nb,\n'
@@ -86,3 +94,66 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, found: str)
     path.write_bytes(content)
     with pytest.raises(TableError, match=found):
         read_table(path, ("case_id",), ("note",))
+
+
+def test_text_stays_text(tmp_path: Path) -> None:
+    """Names that pandas would take for missing values or numbers."""
+    path = tmp_path / "table.csv"
+    path.write_text("case_id,note\n007,NA\nnull,1e5\nNone,\nTrue, nan \n")
+    assert cells(path) == [
+        {"case_id": "007", "note": "NA"},
+        {"case_id": "null", "note": "1e5"},
+        {"case_id": "None", "note": ""},
+        {"case_id": "True", "note": "nan"},
+    ]
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    scores = [0.1 + 0.2, 1e-300, -0.0, float("nan")]
+    path.write_text(table_text(("case_id", "score"), [("a, b", score) for score in scores]), encoding="utf-8")
+    assert path.read_text() == ('case_id,score\n"a, b",0.30000000000000004\n"a, b",1e-300\n"a, b",-0.0\n"a, b",nan\n')
+    np.testing.assert_array_equal(read_numbers(path, ("score",))[:, 0], scores)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.none() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
+            min_size=2,
+            max_size=2,
+        ),
+        max_size=5,
+    )
+)
+def test_tables_are_written_as_the_csv_module_writes_them(rows: list[list[object]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["a", "b"], *rows])
+    assert table_text(("a", "b"), rows) == text.getvalue()
+
+
+def test_a_table_without_rows_is_a_line_of_columns(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(table_text(("epoch", "validation_score"), []))
+    assert path.read_text() == "epoch,validation_score\n"
+    assert read_numbers(path, ("epoch", "validation_score")).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("epoch\n1\nx\n", "table.csv: row 3: could not convert string to float: 'x'"),
+        ("epoch\n1\n2,3\n", "table.csv: row 3 has 2 cells for 1 columns"),
+        ("other\n1\n", "table.csv: row 1 has no column epoch"),
+    ],
+)
+def test_damaged_numbers_are_named_with_file_and_row(tmp_path: Path, content: str, found: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(content)
+    with pytest.raises(MdkdError, match=found):
+        read_numbers(path, ("epoch",))
+
+
+def test_pandas_is_imported_with_the_first_table_alone() -> None:
+    code = "import sys, mdkd_auto.core.tables; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,7 +1,5 @@
 """A classifier's answers against the truth: scores, a CSV of every case, and the confusion matrix as a picture."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from scipy.special import softmax
 
 from mdkd_auto.core.files import content_hash, write_atomically, write_json, write_text
 from mdkd_auto.core.records import Case, Record
+from mdkd_auto.core.tables import table_text
 from mdkd_auto.metrics.classification import (
     CLASS_METRICS,
     INTERVAL_DRAWS,
@@ -178,13 +177,11 @@ def predictions_csv(
 
     Eight significant digits: fewer make ties of cases that differ, and AUROC falls or rises by them.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     kinds = [f"{kind} {name}" for kind in ("probability", "calibrated") for name in classes]
-    writer.writerow(["case_id", *(["truth"] if truths is not None else []), "class", *kinds])
+    rows = []
     for case_id, values in sorted(logits.items()):
         raw, calibrated = softmax(np.array(values)), softmax(np.array(values) / temperature)
-        writer.writerow(
+        rows.append(
             [
                 case_id,
                 *([truths[case_id]] if truths is not None else []),
@@ -192,7 +189,7 @@ def predictions_csv(
                 *(f"{value:.8g}" for value in (*raw, *calibrated)),
             ]
         )
-    return text.getvalue()
+    return table_text(["case_id", *(["truth"] if truths is not None else []), "class", *kinds], rows)
 
 
 def class_summary_markdown(summary: ClassSummary) -> str:

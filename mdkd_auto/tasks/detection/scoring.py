@@ -1,7 +1,5 @@
 """A detector's answers against the true boxes: scores, detections as COCO results and CSV, and the FROC curve."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure
 
 from mdkd_auto.core.files import content_hash, to_json_text, write_atomically, write_json, write_text
 from mdkd_auto.core.records import Case, Record
+from mdkd_auto.core.tables import table_text
 from mdkd_auto.formats.read_write import Image
 from mdkd_auto.metrics.detection import (
     AVERAGE_PRECISION_DRAWS,
@@ -267,19 +266,19 @@ def detections_csv(
 
     Scores are written whole: a threshold is one of them, and a rounded score may fall below its own.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "class", "score", "x", "y", "width", "height", "width_mm", "height_mm"])
+    rows: list[list[object]] = []
     for case_id in sorted(detections):
         spacing_mm = (spacings_mm or {}).get(case_id)
         for (x1, y1, x2, y2), number, score in _rows(detections[case_id]):
             width, height = x2 - x1, y2 - y1
             box = (f"{value:.4f}" for value in (x1, y1, width, height))
             size_mm = (
-                ("", "") if spacing_mm is None else (f"{width * spacing_mm[1]:.2f}", f"{height * spacing_mm[0]:.2f}")
+                (None, None)
+                if spacing_mm is None
+                else (f"{width * spacing_mm[1]:.2f}", f"{height * spacing_mm[0]:.2f}")
             )
-            writer.writerow([case_id, classes[number], score, *box, *size_mm])
-    return text.getvalue()
+            rows.append([case_id, classes[number], score, *box, *size_mm])
+    return table_text(["case_id", "class", "score", "x", "y", "width", "height", "width_mm", "height_mm"], rows)
 
 
 def _rows(found: Boxes) -> list[tuple[list[float], int, float]]:

@@ -1,7 +1,5 @@
 """Masks against truth: scores per case and per volume, as records and as JSON, CSV and Markdown beside the masks."""
 
-import csv
-import io
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ import numpy as np
 from mdkd_auto.core.errors import ImageError, MdkdError
 from mdkd_auto.core.files import file_hash, write_json, write_text
 from mdkd_auto.core.records import Case, Dataset, Record
+from mdkd_auto.core.tables import table_text
 from mdkd_auto.formats.read_write import Image, read_mask, same_geometry, write_mask
 from mdkd_auto.metrics.summary import METRICS, Mean, Scores, pool, summarise
 from mdkd_auto.tasks.segmentation.training import score_case
@@ -179,18 +178,18 @@ def summary_of(
 def write_summary(folder: Path, summary: Summary) -> None:
     """summary.json, summary.csv and summary.md in ``folder``. Rows of what is not scored come last in the table."""
     write_json(folder / "summary.json", summary)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    fields = list(Scores.__struct_fields__)
-    writer.writerow(["level", "case_id", "class", *fields, "problem"])
-    for level, rows in (("case", summary.metric_per_case), ("volume", summary.metric_per_volume or ())):
-        for row in rows:
-            for name, scores in row.metrics.items():
-                values = [getattr(scores, field) for field in fields]
-                writer.writerow([level, row.case_id, name, *("" if value is None else value for value in values), ""])
-    for level, name, problem in left_out_rows(summary.coverage, summary.failed):
-        writer.writerow([level, name, "", *("" for _ in fields), problem])
-    write_text(folder / "summary.csv", text.getvalue())
+    fields = Scores.__struct_fields__
+    rows = [
+        [level, case.case_id, name, *(getattr(scores, field) for field in fields), None]
+        for level, cases in (("case", summary.metric_per_case), ("volume", summary.metric_per_volume or ()))
+        for case in cases
+        for name, scores in case.metrics.items()
+    ]
+    rows += [
+        [level, name, None, *[None] * len(fields), problem]
+        for level, name, problem in left_out_rows(summary.coverage, summary.failed)
+    ]
+    write_text(folder / "summary.csv", table_text(["level", "case_id", "class", *fields, "problem"], rows))
     write_text(folder / "summary.md", summary_markdown(summary))
 
 
