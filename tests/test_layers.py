@@ -26,6 +26,7 @@ LEVELS = (  # low to high; a module imports its own room and lower levels
     {"prediction"},
     {"pipeline"},
     {"cli"},
+    {"__main__"},
 )
 READS_ENVIRONMENT = {
     "mdkd_auto.cli",
@@ -34,6 +35,7 @@ READS_ENVIRONMENT = {
 NAMES_TASKS = {  # the tables of docs/extending.md, the default, ablations that are for some tasks, made-up data
     "datasets.task_data",
     "core.settings",
+    "core.extras",  # the extras of pyproject.toml are named for the tasks that need them
     "planners.task_rules",
     "tasks.task_parts",
     "tasks.task_scores",
@@ -93,8 +95,14 @@ def imported(source: Source) -> Iterator[str]:
 
 
 def edges_of(sources: Iterable[Source]) -> Edges:
-    """The package's modules and those of its own that they import."""
-    return {source.module: {name for name in imported(source) if name in MODULES} for source in sources}
+    """The package's modules and those of its own that they import.
+
+    The package itself counts as importing none: its API is imported on first use (tests/test_init.py).
+    """
+    return {
+        source.module: {name for name in imported(source) if name in MODULES and source.module != PACKAGE}
+        for source in sources
+    }
 
 
 def level_and_room(module: str) -> tuple[int, str]:

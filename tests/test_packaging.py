@@ -1,4 +1,4 @@
-"""The built wheel holds the whole package, once; setup.cfg lists what is there."""
+"""The built wheel holds the whole package, once; pyproject.toml lists what is there."""
 
 import configparser
 import importlib
@@ -6,29 +6,32 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from email.parser import BytesParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import mdkd_auto
+from mdkd_auto.core.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUPTOOLS = 77  # pyproject.toml
 ELSEWHERE = {"planners", "preprocessing"}  # at the repository's root, mdkd_auto/* are links
 
 
-def read_setup() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    return parser
+def read_pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def listed_packages() -> list[str]:
-    return read_setup()["options"]["packages"].split()
+    return list(read_pyproject()["tool"]["setuptools"]["packages"])
 
 
 def console_scripts() -> dict[str, str]:
-    lines = read_setup()["options.entry_points"]["console_scripts"].strip().splitlines()
-    return {name.strip(): target.strip() for name, target in (line.split("=") for line in lines)}
+    return dict(read_pyproject()["project"]["scripts"])
 
 
 def modules(repository: Path = ROOT) -> dict[str, Path]:
@@ -101,7 +104,22 @@ def test_wheel(tmp_path: Path) -> None:
         assert python == set(modules(source))  # all of it, once, and no tests
         for name, path in modules(source).items():
             assert archive.read(name) == path.read_bytes()
+        assert "mdkd_auto/py.typed" in names
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        stated_metadata = BytesParser().parsebytes(archive.read(metadata))
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
         stated = configparser.ConfigParser()
         stated.read_string(archive.read(entry_points).decode())
     assert dict(stated["console_scripts"]) == console_scripts()
+    assert stated_metadata["Version"] == mdkd_auto.__version__
+    assert stated_metadata["Author"] == "The mdkd_auto authors"
+    assert stated_metadata.get_all("Provides-Extra") == ["classification", "detection", "all", "test"]
+
+
+def test_extras_hold_the_packages_that_the_code_asks_for() -> None:
+    listed = read_pyproject()["project"]["optional-dependencies"]
+    for extra in EXTRAS:
+        distributions = {requirement.partition(">=")[0] for requirement in listed[extra.name]}
+        assert distributions == {module.replace("_", "-") for module in extra.modules}
+    assert listed["all"] == [f"mdkd_auto[{','.join(extra.name for extra in EXTRAS)}]"]
+    assert "mdkd_auto[all]" in listed["test"]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdkd_auto import __version__
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.paths import DEFAULT_ROOT, ROOT_VARIABLE, Root
 from mdkd_auto.core.text import escaped, is_utf8
@@ -73,6 +74,7 @@ def parser(description: str, default_root: str = f"${ROOT_VARIABLE}, else ./{DEF
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--root", type=Path, help=f"folder of raw/, preprocessed/, results/ (default: {default_root})")
     made.add_argument("--verbose", action="store_true", help="say more")
+    made.add_argument("--version", action="version", version=f"mdkd_auto {__version__}")
     return made
 
 

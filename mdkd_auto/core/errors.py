@@ -17,6 +17,10 @@ class ImageError(MdkdError):
         self.kind = kind  # of data.problems.KINDS
 
 
+class MissingPackageError(MdkdError):
+    """An optional package is not installed; the message gives the line that installs it."""
+
+
 class PlanError(MdkdError):
     """A plan cannot be made, is missing, or does not fit the data."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import mdkd_auto
+from mdkd_auto.core.extras import EXTRAS
 
 GB = 2**30
 LEAST_MEMORY_GB = 8
@@ -120,12 +121,16 @@ def _versions(report: Report) -> dict[str, str]:
     found = {"mdkd_auto": mdkd_auto.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for requirement in importlib.metadata.requires("mdkd_auto") or ():
         match = re.match(r"([\w.-]+)\W*([\d.]*)", requirement)
-        if match is None or "extra ==" in requirement:
+        extra = re.search(r"extra == .([\w-]+)", requirement)
+        if match is None or (extra and extra[1] not in [known.name for known in EXTRAS]):
             continue
         name, least = match.groups()
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
+            if extra:
+                found[name] = f"not installed (mdkd_auto[{extra[1]}])"
+                continue
             found[name] = "missing"
             report.find("error", f"{name} is not installed", f"pip install '{name}>={least}'")
             continue

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdkd_auto.core import extras
 from mdkd_auto.metrics.statistics import INTERVAL
 from mdkd_auto.metrics.summary import Mean, MetricMean
 
@@ -116,6 +117,7 @@ def average_precision(truth: Sequence[Boxes], detections: Sequence[Boxes]) -> di
     """COCO's ``map_50`` and ``map`` (IoU 0.50:0.95); None without a true box."""
     if not any(len(image.boxes) for image in truth):
         return {"map_50": None, "map": None}
+    extras.require(extras.DETECTION, "average precision")
     from torchmetrics.detection import MeanAveragePrecision
 
     metric = MeanAveragePrecision(

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mdkd_auto.core import extras
 from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.detector import (
     Described,
@@ -82,6 +83,7 @@ class RFDETREncoder(Encoder):
     """
 
     def __init__(self, size: str, side: int, in_channels: int = 1, rate: float = 1.0) -> None:
+        extras.require(extras.DETECTION, "RF-DETR")
         from transformers import RfDetrDinov2Backbone
 
         super().__init__()
@@ -121,6 +123,7 @@ class RFDETRHead(nn.Module):
     def __init__(
         self, size: str, channels: Sequence[int], classes: int, queries: int, groups: int | None = None
     ) -> None:
+        extras.require(extras.DETECTION, "RF-DETR")
         from transformers import RfDetrConfig, RfDetrForObjectDetection
 
         super().__init__()

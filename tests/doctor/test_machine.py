@@ -18,6 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+import mdkd_auto
 from mdkd_auto import pipeline
 from mdkd_auto.core.files import ReadError, write_json
 from mdkd_auto.core.paths import Root, RunFolder
@@ -83,6 +84,15 @@ def test_packages_missing_and_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert errors[1] == "error: not-there-at-all is not installed: pip install 'not-there-at-all>=2.0'"
     assert report.facts["versions"]["not-there-at-all"] == "missing"
     assert "pytest" not in report.facts["versions"]
+
+
+def test_packages_of_extras_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ["not-there-at-all>=2.0; extra == 'detection'", "mdkd_auto[detection]; extra == 'all'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    report = machine()
+    assert said(report, "error") == []
+    assert report.facts["versions"]["not-there-at-all"] == "not installed (mdkd_auto[detection])"
+    assert report.facts["versions"]["mdkd_auto"] == mdkd_auto.__version__
 
 
 def test_a_probe_that_fails_says_its_type_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mdkd_auto.core import extras
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
 from mdkd_auto.experiments.jobs import Experiment
@@ -93,6 +94,7 @@ def draw_class_attention(path: Path, experiment: Experiment, row: Row) -> None:
 
 def grad_cam(model: Model, image: Floats, target: int) -> Floats:
     """How much each place of an image (*S) speaks for class ``target``, 0 to 1, at the image's size."""
+    extras.require(extras.CLASSIFICATION, "Grad-CAM")
     from captum.attr import LayerAttribution, LayerGradCam  # slow to import
 
     watched = _Watched(model)

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.core import extras
 from mdkd_auto.core.errors import PlanError, PredictionError, SettingsError
 from mdkd_auto.core.records import ConfigurationPlan, DatasetPlan
 from mdkd_auto.core.settings import Architecture, Settings
@@ -35,7 +36,11 @@ NETWORKS = (*faster_rcnn.SIZES, *RFDETR_SIZES)
 
 
 def check_settings(settings: Settings, plan: ConfigurationPlan) -> None:
-    """Raise SettingsError for networks that detection does not have, or not for the plan's input, or not together."""
+    """Raise SettingsError for networks that detection does not have, or not for the plan's input, or not together.
+
+    Raises MissingPackageError before a training that could not be scored.
+    """
+    extras.require(extras.DETECTION, "training a detector")
     teacher = str(settings.teacher_architecture)
     student = settings.student_architecture or teacher
     for name, width in ((teacher, settings.width), (student, settings.student_width)):
