@@ -44,7 +44,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "mdkd_auto/losses/features.py": "tests/losses/test_features.py",
         "mdkd_auto/losses/overlap.py": "tests/losses/test_overlap.py",
         "mdkd_auto/losses/precision.py": "tests/losses",
-        "mdkd_auto/losses/weighting.py": "tests/losses/test_weighting.py tests/training/test_objectives.py",
+        "mdkd_auto/losses/weighting.py": "tests/losses/test_weighting.py tests/stages/test_student.py",
     },
     "metrics": {
         f"mdkd_auto/metrics/{module}.py": f"tests/metrics/{tests}"
@@ -65,7 +65,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "mdkd_auto/training/checkpoints.py": QUICK_FIT,
         "mdkd_auto/training/loop.py": QUICK_FIT,
         "mdkd_auto/training/interruption.py": f"tests/training/test_interruption.py {QUICK_FIT}",
-        "mdkd_auto/training/objectives.py": "tests/training/test_objectives.py",
+        "mdkd_auto/stages/student.py": "tests/stages/test_student.py",
         "mdkd_auto/training/schedules.py": "tests/training/test_schedules.py",
     },
     "planners": {

@@ -29,11 +29,13 @@ from mdkd_auto.inference.cpu import quicker_on_cpu
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import pad_to_multiple, plan_topology, total_stride
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.interfaces import Objective, Output, TrainingTask
 from mdkd_auto.training.loop import find_device, uses_bf16
-from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
 LIMITS = {"joint teacher, 2 sources": 2.0, "student, 2 sources": 1.8}  # x a single teacher
@@ -100,7 +102,12 @@ def objectives(setup: Setup, sources: Sequence[int]) -> dict[str, Objective]:
     made: dict[str, Objective] = {
         "teacher": TeacherObjective(_model(task), task, TARGET),
         "source teacher": SourceTeacherObjective(
-            _model(task, task.shared(SOURCE, TARGET)[0]), discriminator, task, SOURCE, TARGET, settings
+            _model(task, task.source_and_target_outputs(SOURCE, TARGET)[0]),
+            discriminator,
+            task,
+            SOURCE,
+            TARGET,
+            settings,
         ),
     }
     for count in sources:
@@ -127,7 +134,7 @@ def update(objective: Objective, setup: Setup) -> Callable[[], None]:
     objective.trained().train()
     parameters = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, fused=setup.device.type == "cuda" or None)  # as training has it
-    batches = {name: setup.batch_of(round(setup.batch * share)) for name, share in objective.shares.items()}
+    batches = {name: setup.batch_of(round(setup.batch * share)) for name, share in objective.batch_fractions.items()}
 
     def call() -> None:
         optimiser.zero_grad(set_to_none=True)

@@ -31,9 +31,9 @@ from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.detection.pictures import draw_boxes
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
 from mdkd_auto.report.tables import Table
+from mdkd_auto.stages.student import StudentObjective
 from mdkd_auto.tasks.detection.scoring import BoxSummary, summary_of_boxes, write_box_summary
 from mdkd_auto.training import loop as fitting
-from mdkd_auto.training.objectives import StudentObjective
 
 A, B = (look.name for look in SCENES[:2])
 CASES = 20

@@ -19,6 +19,7 @@ LEVELS = (  # low to high; a module imports its own room and lower levels
     {"batches"},
     {"training", "inference"},
     {"tasks"},
+    {"stages"},
     {"preparation"},
     {"experiments"},
     {"execution"},

@@ -137,7 +137,7 @@ def test_a_cpu_computes_the_same_losses(root: Root, chain: Chain, stage: str) ->
         objective, streams = make_objective(made, record), make_streams(made, record)
         objective.to(device)
         objective.trained().eval()
-        batches = {dataset: streams.training[dataset].batch(0, 4).to(device) for dataset in objective.shares}
+        batches = {dataset: streams.training[dataset].batch(0, 4).to(device) for dataset in objective.batch_fractions}
         values = {}
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             for terms in objective.losses(batches, 0.5):

@@ -14,9 +14,9 @@ from mdkd_auto.experiments.jobs import Experiment, Job
 from mdkd_auto.losses.features import resized, unit_scale
 from mdkd_auto.networks.fusion.joint import FusedEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.stages.student import StudentObjective
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.loop import Streams
-from mdkd_auto.training.objectives import StudentObjective
 
 CHECKED_BATCHES = 4
 EXPLAINED = 0.05  # share of the teacher's variance from which on a student counts as distilled

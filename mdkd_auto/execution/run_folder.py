@@ -21,13 +21,13 @@ from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.execution.run_limits import faults_of_identity, faults_of_network, faults_of_ranges, faults_of_spacing
 from mdkd_auto.experiments.jobs import Experiment, Job, Network
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
 from mdkd_auto.tasks.shared.classes import Classes, faults_of_classes
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.checkpoints import COPY_AGAIN, load_weights
-from mdkd_auto.training.interfaces import Output, TrainingTask
-from mdkd_auto.training.objectives import MultiHeadModel, outputs_of
+from mdkd_auto.training.interfaces import Output, TrainingTask, outputs_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def build_model(run: RunRecord, task: TrainingTask) -> Model | MultiHeadModel:
         return Model(encoder, task.head(task.outputs(job.target), encoder))
     outputs = task.outputs(job.target)
     if job.stage == "source_teacher":
-        outputs, _ = task.shared(job.sources[0], job.target)
+        outputs, _ = task.source_and_target_outputs(job.sources[0], job.target)
     encoder = task.encoder()
     return Model(encoder, task.head(outputs, encoder))
 
@@ -253,7 +253,7 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
             raise PredictionError(f"{folder}: a multi-head model; say for which data set: {heads}")
         network: nn.Module = model.of(dataset)
     elif run.job.stage == "source_teacher":
-        _, places = make_task(run).shared(run.job.sources[0], run.job.target)
+        _, places = make_task(run).source_and_target_outputs(run.job.sources[0], run.job.target)
         network = _SomeOutputs(model, places[run.job.target])
     else:
         network = model

@@ -25,18 +25,16 @@ from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Encoder, Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.networks.weights.load import load_pretrained, takes_pretrained
+from mdkd_auto.stages.multi_head import MultiHeadObjective
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.interfaces import Objective, TrainingTask
 from mdkd_auto.training.loop import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
-from mdkd_auto.training.objectives import (
-    MultiHeadModel,
-    MultiHeadObjective,
-    SourceTeacherObjective,
-    StudentObjective,
-    TeacherObjective,
-)
 
 logger = logging.getLogger(__name__)
 

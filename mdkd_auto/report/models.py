@@ -6,9 +6,9 @@ from torch import nn
 from mdkd_auto.execution.run_folder import load_model, read_run
 from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.training.loop import find_device
-from mdkd_auto.training.objectives import MultiHeadModel
 
 
 def column_model(experiment: Experiment, row: Row, column: str, replicate: int = 0) -> Model:

@@ -28,7 +28,7 @@ class TrainingTask(Protocol):
     def outputs(self, dataset: str) -> int:
         """Channels, or classes, that the head gives for ``dataset``."""
 
-    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+    def source_and_target_outputs(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
         """Outputs of a source teacher, which serves both, and which of them are each data set's."""
 
     def joint_encoder(self, teachers: Sequence[Encoder], weights: Sequence[float] | None) -> Encoder:
@@ -79,7 +79,7 @@ class TrainingTask(Protocol):
 class Objective(Protocol):
     """A stage of the method for the loop: which batches it needs, its losses, and what it trains."""
 
-    shares: dict[str, float]  # data set -> its part of a batch
+    batch_fractions: dict[str, float]  # data set -> its fraction of a batch
 
     @property
     def model(self) -> nn.Module:
@@ -97,7 +97,7 @@ class Objective(Protocol):
     def schedules(self, progress: float) -> dict[str, float]:
         """What depends on the fraction of updates done, by name, for the picture of the run; {} where nothing does."""
 
-    def judged(self, score: float) -> None:
+    def on_epoch_end(self, score: float) -> None:
         """Told the validation score at the end of every epoch, and all earlier ones when training goes on."""
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
@@ -108,3 +108,17 @@ class Objective(Protocol):
 
     def to(self, device: torch.device) -> None:
         """Move every network."""
+
+
+def outputs_of(output: Output, places: list[int]) -> Output:
+    """The outputs (B, K, ...), or a detector's classes, at these places; a view where they are consecutive."""
+    if not isinstance(output, torch.Tensor):
+        return output.of(places)
+    if places == list(range(places[0], places[0] + len(places))):
+        return output[:, places[0] : places[0] + len(places)]
+    return output[:, places]
+
+
+def some_images(output: Output, start: int, stop: int) -> Output:
+    """The output for images start..stop-1 of the batch."""
+    return output[start:stop] if isinstance(output, torch.Tensor) else output.images(start, stop)

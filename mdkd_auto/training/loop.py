@@ -112,7 +112,7 @@ def _resumed(path: Path, objective: Objective, optimiser: torch.optim.Optimizer)
     state = to_record(load_training(path, objective.trained(), optimiser), State, f"{path}, {remedy}", TrainingError)
     try:
         for row in state.history:
-            objective.judged(row["validation_score"])
+            objective.on_epoch_end(row["validation_score"])
     except KeyError as error:
         raise TrainingError(f"{path}: its history has no {error}; {remedy}") from None
     return state
@@ -161,7 +161,7 @@ class _Loop:
         self.parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.total = settings.epochs * settings.iterations_per_epoch
         self.low_precision = uses_bf16(settings.precision, device)
-        self.sizes = batch_sizes(objective.shares, streams.batch_size)
+        self.sizes = batch_sizes(objective.batch_fractions, streams.batch_size)
         self.saved_at = self.counted_to = time.monotonic()
 
     def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
@@ -323,7 +323,7 @@ class _Loop:
         state.seconds += time.monotonic() - started
         row["seconds"] = state.seconds
         state.history.append(row)
-        self.objective.judged(score)
+        self.objective.on_epoch_end(score)
         state.sums = {}
         write_history(self.folder / "progress.csv", state.history)
         logger.debug("%s", row)

@@ -20,7 +20,7 @@ def kept_numbers(objective: Objective, patch_size: Sequence[int]) -> float:
     """
     objective.trained().train()
     one, two = (_kept_bytes(objective, patch_size, size) for size in (1, 2))  # of each data set
-    share = max(objective.shares.values())  # of a batch that a data set has
+    share = max(objective.batch_fractions.values())  # of a batch that a data set has
     return (two - one) * share / _BYTES
 
 
@@ -34,7 +34,7 @@ def _kept_bytes(objective: Objective, patch_size: Sequence[int], size: int) -> i
 
     most = 0
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        batches = {dataset: _batch(size, patch_size) for dataset in objective.shares}
+        batches = {dataset: _batch(size, patch_size) for dataset in objective.batch_fractions}
         for _ in objective.losses(batches, 1.0):
             most = max(most, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
             kept.clear()

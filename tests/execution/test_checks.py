@@ -15,9 +15,9 @@ from mdkd_auto.losses.features import unit_scale
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.networks.unet import UNetEncoder, UNetHead
+from mdkd_auto.stages.student import StudentObjective
 from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
-from mdkd_auto.training.objectives import StudentObjective
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -28,19 +28,17 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.preprocessing.case_store import save_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
+from mdkd_auto.stages.multi_head import MultiHeadObjective
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.training import loop as fit_module
 from mdkd_auto.training.loop import Streams, fit, validation_seed
-from mdkd_auto.training.objectives import (
-    MultiHeadModel,
-    MultiHeadObjective,
-    SourceTeacherObjective,
-    StudentObjective,
-    TeacherObjective,
-)
 
 # --- children -------------------------------------------------------------------------------------------------------
 

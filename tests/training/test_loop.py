@@ -24,8 +24,13 @@ from mdkd_auto.core.settings import Settings, replace
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.preprocessing.case_store import save_case
 from mdkd_auto.preprocessing.lesions import sample_lesions
+from mdkd_auto.stages.multi_head import MultiHeadObjective
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.training import loop as fit_module
@@ -46,13 +51,6 @@ from mdkd_auto.training.loop import (
     progress_text,
     uses_bf16,
     validation_seed,
-)
-from mdkd_auto.training.objectives import (
-    MultiHeadModel,
-    MultiHeadObjective,
-    SourceTeacherObjective,
-    StudentObjective,
-    TeacherObjective,
 )
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
@@ -248,7 +246,7 @@ def test_each_epoch_logs_how_far_its_distillation_was_turned_down(
     student, factors = objective_of("student, turned down"), []
     for row in state.history:
         factors.append(student.turned_down)
-        student.judged(row["validation_score"])
+        student.on_epoch_end(row["validation_score"])
     with open(folder / "progress.csv", encoding="utf-8", newline="") as file:
         assert [float(row["turned_down"]) for row in csv.DictReader(file)] == factors
     assert min(factors) < 1
@@ -354,7 +352,7 @@ def test_training_learns(cases: Path, tmp_path: Path) -> None:
         if score > 0.7:
             raise KeyboardInterrupt
 
-    objective.judged = stop_when_learnt
+    objective.on_epoch_end = stop_when_learnt
     with pytest.raises(KeyboardInterrupt):
         run(objective, cases, tmp_path, settings)
 
@@ -404,10 +402,13 @@ def test_every_update_has_random_numbers_of_its_own(
 )
 def test_two_data_sets_share_the_whole_batch(batch_size: int, sizes: tuple[int, int]) -> None:
     """The target has the larger half; one sample of each is the least."""
-    found = batch_sizes(objective_of("source_teacher").shares, batch_size)
+    found = batch_sizes(objective_of("source_teacher").batch_fractions, batch_size)
     assert found == {SOURCE: sizes[0], TARGET: sizes[1]}
-    assert batch_sizes(objective_of("teacher").shares, batch_size) == {TARGET: batch_size}
-    assert batch_sizes(objective_of("multi_head").shares, batch_size) == {TARGET: batch_size, SOURCE: batch_size}
+    assert batch_sizes(objective_of("teacher").batch_fractions, batch_size) == {TARGET: batch_size}
+    assert batch_sizes(objective_of("multi_head").batch_fractions, batch_size) == {
+        TARGET: batch_size,
+        SOURCE: batch_size,
+    }
 
 
 @pytest.mark.parametrize(("small", "batch_size"), [(TARGET, 2), (SOURCE, 5)])
@@ -425,7 +426,9 @@ def test_a_small_data_set_beside_a_large_one(small: str, batch_size: int, tmp_pa
     losses = objective.losses
 
     def counted(batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
-        assert {name: len(batch.images) for name, batch in batches.items()} == batch_sizes(objective.shares, batch_size)
+        assert {name: len(batch.images) for name, batch in batches.items()} == batch_sizes(
+            objective.batch_fractions, batch_size
+        )
         for name, batch in batches.items():
             drawn[name].update(batch.cases)
         return losses(batches, progress)
@@ -758,7 +761,7 @@ class MeanObjective:
 
     def __init__(self) -> None:
         torch.manual_seed(1)
-        self.shares = {TARGET: 1.0}
+        self.batch_fractions = {TARGET: 1.0}
         self.model = torch.nn.Conv2d(1, 1, 3).double()
 
     def trained(self) -> torch.nn.Module:
@@ -767,7 +770,7 @@ class MeanObjective:
     def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
         yield {"total": self.model(batches[TARGET].images.double()).square().mean()}
 
-    def judged(self, score: float) -> None:
+    def on_epoch_end(self, score: float) -> None:
         del score
 
     def schedules(self, progress: float) -> dict[str, float]:

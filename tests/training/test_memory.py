@@ -9,19 +9,17 @@ from mdkd_auto.core.settings import Architecture, Settings
 from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.planners.memory import feature_map_elements
 from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.stages.multi_head import MultiHeadObjective
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.memory import kept_numbers
-from mdkd_auto.training.objectives import (
-    MultiHeadModel,
-    MultiHeadObjective,
-    SourceTeacherObjective,
-    StudentObjective,
-    TeacherObjective,
-)
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_Source"
 FLAT, CUBES = (64, 64), (16, 32, 32)
@@ -67,7 +65,9 @@ def objective_of(
 def really_kept(objective: Objective, patch_size: tuple[int, ...], size: int) -> int:
     """Bytes of an update with so many samples of each data set, the weights left out."""
     labels = torch.zeros(size, *patch_size, dtype=torch.int16)
-    batches = {name: Batch(torch.randn(size, 1, *patch_size), labels, ("",) * size) for name in objective.shares}
+    batches = {
+        name: Batch(torch.randn(size, 1, *patch_size), labels, ("",) * size) for name in objective.batch_fractions
+    }
     most = 0
     kept: dict[int, int] = {}
     held = []

@@ -116,7 +116,7 @@ class ClassificationTask:
     def outputs(self, dataset: str) -> int:
         return len(self.classes[dataset].channels)
 
-    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+    def source_and_target_outputs(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
         """Classes of the same name share their output."""
         names = [[channel.name for channel in self.classes[name].channels] for name in (source, target)]
         every = list(dict.fromkeys(names[0] + names[1]))

@@ -99,7 +99,7 @@ class DetectionTask:
     def outputs(self, dataset: str) -> int:
         return len(self.classes[dataset].channels)
 
-    def shared(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
+    def source_and_target_outputs(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
         """Each data set has classes of its own: the source's, then the target's."""
         first, second = self.outputs(source), self.outputs(target)
         return first + second, {source: list(range(first)), target: list(range(first, first + second))}

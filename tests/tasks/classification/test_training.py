@@ -23,6 +23,8 @@ from mdkd_auto.networks.fusion.tokens import FusionAttentionEncoder
 from mdkd_auto.networks.medvit import MedViTEncoder, PooledAttention
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
 from mdkd_auto.tasks.classification.scoring import ClassSummary, score_classes_of_part
 from mdkd_auto.tasks.classification.training import (
     ClassificationTask,
@@ -37,7 +39,6 @@ from mdkd_auto.tasks.shared.evidence import Evidence, Work
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.shared.scored_part import Part, Seen
 from mdkd_auto.tasks.shared.whole_images import into_patch
-from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective
 
 PLAN = ConfigurationPlan(
     configuration="2d",
@@ -96,7 +97,7 @@ def test_every_class_has_an_output_whatever_keep_classes_says() -> None:
 
 
 def test_classes_of_one_name_share_their_output() -> None:
-    count, places = task().shared("b", "a")
+    count, places = task().source_and_target_outputs("b", "a")
     assert count == 4
     assert places == {"b": [0, 1, 2], "a": [1, 3]}  # covid, well, other, sick
 

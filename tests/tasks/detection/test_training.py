@@ -19,6 +19,9 @@ from mdkd_auto.networks.discriminator import Discriminator
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.topology import plan_topology
 from mdkd_auto.preprocessing.case import plan_geometry
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.detection.training import (
     DetectionTask,
     Detector,
@@ -30,7 +33,6 @@ from mdkd_auto.tasks.detection.training import (
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.shared.whole_images import into_patch
-from mdkd_auto.training.objectives import SourceTeacherObjective, StudentObjective, TeacherObjective
 
 FASTER, RFDETR = "faster_rcnn_small", "rfdetr_tiny"
 SIDE = 64
@@ -188,15 +190,15 @@ def test_images_without_a_box_train(architecture: str) -> None:
 
 
 def test_each_data_set_has_its_own_outputs() -> None:
-    assert task().shared("b", "a") == (3, {"b": [0, 1], "a": [2]})
+    assert task().source_and_target_outputs("b", "a") == (3, {"b": [0, 1], "a": [2]})
     same = DetectionTask(PLAN, {"a": CLASSES["a"], "c": CLASSES["a"]}, SETTINGS, FASTER)
-    assert same.shared("a", "c") == (2, {"a": [0], "c": [1]})  # also for classes of one name
+    assert same.source_and_target_outputs("a", "c") == (2, {"a": [0], "c": [1]})  # also for classes of one name
 
 
 @pytest.mark.parametrize("architecture", [FASTER, RFDETR])
 def test_a_source_teacher_learns_both(architecture: str) -> None:
     made = task(architecture)
-    count, places = made.shared("b", "a")
+    count, places = made.source_and_target_outputs("b", "a")
     model = model_of(made, count)
     objective = SourceTeacherObjective(model, Discriminator(model.encoder.channels[-1]), made, "b", "a", SETTINGS)
     source, target = batch(rows((4, 4, 20, 20, 4)), rows()), batch(rows((30, 30, 44, 50, 3)), rows((2, 2, 16, 14, 3)))

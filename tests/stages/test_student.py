@@ -14,16 +14,14 @@ from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
+from mdkd_auto.stages import student as student_module
+from mdkd_auto.stages.multi_head import MultiHeadObjective
+from mdkd_auto.stages.source_teacher import SourceTeacherObjective
+from mdkd_auto.stages.student import StudentObjective
+from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
-from mdkd_auto.training import objectives
-from mdkd_auto.training.objectives import (
-    MultiHeadModel,
-    MultiHeadObjective,
-    SourceTeacherObjective,
-    StudentObjective,
-    TeacherObjective,
-)
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
 TARGET, SOURCE = "Dataset001_Target", "Dataset002_v1.5"
@@ -120,7 +118,7 @@ def test_source_teacher_adds_up(weight: float) -> None:
     torch.testing.assert_close(terms["total"], expected)
     assert set(terms) == {"total", "source", "domain"} | ({"target"} if weight else set())
     assert tuple(objective.validated_on()) == ((TARGET,) if weight else (SOURCE,))
-    assert objective.shares == {SOURCE: 0.5, TARGET: 0.5}
+    assert objective.batch_fractions == {SOURCE: 0.5, TARGET: 0.5}
 
 
 def test_each_data_set_has_its_own_output_layer() -> None:
@@ -203,8 +201,8 @@ def test_a_frozen_teacher_is_asked_in_parts(voxels: int, monkeypatch: pytest.Mon
     teacher, images, sizes = joint_teacher().eval(), batch(5).images, []
     expected = teacher.features(images)
     teacher.encoder.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
-    monkeypatch.setattr(objectives, "VOXELS_AT_ONCE", voxels)
-    for found, whole in zip(objectives.frozen_features(teacher, images), expected, strict=True):
+    monkeypatch.setattr(student_module, "VOXELS_AT_ONCE", voxels)
+    for found, whole in zip(student_module.frozen_features(teacher, images), expected, strict=True):
         torch.testing.assert_close(found, whole)
         assert not found.requires_grad
     assert sizes == {1: [1] * 5, 256: [1] * 5, 600: [2, 2, 1], 10_000: [5]}[voxels]
@@ -360,7 +358,7 @@ def test_parts_of_the_multi_head_model_add_up_to_the_mean_loss() -> None:
     for part, name in zip(parts, batches, strict=True):
         torch.testing.assert_close(part[name], losses[name])
     torch.testing.assert_close(sum(part["total"] for part in parts), mean)
-    assert objective.shares == {TARGET: 1.0, SOURCE: 1.0}
+    assert objective.batch_fractions == {TARGET: 1.0, SOURCE: 1.0}
     assert tuple(objective.validated_on()) == (TARGET, SOURCE)
 
 
@@ -391,13 +389,13 @@ def test_a_student_behind_its_baseline_turns_distillation_down() -> None:
     student = StudentObjective(model, joint_teacher(), TASK, TARGET, settings, 1.0, (0.2, 0.4, 0.6, 0.6, 0.6, 0.6))
     factors = []
     for score in (0.3, 0.2, 0.5, 0.7, 0.9, 0.9, 0.0):
-        student.judged(score)
+        student.on_epoch_end(score)
         factors.append(student.turned_down)
     # sums of three: 0.3 > 0.2; 0.5 < 0.6; 1.0 < 1.2; 1.4 < 1.6; 2.1 > 1.8; 2.5 > 1.8; no seventh epoch of the baseline
     assert factors == [1.0, 0.0, 0.0, 0.0, 1 / 16, 1 / 8, 1 / 8]
     student.baseline_scores += (0.0,) * 10
     for _ in range(5):
-        student.judged(1.0)
+        student.on_epoch_end(1.0)
     assert student.turned_down == 1.0
     student.turned_down = 0.5
     (whole,) = student.losses({TARGET: batch()}, 1.0)
@@ -415,7 +413,7 @@ def test_a_student_is_not_judged_in_the_warm_up() -> None:
     student = StudentObjective(model, joint_teacher(), TASK, TARGET, settings, 1.0, (0.5,) * 6)
     factors = []
     for _ in range(6):
-        student.judged(0.4999999)
+        student.on_epoch_end(0.4999999)
         factors.append(student.turned_down)
     assert factors == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
 
@@ -424,7 +422,7 @@ def test_without_the_setting_nothing_is_turned_down() -> None:
     student = StudentObjective(
         Model(TASK.encoder(), TASK.head(1)), joint_teacher(), TASK, TARGET, Settings(), 1.0, (0.9, 0.9)
     )
-    student.judged(0.1)
+    student.on_epoch_end(0.1)
     assert student.turned_down == 1.0
     (terms,) = student.losses({TARGET: batch()}, 1.0)
     assert "turned_down" not in terms

@@ -1,8 +1,4 @@
-"""The stages of the method as objectives: small holders of networks that turn batches into named losses.
-
-Stage 1: :class:`TeacherObjective` and :class:`SourceTeacherObjective`. Stage 2: :class:`TeacherObjective` on a joint
-encoder. Stage 3: :class:`StudentObjective`. Baseline: :class:`MultiHeadObjective`.
-"""
+"""Stage 3: the student learns the target from its labels and from the joint teacher."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,117 +8,15 @@ from torch import nn
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.losses.contrastive import contrastive_loss
-from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss, unit_scale
 from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
-from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
-from mdkd_auto.networks.model import Encoder, Model
-from mdkd_auto.training.interfaces import TURNED_DOWN, Output, Score, Terms, TrainingTask
+from mdkd_auto.networks.model import Model
+from mdkd_auto.training.interfaces import TURNED_DOWN, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
 TURN_DOWN_EPOCHS = 3  # whose mean is compared: one epoch's score is noise
 FIRST_TURNED_BACK = 1 / 16  # of what is distilled, after it was nothing
 VOXELS_AT_ONCE = 1 << 17  # 16 maps of them are 8 MiB
-
-
-class TeacherObjective:
-    """Supervised training on one data set: target teacher (eq. 1) and, on a fused encoder, joint teacher (stage 2).
-
-    A frozen encoder inside the model simply has no parameter that requires a gradient.
-    """
-
-    def __init__(self, model: Model, task: TrainingTask, dataset: str) -> None:
-        self.model, self.task, self.dataset = model, task, dataset
-        self.shares = {dataset: 1.0}
-
-    def trained(self) -> nn.Module:
-        return self.model
-
-    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
-        del progress
-        batch = batches[self.dataset]
-        yield {"total": self.task.loss(self.model(batch.images), batch, self.dataset)}
-
-    def schedules(self, progress: float) -> dict[str, float]:
-        del progress
-        return {}
-
-    def judged(self, score: float) -> None:
-        """Nothing depends on it."""
-
-    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
-        output = self.model(batch.images)
-        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
-
-    def validated_on(self) -> Iterable[str]:
-        return (self.dataset,)
-
-    def to(self, device: torch.device) -> None:
-        self.model.to(device)
-
-
-class SourceTeacherObjective:
-    """Eq. (2)-(6): a source teacher drawn towards the target by a domain discriminator behind a reversal layer.
-
-    The task says which of the head's outputs are whose: in segmentation each data set has its own, in classification
-    classes of one name share theirs. A batch is shared by both, so that an update costs no more memory or time than the
-    target teacher's.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        discriminator: Discriminator,
-        task: TrainingTask,
-        source: str,
-        target: str,
-        settings: Settings,
-    ) -> None:
-        self.model, self.discriminator, self.task = model, discriminator, task
-        self.source, self.target = source, target
-        self.target_label_weight = settings.target_label_weight
-        self.outputs = task.shared(source, target)[1]
-        self.shares = {source: 0.5, target: 0.5}
-        self._trained = nn.ModuleDict({"model": model, "discriminator": discriminator})
-
-    def trained(self) -> nn.Module:
-        return self._trained
-
-    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
-        source, target = batches[self.source], batches[self.target]
-        features = self.model.features(torch.cat([source.images, target.images]))
-        output = self.model.head(features)  # (B_s + B_t, K_s + K_t, *S)
-        count, both = len(source.images), len(features[0])
-        source_loss = self.task.loss(self._of(self.source, some_images(output, 0, count)), source, self.source)
-        domains = self.discriminator(reverse_gradient(features[-1], reversal_strength(progress)))
-        terms = {"source": source_loss, "domain": domain_loss(domains[:count], domains[count:])}
-        total = source_loss + terms["domain"]
-        if self.target_label_weight > 0:
-            terms["target"] = self.task.loss(
-                self._of(self.target, some_images(output, count, both)), target, self.target
-            )
-            total = total + self.target_label_weight * terms["target"]
-        yield {"total": total, **terms}
-
-    def schedules(self, progress: float) -> dict[str, float]:
-        return {"lambda: gradient reversal": reversal_strength(progress)}
-
-    def judged(self, score: float) -> None:
-        """Nothing depends on it."""
-
-    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
-        output = self._of(dataset, self.model(batch.images))
-        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
-
-    def validated_on(self) -> Iterable[str]:
-        """The target, which the teacher is for; the source where target labels are not to be used (r = 0)."""
-        return (self.target,) if self.target_label_weight > 0 else (self.source,)
-
-    def to(self, device: torch.device) -> None:
-        self._trained.to(device)
-
-    def _of(self, dataset: str, output: Output) -> Output:
-        return outputs_of(output, self.outputs[dataset])
 
 
 class StudentObjective:
@@ -144,7 +38,7 @@ class StudentObjective:
         self.model, self.joint_teacher, self.task, self.target = model, joint_teacher.eval(), task, target
         self.joint_teacher.requires_grad_(False)
         self.settings = settings
-        self.shares = {target: 1.0}
+        self.batch_fractions = {target: 1.0}
         self.reliability = reliability  # of the joint teacher: scales all that is distilled
         self.baseline_scores = tuple(baseline_scores)  # of the same network trained alone, one an epoch
         self.scores: list[float] = []
@@ -220,7 +114,7 @@ class StudentObjective:
             "tau: temperature of the contrastive loss": temperature(progress, self.settings),
         }
 
-    def judged(self, score: float) -> None:
+    def on_epoch_end(self, score: float) -> None:
         """Distil nothing after an epoch with the student behind its baseline; after others a sixteenth, doubled to all.
 
         Both as the mean of the last three epochs; against the same epochs of the baseline. The factor stays what it is
@@ -257,20 +151,6 @@ class StudentObjective:
         return [maps[ours] for ours, _ in self.levels], [teacher_maps[theirs] for _, theirs in self.levels]
 
 
-def outputs_of(output: Output, places: list[int]) -> Output:
-    """The outputs (B, K, ...), or a detector's classes, at these places; a view where they are consecutive."""
-    if not isinstance(output, torch.Tensor):
-        return output.of(places)
-    if places == list(range(places[0], places[0] + len(places))):
-        return output[:, places[0] : places[0] + len(places)]
-    return output[:, places]
-
-
-def some_images(output: Output, start: int, stop: int) -> Output:
-    """The output for images start..stop-1 of the batch."""
-    return output[start:stop] if isinstance(output, torch.Tensor) else output.images(start, stop)
-
-
 @torch.no_grad()
 def frozen_features(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
     """The model's maps, one a level, of images (B, C, *S); no image's depend on the others.
@@ -282,55 +162,3 @@ def frozen_features(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
         return model.features(images)
     parts = [model.features(part) for part in images.split(at_once)]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
-
-
-class MultiHeadModel(nn.Module):
-    """A shared encoder with one head a data set."""
-
-    def __init__(self, encoder: Encoder, heads: dict[str, nn.Module]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.heads = nn.ModuleDict({_module_name(dataset): head for dataset, head in heads.items()})
-
-    def of(self, dataset: str) -> Model:
-        """Encoder and the head of ``dataset``, sharing the weights."""
-        return Model(self.encoder, self.heads[_module_name(dataset)])
-
-
-def _module_name(dataset: str) -> str:
-    """A module's name holds no dot; a data set's may (Dataset012_v1.5). Numbers keep data sets apart."""
-    return dataset.replace(".", "_")
-
-
-class MultiHeadObjective:
-    """The multi-data-set baseline: batches of every data set in turn, losses accumulated before each update."""
-
-    def __init__(self, model: MultiHeadModel, task: TrainingTask, datasets: tuple[str, ...]) -> None:
-        self.model, self.task, self.datasets = model, task, datasets
-        self.shares = dict.fromkeys(datasets, 1.0)
-
-    def trained(self) -> nn.Module:
-        return self.model
-
-    def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
-        del progress
-        for dataset, batch in batches.items():
-            loss = self.task.loss(self.model.of(dataset)(batch.images), batch, dataset)
-            yield {"total": loss / len(batches), dataset: loss}
-
-    def schedules(self, progress: float) -> dict[str, float]:
-        del progress
-        return {}
-
-    def judged(self, score: float) -> None:
-        """Nothing depends on it."""
-
-    def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
-        output = self.model.of(dataset)(batch.images)
-        return self.task.loss(output, batch, dataset), self.task.score(output, batch, dataset)
-
-    def validated_on(self) -> Iterable[str]:
-        return self.datasets
-
-    def to(self, device: torch.device) -> None:
-        self.model.to(device)
