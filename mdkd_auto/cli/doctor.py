@@ -16,6 +16,7 @@ from mdkd_auto.doctor.machine import SHOWN_VARIABLES, Report, look_at_machine, s
 logger = logging.getLogger(__name__)
 
 DEFAULT_FILE = Path("mdkd_doctor.txt")
+SCHEMA_NAMES = ("dataset", "settings")  # of doctor/schemas.py, which is slow to import
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,10 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     made.add_argument("-o", "--out", type=Path, default=DEFAULT_FILE, help=f"the file (default ./{DEFAULT_FILE})")
     made.add_argument("--names", action="store_true", help="show whole names of data sets, not only their numbers")
+    made.add_argument(
+        "--schema", choices=SCHEMA_NAMES, help="print the JSON schema of dataset.json or of a settings file, and stop"
+    )
     return run(made, _work, argv)
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    if arguments.schema:
+        from mdkd_auto.doctor.schemas import schema
+
+        logger.info("%s", json.dumps(schema(arguments.schema), indent=2))
+        return 0
     report = Report()
     environment = {name: os.environ[name] for name in SHOWN_VARIABLES if name in os.environ}
     if ROOT_VARIABLE in os.environ:
