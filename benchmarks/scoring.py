@@ -32,8 +32,9 @@ from mdkd_auto.execution import run_job as running
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import load_predictor
 from mdkd_auto.execution.run_job import run_jobs
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
 from mdkd_auto.preprocessing import case as preprocessing
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.segmentation.training import predict_file
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION

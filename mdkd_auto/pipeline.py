@@ -30,12 +30,14 @@ from mdkd_auto.execution.run_folder import find_student, finished_students
 from mdkd_auto.execution.run_job import check_settings, renew_scores, run_jobs, warn_of_pretrained
 from mdkd_auto.execution.score_folder import evaluate
 from mdkd_auto.experiments.ablations import ABLATIONS, find_ablation
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
 from mdkd_auto.prediction import predict
 from mdkd_auto.preparation import dataset_names, find_groups, plan_and_preprocess, verify
 from mdkd_auto.report.ablation import ablation_entry, ablation_table
 from mdkd_auto.report.figures import draw_ablation, draw_figures, number_of_figures
 from mdkd_auto.report.tables import Table, permutation_table
+from mdkd_auto.stages.hierarchy import in_order, stage_of
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.coverage import cases_in_words, shortened
 
 __all__ = [
@@ -301,7 +303,7 @@ def _train(replicates: list[tuple[Experiment, list[Job]]], dry_run: bool, whole:
     needed = [(one, job) for one, jobs in replicates for job in jobs]
     warn_of_pretrained(needed)
     if dry_run:
-        figures = number_of_figures(experiment, len({job.target for _, job in needed if job.stage == "student"}))
+        figures = number_of_figures(experiment, len({job.target for _, job in needed if stage_of(job).distils}))
         logger.info("%s", dry_run_text(experiment, [job for _, job in needed], figures))
         return None
     run_jobs(needed)

@@ -23,6 +23,7 @@ from mdkd_auto.metrics.detection import FALLBACK_THRESHOLD, Boxes
 from mdkd_auto.planners.ranges import TrainingRanges, Unlike, unlike_training
 from mdkd_auto.preparation import Outcome
 from mdkd_auto.report.detection.pictures import draw_boxes
+from mdkd_auto.stages.hierarchy import stage_of
 from mdkd_auto.tasks.classification.scoring import UNCALIBRATED, ClassSummary, predictions_csv
 from mdkd_auto.tasks.detection.scoring import BoxSummary, coco_results, detections_csv
 from mdkd_auto.tasks.segmentation.training import predict_image
@@ -178,7 +179,7 @@ class Asked(NamedTuple):
 
     def of_validation(self) -> AnySummary | None:
         """What the run scored on its validation cases."""
-        dataset = self.predictor.dataset_plan.dataset if self.record.job.stage == "multi_head" else None
+        dataset = stage_of(self.record.job).head_of(self.predictor.dataset_plan.dataset)
         return read_summary(RunFolder(self.run), VALIDATION, dataset, self.record.task)
 
     def write_used(self, **more: object) -> None:

@@ -21,7 +21,9 @@ from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, S
 from mdkd_auto.demo.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.execution.run_folder import describe
 from mdkd_auto.execution.run_job import make_objective, make_streams, run_jobs
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, in_order
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.stages.hierarchy import in_order
+from mdkd_auto.stages.job import Job
 from mdkd_auto.training import loop as fitting
 from mdkd_auto.training.loop import BEST, FINAL
 

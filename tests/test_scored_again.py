@@ -20,11 +20,12 @@ from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, S
 from mdkd_auto.demo.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.execution import run_job as run_module
 from mdkd_auto.execution.run_job import run_jobs
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
 from mdkd_auto.formats.read_write import read_image
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
 from mdkd_auto.preprocessing.crop import cropped
 from mdkd_auto.report.tables import Table
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.segmentation.training import Predictor
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"

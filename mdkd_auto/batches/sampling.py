@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mdkd_auto.batches.augmentation import Source
 from mdkd_auto.batches.boxes import boxes_in_patch
 from mdkd_auto.core.errors import TrainingError
+from mdkd_auto.core.files import content_hash
 from mdkd_auto.core.records import IntTriple, PreprocessedCase
 from mdkd_auto.preprocessing.case_store import open_image, open_label, read_case_record
 
@@ -192,3 +193,8 @@ def _clamp_start(start: int, size: int, extent: int) -> int:
     if extent <= size:
         return -((size - extent) // 2)
     return min(max(start, 0), extent - size)
+
+
+def seed_of(dataset: str, seed: int) -> int:
+    """A seed of a data set's own."""
+    return int(content_hash([dataset, seed])[:12], 16)

@@ -10,10 +10,12 @@ from torch import nn
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.core.files import write_json
 from mdkd_auto.execution.run_folder import load_model, make_task, read_run
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.losses.features import resized, unit_scale
 from mdkd_auto.networks.fusion.joint import FusedEncoder
 from mdkd_auto.networks.model import Model
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 from mdkd_auto.stages.student import StudentObjective
 from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.loop import Streams
@@ -26,17 +28,18 @@ USED = 0.01  # mean change of probability from which on sources count as used
 def write_checks(
     experiment: Experiment, job: Job, objective: Objective, streams: Streams, device: torch.device, parts: int = 1
 ) -> None:
-    """Write checks.json into the folder of a joint teacher or a student; other stages have nothing to check.
+    """Write checks.json into the job's folder where its stage has something to check.
 
     ``parts``: into which a batch must be split for the memory to hold it.
     """
-    if job.stage not in ("joint_teacher", "student"):
+    check = stage_of(job).check
+    if check is None:
         return
     folder = experiment.root.results / job.folder
     sampler = streams.validation[job.target]
     size = max(2, streams.batch_size)
     batches = [_on(sampler.batch(index, size), device) for index in range(CHECKED_BATCHES)]
-    if job.stage == "joint_teacher":
+    if check == "source_use":
         some = [part for batch in batches for part in _in_parts(batch, parts, least=2)]  # silencing takes means of them
         result = source_use(_load(folder, device), some, make_task(read_run(folder)).probabilities)
     else:

@@ -14,24 +14,17 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.core.text import duration
 from mdkd_auto.execution.run_folder import RunRecord, read_run
 from mdkd_auto.execution.scoring_time import ScoringTime, scoring_seconds, time_scoring
-from mdkd_auto.experiments.jobs import NETWORK_NAMES, STAGES, Experiment, Job, Network, is_finished
+from mdkd_auto.experiments.jobs import NETWORK_NAMES, Experiment, is_finished
 from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.networks.detector import Objects
 from mdkd_auto.networks.model import Model
 from mdkd_auto.planners.detection import LEAST_ANCHOR
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job, Network
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.interfaces import Output
 from mdkd_auto.training.loop import LATEST, find_device, is_out_of_memory
 
-# Cost of an update against a single teacher's, with two sources: the largest in docs/results.md, rounded up.
-COST_OF_STAGE = {
-    "teacher": 1.0,
-    "source_teacher": 1.1,
-    "joint_teacher": 2.0,
-    "student": 1.8,
-    "fine_tuned": 1.0,
-    "multi_head": 1.0,
-}
 COST_OF_SOURCE = 1 / 3  # more, for each beyond two: a frozen teacher's forward pass; backward takes twice as long
 COST_OF_FORWARD = 1 / 3  # a validation batch against an update
 SECONDS_OF_FIGURE = 5.0  # mean of those beside a table, of which a t-SNE takes most, on two CPU cores
@@ -113,9 +106,10 @@ def estimated_seconds(experiment: Experiment, job: Job, times: Mapping[Network, 
     What a job costs beyond its own network's update is the work of frozen networks of ``teacher``'s kind.
     """
     updates = experiment.settings.epochs * experiment.settings.iterations_per_epoch
-    rounds = len(job.datasets) if job.stage == "multi_head" else 1
-    more = COST_OF_STAGE[job.stage] - 1
-    if job.stage in ("joint_teacher", "student"):
+    stage = stage_of(job)
+    rounds = len(stage.predicted(job))  # one batch per head
+    more = stage.cost - 1
+    if stage.runs_all_teachers:
         more += COST_OF_SOURCE * (len(job.sources) - 2)
     return updates * rounds * (times[_network(job)] + more * times[_network(teacher)])
 
@@ -126,7 +120,7 @@ def _network(job: Job) -> Network:
 
 def _teacher_of(job: Job, jobs: Sequence[Job]) -> Job:
     """The joint teacher that a student learns from; of other stages, and where it is not listed, the job itself."""
-    return next((one for one in jobs if one.stage == "joint_teacher" and one.folder in job.reads), job)
+    return next((one for one in jobs if one.folder in job.reads and stage_of(one).runs_all_teachers), job)
 
 
 def stale_runs(root: Root, jobs: list[Job]) -> list[Stale]:
@@ -151,9 +145,9 @@ def stale_runs(root: Root, jobs: list[Job]) -> list[Stale]:
 
 
 def _takes_the_place_of(job: Job, old: Job) -> bool:
+    """Whether it is the same job with the old sources or more: fewer are a choice, not a change of the data."""
     same = (job.stage, job.target, job.configuration, job.fold) == (old.stage, old.target, old.configuration, old.fold)
-    grown = set(old.sources) <= set(job.sources)  # fewer sources are another choice, not a change of the data
-    return same and (job.sources == old.sources if job.stage == "source_teacher" else grown)
+    return same and set(old.sources) <= set(job.sources)
 
 
 def _finished_runs(root: Root, target: str) -> Iterator[tuple[str, RunRecord]]:
@@ -200,9 +194,9 @@ def dry_run_text(experiment: Experiment, jobs: Sequence[Job], drawings: int = 0)
     lines = [f"{experiment.plan.group}, {experiment.configuration}: {len(distinct)} jobs"]
     for number, (job, title) in enumerate(zip(distinct, titles_of(distinct).values(), strict=True), start=1):
         lines.append(f"[{number}] {title}: {states[job.folder]}{_cost_text(costs.get(job.folder))}")
-        lines.append(f"      {STAGES[job.stage].purpose}; folder {job.folder}")
+        lines.append(f"      {stage_of(job).purpose}; folder {job.folder}")
         lines += [f"      reads  {folder}" for folder in job.reads]
-        lines.append(f"      images of {', '.join(job.datasets if job.stage != 'student' else job.datasets[:1])}")
+        lines.append(f"      images of {', '.join(stage_of(job).drawn(job))}")
     if not undone:
         return "\n".join([*lines, "to do: nothing"])
     figures = SECONDS_OF_FIGURE * drawings

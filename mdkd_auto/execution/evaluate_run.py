@@ -17,10 +17,12 @@ from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.core.records import Case, Task
 from mdkd_auto.execution.prepared_images import seen_images
 from mdkd_auto.execution.run_folder import load_predictor
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.evidence import evidence_of, work_of
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
-from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION, AnySummary, Part
+from mdkd_auto.tasks.shared.scored_part import TEST, AnySummary, Part
 from mdkd_auto.tasks.task_scores import TASK_SCORES
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ def _score(experiment: Experiment, job: Job, options: PredictionOptions, again: 
         missing = [case for case, work in part.work.items() if work.do == "predict"]
         if missing and name not in predictors:
             _check_weights(folder, part, missing)
-            predictors[name] = load_predictor(folder, options, name if job.stage == "multi_head" else None)
+            predictors[name] = load_predictor(folder, options, stage_of(job).head_of(name))
         if again and not part.is_scored:
             rescored = sum(work.do == "rescore" for work in part.work.values())
             words = "%s of %s: cases or files changed since it was scored; %d of %d predicted again, %d scored again%s"
@@ -91,11 +93,11 @@ def _check_weights(folder: Path, part: Part, missing: list[str]) -> None:
 def _parts(experiment: Experiment, job: Job, again: bool) -> Iterator[Part]:
     """What a run is scored on, validation before test. ``again``: what still holds of earlier scores is kept."""
     folder = RunFolder(experiment.root.results / job.folder)
-    several = job.stage == "multi_head"
-    for dataset in filter(experiment.has_fold, job.datasets) if several else (job.target,):
-        for name in (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST):
+    stage = stage_of(job)
+    for dataset in filter(experiment.has_fold, stage.predicted(job)) if stage.several_heads else (job.target,):
+        for name in stage.scored_parts:
             if names_of_part(experiment, dataset, name):
-                yield _part(experiment, dataset, name, folder.masks(name, dataset if several else None), again)
+                yield _part(experiment, dataset, name, folder.masks(name, stage.head_of(dataset)), again)
 
 
 def _part(experiment: Experiment, dataset: str, name: str, folder: Path, again: bool) -> Part:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import nn
 
 import mdkd_auto
 from mdkd_auto.core.errors import MdkdError, PredictionError, TrainingError
@@ -19,15 +18,17 @@ from mdkd_auto.core.settings import MOST_FOLDS, WIDEST, Settings
 from mdkd_auto.datasets.raw_folder import find_name, folder_names
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.execution.run_limits import faults_of_identity, faults_of_network, faults_of_ranges, faults_of_spacing
-from mdkd_auto.experiments.jobs import Experiment, Job, Network
+from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job, Network
 from mdkd_auto.tasks.shared.classes import Classes, faults_of_classes
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.checkpoints import COPY_AGAIN, load_weights
-from mdkd_auto.training.interfaces import Output, TrainingTask, outputs_of
+from mdkd_auto.training.interfaces import TrainingTask
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
 def ranges_of_training(experiment: Experiment, job: Job) -> dict[str, TrainingRanges]:
     """What the training images span of each data set that the job's model predicts; without those not known."""
     found = {}
-    for dataset in job.datasets if job.stage == "multi_head" else (job.target,):
+    for dataset in stage_of(job).predicted(job):
         path = experiment.root.fingerprint(dataset)
         trained = set(experiment.cases(dataset, "train", job.label_fraction if dataset == job.target else 1.0))
         try:
@@ -117,29 +118,7 @@ def build_model(run: RunRecord, task: TrainingTask) -> Model | MultiHeadModel:
     """The networks of a run with random weights, drawn from its seed."""
     job = run.job
     torch.manual_seed(run.settings.seed)
-    if job.stage == "multi_head":
-        encoder = task.encoder()
-        return MultiHeadModel(encoder, {name: task.head(task.outputs(name), encoder) for name in job.datasets})
-    if job.stage == "joint_teacher":
-        networks = job.teachers or (Network(job.architecture, job.width),) * len(job.datasets)
-        encoder = task.joint_encoder([task.encoder(*network) for network in networks], None)
-        return Model(encoder, task.head(task.outputs(job.target), encoder))
-    outputs = task.outputs(job.target)
-    if job.stage == "source_teacher":
-        outputs, _ = task.source_and_target_outputs(job.sources[0], job.target)
-    encoder = task.encoder()
-    return Model(encoder, task.head(outputs, encoder))
-
-
-class _SomeOutputs(nn.Module):
-    """A source teacher seen from its target: the target's outputs."""
-
-    def __init__(self, model: nn.Module, places: list[int]) -> None:
-        super().__init__()
-        self.model, self.places = model, places
-
-    def forward(self, x: torch.Tensor) -> Output:
-        return outputs_of(self.model(x), self.places)
+    return stage_of(job).build_model(task, job)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -186,8 +165,8 @@ def _faults_of_job(run: RunRecord) -> Iterator[Fault]:
             yield from number("job.width", width, 1, WIDEST)
     yield from number("job.fold", job.fold, 0, MOST_FOLDS)
     yield from number("job.label_fraction", job.label_fraction, 0, 1)
-    if not job.sources and job.stage in ("source_teacher", "multi_head"):
-        yield Fault("job.sources", [], "the source" if job.stage == "source_teacher" else "the data sets")
+    if not job.sources and (missing := stage_of(job).missing_sources):
+        yield Fault("job.sources", [], missing)
     if len(set(job.datasets)) < len(job.datasets):
         yield Fault("job.sources", job.sources, "each data set once, and not the target")
     if job.teachers and len(job.teachers) != len(job.datasets):
@@ -247,19 +226,13 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
     """The task's predictor for ``dataset`` (default: the run's target; multi-head runs need one)."""
     run = read_run(folder)
     model = load_model(folder, run)
-    if isinstance(model, MultiHeadModel):
-        if dataset not in run.job.datasets:
-            heads = ", ".join(run.job.datasets)
-            raise PredictionError(f"{folder}: a multi-head model; say for which data set: {heads}")
-        network: nn.Module = model.of(dataset)
-    elif run.job.stage == "source_teacher":
-        _, places = make_task(run).source_and_target_outputs(run.job.sources[0], run.job.target)
-        network = _SomeOutputs(model, places[run.job.target])
-    else:
-        network = model
-    name = dataset or run.job.target
-    if name != run.job.target and not isinstance(model, MultiHeadModel):
-        raise PredictionError(f"{folder}: has one head, that of {run.job.target}; leave out --head {dataset}")
+    stage, job = stage_of(run.job), run.job
+    if stage.several_heads and dataset not in job.datasets:
+        raise PredictionError(f"{folder}: a multi-head model; say for which data set: {', '.join(job.datasets)}")
+    if not stage.several_heads and dataset not in (None, job.target):
+        raise PredictionError(f"{folder}: has one head, that of {job.target}; leave out --head {dataset}")
+    name = dataset or job.target
+    network = stage.network_for(model, make_task(run), job, name)
     network.to(options.device).eval()
     return TASK_PARTS[run.task].predictor(network, run.dataset_plans[name], run.plan, run.classes[name], options)
 

@@ -7,33 +7,30 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 from filelock import FileLock, Timeout
 
-from mdkd_auto.batches.sampling import PatchSampler
+from mdkd_auto.batches.sampling import PatchSampler, seed_of
 from mdkd_auto.core.errors import SettingsError, TrainingError
-from mdkd_auto.core.files import content_hash, make_folder, write_json
+from mdkd_auto.core.files import make_folder, write_json
 from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.execution.checks import write_checks
 from mdkd_auto.execution.evaluate_run import evaluate_run, is_up_to_date, score_again
 from mdkd_auto.execution.memory_note import memory_note
 from mdkd_auto.execution.run_folder import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
 from mdkd_auto.execution.teacher_weights import baseline_scores, distillation_weight, source_weights
-from mdkd_auto.experiments.jobs import Experiment, Job, check_unchanged, is_finished
+from mdkd_auto.experiments.jobs import Experiment, check_unchanged, is_finished
 from mdkd_auto.experiments.titles import titles_of
-from mdkd_auto.losses.contrastive import FEWEST_SAMPLES
-from mdkd_auto.networks.discriminator import Discriminator
-from mdkd_auto.networks.model import Encoder, Model
+from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.networks.weights.load import load_pretrained, takes_pretrained
-from mdkd_auto.stages.multi_head import MultiHeadObjective
-from mdkd_auto.stages.source_teacher import SourceTeacherObjective
-from mdkd_auto.stages.student import StudentObjective
-from mdkd_auto.stages.teacher import TeacherObjective
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.stage import Ingredients
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
-from mdkd_auto.training.interfaces import Objective, TrainingTask
+from mdkd_auto.training.interfaces import Objective
 from mdkd_auto.training.loop import LATEST, Streams, find_device, fit, uses_bf16, validation_seed
 
 logger = logging.getLogger(__name__)
@@ -116,9 +113,9 @@ def _run(experiment: Experiment, job: Job, folder: Path, title: str) -> None:
     started = time.monotonic()
     objective = make_objective(experiment, run)
     streams = make_streams(experiment, run)
-    if job.stage == "student" and streams.batch_size < FEWEST_SAMPLES:
+    if streams.batch_size < (fewest := stage_of(job).fewest_images):
         words = "%s: batches of %d: the contrastive loss needs %d images and is left out"
-        logger.info(words, title, streams.batch_size, FEWEST_SAMPLES)
+        logger.info(words, title, streams.batch_size, fewest)
     if TASK_PARTS[run.task].counts_memory:
         note = memory_note(objective, run, streams.batch_size, experiment.plan.memory_gb)
         if note is not None:
@@ -182,70 +179,36 @@ def make_objective(experiment: Experiment, run: RunRecord) -> Objective:
     if settings.pretrained is not None:
         heads = list(model.heads.values()) if isinstance(model, MultiHeadModel) else [model.head]
         load_pretrained(settings.pretrained, model.encoder, heads)
-    if isinstance(model, MultiHeadModel):
-        return MultiHeadObjective(model, task, job.datasets)
-    if job.stage == "source_teacher":
-        discriminator = Discriminator(model.encoder.channels[-1], settings.discriminator == "voxelwise")
-        return SourceTeacherObjective(model, discriminator, task, job.sources[0], job.target, settings)
-    if job.stage == "joint_teacher":
-        teachers = [_trained_model(experiment, folder).encoder for folder in job.reads]
-        if len(teachers) < len(job.datasets):
-            teachers += untrained_sources(task, job, settings.seed)
-        torch.manual_seed(settings.seed)
-        encoder = task.joint_encoder(teachers, source_weights(experiment, job))
-        return TeacherObjective(Model(encoder, task.head(task.outputs(job.target), encoder)), task, job.target)
-    if job.stage == "student":
-        teacher = _trained_model(experiment, job.reads[0])
-        weight, alone = distillation_weight(experiment, job), baseline_scores(experiment, job)
-        return StudentObjective(model, teacher, task, job.target, settings, weight, alone)
-    if job.stage == "fine_tuned":
-        names = [tuple(channel.name for channel in run.classes[name].channels) for name in job.datasets]
-        rows = rows_of_outputs(task, model.encoder, len(names[0]))
-        continue_from(model, _trained_model(experiment, job.reads[0]), rows, *names)
-    return TeacherObjective(model, task, job.target)
+    earlier = _FinishedJobs(experiment, job)
+    return stage_of(job).make_objective(Ingredients(job, settings, task, model, run.classes, earlier))
 
 
-def untrained_sources(task: TrainingTask, job: Job, seed: int) -> list[Encoder]:
-    """The control: encoders of the sources' kinds, each with random weights of its own. The target's teacher began with
-    others."""
-    encoders = []
-    for source, network in zip(job.sources, job.teachers[1:], strict=True):
-        torch.manual_seed(seed_of(source, seed))
-        encoders.append(task.encoder(*network))
-    return encoders
+class _FinishedJobs(NamedTuple):
+    """What a job takes from the jobs that it reads."""
 
+    experiment: Experiment
+    job: Job
 
-def rows_of_outputs(task: TrainingTask, encoder: Encoder, outputs: int) -> dict[str, int]:
-    """Of each of the head's tensors that grows with the number of outputs: its rows for one more output."""
-    with torch.random.fork_rng(devices=[]):
-        some, more = (task.head(count, encoder).state_dict() for count in (outputs, outputs + 1))
-    return {name: len(more[name]) - len(value) for name, value in some.items() if more[name].shape != value.shape}
+    def model(self, folder: str) -> Model:
+        path = self.experiment.root.results / folder
+        model = load_model(path, read_run(path))
+        assert isinstance(model, Model)
+        return model
 
+    def source_weights(self) -> tuple[float, ...]:
+        return source_weights(self.experiment, self.job)
 
-def continue_from(
-    model: Model, trained: Model, rows: dict[str, int], classes: Sequence[str], trained_classes: Sequence[str]
-) -> None:
-    """Give ``model`` the weights of ``trained``: of the output layer the ``rows`` of the classes that both have.
+    def distillation_weight(self) -> float:
+        return distillation_weight(self.experiment, self.job)
 
-    Rows before those of the first class (a detector's background) are nobody's own and come along.
-    """
-    weights = trained.state_dict()
-    for name, count in rows.items():
-        own, theirs = model.state_dict()[f"head.{name}"].clone(), weights[f"head.{name}"]
-        first = len(own) - count * len(classes)
-        own[:first] = theirs[:first]
-        for place, same in enumerate(classes):
-            if same in trained_classes:
-                start, found = (first + count * number for number in (place, trained_classes.index(same)))
-                own[start : start + count] = theirs[found : found + count]
-        weights[f"head.{name}"] = own
-    model.load_state_dict(weights)
+    def baseline_scores(self) -> tuple[float, ...]:
+        return baseline_scores(self.experiment, self.job)
 
 
 def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
     """Samplers of every data set the job draws from: its training cases, and its fixed validation batches."""
     job, settings, plan = run.job, run.settings, run.plan
-    drawn = job.datasets if job.stage in ("multi_head", "source_teacher") else (job.target,)
+    drawn = stage_of(job).drawn(job)
 
     def sampler(dataset: str, part: str, seed: int) -> PatchSampler:
         share = job.label_fraction if dataset == job.target else 1.0
@@ -260,18 +223,6 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
         spacing_mm=plan.spacing_mm,
         upright=plan.whole_images,
     )
-
-
-def seed_of(dataset: str, seed: int) -> int:
-    """A seed of a data set's own."""
-    return int(content_hash([dataset, seed])[:12], 16)
-
-
-def _trained_model(experiment: Experiment, folder: str) -> Model:
-    path = experiment.root.results / folder
-    model = load_model(path, read_run(path))
-    assert isinstance(model, Model)
-    return model
 
 
 def warn_of_pretrained(jobs: Sequence[tuple[Experiment, Job]]) -> None:

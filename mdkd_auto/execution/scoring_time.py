@@ -14,12 +14,14 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.records import Case
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.prepared_images import seen_images
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.networks.model import Model
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.evidence import Evidence, Work
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
-from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION, Part
+from mdkd_auto.tasks.shared.scored_part import VALIDATION, Part
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.tasks.task_scores import TASK_SCORES
 from mdkd_auto.training.loop import find_device, uses_bf16
@@ -61,12 +63,11 @@ def time_scoring(experiment: Experiment, job: Job) -> ScoringTime | None:
 
 def scoring_seconds(experiment: Experiment, job: Job, cost: ScoringTime) -> float:
     """Of all the cases that a run of the job is scored on."""
-    parts = (VALIDATION,) if job.stage == "source_teacher" else (VALIDATION, TEST)
-    datasets = job.datasets if job.stage == "multi_head" else (job.target,)
+    stage = stage_of(job)
     sizes = (
         sum(_voxels(experiment, dataset, case) for case in scored_cases(experiment, dataset, part))
-        for dataset in datasets
-        for part in parts
+        for dataset in stage.predicted(job)
+        for part in stage.scored_parts
     )
     return sum(cost.seconds(size) for size in sizes)
 

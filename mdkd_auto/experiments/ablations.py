@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.core.records import Task
 from mdkd_auto.core.settings import replace
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, StageName
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.stages.hierarchy import STAGES
+from mdkd_auto.stages.job import Job, StageName
 
 SPECIFIC = "data-set-specific"
 LABEL_FRACTIONS = (0.1, 0.25, 1.0)  # of the target's training patients
@@ -239,12 +241,4 @@ def variant_jobs(experiment: Experiment, variant: Variant, target: str) -> tuple
     maker = JobMaker(own)
     others = tuple(name for name in experiment.datasets if name != target)
     sources = others if variant.sources is None else variant.sources
-    if variant.stage == "teacher":
-        return own, [maker.specific(target)]
-    if variant.stage == "fine_tuned":
-        return own, maker.fine_tuned(target, sources[0])
-    if variant.stage == "multi_head":
-        return own, [maker.multi_head((target, *sources))]
-    if variant.stage == "joint_teacher":
-        return own, [job for job in maker.distilled(target, sources) if job.stage != "student"]
-    return own, maker.distilled(target, sources)
+    return own, STAGES[variant.stage].jobs(maker, target, sources)

@@ -13,38 +13,19 @@ from mdkd_auto.core.errors import SettingsError, TrainingError
 from mdkd_auto.core.file_hashes import FileHashes, file_hashes
 from mdkd_auto.core.files import content_hash, file_hash, to_json_text
 from mdkd_auto.core.paths import Root, RunFolder
-from mdkd_auto.core.records import Dataset, Fold, Plan, PreprocessedCase, Record, Splits
+from mdkd_auto.core.records import Dataset, Fold, Plan, PreprocessedCase, Splits
 from mdkd_auto.core.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
 from mdkd_auto.datasets.case_names import listed
 from mdkd_auto.datasets.lost_cases import lost_cases
 from mdkd_auto.datasets.problems import Problem
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
 from mdkd_auto.preprocessing.dataset import case_key, plan_key
+from mdkd_auto.stages.hierarchy import STAGES, in_order
+from mdkd_auto.stages.job import Job, Network, StageName
 from mdkd_auto.tasks.shared.classes import Classes, classes_of
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.loop import find_device, uses_bf16
 
-StageName = Literal["teacher", "source_teacher", "joint_teacher", "student", "fine_tuned", "multi_head"]
-
-
-class Stage(NamedTuple):
-    """One kind of job."""
-
-    name: StageName
-    folder_name: str
-    reads: tuple[StageName, ...]
-    purpose: str
-
-
-HIERARCHY = (
-    Stage("teacher", "Teacher", (), "learns the target alone: the data-set-specific baseline"),
-    Stage("source_teacher", "SourceTeacher", (), "learns a source, drawn towards the target"),
-    Stage("joint_teacher", "JointTeacher", ("teacher", "source_teacher"), "fuses the frozen teachers"),
-    Stage("student", "Student", ("joint_teacher", "teacher"), "learns the target and the joint teacher"),
-    Stage("fine_tuned", "FineTuned", ("teacher",), "continues a source's own teacher on the target: a simple rival"),
-    Stage("multi_head", "MultiHead", (), "one encoder, a head a data set: the baseline"),
-)
-STAGES = {stage.name: stage for stage in HIERARCHY}
 IDENTITY_VERSION = 3  # raised when the same inputs would give other results
 NETWORK_NAMES = {
     "unet": "UNet",
@@ -54,36 +35,6 @@ NETWORK_NAMES = {
     "medvit_large": "MedViT-large",
 }  # others by their own
 _MOST_NAMES = 8  # sources spelled out in a folder name
-
-
-class Network(NamedTuple):
-    """The kind of network of a job."""
-
-    architecture: Architecture
-    width: int | None  # None: the plan's, or the published one
-
-
-class Job(Record, frozen=True, kw_only=True):
-    """One training. ``folder`` and ``reads`` are relative to results/."""
-
-    stage: StageName
-    target: str  # data set; the group for multi_head
-    sources: tuple[str, ...]
-    group: str
-    configuration: str
-    fold: int
-    architecture: Architecture
-    width: int | None
-    label_fraction: float = 1.0  # of the target's training patients
-    teachers: tuple[Network, ...] = ()  # of a joint teacher, where not all are its own, or not all are trained
-    folder: str
-    reads: tuple[str, ...]
-    identity: dict[str, Any]  # all that the result depends on; hashed into the folder's name
-
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Every data set that it sees, the target first."""
-        return self.sources if self.stage == "multi_head" else (self.target, *self.sources)
 
 
 class Experiment(NamedTuple):
@@ -162,7 +113,7 @@ class Experiment(NamedTuple):
         chosen = set(patients[: max(1, round(share * len(patients)))])
         return tuple(case for case in cases if patient_of[case] in chosen)
 
-    def class_counts(self, job: "Job") -> dict[str, tuple[int, ...]]:
+    def class_counts(self, job: Job) -> dict[str, tuple[int, ...]]:
         """For each data set whose cases have a class: its training cases of each, in the order of its outputs."""
         counts = {}
         for dataset in job.datasets:
@@ -263,12 +214,12 @@ class JobMaker:
         label_fraction: float | None = None,
         teachers: tuple[Network, ...] = (),
     ) -> Job:
-        experiment = self.experiment
+        experiment, kind = self.experiment, STAGES[stage]
         share = experiment.settings.label_fraction if label_fraction is None else label_fraction
         if network is None:
-            network = self.students if stage in ("student", "fine_tuned", "multi_head") else self.teachers
-        datasets = sources if stage == "multi_head" else (target, *sources)
-        fold = experiment.settings.fold if stage == "multi_head" else experiment.fold_number(target)
+            network = self.students if kind.network == "students" else self.teachers
+        datasets = kind.datasets(target, sources)
+        fold = experiment.settings.fold if kind.several_heads else experiment.fold_number(target)
         plan = experiment.plan.configuration(experiment.configuration)
         identity = {
             "version": IDENTITY_VERSION,
@@ -289,12 +240,12 @@ class JobMaker:
             "data": {dataset: self._dataset(dataset, share if dataset == target else 1.0) for dataset in datasets},
             "reads": [read.identity["key"] for read in reads],
         }
-        if stage == "fine_tuned" and len({self._class_names(dataset) for dataset in datasets}) > 1:
+        if kind.copies_output_rows and len({self._class_names(dataset) for dataset in datasets}) > 1:
             identity["output_layer"] = "by class name"  # came later; of the same classes it is as before
         key = content_hash(identity)[:8]
         identity = {**json.loads(to_json_text(identity)), "key": key}  # lists, as they are read back from run.json
-        kind = NETWORK_NAMES.get(network.architecture, network.architecture)
-        name = f"{STAGES[stage].folder_name}{_short(sources)}__{kind}-{key}__{experiment.configuration}"
+        architecture = NETWORK_NAMES.get(network.architecture, network.architecture)
+        name = f"{kind.folder_name}{_short(sources)}__{architecture}-{key}__{experiment.configuration}"
         return Job(
             stage=stage,
             target=target,
@@ -382,12 +333,6 @@ def _check_files(experiment: Experiment, dataset: str, cases: Sequence[Preproces
             f"{whole.folder}: {len(changed)} of {len(cases)} cases to train and validate on, such as {changed[0]}, "
             "changed since they were preprocessed; run mdkd_plan_and_preprocess"
         )
-
-
-def in_order(jobs: list[Job]) -> list[Job]:
-    """By stage, so that each job finds what it reads, and a source's own teacher what continues it."""
-    order = [stage.name for stage in HIERARCHY]
-    return sorted(jobs, key=lambda job: order.index(job.stage))
 
 
 def _hash_of_weights(path: Path) -> str:

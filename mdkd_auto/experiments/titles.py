@@ -4,23 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mdkd_auto.experiments.jobs import Job
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 
 _NOT_NAMED = ("key", "version", "data", "reads", "plan", "pretrained")  # of an identity: hashes, or the same for all
 
 
 def title_of(job: Job) -> str:
     """A job in a few words: student of 011 from 012, 013 (2d, fold 0)."""
-    sources = ", ".join(source[7:10] for source in job.sources)
-    words = {
-        "teacher": f"teacher of {job.target}",
-        "source_teacher": f"source teacher {sources} -> {job.target}",
-        "joint_teacher": f"joint teacher of {job.target} from {sources or 'itself alone'}",
-        "student": f"student of {job.target} from {sources or 'itself alone'}",
-        "fine_tuned": f"model of {job.target} fine-tuned from {sources}",
-        "multi_head": f"multi-head model of {sources}",
-    }
-    return f"{words[job.stage]} ({job.configuration}, fold {job.fold})"
+    return f"{stage_of(job).title_of(job)} ({job.configuration}, fold {job.fold})"
 
 
 def titles_of(jobs: Sequence[Job]) -> dict[str, str]:

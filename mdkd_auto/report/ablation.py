@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mdkd_auto.experiments.ablations import Ablation, variant_jobs
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.report.comparison import Contrast, Entry, Layout
 from mdkd_auto.report.tables import Table, replicates_text, write_table
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.task_scores import TASK_SCORES
 
 logger = logging.getLogger(__name__)

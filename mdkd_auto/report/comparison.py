@@ -13,10 +13,12 @@ from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.core.records import DEFAULT_TASK, Record
 from mdkd_auto.execution.evaluate_run import read_summary
 from mdkd_auto.execution.run_folder import read_finished
-from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.jobs import Experiment, is_finished
 from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Mean
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.segmentation.scoring import Summary
 from mdkd_auto.tasks.shared.evidence import Evidence, check_comparable
 from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION, AnySummary
@@ -117,7 +119,7 @@ def row_of(layout: Layout, entry: Entry) -> Row:
             experiment, job = trained
             part = TEST if experiment.splits[entry.target].test else VALIDATION
             run = RunFolder(experiment.root.results / job.folder)
-            dataset = entry.target if job.stage == "multi_head" else None
+            dataset = stage_of(job).head_of(entry.target)
             summary = read_summary(run, part, dataset, experiment.plan.task)
             found[column].append(summary)
             validation = None if part == VALIDATION else read_summary(run, VALIDATION, dataset, experiment.plan.task)

@@ -10,10 +10,13 @@ from mdkd_auto.core.files import content_hash, write_json, write_text
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.core.tables import table_text
 from mdkd_auto.datasets.problems import errors_of
-from mdkd_auto.experiments.jobs import Experiment, Job, is_finished
+from mdkd_auto.experiments.ablations import SPECIFIC
+from mdkd_auto.experiments.jobs import Experiment, is_finished
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.report.comparison import COLUMNS, HELPED, Entry, Layout, Row, Trained, means_of, row_of, values_of
 from mdkd_auto.report.verdicts import verdicts
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.coverage import NAMED
 from mdkd_auto.tasks.task_scores import TASK_SCORES
 
@@ -58,7 +61,7 @@ def permutation_table(replicates: Sequence[tuple[Experiment, list[Job]]], whole:
         job.target: job
         for other, jobs in replicates
         for job in jobs
-        if job.stage == "student" and is_finished(other.root, job)
+        if stage_of(job).distils and is_finished(other.root, job)
     }
     entries = [
         Entry(
@@ -101,12 +104,10 @@ def _job_of(
 ) -> Trained | None:
     """The finished job of a column; none where the target has not the fold, whatever a multi-head model is of."""
     for job in jobs if experiment.has_fold(target) else ():
-        fits = {
-            "multi-head": job.stage == "multi_head" and set(job.datasets) == {target, *sources},
-            "data-set-specific": job.stage == "teacher" and job.target == target and _same_network(job, jobs),
-            "joint teacher": job.stage == "joint_teacher" and (job.target, job.sources) == (target, sources),
-            "student": job.stage == "student" and (job.target, job.sources) == (target, sources),
-        }[column]
+        stage = stage_of(job)
+        fits = stage.column == column and stage.serves(job, target, sources)
+        if column == SPECIFIC:
+            fits = fits and _same_network(job, jobs)
         if fits and is_finished(experiment.root, job):
             return experiment, job
     return None
@@ -114,7 +115,7 @@ def _job_of(
 
 def _same_network(teacher: Job, jobs: list[Job]) -> bool:
     """Whether a teacher is of the students' kind, and so their baseline."""
-    students = {(job.architecture, job.width) for job in jobs if job.stage == "student"}
+    students = {(job.architecture, job.width) for job in jobs if stage_of(job).distils}
     return not students or (teacher.architecture, teacher.width) in students
 
 

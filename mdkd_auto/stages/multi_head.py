@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from mdkd_auto.batches.sampling import Batch
+from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
+from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.stage import Ingredients, Stage
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 
 
@@ -42,3 +45,35 @@ class MultiHeadObjective:
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
+
+
+def build_model(task: TrainingTask, job: Job) -> MultiHeadModel:
+    encoder = task.encoder()
+    return MultiHeadModel(encoder, {name: task.head(task.outputs(name), encoder) for name in job.datasets})
+
+
+def make_objective(given: Ingredients) -> MultiHeadObjective:
+    assert isinstance(given.network, MultiHeadModel)
+    return MultiHeadObjective(given.network, given.task, given.job.datasets)
+
+
+def network_for(network: Model | MultiHeadModel, task: TrainingTask, job: Job, dataset: str) -> nn.Module:
+    del task, job
+    assert isinstance(network, MultiHeadModel)
+    return network.of(dataset)
+
+
+MULTI_HEAD = Stage(
+    name="multi_head",
+    folder_name="MultiHead",
+    title="multi-head model of {sources}",
+    purpose="one encoder, one head per data set: the baseline",
+    build_model=build_model,
+    make_objective=make_objective,
+    jobs=lambda maker, target, sources: [maker.multi_head((target, *sources))],
+    column="multi-head",
+    network_for=network_for,
+    missing_sources="the data sets",
+    draws_sources=True,
+    several_heads=True,
+)

@@ -10,6 +10,10 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.losses.domain import domain_loss
 from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, reverse_gradient
 from mdkd_auto.networks.model import Model
+from mdkd_auto.networks.multi_head import MultiHeadModel
+from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.stage import Ingredients, JobMaker, Stage, single_head
+from mdkd_auto.tasks.shared.scored_part import VALIDATION
 from mdkd_auto.training.interfaces import Output, Score, Terms, TrainingTask, outputs_of, some_images
 
 
@@ -75,3 +79,51 @@ class SourceTeacherObjective:
 
     def _of(self, dataset: str, output: Output) -> Output:
         return outputs_of(output, self.outputs[dataset])
+
+
+class TargetOutputs(nn.Module):
+    """A source teacher as the target sees it: the target's outputs."""
+
+    def __init__(self, model: nn.Module, places: list[int]) -> None:
+        super().__init__()
+        self.model, self.places = model, places
+
+    def forward(self, x: torch.Tensor) -> Output:
+        return outputs_of(self.model(x), self.places)
+
+
+def build_model(task: TrainingTask, job: Job) -> Model:
+    outputs, _ = task.source_and_target_outputs(job.sources[0], job.target)
+    return single_head(task, outputs)
+
+
+def make_objective(given: Ingredients) -> SourceTeacherObjective:
+    job, settings = given.job, given.settings
+    discriminator = Discriminator(given.model.encoder.channels[-1], settings.discriminator == "voxelwise")
+    return SourceTeacherObjective(given.model, discriminator, given.task, job.sources[0], job.target, settings)
+
+
+def network_for(network: Model | MultiHeadModel, task: TrainingTask, job: Job, dataset: str) -> nn.Module:
+    _, places = task.source_and_target_outputs(job.sources[0], job.target)
+    return TargetOutputs(network, places[dataset])
+
+
+def jobs(maker: JobMaker, target: str, sources: tuple[str, ...]) -> list[Job]:
+    return [job for job in maker.distilled(target, sources) if job.stage == "source_teacher"]
+
+
+SOURCE_TEACHER = Stage(
+    name="source_teacher",
+    folder_name="SourceTeacher",
+    title="source teacher {sources} -> {target}",
+    purpose="learns a source, aligned with the target by adversarial training",
+    build_model=build_model,
+    make_objective=make_objective,
+    jobs=jobs,
+    network="teachers",
+    network_for=network_for,
+    missing_sources="the source",
+    draws_sources=True,
+    scored_parts=(VALIDATION,),  # only a means
+    cost=1.1,
+)

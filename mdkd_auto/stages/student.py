@@ -7,10 +7,12 @@ from torch import nn
 
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.core.settings import Settings
-from mdkd_auto.losses.contrastive import contrastive_loss
+from mdkd_auto.losses.contrastive import FEWEST_SAMPLES, contrastive_loss
 from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss, unit_scale
 from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.model import Model
+from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.stage import Ingredients, Stage, single_head
 from mdkd_auto.training.interfaces import TURNED_DOWN, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
 
@@ -162,3 +164,32 @@ def frozen_features(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
         return model.features(images)
     parts = [model.features(part) for part in images.split(at_once)]
     return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def build_model(task: TrainingTask, job: Job) -> Model:
+    return single_head(task, task.outputs(job.target))
+
+
+def make_objective(given: Ingredients) -> StudentObjective:
+    job, earlier = given.job, given.earlier
+    joint_teacher = earlier.model(job.reads[0])
+    weight, alone = earlier.distillation_weight(), earlier.baseline_scores()
+    return StudentObjective(given.model, joint_teacher, given.task, job.target, given.settings, weight, alone)
+
+
+STUDENT = Stage(
+    name="student",
+    folder_name="Student",
+    title="student of {target} from {sources}",
+    purpose="learns the target and the joint teacher",
+    build_model=build_model,
+    make_objective=make_objective,
+    jobs=lambda maker, target, sources: maker.distilled(target, sources),
+    reads=("joint_teacher", "teacher"),
+    column="student",
+    distils=True,
+    cost=1.8,
+    runs_all_teachers=True,
+    fewest_images=FEWEST_SAMPLES,
+    check="distillation",
+)

@@ -7,6 +7,8 @@ from torch import nn
 
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.networks.model import Model
+from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.stage import Ingredients, Stage, single_head
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 
 
@@ -44,3 +46,25 @@ class TeacherObjective:
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
+
+
+def build_model(task: TrainingTask, job: Job) -> Model:
+    return single_head(task, task.outputs(job.target))
+
+
+def make_objective(given: Ingredients) -> TeacherObjective:
+    return TeacherObjective(given.model, given.task, given.job.target)
+
+
+TEACHER = Stage(
+    name="teacher",
+    folder_name="Teacher",
+    title="teacher of {target}",
+    purpose="learns the target alone: the data-set-specific baseline",
+    build_model=build_model,
+    make_objective=make_objective,
+    jobs=lambda maker, target, sources: [maker.specific(target)],
+    column="data-set-specific",
+    network="teachers",
+    knows_sources=False,
+)

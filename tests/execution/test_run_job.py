@@ -20,20 +20,15 @@ from mdkd_auto.core.settings import ClassificationSettings, Settings, replace
 from mdkd_auto.demo.phantoms import PICTURES, write_pictures
 from mdkd_auto.execution import run_job as run_module
 from mdkd_auto.execution.run_folder import build_model, describe
-from mdkd_auto.execution.run_job import (
-    continue_from,
-    make_objective,
-    make_task,
-    rows_of_outputs,
-    run_jobs,
-    warn_of_pretrained,
-)
+from mdkd_auto.execution.run_job import make_objective, make_task, run_jobs, warn_of_pretrained
 from mdkd_auto.experiments import jobs as jobs_module
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, Network, check_unchanged
+from mdkd_auto.experiments.jobs import Experiment, JobMaker, check_unchanged
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.faster_rcnn import FasterRCNNHead, ResNetEncoder
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
+from mdkd_auto.stages.fine_tuned import continue_from, rows_of_outputs
+from mdkd_auto.stages.job import Job, Network
 from mdkd_auto.tasks.segmentation.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.training.checkpoints import save_weights
 from mdkd_auto.training.loop import LATEST

@@ -11,7 +11,8 @@ from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings, replace
 from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.experiments.ablations import ABLATIONS, CLASSIFIER_LOSSES, DETECTOR_LOSSES, find_ablation, variant_jobs
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.stages.job import Job
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
 DETECTOR = Settings(device="cpu", detection=DetectionSettings(architecture="faster_rcnn_small"))

@@ -25,9 +25,10 @@ from mdkd_auto.execution.estimate import stale_runs, state_of
 from mdkd_auto.execution.run_folder import Finished, describe
 from mdkd_auto.execution.run_job import make_objective, make_streams
 from mdkd_auto.experiments import jobs as jobs_module
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker, is_finished
+from mdkd_auto.experiments.jobs import Experiment, JobMaker, is_finished
 from mdkd_auto.experiments.titles import title_of
 from mdkd_auto.preprocessing.case_store import record_path
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 

@@ -13,7 +13,7 @@ from mdkd_auto.core.paths import Root, RunFolder
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import Finished, describe
 from mdkd_auto.experiments.ablations import ABLATIONS
-from mdkd_auto.experiments.jobs import Experiment, Job
+from mdkd_auto.experiments.jobs import Experiment
 from mdkd_auto.metrics.statistics import Comparison
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.report import ablation as ablation_module
@@ -22,6 +22,7 @@ from mdkd_auto.report.comparison import Layout, Row
 from mdkd_auto.report.differences import differences, draw_differences, gain_by_labels
 from mdkd_auto.report.figures import draw_ablation
 from mdkd_auto.report.tables import Table
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.segmentation.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.tasks.shared.scored_part import TEST
 

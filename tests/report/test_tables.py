@@ -16,13 +16,14 @@ from mdkd_auto.core.records import Case
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import Finished
-from mdkd_auto.experiments.jobs import Experiment, Job, JobMaker
+from mdkd_auto.experiments.jobs import Experiment, JobMaker
 from mdkd_auto.metrics.statistics import RANKS_DISAGREE, Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.report import tables
 from mdkd_auto.report.comparison import COLUMNS, HELPED, Contrast, Layout, Row, compare
 from mdkd_auto.report.tables import permutation_table
 from mdkd_auto.report.verdicts import ONE_TRAINING, verdict, verdicts
+from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.classification.scoring import Answer, ClassSummary, summary_of_answers
 from mdkd_auto.tasks.detection.scoring import BoxAnswer, BoxSummary, Corners, summary_of_boxes
 from mdkd_auto.tasks.segmentation.scoring import CaseScores, Summary, summary_of, write_summary
