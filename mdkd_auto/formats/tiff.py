@@ -204,7 +204,7 @@ def _shape_and_axes(page: Any) -> tuple[tuple[int, ...], str]:
 def _unlisted(file: Any) -> int:
     """How many pages the metadata of the only page count: some programs list one and let the others follow it."""
     page = file.pages.first
-    count = 1
+    count: Any = 1
     if file.is_imagej:
         count = (file.imagej_metadata or {}).get("images", 1)
     elif file.is_shaped:

@@ -134,7 +134,8 @@ def _is_of_unknown_encoding(content: bytes) -> bool:
 
 def _is_object(element: ElementTree.Element) -> bool:
     """Also of another case or with a namespace."""
-    return isinstance(element.tag, str) and element.tag.rpartition("}")[2].lower() == "object"
+    tag: object = element.tag  # a function, for a comment
+    return isinstance(tag, str) and tag.rpartition("}")[2].lower() == "object"
 
 
 def _box(element: ElementTree.Element) -> Box | tuple[str, str]:
