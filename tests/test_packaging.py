@@ -3,6 +3,7 @@
 import configparser
 import importlib
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -123,3 +124,15 @@ def test_extras_hold_the_packages_that_the_code_asks_for() -> None:
         assert distributions == {module.replace("_", "-") for module in extra.modules}
     assert listed["all"] == [f"mdkd_auto[{','.join(extra.name for extra in EXTRAS)}]"]
     assert "mdkd_auto[all]" in listed["test"]
+
+
+def test_versions_agree() -> None:
+    project = read_pyproject()["project"]
+    pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert project["requires-python"] == f">={pythons[0]}"
+    for file in ("noxfile.py", ".github/workflows/ci.yml"):
+        listed = re.search(r"(?:PYTHONS =|python:) [(\[](.*)[)\]]", (ROOT / file).read_text(encoding="utf-8"))
+        assert listed is not None
+        assert re.findall(r"3\.\d+", listed[1]) == pythons, file
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {mdkd_auto.__version__}\n" in citation
