@@ -23,9 +23,9 @@ from mdkd_auto.datasets.raw_folder import find_datasets
 from mdkd_auto.datasets.splits import MIN_PATIENTS
 from mdkd_auto.datasets.stored_splits import make_or_keep, only_those_of, store, stored_pattern
 from mdkd_auto.datasets.task_data import TASK_DATA
-from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint
+from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint, read_thumbnail
 from mdkd_auto.planners.group import plan_group
-from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness, check_patients
+from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness, check_patients, check_thumbnails
 from mdkd_auto.planners.plan_text import describe_changes, plan_text
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
@@ -187,6 +187,12 @@ def verify(
             problems += check(dataset, splits[dataset.name]) if check is not None else []
             problems += check_patients(dataset, splits[dataset.name])
         problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
+        problems += check_thumbnails(
+            whole,
+            fingerprints,
+            splits,
+            lambda dataset, case: read_thumbnail(case.case_id, root.fingerprint_cache(dataset.name)),
+        )
     sound = {
         name: [dataset for dataset in without_broken(datasets, problems) if dataset.name in splits]
         for name, datasets in sound.items()

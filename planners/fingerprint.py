@@ -40,12 +40,14 @@ from mdkd_auto.datasets.problems import KINDS, Finding, Problem, problem
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.formats.exif import UPRIGHT
 from mdkd_auto.planners.intensities import Histogram, histogram, image_percentiles, pool, statistics
-from mdkd_auto.planners.near_duplicates import is_picture_hash, picture_hash
-from mdkd_auto.preprocessing.crop import box_shape, nonzero_box
+from mdkd_auto.planners.near_duplicates import is_picture_hash, picture_hash, thumbnail, thumbnail_hash
+from mdkd_auto.preprocessing.crop import box_shape, box_slices, nonzero_box
 
 log = logging.getLogger(__name__)
 
-FINGERPRINT_VERSION = 4  # raise it when a case's fingerprint is computed differently
+FINGERPRINT_VERSION = 5  # raise it when a case's fingerprint is computed differently
+
+THUMBNAIL = "thumbnail"  # among a case's stored arrays
 
 
 def fingerprint_dataset(
@@ -129,8 +131,10 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
     lesions: tuple[Lesion, ...] = ()
     if foreground is not None and case.boxes is None:
         lesions = find_lesions(foreground, spacing, arrays.rectangularity)
-    cropped = box_shape(nonzero_box(arrays.channels))
-    middle = arrays.channels[0][shape[0] // 2]
+    box = nonzero_box(arrays.channels)
+    cropped = box_shape(box)
+    pictures = TASK_DATA[dataset.task].compare_pictures
+    small = None if pictures else thumbnail(arrays.channels[0][box_slices(box)])
     result = CaseFingerprint(
         case_id=case.case_id,
         source_hash=key,
@@ -151,9 +155,10 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         remarks=arrays.remarks,
         boxes=tuple((box.height, box.width) for box in case.boxes or ()),
         exif=arrays.exif if any(one != UPRIGHT for one in arrays.exif) else (),
-        picture_hash=picture_hash(middle) if TASK_DATA[dataset.task].compare_pictures else "",
+        picture_hash=picture_hash(arrays.channels[0][shape[0] // 2]) if pictures else "",
+        thumbnail_hash="" if small is None else thumbnail_hash(small),
     )
-    _write_cached(result, histograms, cache_folder)
+    _write_cached(result, histograms, small, cache_folder)
     return result
 
 
@@ -243,6 +248,7 @@ def _makes_sense(cached: CaseFingerprint, case_id: str) -> bool:
         and all(0 <= cropped <= size for cropped, size in zip(cached.cropped_shape, cached.shape, strict=True))
         and all(0 < size < math.inf for size in cached.spacing_mm)
         and is_picture_hash(cached.picture_hash)
+        and is_picture_hash(cached.thumbnail_hash)
         and all(kind in KINDS and -1 <= channel < channels for kind, _, channel in cached.remarks)
     )
 
@@ -257,8 +263,22 @@ def _read_histograms(path: Path, channels: int) -> list[Histogram]:
         raise MdkdError(f"{path}: damaged ({error}); delete it") from None
 
 
-def _write_cached(result: CaseFingerprint, histograms: list[Histogram], cache_folder: Path) -> None:
-    arrays: dict[str, Array] = {}
+def read_thumbnail(case_id: str, cache_folder: Path) -> NDArray[np.uint8]:
+    """The small copy of a case that was fingerprinted. Raises ReadError, MdkdError where the cache is damaged."""
+    path = cache_folder / f"{case_id}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            small: NDArray[np.uint8] = stored[THUMBNAIL]
+            return small
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds
+        raise_if_refused(path, error)
+        raise MdkdError(f"{path}: damaged ({error}); delete it") from None
+
+
+def _write_cached(
+    result: CaseFingerprint, histograms: list[Histogram], small: NDArray[np.uint8] | None, cache_folder: Path
+) -> None:
+    arrays: dict[str, Array] = {} if small is None else {THUMBNAIL: small}
     for index, part in enumerate(histograms):
         arrays[f"values_{index}"] = part.values
         arrays[f"counts_{index}"] = part.counts

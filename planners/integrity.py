@@ -1,9 +1,10 @@
 """What is wrong with images that can be read: seen from their fingerprints, case by case and compared."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdkd_auto.core.records import Case, CaseFingerprint, Dataset, Fingerprint, Splits
 from mdkd_auto.datasets.case_reading import LABEL
@@ -13,7 +14,7 @@ from mdkd_auto.datasets.patients import plain_name
 from mdkd_auto.datasets.problems import Problem, names_shown, problem
 from mdkd_auto.datasets.splits import torn_patients
 from mdkd_auto.datasets.task_data import TASK_DATA
-from mdkd_auto.planners.near_duplicates import near_pairs
+from mdkd_auto.planners.near_duplicates import CANDIDATE_BITS, LEAST_SIMILARITY, near_pairs, similarity
 
 ABSURD_VALUE = 1e8  # no scanner writes such
 UNUSUAL_VALUE = 1e6
@@ -198,19 +199,62 @@ def check_likeness(
     problems = []
     for first, second, bits in near_pairs([text for _, _, text in pictures]):
         a, b = pictures[first], pictures[second]
-        of_a, of_b = ((splits[dataset.name], case.case_id) for dataset, case, _ in (a, b))
-        unfair = [_scored_and_trained(*of_a, *of_b), _scored_and_trained(*of_b, *of_a)]  # the first of a pair is scored
-        (dataset, case, _), (other, twin, _) = (a, b) if unfair == [False, True] else (b, a)
+        (dataset, case), (other, twin), unfair = _trained_first(a[:2], b[:2], splits)
         if dataset is other and case.patient_id == twin.patient_id:
             continue
-        where = "" if dataset is other else f" of {other.name}"
-        found = f"looks the same as case {twin.case_id}{where} ({bits} of 256 bits differ)"
+        found = f"looks the same as {_named_from(dataset, other, twin)} ({bits} of 256 bits differ)"
         kind = "near-duplicate"
-        if any(unfair) and not allowed:
-            scored = "tested on" if splits[other.name].test else "validated on, as there is no test part"
-            found, kind = f"{found}, which is {scored}", "near-duplicate-train-test"
+        if unfair and not allowed:
+            found, kind = f"{found}{unfair}", "near-duplicate-train-test"
         problems.append(problem(kind, found, dataset=dataset.name, case_id=case.case_id, file=case.images[0]))
     return problems
+
+
+def check_thumbnails(
+    datasets: Sequence[Dataset],
+    fingerprints: Mapping[str, Fingerprint],
+    splits: Mapping[str, Splits],
+    thumbnail_of: Callable[[Dataset, Case], NDArray[np.uint8]],
+) -> list[Problem]:
+    """Slices and volumes of different patients that look the same, each once; the same voxels are said elsewhere.
+
+    ``thumbnail_of`` is called only for cases whose hashes are alike.
+    """
+    cases = [
+        (dataset, case, seen)
+        for dataset in datasets
+        for case, seen in _with_fingerprints(dataset, fingerprints[dataset.name])
+    ]
+    problems: dict[tuple[str, str], Problem] = {}
+    for first, second, _ in near_pairs([seen.thumbnail_hash for _, _, seen in cases], CANDIDATE_BITS):
+        a, b = cases[first], cases[second]
+        (dataset, case), (other, twin), unfair = _trained_first(a[:2], b[:2], splits)
+        same_patient = dataset is other and case.patient_id == twin.patient_id
+        key = dataset.name, case.case_id
+        if same_patient or key in problems or a[2].voxel_hash == b[2].voxel_hash:
+            continue
+        alike = similarity(thumbnail_of(dataset, case), thumbnail_of(other, twin))
+        if alike >= LEAST_SIMILARITY:
+            found = f"looks the same as {_named_from(dataset, other, twin)} (similarity {alike:.2f}){unfair}"
+            file = case.images[0]
+            problems[key] = problem("near-duplicate-image", found, dataset=key[0], case_id=key[1], file=file)
+    return list(problems.values())
+
+
+def _trained_first(
+    a: tuple[Dataset, Case], b: tuple[Dataset, Case], splits: Mapping[str, Splits]
+) -> tuple[tuple[Dataset, Case], tuple[Dataset, Case], str]:
+    """Two cases, the one that is trained on first, and how the other is scored; "" where that is no leak."""
+    of_a, of_b = ((splits[dataset.name], case.case_id) for dataset, case in (a, b))
+    unfair = [_scored_and_trained(*of_a, *of_b), _scored_and_trained(*of_b, *of_a)]  # the first of a pair is scored
+    one, other = (a, b) if unfair == [False, True] else (b, a)
+    scored = "tested on" if splits[other[0].name].test else "validated on, as there is no test part"
+    return one, other, f", which is {scored}" if any(unfair) else ""
+
+
+def _named_from(dataset: Dataset, other: Dataset, twin: Case) -> str:
+    """A case as it is named among those of ``dataset``."""
+    return f"case {twin.case_id}" if dataset is other else f"case {twin.case_id} of {other.name}"
 
 
 def _scored_and_trained(splits: Splits, case: str, others: Splits, other: str) -> bool:

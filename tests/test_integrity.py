@@ -374,6 +374,11 @@ def image_twice_of_one_patient(folder: Path) -> None:
     shutil.copy(image_file(folder, CASE), image_file(folder, "case_3"))
 
 
+@fault("near-duplicate-image", "case_3")
+def brighter_copy(folder: Path) -> None:
+    write(image_file(folder, "case_3"), voxels_of(image_file(folder, "case_1")) + np.int16(20))
+
+
 @fault("same-image-other-dataset", "case_4")
 def image_in_two_data_sets(folder: Path) -> None:
     shutil.copy(image_file(folder, CASE), image_file(folder.parent / OTHER, "case_4"))

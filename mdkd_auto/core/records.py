@@ -139,6 +139,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (-1: the label)
     exif: tuple[int, ...] = ()  # orientations by which the channels' pictures were turned upright; () where none was
     picture_hash: str = ""  # of a classification case: alike for pictures that look the same (planners/near_duplicates)
+    thumbnail_hash: str = ""  # of a case of another task: alike for slices and volumes that look the same
 
 
 class Fingerprint(Record, frozen=True, kw_only=True):

@@ -140,6 +140,9 @@ KINDS: dict[str, Kind] = {
     "same-image": Kind("error", "one patient twice may be trained and tested on: remove one, or name one patient_id"),
     "same-image-same-patient": Kind("warning", "the image counts twice; remove one"),
     "near-duplicate": Kind("warning", "if they are one picture, remove one or give both one patient_id"),
+    "near-duplicate-image": Kind(
+        "warning", "look at both: if they are one image, remove one or give both one patient_id in cases.csv"
+    ),
     "near-duplicate-train-test": Kind("error", "a test on it would not be fair: remove it, or --allow-duplicates"),
     "same-image-other-dataset": Kind("error", "a source would see the target's test images: remove one of them"),
     "same-patient-other-dataset": Kind("warning", "if it is one person, tests are not independent; else rename one"),

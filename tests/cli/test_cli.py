@@ -104,7 +104,8 @@ for name in {names!r}:
         importlib.import_module(name).main(["--help"])
     except SystemExit as end:
         assert end.code == 0, name
-print("heavy:", sorted({{"torch", "scipy", "matplotlib", "nibabel", "SimpleITK"}} & set(sys.modules)))
+heavy = {{"torch", "scipy", "matplotlib", "nibabel", "SimpleITK", "pandas", "skimage"}}
+print("heavy:", sorted(heavy & set(sys.modules)))
 """
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -1,12 +1,14 @@
 """Pictures that look the same, by the parts that they lie in, and values; other faults: tests/test_integrity.py."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from mdkd_auto.core.records import Case, Dataset, Fingerprint, Fold, Splits, Triple
-from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness
+from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness, check_thumbnails
 
 ALIKE = ("case_0", "case_1")
 Found = list[tuple[str, str, str]]  # kind, case, what was found
@@ -54,6 +56,52 @@ def test_the_training_picture_is_the_one_to_leave_out(found_in: Callable[..., Fo
     assert one[:2] == ("near-duplicate-train-test", "case_0")
     (one,) = found_in(Splits(test=("case_3",), folds=(fold(0), fold(1))))  # validation scores nothing then
     assert one[0] == "near-duplicate"
+
+
+@pytest.fixture
+def thumbnails_checked(
+    dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fingerprint]
+) -> Callable[..., tuple[Found, list[str]]]:
+    """What is said of four cases with hashes of thumbnails alike, 0 and 1 the same; and whose thumbnails were read."""
+
+    def make(patients: str = "abcd", voxels: str = "0123") -> tuple[Found, list[str]]:
+        cases = tuple(
+            Case(case_id=f"case_{number}", images=("a.png",), patient_id=name) for number, name in enumerate(patients)
+        )
+        dataset = dataset_of(1, cases=cases)
+        made = fingerprint_of(dataset, (1, 32, 32), None, count=4)
+        hashes = ("0" * 64, "0" * 64, "0" * 63 + "1", "f" * 64)
+        seen = tuple(
+            msgspec.structs.replace(case, thumbnail_hash=text, voxel_hash=voxel)
+            for case, text, voxel in zip(made.cases, hashes, voxels, strict=True)
+        )
+        read: list[str] = []
+
+        def thumbnail_of(_: Dataset, case: Case) -> np.ndarray:
+            read.append(case.case_id)
+            seed = 0 if case.case_id in ALIKE else 1
+            return np.random.default_rng(seed).integers(0, 256, (64, 64), dtype=np.uint8)
+
+        fingerprints = {dataset.name: msgspec.structs.replace(made, cases=seen)}
+        splits = {dataset.name: Splits(test=("case_0",), folds=(fold(3),))}
+        problems = check_thumbnails([dataset], fingerprints, splits, thumbnail_of)
+        return [(one.kind, one.case_id, one.found) for one in problems], read
+
+    return make
+
+
+def test_thumbnails_decide_between_cases_whose_hashes_are_alike(thumbnails_checked: Callable[..., Any]) -> None:
+    found, read = thumbnails_checked()
+    words = "looks the same as case case_0 (similarity 1.00), which is tested on"
+    assert found == [("near-duplicate-image", "case_1", words)]
+    assert "case_3" not in read
+
+
+def test_thumbnails_of_one_patient_and_of_the_same_voxels_are_not_compared(
+    thumbnails_checked: Callable[..., Any],
+) -> None:
+    assert thumbnails_checked(patients="aabc")[0] == []
+    assert thumbnails_checked(voxels="0012")[0] == []
 
 
 HU, SHIFTED = (-1000.0, 1500.0), (31768.0, 34268.0)  # the same and 32768, as DeepLesion's 16-bit PNG
