@@ -20,7 +20,7 @@ __all__ = [
     "load_settings",
     "plan_and_preprocess",
     "predict",
-    "read_results",
+    "results",
     "tables",
     "train",
     "train_all_permutations",
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mdkd_auto.core.settings import Settings, load_settings
     from mdkd_auto.pipeline import ablate, evaluate, find_student, predict, tables, train, train_all_permutations
     from mdkd_auto.preparation import plan_and_preprocess, verify
-    from mdkd_auto.report.results import read_results
+    from mdkd_auto.report.results import results
 else:  # hidden from type checkers, which would accept any name
     _MODULES = {
         "MdkdError": "core.errors",
@@ -45,7 +45,7 @@ else:  # hidden from type checkers, which would accept any name
         "load_settings": "core.settings",
         "plan_and_preprocess": "preparation",
         "predict": "pipeline",
-        "read_results": "report.results",
+        "results": "report.results",
         "tables": "pipeline",
         "train": "pipeline",
         "train_all_permutations": "pipeline",

@@ -42,6 +42,7 @@ from mdkd_auto.formats.exif import UPRIGHT
 from mdkd_auto.planners.intensities import Histogram, histogram, image_percentiles, pool, statistics
 from mdkd_auto.planners.near_duplicates import is_picture_hash, picture_hash, thumbnail, thumbnail_hash
 from mdkd_auto.preprocessing.crop import box_shape, box_slices, nonzero_box
+from mdkd_auto.preprocessing.lesions import largest_diameters_mm
 
 log = logging.getLogger(__name__)
 
@@ -195,11 +196,17 @@ def find_lesions(foreground: NDArray[np.bool_], spacing_mm: Triple, rectangulari
     """
     components = cc3d.connected_components(foreground, connectivity=26)
     sizes = np.bincount(components.ravel())[1:]
+    largest = largest_diameters_mm(components, spacing_mm)
     flat = foreground.shape[0] == 1
     voxel = spacing_mm[1] * spacing_mm[2] * (1.0 if flat else spacing_mm[0]) * rectangularity
     return tuple(
-        Lesion(volume_mm3=count * voxel, diameter_mm=_diameter(count * voxel, flat), voxels=count)
-        for count in sizes.tolist()
+        Lesion(
+            volume_mm3=count * voxel,
+            diameter_mm=_diameter(count * voxel, flat),
+            voxels=count,
+            largest_diameter_mm=largest.get(number),
+        )
+        for number, count in enumerate(sizes.tolist(), start=1)
     )
 
 

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdkd_auto.core.records import CaseFingerprint, DatasetPlan, Fingerprint, Triple
+from mdkd_auto.preprocessing.lesions import SPECK_VOXELS
 
 Floats = NDArray[np.float64]
-
-SPECK_VOXELS = 3  # components of fewer voxels are annotation noise and have no vote
 
 
 @dataclass(frozen=True)

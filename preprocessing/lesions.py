@@ -1,15 +1,20 @@
-"""The lesions of a preprocessed label, with voxels to centre patches on: sampling draws lesions, not voxels."""
+"""Lesions: voxels to centre patches on, as sampling draws lesions and not voxels; and how far they reach."""
 
+from functools import partial
 from typing import Any
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
 
-from mdkd_auto.core.records import LesionSample
+from mdkd_auto.core.records import LesionSample, Triple
 from mdkd_auto.preprocessing.crop import box_slices, nonzero_box
 
 POINTS_A_LESION = 64
+SPECK_VOXELS = 3  # components of fewer voxels are annotation noise, without a vote or a diameter
+_MOST_COMPARED = 500  # points; of more, those on the convex hull
 
 
 def sample_lesions(label: NDArray[Any], ignore_label: int | None = None) -> tuple[LesionSample, ...]:
@@ -36,3 +41,39 @@ def sample_lesions(label: NDArray[Any], ignore_label: int | None = None) -> tupl
         value = int(lesions.ravel()[members[0]])
         samples.append(LesionSample(label=value, points=tuple((z, y, x) for z, y, x in points)))
     return tuple(samples)
+
+
+def largest_diameters_mm(components: NDArray[np.integer[Any]], spacing_mm: Triple) -> dict[int, float]:
+    """Component of (z, y, x) -> the largest distance between the centres of its voxels; none for specks.
+
+    scikit-image's own ``feret_diameter_max`` raises ValueError for components of one slice.
+    """
+    from skimage.measure import regionprops_table
+
+    if not components.any():
+        return {}
+    specks = np.bincount(components.ravel()) < SPECK_VOXELS
+    large = np.where(specks[components], 0, components)
+    farthest = partial(_farthest, spacing_mm=spacing_mm)
+    farthest.__name__ = "largest_diameter"  # type: ignore[attr-defined]  # the column's name
+    table = regionprops_table(large, properties=("label",), extra_properties=(farthest,))
+    return dict(zip(table["label"].tolist(), table["largest_diameter"].tolist(), strict=True))
+
+
+def _farthest(region: NDArray[np.bool_], spacing_mm: Triple) -> float:
+    """Of a region in its bounding box."""
+    ends = region & ~(_shifted(region, 1) & _shifted(region, -1))  # both ends of each run along x hold the farthest
+    points = np.argwhere(ends) * spacing_mm
+    if len(points) > _MOST_COMPARED:
+        points = points[ConvexHull(points, qhull_options="QJ").vertices]  # joggled: a region may lie in one plane
+    return float(pdist(points).max(initial=0.0))  # the library tries it on a single voxel first
+
+
+def _shifted(region: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    """Moved along x, with background where nothing was."""
+    moved = np.zeros_like(region)
+    if by > 0:
+        moved[..., by:] = region[..., :-by]
+    else:
+        moved[..., :by] = region[..., -by:]
+    return moved

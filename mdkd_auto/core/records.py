@@ -114,6 +114,7 @@ class Lesion(Record, frozen=True, kw_only=True):
     volume_mm3: float  # area in mm2 for 2-D images; pixels where the spacing is unknown
     diameter_mm: float  # of the sphere (disc in 2-D) of the same volume
     voxels: int
+    largest_diameter_mm: float | None = None  # between the centres of its voxels; None for specks of 1 or 2 voxels
 
 
 class CaseFingerprint(Record, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _NUMBERS = {"mean": "float64", "std": "float64", "n": "Int64", "left_out": "Int64"}
 
 
-def read_results(root: str | Path) -> "pd.DataFrame":
+def results(root: str | Path) -> "pd.DataFrame":
     """One row per target, level, column, run and metric of every ``table_*.csv`` under ``root``/results.
 
     ``group`` and ``table`` say which file a row is from; the other columns are the file's own. ``mean`` and ``std`` are
@@ -23,11 +23,11 @@ def read_results(root: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    results = Root(Path(root)).results
-    if not results.is_dir():
-        raise MdkdError(f"{results}: no such folder; give the folder that holds raw, preprocessed and results")
+    folder = Root(Path(root)).results
+    if not folder.is_dir():
+        raise MdkdError(f"{folder}: no such folder; give the folder that holds raw, preprocessed and results")
     frames = [pd.DataFrame(columns=["group", "table", *CSV_COLUMNS], dtype=str)]
-    for path in sorted(results.glob("*/table_*.csv")):
+    for path in sorted(folder.glob("*/table_*.csv")):
         frame = read_frame(path, CSV_COLUMNS)
         frame.insert(0, "group", path.parent.name)
         frame.insert(1, "table", path.stem)

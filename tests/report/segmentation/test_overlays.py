@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from mdkd_auto.core.records import Case
 from mdkd_auto.metrics.summary import Scores, score_masks
-from mdkd_auto.report.segmentation.overlays import _read_slice, chosen_cases, median_case, view_of
+from mdkd_auto.report.segmentation.overlays import _read_slice, chosen_cases, edges_of, median_case, view_of
 from mdkd_auto.tasks.segmentation.scoring import CaseScores, Summary, summary_of
 from mdkd_auto.tasks.shared.scored_part import TEST
 
@@ -106,3 +106,14 @@ def test_pictures_are_drawn_with_their_top_row_first(tmp_path: Path, ending: str
     np.testing.assert_array_equal(shown.image, pixels[::step])
     np.testing.assert_array_equal(shown.truth, mask[::step])
     np.testing.assert_array_equal(shown.masks["student"], mask[::step])
+
+
+def test_edges_run_half_a_pixel_outside_the_foreground() -> None:
+    """Around each object, closed also where it touches the picture's edge."""
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[0:2, 0:3] = mask[4, 6] = True
+    large, small = sorted(edges_of(mask), key=len, reverse=True)
+    assert (large.min(0).tolist(), large.max(0).tolist()) == ([-0.5, -0.5], [1.5, 2.5])
+    assert (small.min(0).tolist(), small.max(0).tolist()) == ([3.5, 5.5], [4.5, 6.5])
+    assert all((edge[0] == edge[-1]).all() for edge in (large, small))
+    assert edges_of(np.zeros((4, 4), dtype=bool)) == []
