@@ -32,7 +32,9 @@ from mdkd_auto.execution import run_job as running
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import load_predictor
 from mdkd_auto.execution.run_job import run_jobs
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
+from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing import case as preprocessing
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.segmentation.training import predict_file
@@ -162,9 +164,9 @@ def train(root: Root, setting: Setting, settings: Settings, alone: bool) -> None
     if not alone:
         pipeline.train(root, settings, setting.target, (setting.source,), configuration=setting.configuration)
         return
-    groups, _ = pipeline.find_groups(root)
+    groups, _ = find_groups(root)
     ((group, datasets),) = groups.items()
-    experiment = pipeline.make_experiment(root, group, datasets, settings, setting.configuration)
+    experiment = make_experiment(root, group, datasets, settings, setting.configuration)
     assert experiment is not None
     run_jobs([(experiment, JobMaker(experiment).specific(setting.target))])
 

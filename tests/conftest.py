@@ -14,7 +14,8 @@ from mdkd_auto import pipeline
 from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.demo.phantoms import LOOKS, Look, write_datasets
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.training import loop as fit
 
 CASES = 4
@@ -108,8 +109,8 @@ def experiment_in() -> Callable[..., Experiment]:
     """The experiment of the CT group of a root."""
 
     def make(root: Root, settings: Settings | None = None, configuration: str = "2d") -> Experiment:
-        groups, _ = pipeline.find_groups(root)
-        made = pipeline.make_experiment(
+        groups, _ = find_groups(root)
+        made = make_experiment(
             root, "CT_segmentation", groups["CT_segmentation"], settings or Settings(device="cpu"), configuration
         )
         assert made is not None

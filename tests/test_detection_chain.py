@@ -25,8 +25,10 @@ from mdkd_auto.demo.phantoms import SCENES, scene, write_detection_datasets
 from mdkd_auto.execution.run_folder import describe
 from mdkd_auto.execution.run_job import make_objective, make_streams, run_jobs
 from mdkd_auto.execution.teacher_weights import validation_score, weight
+from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.networks import faster_rcnn
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.detection.pictures import draw_boxes
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
@@ -326,8 +328,8 @@ def test_nothing_is_trained_twice(trained: tuple[Root, Table]) -> None:
 def test_a_students_teacher_is_the_joint_one_and_frozen(trained: tuple[Root, Table]) -> None:
     """As the run builds them: no gradient and no change; images without a box are among what it sees."""
     root, _ = trained
-    groups, _ = pipeline.find_groups(root)
-    experiment = pipeline.make_experiment(root, "CT_detection", groups["CT_detection"], SETTINGS, "2d")
+    groups, _ = find_groups(root)
+    experiment = make_experiment(root, "CT_detection", groups["CT_detection"], SETTINGS, "2d")
     assert experiment is not None
     job = next(job for job in JobMaker(experiment).permutation(B, (A,)) if job.stage == "student")
     record = describe(experiment, job)
@@ -357,8 +359,8 @@ def test_validation_without_a_box(planned: Root, copied: Callable[[Root], Root])
     splits = read_splits(root.splits(A))
     train_on = tuple(case for case in splits.folds[0].train if case not in empty)
     write_splits(root.splits(A), Splits(test=(), folds=(Fold(train=train_on, val=empty),)))
-    groups, _ = pipeline.find_groups(root)
-    experiment = pipeline.make_experiment(root, "CT_detection", groups["CT_detection"], SETTINGS, "2d")
+    groups, _ = find_groups(root)
+    experiment = make_experiment(root, "CT_detection", groups["CT_detection"], SETTINGS, "2d")
     assert experiment is not None
     job = JobMaker(experiment).specific(A)
     run_jobs([(experiment, job)])

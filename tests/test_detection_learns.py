@@ -12,7 +12,9 @@ from mdkd_auto.core.records import Fold, Splits
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets
 from mdkd_auto.execution.run_job import run_jobs
+from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.preparation import find_groups
 
 LOOK = SCENES[0]._replace(size=(64, 64), radius=(9.0, 12.0))
 SETTINGS: dict[str, Any] = {
@@ -46,7 +48,7 @@ def test_eight_images_are_learnt(
 ) -> None:
     """Within four times the updates that usually suffice: how many do depends on the processor's rounding."""
     root = learned_by_heart
-    groups, _ = pipeline.find_groups(root)
+    groups, _ = find_groups(root)
     cases = tuple(sorted(case.case_id for case in groups["CT_detection"][0].cases))
     by_heart = Splits(test=(), folds=(Fold(train=cases, val=cases),))  # judged on what it was trained on
     for budget in (updates, 2 * updates, 4 * updates):
@@ -57,7 +59,7 @@ def test_eight_images_are_learnt(
             learning_rate=learning_rate,
             iterations_per_epoch=budget,
         )
-        experiment = pipeline.make_experiment(root, "CT_detection", groups["CT_detection"], settings, "2d")
+        experiment = make_experiment(root, "CT_detection", groups["CT_detection"], settings, "2d")
         assert experiment is not None
         experiment = experiment._replace(splits={LOOK.name: by_heart})
         job = JobMaker(experiment).specific(LOOK.name)

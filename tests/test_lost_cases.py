@@ -17,7 +17,9 @@ from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, S
 from mdkd_auto.demo.phantoms import PICTURES, SCENES, Look, write_datasets, write_detection_datasets, write_pictures
 from mdkd_auto.execution.evaluate_run import not_scored
 from mdkd_auto.execution.run_job import run_jobs
+from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.report import tables as tables_module
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
@@ -202,9 +204,9 @@ def test_a_case_in_no_part_is_named_where_it_is_not_used(root: Root, command: Co
 def test_a_data_set_that_has_errors_now_is_named(root: Root) -> None:
     """The table of the whole group lacks it, that of one target does not; nothing is trained here."""
     (root.raw / B / "dataset.json").write_text("{")
-    groups, problems = pipeline.find_groups(root)
+    groups, problems = find_groups(root)
     (group,) = groups
-    experiment = pipeline.make_experiment(root, group, groups[group], Settings(**SMALL), "2d", problems)
+    experiment = make_experiment(root, group, groups[group], Settings(**SMALL), "2d", problems)
     assert experiment is not None
     (said,) = tables_module._left_out(experiment)
     assert said.startswith(f"{B}, left out though it is in the plan of CT_segmentation: ")
@@ -235,8 +237,8 @@ def test_a_folder_of_masks_says_that_a_case_of_the_test_part_is_gone(root: Root,
 
 def run_alone(root: Root, group: str, settings: Settings, target: str) -> tuple[Path, list[str]]:
     """The test folder of a data set's own model, and what its scores lack."""
-    groups, problems = pipeline.find_groups(root)
-    experiment = pipeline.make_experiment(root, group, groups[group], settings, "2d", problems)
+    groups, problems = find_groups(root)
+    experiment = make_experiment(root, group, groups[group], settings, "2d", problems)
     assert experiment is not None
     job = JobMaker(experiment).specific(target)
     run_jobs([(experiment, job)])

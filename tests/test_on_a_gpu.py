@@ -21,7 +21,9 @@ from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, S
 from mdkd_auto.demo.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.execution.run_folder import describe
 from mdkd_auto.execution.run_job import make_objective, make_streams, run_jobs
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
+from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.stages.hierarchy import in_order
 from mdkd_auto.stages.job import Job
 from mdkd_auto.training import loop as fitting
@@ -68,8 +70,8 @@ def root(planned: Root, tmp_path_factory: pytest.TempPathFactory) -> Root:
 
 def experiment(root: Root, chain: Chain) -> Experiment:
     group, configuration, changes = chain
-    datasets, _ = pipeline.find_groups(root)
-    made = pipeline.make_experiment(root, group, datasets[group], replace(SETTINGS, **changes), configuration)
+    datasets, _ = find_groups(root)
+    made = make_experiment(root, group, datasets[group], replace(SETTINGS, **changes), configuration)
     assert made is not None
     return made
 

@@ -27,8 +27,10 @@ from mdkd_auto.demo.phantoms import (
     write_pictures,
 )
 from mdkd_auto.execution.run_folder import build_model, describe, make_task, read_run
+from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.formats.read_write import read_image, same_geometry
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.training.checkpoints import save_weights
 
 A, B = "Dataset901_RoundBright", "Dataset902_FlatFaint"
@@ -51,10 +53,10 @@ def warnings_are_kept(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 def untrained(root: Root, folder: Path, multi_head: bool = False) -> Path:
     """The run folder of a model with random weights, as training would leave it."""
-    groups, _ = pipeline.find_groups(root)
+    groups, _ = find_groups(root)
     ((group, datasets),) = groups.items()
     settings = SETTINGS if "detection" in group else replace(SETTINGS, width=4)
-    experiment = pipeline.make_experiment(root, group, datasets, settings, "2d")
+    experiment = make_experiment(root, group, datasets, settings, "2d")
     assert experiment is not None
     maker = JobMaker(experiment)
     names = tuple(experiment.datasets)

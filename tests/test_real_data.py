@@ -17,6 +17,7 @@ from mdkd_auto.core.records import Plan, Splits
 from mdkd_auto.datasets.raw_folder import read_dataset
 from mdkd_auto.datasets.splits import read_splits
 from mdkd_auto.formats.read_write import read_image, same_geometry
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.tasks.shared.prediction import mask_ending
 
 RAW = Path(os.environ.get("MDKD_REAL_DATA", ""))
@@ -40,7 +41,7 @@ def linked(folder: Path, *numbers: str) -> Root:
 
 def test_groups_of_every_task_are_found(tmp_path: Path) -> None:
     root = linked(tmp_path, "001", "002", "003", "011", "012", "013", "021", "031")
-    groups, problems = pipeline.find_groups(root)
+    groups, problems = find_groups(root)
     assert problems == []
     assert {name: [dataset.short_name for dataset in datasets] for name, datasets in groups.items()} == {
         "MRI_segmentation": ["001", "002", "003"],

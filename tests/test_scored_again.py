@@ -20,10 +20,13 @@ from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, S
 from mdkd_auto.demo.phantoms import PICTURES, SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.execution import run_job as run_module
 from mdkd_auto.execution.run_job import run_jobs
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.formats.read_write import read_image
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
 from mdkd_auto.preprocessing.crop import cropped
+from mdkd_auto.report import tabulate
 from mdkd_auto.report.tables import Table
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.segmentation.training import Predictor
@@ -267,7 +270,7 @@ def test_no_table_compares_scores_of_different_truths(root: Root, monkeypatch: p
     content = read_json(student / "summary.json")
     content["evidence"][name_of_test_case(root)]["label"] = "0" * 64
     write_json(student / "summary.json", content)
-    monkeypatch.setattr(pipeline, "renew_scores", lambda _: None)
+    monkeypatch.setattr(tabulate, "renew_scores", lambda _: None)
     with pytest.raises(TrainingError) as caught:
         pipeline.tables(root, SETTINGS)
     said = str(caught.value)
@@ -308,8 +311,8 @@ def test_a_part_that_grows_or_shrinks_is_scored_as_it_is_now(root: Root, log: Lo
 
 
 def experiment_of(root: Root, group: str, settings: Settings) -> Experiment:
-    groups, _ = pipeline.find_groups(root)
-    made = pipeline.make_experiment(root, group, groups[group], settings, "2d")
+    groups, _ = find_groups(root)
+    made = make_experiment(root, group, groups[group], settings, "2d")
     assert made is not None
     return made
 

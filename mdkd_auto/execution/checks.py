@@ -10,7 +10,7 @@ from torch import nn
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.core.files import write_json
 from mdkd_auto.execution.run_folder import load_model, make_task, read_run
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.losses.features import resized, unit_scale
 from mdkd_auto.networks.fusion.joint import FusedEncoder
 from mdkd_auto.networks.model import Model

@@ -1,5 +1,6 @@
 """What is done, what is to do, how long it may take, and which finished runs no longer match."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.core.text import duration
 from mdkd_auto.execution.run_folder import RunRecord, read_run
 from mdkd_auto.execution.scoring_time import ScoringTime, scoring_seconds, time_scoring
-from mdkd_auto.experiments.jobs import NETWORK_NAMES, Experiment, is_finished
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import NETWORK_NAMES, is_finished
 from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.networks.detector import Objects
 from mdkd_auto.networks.model import Model
@@ -24,6 +26,8 @@ from mdkd_auto.stages.job import Job, Network
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
 from mdkd_auto.training.interfaces import Output
 from mdkd_auto.training.loop import LATEST, find_device, is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 COST_OF_SOURCE = 1 / 3  # more, for each beyond two: a frozen teacher's forward pass; backward takes twice as long
 COST_OF_FORWARD = 1 / 3  # a validation batch against an update
@@ -179,6 +183,11 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
 def _brief(value: Any) -> str:
     text = "absent" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def log_dry_run(experiment: Experiment, jobs: Sequence[tuple[Experiment, Job]], figures: int) -> None:
+    """Log what a command would do: the jobs in order, their state, and the time left."""
+    logger.info("%s", dry_run_text(experiment, [job for _, job in jobs], figures))
 
 
 def dry_run_text(experiment: Experiment, jobs: Sequence[Job], drawings: int = 0) -> str:

@@ -5,7 +5,7 @@ for.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,10 @@ from mdkd_auto.core.errors import MdkdError, TrainingError
 from mdkd_auto.core.files import read_record
 from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.core.records import Case, Task
+from mdkd_auto.datasets.case_names import listed
 from mdkd_auto.execution.prepared_images import seen_images
 from mdkd_auto.execution.run_folder import load_predictor
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.stages.hierarchy import stage_of
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.evidence import evidence_of, work_of
@@ -139,6 +140,13 @@ def not_scored(experiment: Experiment, job: Job) -> list[str]:
         failed = {} if part.earlier is None else part.earlier.failed
         said += [f"{part.dataset.name}, {part.name} case {case}, not scored: {why}" for case, why in failed.items()]
     return said
+
+
+def check_scored(jobs: Sequence[tuple[Experiment, Job]]) -> None:
+    """Raise TrainingError naming every case that the scores of the finished jobs lack."""
+    unscored = [case for experiment, job in jobs for case in not_scored(experiment, job)]
+    if unscored:
+        raise TrainingError(f"cases are not scored; the rest is done:{listed(unscored)}")
 
 
 def cases_of_part(experiment: Experiment, dataset: str, part: str) -> list[Case]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.records import Case, Triple
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.formats.read_write import Header
 from mdkd_auto.preprocessing.case import Prepared
 from mdkd_auto.preprocessing.case_store import image_path, open_image, read_case_record, record_path

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import torch
@@ -18,7 +18,8 @@ from mdkd_auto.core.settings import MOST_FOLDS, WIDEST, Settings
 from mdkd_auto.datasets.raw_folder import find_name, folder_names
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.execution.run_limits import faults_of_identity, faults_of_network, faults_of_ranges, faults_of_spacing
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import class_counts
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
@@ -73,7 +74,7 @@ def describe(experiment: Experiment, job: Job) -> RunRecord:
         file_endings={name: experiment.datasets[name].file_ending for name in job.datasets},
         settings=experiment.settings,
         task=experiment.plan.task,
-        class_counts=experiment.class_counts(job),
+        class_counts=class_counts(experiment, job),
         ranges=ranges_of_training(experiment, job),
     )
     remedy = (
@@ -241,6 +242,16 @@ def finished_students(root: Root) -> dict[Path, str]:
     """Run folders of all finished students, sorted, and their configurations."""
     runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
     return {run: run.parent.name.rsplit("__", 1)[-1] for run in runs}
+
+
+def refuse_without_students(root: Root, configuration: str) -> NoReturn:
+    """Raise TrainingError: no student matches the settings; names other configurations that have finished students."""
+    others = sorted({other for other in finished_students(root).values() if other != configuration})
+    hint = f"; there are finished students in {' and '.join(others)} (-c)" if others else ""
+    raise TrainingError(
+        f"{root.results}: no finished student has these settings in {configuration}{hint}; train, or give the same "
+        "settings"
+    )
 
 
 def find_student(root: Root, target: str | None, configuration: str | None = None) -> Path:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from mdkd_auto.batches.sampling import PatchSampler, seed_of
-from mdkd_auto.core.errors import SettingsError, TrainingError
+from mdkd_auto.core.errors import TrainingError
 from mdkd_auto.core.files import make_folder, write_json
 from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.execution.checks import write_checks
@@ -20,11 +20,12 @@ from mdkd_auto.execution.evaluate_run import evaluate_run, is_up_to_date, score_
 from mdkd_auto.execution.memory_note import memory_note
 from mdkd_auto.execution.run_folder import Finished, RunRecord, build_model, describe, load_model, make_task, read_run
 from mdkd_auto.execution.teacher_weights import baseline_scores, distillation_weight, source_weights
-from mdkd_auto.experiments.jobs import Experiment, check_unchanged, is_finished
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import check_unchanged, is_finished
 from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
-from mdkd_auto.networks.weights.load import load_pretrained, takes_pretrained
+from mdkd_auto.networks.weights.load import load_pretrained
 from mdkd_auto.stages.hierarchy import stage_of
 from mdkd_auto.stages.job import Job
 from mdkd_auto.stages.stage import Ingredients
@@ -223,24 +224,3 @@ def make_streams(experiment: Experiment, run: RunRecord) -> Streams:
         spacing_mm=plan.spacing_mm,
         upright=plan.whole_images,
     )
-
-
-def warn_of_pretrained(jobs: Sequence[tuple[Experiment, Job]]) -> None:
-    """Say where pretrained weights are given that no network of the jobs begins with."""
-    given = any(experiment.settings.pretrained is not None for experiment, _ in jobs)
-    if given and not any(takes_pretrained(job.architecture) for _, job in jobs):
-        logger.warning(
-            "%s: pretrained is set, but without effect: every network here is the plan's UNet, which begins "
-            "with random weights",
-            jobs[0][1].group,
-        )
-
-
-def check_settings(experiment: Experiment) -> None:
-    """Raise SettingsError for a fold that no data set has, and for networks that the group's task has not, or not
-    together."""
-    settings, plan = experiment.settings, experiment.plan
-    TASK_PARTS[plan.task].check(settings, plan.configuration(experiment.configuration))
-    most = max(len(splits.folds) for splits in experiment.splits.values())
-    if settings.fold >= most:
-        raise SettingsError(f"fold is {settings.fold}; the splits have {most} folds, numbered from 0")

@@ -14,7 +14,7 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.records import Case
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.prepared_images import seen_images
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.networks.model import Model
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
 from mdkd_auto.stages.hierarchy import stage_of

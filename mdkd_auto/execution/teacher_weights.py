@@ -13,7 +13,7 @@ from mdkd_auto.core.errors import TrainingError
 from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.core.tables import read_numbers
 from mdkd_auto.execution.evaluate_run import read_summary
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.scored_part import VALIDATION
 from mdkd_auto.tasks.task_scores import TASK_SCORES

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.core.records import Task
 from mdkd_auto.core.settings import replace
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.stages.hierarchy import STAGES
 from mdkd_auto.stages.job import Job, StageName
 

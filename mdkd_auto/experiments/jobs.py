@@ -5,24 +5,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
 from mdkd_auto.core.errors import SettingsError, TrainingError
-from mdkd_auto.core.file_hashes import FileHashes, file_hashes
 from mdkd_auto.core.files import content_hash, file_hash, to_json_text
 from mdkd_auto.core.paths import Root, RunFolder
-from mdkd_auto.core.records import Dataset, Fold, Plan, PreprocessedCase, Splits
-from mdkd_auto.core.settings import ONLINE, TASK_SETTINGS, Architecture, Settings, settings_of_stage
-from mdkd_auto.datasets.case_names import listed
-from mdkd_auto.datasets.lost_cases import lost_cases
-from mdkd_auto.datasets.problems import Problem
-from mdkd_auto.preprocessing.case_store import read_case_record, record_path
+from mdkd_auto.core.records import PreprocessedCase
+from mdkd_auto.core.settings import ONLINE, TASK_SETTINGS, Architecture, settings_of_stage
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.preprocessing.case_store import read_case_record
 from mdkd_auto.preprocessing.dataset import case_key, plan_key
 from mdkd_auto.stages.hierarchy import STAGES, in_order
 from mdkd_auto.stages.job import Job, Network, StageName
-from mdkd_auto.tasks.shared.classes import Classes, classes_of
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.loop import find_device, uses_bf16
 
@@ -35,99 +31,6 @@ NETWORK_NAMES = {
     "medvit_large": "MedViT-large",
 }  # others by their own
 _MOST_NAMES = 8  # sources spelled out in a folder name
-
-
-class Experiment(NamedTuple):
-    """What the jobs of a group are made from."""
-
-    root: Root
-    plan: Plan
-    datasets: dict[str, Dataset]
-    splits: dict[str, Splits]
-    settings: Settings
-    configuration: str
-    problems: tuple[Problem, ...] = ()  # of the raw folder: why cases of the splits are not among the data sets'
-
-    def classes(self, dataset: str) -> Classes:
-        return classes_of(self.datasets[dataset], self.settings.keep_classes)
-
-    def hashes(self, dataset: str) -> FileHashes:
-        """SHA-256 of the data set's raw files."""
-        return file_hashes(self.root.file_hashes(dataset))
-
-    def lost(self, dataset: str) -> dict[str, str]:
-        """Case of the stored splits that the raw folder no longer gives -> why."""
-        return lost_cases(self.datasets[dataset], self.splits[dataset], self.problems)
-
-    def has_fold(self, dataset: str) -> bool:
-        """Whether the fold is one of the data set's; only then is a training for it a replicate of its own."""
-        return self.settings.fold < len(self.splits[dataset].folds)
-
-    def fold(self, dataset: str) -> Fold:
-        """The cases of the fold; the last there is where a source has fewer folds than the target that it serves."""
-        return self.splits[dataset].folds[self.fold_number(dataset)]
-
-    def fold_number(self, dataset: str) -> int:
-        """The fold's number in the data set."""
-        return min(self.settings.fold, len(self.splits[dataset].folds) - 1)
-
-    def cases(self, dataset: str, part: Literal["train", "val"], label_fraction: float = 1.0) -> tuple[str, ...]:
-        """Preprocessed cases of a part of the fold; of ``train`` those of so many of its patients, one at least.
-
-        Raises TrainingError if the part is empty, or cases of it left the raw folder.
-        """
-        fold = self.fold(dataset)
-        folder = self.root.cases(dataset, self.configuration)
-        wanted = fold.train if part == "train" else fold.val
-        if not wanted:
-            raise TrainingError(
-                f"{self.root.splits(dataset)}: fold {self.fold_number(dataset)} holds no case for {part}; choose "
-                "another fold, or delete the file and run mdkd_plan_and_preprocess: patients are dealt out again, "
-                "and what was trained before no longer matches"
-            )
-        known = {case.case_id for case in self.datasets[dataset].cases}
-        if not known.issuperset(wanted):
-            lost = self.lost(dataset)
-            said = [f"{case}: {lost[case]}" for case in wanted if case in lost]
-            raise TrainingError(
-                f"{self.datasets[dataset].folder}: {len(said)} of {len(wanted)} cases for {part} can no longer be "
-                f"read; put their files back, or run mdkd_plan_and_preprocess to plan without them:{listed(said)}"
-            )
-        found = tuple(case for case in wanted if record_path(folder, case).is_file())
-        if not found:
-            raise TrainingError(
-                f"{folder}: none of the {len(wanted)} cases for {part} is preprocessed; run mdkd_plan_and_preprocess"
-            )
-        return self._of_some_patients(dataset, found, label_fraction) if part == "train" else found
-
-    def not_preprocessed(self, dataset: str) -> list[str]:
-        """Cases of any fold that have no stored case."""
-        folder = self.root.cases(dataset, self.configuration)
-        wanted = {case for fold in self.splits[dataset].folds for case in (*fold.train, *fold.val)}
-        return sorted(case for case in wanted if not record_path(folder, case).is_file())
-
-    def _of_some_patients(self, dataset: str, cases: tuple[str, ...], share: float) -> tuple[str, ...]:
-        """The cases of a share of their patients, drawn by seed; a smaller share is a part of a larger one."""
-        patient_of = self.patients(dataset, cases)
-        patients = sorted(set(patient_of.values()), key=lambda patient: content_hash([self.settings.seed, patient]))
-        chosen = set(patients[: max(1, round(share * len(patients)))])
-        return tuple(case for case in cases if patient_of[case] in chosen)
-
-    def class_counts(self, job: Job) -> dict[str, tuple[int, ...]]:
-        """For each data set whose cases have a class: its training cases of each, in the order of its outputs."""
-        counts = {}
-        for dataset in job.datasets:
-            if all(case.class_name is None for case in self.datasets[dataset].cases):
-                continue
-            trained = set(self.cases(dataset, "train", job.label_fraction if dataset == job.target else 1.0))
-            of_class = Counter(case.class_name for case in self.datasets[dataset].cases if case.case_id in trained)
-            counts[dataset] = tuple(of_class[channel.name] for channel in self.classes(dataset).channels)
-        return counts
-
-    def patients(self, dataset: str, cases: tuple[str, ...]) -> dict[str, str]:
-        """Case -> its patient; one that the raw folder no longer has is a patient of its own."""
-        known = {case.case_id: case.patient_id for case in self.datasets[dataset].cases}
-        return {case: known.get(case, case) for case in cases}
 
 
 class JobMaker:
@@ -274,6 +177,19 @@ class JobMaker:
             _check_files(self.experiment, dataset, records)
             self._data[dataset, label_fraction] = data_identity(self.experiment, dataset, cases)
         return self._data[dataset, label_fraction]
+
+
+def class_counts(experiment: Experiment, job: Job) -> dict[str, tuple[int, ...]]:
+    """Training cases of each class, in the order of the outputs, for each data set whose cases have a class."""
+    counts = {}
+    for dataset in job.datasets:
+        cases = experiment.datasets[dataset].cases
+        if all(case.class_name is None for case in cases):
+            continue
+        trained = set(experiment.cases(dataset, "train", job.label_fraction if dataset == job.target else 1.0))
+        of_class = Counter(case.class_name for case in cases if case.case_id in trained)
+        counts[dataset] = tuple(of_class[channel.name] for channel in experiment.classes(dataset).channels)
+    return counts
 
 
 def _stored_cases(experiment: Experiment, dataset: str, label_fraction: float) -> dict[str, list[PreprocessedCase]]:

@@ -1,11 +1,12 @@
 """The table of an ablation: its variants side by side for every target."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from mdkd_auto.experiments.ablations import Ablation, variant_jobs
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.ablations import Ablation, find_ablation, variant_jobs
+from mdkd_auto.experiments.experiment import Experiment, check_settings
+from mdkd_auto.experiments.replicates import having_fold, replicated
 from mdkd_auto.report.comparison import Contrast, Entry, Layout
 from mdkd_auto.report.tables import Table, replicates_text, write_table
 from mdkd_auto.stages.job import Job
@@ -20,6 +21,48 @@ class Trainings(NamedTuple):
     target: str
     sources: tuple[str, ...]
     trainings: dict[str, list[tuple[Experiment, list[Job]]]]
+
+
+class Study(NamedTuple):
+    """An ablation of one experiment: its replicates, and what it trains for each target."""
+
+    name: str
+    ablation: Ablation
+    replicates: list[Experiment]
+    entries: list[Trainings]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The first replicate."""
+        return self.replicates[0]
+
+    @property
+    def jobs(self) -> list[tuple[Experiment, Job]]:
+        """Each job with the experiment it belongs to, in the order of the columns."""
+        return [(own, job) for own, jobs in _trainings(self.entries) for job in jobs]
+
+
+def ablation_study(name: str, experiment: Experiment, chosen: Collection[str], seeds: int, folds: int) -> Study:
+    """The trainings of an ablation for the chosen targets; without any, for all that have one of the folds.
+
+    Raises SettingsError where a variant's settings do not fit the plan, or a chosen target lacks the folds.
+    """
+    ablation, replicates = find_ablation(name), replicated(experiment, seeds, folds)
+    targets = [
+        target for target in experiment.datasets if (target in chosen if chosen else _any_fold(replicates, target))
+    ]
+    entries = [ablation_entry(ablation, having_fold(replicates, target), target) for target in targets]
+    for own, _ in _trainings(entries):
+        check_settings(own)
+    return Study(name, ablation, replicates, entries)
+
+
+def _any_fold(replicates: Sequence[Experiment], target: str) -> bool:
+    return any(replicate.has_fold(target) for replicate in replicates)
+
+
+def _trainings(entries: Sequence[Trainings]) -> list[tuple[Experiment, list[Job]]]:
+    return [training for entry in entries for column in entry.trainings.values() for training in column]
 
 
 def ablation_entry(ablation: Ablation, replicates: Sequence[Experiment], target: str) -> Trainings:
@@ -41,10 +84,9 @@ def _results(trainings: Sequence[tuple[Experiment, list[Job]]]) -> list[str]:
     return [jobs[-1].folder for _, jobs in trainings]
 
 
-def ablation_table(
-    name: str, ablation: Ablation, replicates: Sequence[Experiment], entries: Sequence[Trainings]
-) -> Table | None:
-    """Write it; None where nothing is finished."""
+def ablation_table(study: Study) -> Table | None:
+    """Write the table; None if nothing is finished."""
+    name, ablation, replicates, entries = study
     experiment, said = replicates[0], replicates_text(replicates)
     whole_first = sorted(entries, key=lambda entry: -len(entry.trainings))  # it has the columns in order
     variants = [

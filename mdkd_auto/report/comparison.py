@@ -13,7 +13,8 @@ from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.core.records import DEFAULT_TASK, Record
 from mdkd_auto.execution.evaluate_run import read_summary
 from mdkd_auto.execution.run_folder import read_finished
-from mdkd_auto.experiments.jobs import Experiment, is_finished
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import is_finished
 from mdkd_auto.metrics.classification import mcnemar
 from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Mean

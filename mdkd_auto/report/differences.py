@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
 from mdkd_auto.execution.run_folder import read_run
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.report.comparison import Row, judged_scores
 from mdkd_auto.report.tables import Table
 from mdkd_auto.tasks.task_scores import Scale

@@ -5,7 +5,7 @@ ablation's: learning curves, all differences and, for few labels, gain against n
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import WriteError, write_json
 from mdkd_auto.core.progress import progress
 from mdkd_auto.core.records import ByTask
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.report.ablation import Study
 from mdkd_auto.report.classification.pictures import draw_class_attention, draw_class_embedding
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.detection.embedding import draw_box_embedding
@@ -24,6 +25,8 @@ from mdkd_auto.report.segmentation.attention import draw_attention
 from mdkd_auto.report.segmentation.embedding import draw_embedding
 from mdkd_auto.report.segmentation.overlays import draw_overlays
 from mdkd_auto.report.tables import Table
+from mdkd_auto.stages.hierarchy import stage_of
+from mdkd_auto.stages.job import Job
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +46,15 @@ DRAWINGS: ByTask[dict[str, Drawing]] = ByTask(
 )
 
 
-def number_of_figures(experiment: Experiment, targets: int, ablation: bool = False) -> int:
-    """How many are drawn beside a table of so many targets."""
-    return targets * (1 if ablation else len(DRAWINGS[experiment.plan.task])) + 1
+def permutation_figures(experiment: Experiment, jobs: Sequence[tuple[Experiment, Job]]) -> int:
+    """Number of figures drawn beside the table of the jobs' students."""
+    targets = {job.target for _, job in jobs if stage_of(job).distils}
+    return len(targets) * len(DRAWINGS[experiment.plan.task]) + 1
+
+
+def ablation_figures(study: Study) -> int:
+    """Number of figures drawn beside an ablation's table."""
+    return len(study.entries) + 1
 
 
 def draw_figures(experiment: Experiment, table: Table) -> Path:

@@ -10,7 +10,7 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
 from mdkd_auto.core.tables import read_numbers
 from mdkd_auto.execution.run_folder import read_run
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.tasks.task_scores import TASK_SCORES
 

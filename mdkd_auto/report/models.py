@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mdkd_auto.execution.run_folder import load_model, read_run
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.report.comparison import Row

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.records import Dataset
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.formats.file_endings import is_planar
 from mdkd_auto.preprocessing.case_store import open_image, open_label
 

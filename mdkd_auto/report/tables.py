@@ -1,5 +1,6 @@
 """Tables: every target, columns side by side, each number with its n and the spread of its replicates, and verdicts."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.core.tables import table_text
 from mdkd_auto.datasets.problems import errors_of
 from mdkd_auto.experiments.ablations import SPECIFIC
-from mdkd_auto.experiments.jobs import Experiment, is_finished
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import is_finished
 from mdkd_auto.metrics.summary import Mean
 from mdkd_auto.report.comparison import COLUMNS, HELPED, Entry, Layout, Row, Trained, means_of, row_of, values_of
 from mdkd_auto.report.verdicts import verdicts
@@ -19,6 +21,8 @@ from mdkd_auto.stages.hierarchy import stage_of
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.coverage import NAMED
 from mdkd_auto.tasks.task_scores import TASK_SCORES
+
+logger = logging.getLogger(__name__)
 
 WHOSE_GAIN = (
     "A student learns on top of trained teachers. How much of a gain is the other data sets', and not that longer "
@@ -46,6 +50,11 @@ class Table(NamedTuple):
             if len(said) > NAMED:
                 problems.append(f"{row.target}: {len(said) - NAMED} more cases that are not scored; see {self.path}")
         return tuple(problems)
+
+
+def log_table(table: Table) -> None:
+    """Show a table and where it was written."""
+    logger.info("%s\ntable -> %s", table.markdown, table.path)
 
 
 # --- what stands in a table ---------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ from mdkd_auto.doctor import root as doctor_root
 from mdkd_auto.doctor.machine import Report, look_at_machine, shown_path
 from mdkd_auto.doctor.root import look_at_root
 from mdkd_auto.execution.run_folder import Finished, RunRecord, describe
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.stages.job import Job
 from mdkd_auto.training.checkpoints import save_training, save_weights
 from mdkd_auto.training.loop import FINAL, LATEST

@@ -15,7 +15,8 @@ from mdkd_auto.execution import estimate
 from mdkd_auto.execution.estimate import dry_run_text, estimated_seconds, seconds_per_update
 from mdkd_auto.execution.run_folder import Finished
 from mdkd_auto.execution.scoring_time import ScoringTime, scoring_seconds, time_scoring
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.experiments.titles import titles_of
 from mdkd_auto.preprocessing.case_store import read_case_record
 from mdkd_auto.stages.job import Job, Network

@@ -11,7 +11,8 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.execution.memory_note import memory_note
 from mdkd_auto.execution.run_folder import describe
 from mdkd_auto.execution.run_job import make_objective
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.planners.memory import feature_map_elements, memory_needed_gb
 
 A = "Dataset901_RoundBright"

@@ -14,7 +14,7 @@ from mdkd_auto.core.records import Case
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.execution import prepared_images as module
 from mdkd_auto.execution.prepared_images import SeenImages
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
 from mdkd_auto.preprocessing.case_store import image_path, read_case_record, record_path
 from mdkd_auto.tasks.shared.prediction import read_channel

@@ -19,13 +19,16 @@ from mdkd_auto.core.records import Case
 from mdkd_auto.core.settings import ClassificationSettings, Settings, replace
 from mdkd_auto.demo.phantoms import PICTURES, write_pictures
 from mdkd_auto.execution import run_job as run_module
+from mdkd_auto.execution.notices import warn_of_pretrained
 from mdkd_auto.execution.run_folder import build_model, describe
-from mdkd_auto.execution.run_job import make_objective, make_task, run_jobs, warn_of_pretrained
+from mdkd_auto.execution.run_job import make_objective, make_task, run_jobs
 from mdkd_auto.experiments import jobs as jobs_module
-from mdkd_auto.experiments.jobs import Experiment, JobMaker, check_unchanged
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
+from mdkd_auto.experiments.jobs import JobMaker, check_unchanged
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.faster_rcnn import FasterRCNNHead, ResNetEncoder
 from mdkd_auto.networks.model import Encoder, Model
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
 from mdkd_auto.stages.fine_tuned import continue_from, rows_of_outputs
 from mdkd_auto.stages.job import Job, Network
@@ -55,9 +58,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Root:
 
 
 def classifiers(root: Root, **changes: Any) -> Experiment:
-    groups, _ = pipeline.find_groups(root)
+    groups, _ = find_groups(root)
     settings = Settings(device="cpu", **{"width": 4, "classification": OWN, **changes})
-    made = pipeline.make_experiment(root, "CXR_classification", groups["CXR_classification"], settings, "2d")
+    made = make_experiment(root, "CXR_classification", groups["CXR_classification"], settings, "2d")
     assert made is not None
     return made
 

@@ -18,7 +18,8 @@ from mdkd_auto.core.records import Case, Topology
 from mdkd_auto.core.settings import Settings, replace
 from mdkd_auto.execution import teacher_weights as reliability
 from mdkd_auto.execution.teacher_weights import distillation_weight, source_weights, validation_score, weight
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.unet import UNetEncoder

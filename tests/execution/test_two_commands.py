@@ -21,7 +21,8 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.demo.phantoms import LOOKS, write_datasets
 from mdkd_auto.execution import run_job as run_module
 from mdkd_auto.execution.run_job import HOLDER, run_jobs
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.stages.job import Job
 
 BUDGET = ("--epochs", "1", "--iterations", "2", "--width", "2", "--batch-size", "4", "--device", "cpu")

@@ -11,7 +11,9 @@ from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import ClassificationSettings, DetectionSettings, Settings, replace
 from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets, write_pictures
 from mdkd_auto.experiments.ablations import ABLATIONS, CLASSIFIER_LOSSES, DETECTOR_LOSSES, find_ablation, variant_jobs
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
+from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.stages.job import Job
 
 SOURCES = ("Dataset902_FlatFaint", "Dataset903_RaggedDark")
@@ -40,9 +42,9 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> Root:
 
 
 def made_experiment(root: Root, settings: Settings) -> Experiment:
-    groups, _ = pipeline.find_groups(root)
+    groups, _ = find_groups(root)
     ((name, datasets),) = groups.items()
-    made = pipeline.make_experiment(root, name, datasets, settings, "2d")
+    made = make_experiment(root, name, datasets, settings, "2d")
     assert made is not None
     return made
 
@@ -131,10 +133,10 @@ def test_an_unknown_name_lists_all() -> None:
 def test_a_setting_that_detection_does_not_use_is_named_and_makes_no_other_job(
     detection: Root, experiment: Experiment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ((name, datasets),) = pipeline.find_groups(detection)[0].items()
+    ((name, datasets),) = find_groups(detection)[0].items()
     given = replace(DETECTOR, fuse="encoder", attention_keys=0, keep_classes=True, task_loss="dice")
     with caplog.at_level(logging.WARNING):
-        made = pipeline.make_experiment(detection, name, datasets, given, "2d")
+        made = make_experiment(detection, name, datasets, given, "2d")
     assert made is not None
     (said,) = caplog.messages
     assert "CT_detection: fuse, attention_keys, task_loss, keep_classes are set, but without effect" in said

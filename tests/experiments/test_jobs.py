@@ -25,7 +25,9 @@ from mdkd_auto.execution.estimate import stale_runs, state_of
 from mdkd_auto.execution.run_folder import Finished, describe
 from mdkd_auto.execution.run_job import make_objective, make_streams
 from mdkd_auto.experiments import jobs as jobs_module
-from mdkd_auto.experiments.jobs import Experiment, JobMaker, is_finished
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker, is_finished
+from mdkd_auto.experiments.replicates import having_fold
 from mdkd_auto.experiments.titles import title_of
 from mdkd_auto.preprocessing.case_store import record_path
 from mdkd_auto.stages.job import Job
@@ -156,8 +158,8 @@ def test_a_fold_that_a_data_set_lacks(experiment: Experiment) -> None:
     assert (own.fold, continued.fold) == (0, 1)
     assert own.folder == JobMaker(first).specific(B).folder  # trained once
     with pytest.raises(SettingsError, match=rf"fold is 1; {B} has 1 fold, numbered from 0; give --fold 0 or less"):
-        pipeline.having_fold([second], B)
-    assert pipeline.having_fold([first, second], B) == [first]
+        having_fold([second], B)
+    assert having_fold([first, second], B) == [first]
 
 
 def test_a_multi_head_model_is_scored_where_the_fold_is(

@@ -24,7 +24,7 @@ from mdkd_auto.core.records import CaseGeometry, PreprocessedCase
 from mdkd_auto.demo.phantoms import Look, write_datasets
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.prepared_images import SeenImages
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.formats.read_write import read_image, write_mask
 from mdkd_auto.preprocessing.case_store import image_path, open_image, save_case
 from mdkd_auto.tasks.segmentation.scoring import score_masks_of_part

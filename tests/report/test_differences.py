@@ -13,11 +13,11 @@ from mdkd_auto.core.paths import Root, RunFolder
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import Finished, describe
 from mdkd_auto.experiments.ablations import ABLATIONS
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.metrics.statistics import Comparison
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.report import ablation as ablation_module
-from mdkd_auto.report.ablation import Trainings, ablation_entry, ablation_table
+from mdkd_auto.report.ablation import Study, Trainings, ablation_entry, ablation_table
 from mdkd_auto.report.comparison import Layout, Row
 from mdkd_auto.report.differences import differences, draw_differences, gain_by_labels
 from mdkd_auto.report.figures import draw_ablation
@@ -94,7 +94,7 @@ def test_gain_over_the_number_of_labelled_patients(
     assert list(entry.trainings) == shares  # a tenth and a quarter are one patient
     for dice, ((own, jobs),) in zip((0.25, 0.75, 0.75, 0.5), entry.trainings.values(), strict=True):
         finish(own, jobs[-1], dice)
-    table = ablation_table("labels", ablation, [experiment], [entry])
+    table = ablation_table(Study("labels", ablation, [experiment], [entry]))
     assert table is not None
     assert "25%" not in table.markdown
     scores, gains = gain_by_labels(experiment, table).axes
@@ -120,7 +120,7 @@ def test_shares_stand_in_order_where_the_first_target_lacks_one(
     layouts: list[Layout] = []
     monkeypatch.setattr(ablation_module, "write_table", lambda _, layout, __: layouts.append(layout))
     for entries in ([few, every], [few]):
-        ablation_table("labels", ablation, [experiment], [Trainings(A, ("another",), one) for one in entries])
+        ablation_table(Study("labels", ablation, [experiment], [Trainings(A, ("another",), one) for one in entries]))
     assert layouts[0].columns == tuple(every)
     assert list(layouts[0].references) == [column for column in every if column.startswith("student")]
     assert layouts[1].columns == tuple(few)

@@ -16,7 +16,7 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import WriteError, read_json
 from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import Settings
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.figures import DRAWINGS, draw_figures, figures_folder
 from mdkd_auto.report.learning import draw_learning, mean_line, read_line

@@ -16,7 +16,8 @@ from mdkd_auto.core.records import Case
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import Finished
-from mdkd_auto.experiments.jobs import Experiment, JobMaker
+from mdkd_auto.experiments.experiment import Experiment
+from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.metrics.statistics import RANKS_DISAGREE, Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
 from mdkd_auto.report import tables

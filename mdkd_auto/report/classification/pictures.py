@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mdkd_auto.core import extras
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.networks.model import Model
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import column_model

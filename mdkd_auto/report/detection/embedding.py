@@ -20,7 +20,7 @@ from torchvision.ops import box_iou
 
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.networks.detector import Described
 from mdkd_auto.networks.model import Model
 from mdkd_auto.preprocessing.case_store import open_image, read_case_record

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.formats.read_write import Image
 from mdkd_auto.metrics.detection import BoxCounts, Boxes, image_counts, matches, threshold_scores
 from mdkd_auto.report.comparison import COLUMNS, Row

@@ -18,7 +18,7 @@ from torch import Tensor
 from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
 from mdkd_auto.execution.run_folder import read_run
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.layers import resized_linearly
 from mdkd_auto.report.comparison import Row

@@ -14,7 +14,7 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import write_atomically
 from mdkd_auto.core.paths import RunFolder
 from mdkd_auto.core.records import Case
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.formats.read_write import read_mask
 from mdkd_auto.report.comparison import COLUMNS, Row
 from mdkd_auto.report.patches import Bools, busiest_slice, row_step

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.networks.model import Model
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.models import batch_of_one

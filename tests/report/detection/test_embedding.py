@@ -14,10 +14,11 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets
-from mdkd_auto.experiments.jobs import Experiment
+from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.metrics.detection import Boxes
 from mdkd_auto.networks.detector import Described
 from mdkd_auto.networks.model import Model
+from mdkd_auto.preparation import find_groups
 from mdkd_auto.report.comparison import Row
 from mdkd_auto.report.detection import embedding as box_embedding
 from mdkd_auto.report.detection.embedding import (
@@ -45,9 +46,9 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     root = Root(tmp_path_factory.mktemp("boxes"))
     write_detection_datasets(root.raw, SCENES[1:2], cases=24)
     assert pipeline.plan_and_preprocess(root).problems == ()
-    groups, _ = pipeline.find_groups(root)
+    groups, _ = find_groups(root)
     ((name, datasets),) = groups.items()
-    made = pipeline.make_experiment(root, name, datasets, Settings(device="cpu"), "2d")
+    made = make_experiment(root, name, datasets, Settings(device="cpu"), "2d")
     assert made is not None
     return made
 
