@@ -85,6 +85,7 @@ def log() -> Iterator[Log]:
         patched.setattr(run_module, "_run", trains)
         patched.setattr(Predictor, "mask_of", mask_of)
         patched.setattr(pipeline, "draw_figures", lambda *_: None)
+        patched.setattr(tabulate, "draw_figures", lambda *_: None)
         yield done
 
 
