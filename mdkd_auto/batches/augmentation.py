@@ -1,8 +1,8 @@
-"""Augmentation of a whole batch on whatever device it lies: randomness is drawn first, then applied.
+"""Augment a whole batch on its own device: random numbers are drawn first, then applied.
 
-The transforms, their order, probabilities and ranges are nnU-Net v2's for one input channel (rotation, scaling, noise,
-blur, brightness, contrast, low resolution, gamma, mirroring); turning and scaling are in millimetres. ``apply`` never
-waits for the device: what decides is in the draw, on the host.
+Transforms, order, probabilities and ranges are nnU-Net v2's for one input channel (rotation, scaling, noise, blur,
+brightness, contrast, low resolution, gamma, mirroring); rotation and scaling work in millimetres. ``apply`` never
+synchronises with the device: all decisions are drawn on the host.
 """
 
 import math
@@ -18,25 +18,25 @@ Floats = NDArray[np.float64]
 
 ROTATION_PROBABILITY = 0.2
 VOLUME_DEGREES, PLANE_DEGREES, LONG_PLANE_DEGREES = 30.0, 180.0, 15.0
-UPRIGHT_DEGREES = 15.0  # of whole pictures
-LONG_PLANE = 1.5  # sides of a patch: a longer one is turned less
+UPRIGHT_DEGREES = 15.0  # largest rotation of a whole image
+LONG_PLANE = 1.5  # ratio of patch sides above which rotation is limited
 SCALE_PROBABILITY, SHRINK_RANGE = 0.2, (0.7, 1.4)
 NOISE_PROBABILITY, NOISE_STD_RANGE = 0.1, (0.0, 0.1)
-BLUR_PROBABILITY, BLUR_SIGMA_VOXELS, BLUR_REACH = 0.1, (0.5, 1.0), 3  # 0.2 x 0.5 for the channel
+BLUR_PROBABILITY, BLUR_SIGMA_VOXELS, BLUR_REACH = 0.1, (0.5, 1.0), 3  # 0.2, times 0.5 for the channel
 BRIGHTNESS_PROBABILITY, BRIGHTNESS_RANGE = 0.15, (0.75, 1.25)
 CONTRAST_PROBABILITY, CONTRAST_RANGE = 0.15, (0.75, 1.25)
-LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_RANGE = 0.125, (0.5, 1.0)  # 0.25 x 0.5 for the channel
+LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_RANGE = 0.125, (0.5, 1.0)  # 0.25, times 0.5 for the channel
 GAMMA_PROBABILITY, INVERTED_GAMMA_PROBABILITY, GAMMA_RANGE = 0.3, 0.1, (0.7, 1.5)
 ANISOTROPY_FOR_IN_PLANE = 3.0  # patch spacing ratio above which rotation, scaling and low resolution stay in plane
-OUTSIDE = -1  # label of what comes from outside
-SMALLEST = 1e-7  # a constant image divides by it
+OUTSIDE = -1  # label of voxels outside the source
+SMALLEST = 1e-7  # avoids division by zero for a constant image
 
 
 class Draw(NamedTuple):
-    """The random numbers of one batch of B samples in D dimensions. NaN means: not applied to this sample."""
+    """The random numbers for a batch of B samples with D axes. NaN: the transform is not applied to this sample."""
 
-    turns: Floats  # (B, number of rotation planes), -1 to 1: of the largest angle, see largest_degrees
-    scale: Floats  # (B,) size of things after, divided by before
+    turns: Floats  # (B, number of rotation planes), -1 to 1: fraction of the largest angle, see largest_degrees
+    scale: Floats  # (B,) object size after / before
     mirror: NDArray[np.bool_]  # (B, D)
     noise_std: Floats
     blur_sigma: Floats  # (B, D) voxels
@@ -49,13 +49,13 @@ class Draw(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a turned or scaled sample is made from: its patch and what lies around it."""
+    """The voxels a rotated or scaled sample is made from: its patch and a margin around it."""
 
-    sample: int  # its place in the batch
+    sample: int  # index in the batch
     image: torch.Tensor  # (*S) float32
     label: torch.Tensor  # (*S)
-    values: tuple[int, ...]  # that the label holds, the lowest first
-    shift: tuple[float, ...]  # voxels from the centre of these to the centre of the patch
+    values: tuple[int, ...]  # label values, ascending
+    shift: tuple[float, ...]  # voxels from the centre of this image to the centre of the patch
 
 
 def draw(rng: np.random.Generator, batch: int, dimensions: int) -> Draw:
@@ -69,7 +69,7 @@ def draw(rng: np.random.Generator, batch: int, dimensions: int) -> Draw:
         return rng.uniform(low, high, (batch, *shape))
 
     def around_one(low: float, high: float) -> Floats:
-        """Below and above one equally often."""
+        """Draw values below and above 1 equally often."""
         return np.where(rng.random(batch) < 0.5, rng.uniform(low, 1, batch), rng.uniform(1, high, batch))
 
     return Draw(
@@ -88,9 +88,9 @@ def draw(rng: np.random.Generator, batch: int, dimensions: int) -> Draw:
 
 
 def upright(drawn: Draw) -> Draw:
-    """The same draw for whole pictures, whose top stays the top: turned by 15 degrees at most, mirrored sideways alone.
+    """Limit a draw to what keeps whole images upright: rotations up to 15 degrees, mirroring left to right only.
 
-    What a square patch may be turned by, half a circle, would lay a chest on its side or head.
+    The rotations that suit a square patch, up to 180 degrees, would lay a chest on its side or upside down.
     """
     mirror = drawn.mirror.copy()
     mirror[:, :-1] = False
@@ -105,10 +105,10 @@ def apply(
     spacing_mm: tuple[float, ...],
     sources: Sequence[Source] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment images (B, 1, *S) and labels (B, *S); labels that come from outside become -1.
+    """Augment images (B, 1, *S) and labels (B, *S); voxels from outside the source get label -1.
 
-    A sample that is turned or scaled is made from its entry in ``sources`` (see PatchSampler), or else from its patch
-    alone, which takes a moment's wait for the device.
+    A rotated or scaled sample is made from its entry in ``sources`` (see PatchSampler), or else from its patch alone,
+    which synchronises with the device.
     """
     images, labels = images.clone(), labels.clone()
     given = {source.sample: source for source in sources}
@@ -124,13 +124,13 @@ def apply(
     )
 
 
-# --- where things go ------------------------------------------------------------------------------------------------
+# --- geometry --------------------------------------------------------------------------------------------------------
 
 
 def affine_maps(drawn: Draw, size: Sequence[int], spacing_mm: Sequence[float]) -> list[Floats | None]:
-    """For each sample the matrix (D, D) from a voxel's place after to its place before; None: it stays.
+    """Return per sample the matrix (D, D) from output to input coordinates, None if it is not rotated or scaled.
 
-    Places are ([z,] y, x) in voxels from the centre of the patch.
+    Coordinates are ([z,] y, x) in voxels from the centre of the patch.
     """
     in_plane, step = turns_in_plane(spacing_mm), np.asarray(spacing_mm)
     dimensions = len(size)
@@ -156,12 +156,12 @@ def affine_maps(drawn: Draw, size: Sequence[int], spacing_mm: Sequence[float]) -
 
 
 def turns_in_plane(spacing_mm: Sequence[float]) -> bool:
-    """Whether the slices of a volume are so thick that they are left alone."""
+    """Whether slices are so thick that rotation and scaling stay in plane."""
     return len(spacing_mm) == 3 and max(spacing_mm) / min(spacing_mm) > ANISOTROPY_FOR_IN_PLANE
 
 
 def largest_degrees(size: Sequence[int], in_plane: bool) -> float:
-    """How far a patch is turned at most."""
+    """Return the largest rotation angle for a patch."""
     if len(size) == 3:
         return PLANE_DEGREES if in_plane else VOLUME_DEGREES
     return PLANE_DEGREES if max(size) <= LONG_PLANE * min(size) else LONG_PLANE_DEGREES
@@ -172,14 +172,14 @@ def _of_patch(sample: int, image: torch.Tensor, label: torch.Tensor) -> Source:
 
 
 def _moved(source: Source, matrix: Floats, size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image (*S) linearly; label (*S) the value with the largest share, each value's indicator moved linearly."""
+    """Resample image (*S) linearly, and label (*S) by the argmax of linearly resampled indicators, one per value."""
     grid = _grid(matrix, source.shift, size, source.image)
     indicators = [(source.label == value).to(source.image.dtype) for value in source.values[1:]]
     channels = torch.stack([source.image, *indicators])[None]
     image, *shares = F.grid_sample(channels, grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
     label = torch.full_like(image, source.values[0], dtype=source.label.dtype)
     if shares:
-        best = 1 - torch.stack(shares).sum(0)  # the lowest value's share
+        best = 1 - torch.stack(shares).sum(0)  # share of the lowest value
         for value, share in zip(source.values[1:], shares, strict=True):
             label.masked_fill_(share > best, value)
             best = torch.maximum(best, share)
@@ -187,10 +187,10 @@ def _moved(source: Source, matrix: Floats, size: Sequence[int]) -> tuple[torch.T
 
 
 def _grid(matrix: Floats, shift: Sequence[float], size: Sequence[int], image: torch.Tensor) -> torch.Tensor:
-    """(1, *S, D): where each voxel comes from, as F.grid_sample wants it: x first, the image from -1 to 1."""
+    """Build the sampling grid (1, *S, D) for F.grid_sample: x first, the image from -1 to 1."""
     dimensions = len(size)
     rows = []
-    for axis in reversed(range(dimensions)):  # x first
+    for axis in reversed(range(dimensions)):  # grid_sample expects x first
         unit = 2 / image.shape[axis]
         place = torch.full((), unit * shift[axis], device=image.device)
         for other, count in enumerate(size):
@@ -198,14 +198,14 @@ def _grid(matrix: Floats, shift: Sequence[float], size: Sequence[int], image: to
             steps = (torch.arange(count, device=image.device, dtype=image.dtype) - (count - 1) / 2) * factor
             place = place + steps.view(-1, *[1] * (dimensions - 1 - other))
         rows.append(place)
-    return torch.stack(rows).movedim(0, -1)[None]  # quicker than stacked last
+    return torch.stack(rows).movedim(0, -1)[None]  # faster than stacking on the last axis
 
 
 # --- grey values ----------------------------------------------------------------------------------------------------
 
 
 def _change_intensities(images: torch.Tensor, drawn: Draw, in_plane: bool) -> None:
-    """Change the grey values of a batch in place, one transform after the other."""
+    """Apply the intensity transforms to a batch in place, in order."""
 
     def noise(part: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator(device=part.device).manual_seed(drawn.noise_seed)
@@ -228,7 +228,7 @@ def _change_intensities(images: torch.Tensor, drawn: Draw, in_plane: bool) -> No
 def _change(
     images: torch.Tensor, values: Floats, transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> None:
-    """Replace the samples (n, 1, *S) that have a value by transform(samples, values), values (n, k or 1, *1)."""
+    """Replace the samples (n, 1, *S) that have a value by transform(samples, values); values are (n, k or 1, *1)."""
     values = values.reshape(len(values), -1)
     chosen = np.flatnonzero(~np.isnan(values[:, 0]))
     if len(chosen):
@@ -239,7 +239,7 @@ def _change(
 
 
 def _blur(part: torch.Tensor, sigma_voxels: torch.Tensor) -> torch.Tensor:
-    """Separable Gaussian filter (n, 1, *S), sigma (n, D, *1), borders replicated."""
+    """Separable Gaussian filter for (n, 1, *S) with sigma (n, D, *1); borders are replicated."""
     offsets = torch.arange(BLUR_REACH + 1, device=part.device, dtype=part.dtype)
     offsets = offsets.view(-1, *[1] * part.ndim)
     weights = torch.exp(-0.5 * (offsets / sigma_voxels) ** 2)  # (reach + 1, n, D, *1)
@@ -256,14 +256,14 @@ def _blur(part: torch.Tensor, sigma_voxels: torch.Tensor) -> torch.Tensor:
 
 
 def _contrast(part: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Stretch about the mean, within the range that was."""
+    """Stretch about the mean, clipped to the original range."""
     low, high = _range(part)
     mean = _mean(part)
     return part.sub_(mean).mul_(factor).add_(mean).clamp_(low, high)
 
 
 def _low_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch.Tensor:
-    """(1, 1, *S) reduced by taking every so many voxels, and enlarged linearly."""
+    """Downsample (1, 1, *S) by nearest neighbour and enlarge it linearly."""
     size = tuple(image.shape[2:])
     small = tuple(count if in_plane and axis == 0 else max(1, round(count * zoom)) for axis, count in enumerate(size))
     mode = "bilinear" if len(size) == 2 else "trilinear"
@@ -272,7 +272,7 @@ def _low_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch.T
 
 
 def _gamma(part: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """Power law on the range of each image; mean and standard deviation are kept."""
+    """Apply a power law to each image's range; mean and standard deviation are kept."""
     mean = _mean(part)
     std = _mean((part - mean).square_()).sqrt_()
     low, high = _range(part)
@@ -282,11 +282,11 @@ def _gamma(part: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 
 
 def _mean(part: torch.Tensor) -> torch.Tensor:
-    """Of each image, (n, 1, *1)."""
+    """Mean of each image, (n, 1, *1)."""
     return part.mean(tuple(range(1, part.ndim)), keepdim=True)
 
 
 def _range(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each image, (n, 1, *1) twice."""
+    """Minimum and maximum of each image, (n, 1, *1) each."""
     axes = tuple(range(1, part.ndim))
     return part.amin(axes, keepdim=True), part.amax(axes, keepdim=True)

@@ -1,4 +1,4 @@
-"""Boxes of a patch, and where augmentation moves them: rows of x1, y1, x2, y2 in voxels and the label."""
+"""Boxes of a patch before and after augmentation: rows of x1, y1, x2, y2 in voxels and the label."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from mdkd_auto.core.records import StoredBox
 
-LEAST_VISIBLE = 0.3  # of a box's area; what augmentation pushed further out of the patch is no longer an object
+LEAST_VISIBLE = 0.3  # fraction of a box's area; below it, a box that augmentation pushed out of the patch is dropped
 NO_BOXES = torch.zeros(0, 5)
 
 
 def boxes_in_patch(boxes: Sequence[StoredBox], start: tuple[int, ...], patch_size: tuple[int, ...]) -> torch.Tensor:
-    """Rows (N, 5) of a patch that begins at voxel ``start`` (y, x), clipped to it."""
+    """Return rows (N, 5) for a patch that begins at voxel ``start`` (y, x), clipped to the patch."""
     if not boxes:
         return NO_BOXES
     rows = torch.tensor([(*box.corners, box.label) for box in boxes], dtype=torch.float32)
@@ -24,10 +24,10 @@ def boxes_in_patch(boxes: Sequence[StoredBox], start: tuple[int, ...], patch_siz
 def moved_boxes(
     boxes: torch.Tensor, matrix: NDArray[np.float64] | None, mirror: Sequence[bool], patch_size: tuple[int, ...]
 ) -> torch.Tensor:
-    """Rows (N, 5) of a patch (y, x) after augmentation has turned, scaled and mirrored it, clipped to the patch.
+    """Rotate, scale and mirror rows (N, 5) with their patch (y, x), clipped to the patch.
 
-    ``matrix``: augmentation.affine_maps'. A box becomes the box around its turned inscribed ellipse, which suits
-    lesions; the box around its turned corners would grow.
+    ``matrix`` comes from augmentation.affine_maps. A box becomes the bounding box of its rotated inscribed ellipse,
+    which suits lesions; the bounding box of its rotated corners would grow.
     """
     if not len(boxes):
         return boxes
@@ -35,7 +35,7 @@ def moved_boxes(
     centre = (boxes[:, :2] + boxes[:, 2:4]) / 2 - middle
     half = (boxes[:, 2:4] - boxes[:, :2]) / 2
     if matrix is not None:
-        forward = np.linalg.inv(matrix)[::-1, ::-1].copy()  # to places after, x first
+        forward = np.linalg.inv(matrix)[::-1, ::-1].copy()  # to output coordinates, x first
         onwards = torch.from_numpy(forward).to(boxes)
         centre, half = centre @ onwards.T, (half.square() @ onwards.T.square()).sqrt()
     signs = torch.tensor([-1.0 if mirror[1] else 1.0, -1.0 if mirror[0] else 1.0]).to(boxes)
@@ -44,7 +44,7 @@ def moved_boxes(
 
 
 def clipped(rows: torch.Tensor, patch_size: tuple[int, ...]) -> torch.Tensor:
-    """Rows (N, 5) cut to the patch (y, x), without those of which less than LEAST_VISIBLE is left."""
+    """Clip rows (N, 5) to the patch (y, x); rows with less than LEAST_VISIBLE of their area left are dropped."""
     area = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1])
     limits = torch.tensor([patch_size[1], patch_size[0]] * 2).to(rows)
     inside = rows.clone()

@@ -1,7 +1,7 @@
-"""Patches for training, a pure function of (seed, iteration): a resumed run sees the batches it would have seen.
+"""Training patches as a pure function of (seed, iteration): a resumed run sees the same batches.
 
-Sampling draws lesions, not voxels: a fixed share of each batch is centred on a connected component drawn with equal
-probability within its case, so that a small lesion is seen as often as a large one.
+Sampling draws lesions, not voxels: a fixed fraction of each batch is centred on a connected component, drawn
+uniformly within its case, so a small lesion is seen as often as a large one.
 """
 
 import threading
@@ -27,7 +27,7 @@ INVALID = -1  # label of voxels outside the image
 PREFETCHED_BATCHES = 2
 OPEN_CASES = 32
 
-Maps = Sequence[NDArray[np.float64] | None]  # augmentation.affine_maps of a batch
+Maps = Sequence[NDArray[np.float64] | None]  # matrices of a batch, from augmentation.affine_maps
 
 
 class Batch(NamedTuple):
@@ -36,11 +36,11 @@ class Batch(NamedTuple):
     images: torch.Tensor  # (B, 1, *S) float32
     labels: torch.Tensor  # (B, *S) int16, raw label values, INVALID outside the image
     cases: tuple[str, ...]
-    sources: tuple[Source, ...] = ()  # of the samples to be turned or scaled, whose images and labels are empty
-    boxes: tuple[torch.Tensor, ...] = ()  # of detection, one a sample: (N, 5) x1, y1, x2, y2 in voxels, label
+    sources: tuple[Source, ...] = ()  # for the samples to be rotated or scaled, whose images and labels are empty
+    boxes: tuple[torch.Tensor, ...] = ()  # detection: one (N, 5) per sample: x1, y1, x2, y2 in voxels, label
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on another device."""
+        """Move the batch to another device."""
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device, non_blocking=True)
@@ -50,14 +50,14 @@ class Batch(NamedTuple):
         return Batch(moved(self.images), moved(self.labels), self.cases, tuple(sources), boxes)
 
     def part(self, start: int, stop: int) -> "Batch":
-        """The samples start..stop-1 of an augmented batch."""
+        """Samples start..stop-1 of an augmented batch."""
         return Batch(
             self.images[start:stop], self.labels[start:stop], self.cases[start:stop], boxes=self.boxes[start:stop]
         )
 
 
 class PatchSampler:
-    """Draws patches from the stored cases of one data set."""
+    """Draw patches from the stored cases of one data set."""
 
     def __init__(
         self, folder: Path, case_ids: tuple[str, ...], patch_size: tuple[int, ...], lesion_fraction: float, seed: int
@@ -75,13 +75,13 @@ class PatchSampler:
         self._of_thread = threading.local()
 
     def batch(self, iteration: int, size: int, maps: Maps | None = None) -> Batch:
-        """The batch of ``iteration``, always the same; ``maps``: how augmentation will turn and scale its samples."""
+        """Return the batch of ``iteration``, always the same. ``maps``: the samples' rotation and scaling."""
         rng = np.random.default_rng([self.seed, iteration])
         lesions = max(1, round(size * self.lesion_fraction)) if self.lesion_fraction > 0 else 0
         if size == 1:
             lesions = int(rng.random() < self.lesion_fraction)
         draws = [self._draw(rng, on_lesion=index >= size - lesions) for index in range(size)]
-        images = np.zeros((size, 1, *self.patch), dtype=np.float32)  # torch would wake all its threads for a patch
+        images = np.zeros((size, 1, *self.patch), dtype=np.float32)  # torch would wake all its threads for one patch
         labels = np.full((size, *self.patch), INVALID, dtype=np.int16)
         sources = []
         for index, (case, start) in enumerate(draws):
@@ -101,7 +101,7 @@ class PatchSampler:
     def batches(
         self, start: int, stop: int, size: int, maps: Callable[[int], Maps | None] = lambda iteration: None
     ) -> Iterator[Batch]:
-        """Batches of iterations start..stop-1, read ahead by a thread while the network works."""
+        """Yield the batches of iterations start..stop-1; a thread reads ahead while the network runs."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             waiting: list[Future[Batch]] = []
             try:
@@ -147,7 +147,7 @@ class PatchSampler:
     def _read_source(
         self, case: PreprocessedCase, start: IntTriple, matrix: NDArray[np.float64], sample: int
     ) -> Source:
-        """What a patch is made from when ``matrix`` turns or scales it, as far as the case goes."""
+        """Read the voxels a patch needs when ``matrix`` rotates or scales it, clipped to the case."""
         half = (np.array(self.patch[-len(matrix) :]) - 1) / 2
         reach = np.zeros(3)
         reach[-len(matrix) :] = np.abs(matrix) @ half
@@ -165,13 +165,13 @@ class PatchSampler:
     def _box(
         self, case: PreprocessedCase, low: Sequence[int], high: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-        """Image and label (z, y, x) of the voxels low..high-1."""
+        """Image and label (z, y, x) of voxels low..high-1."""
         z, y, x = (slice(first, last) for first, last in zip(low, high, strict=True))
         image, label = self._opened(case.case_id)
         return image[0, z, y, x].astype(np.float32, copy=False), label[z, y, x].astype(np.int16)
 
     def _opened(self, case_id: str) -> tuple[blosc2.NDArray, blosc2.NDArray]:
-        """Image and label, kept open by the thread that reads them: opening costs more than reading a slice."""
+        """Image and label, kept open per reading thread: opening costs more than reading a slice."""
         if not hasattr(self._of_thread, "open"):
             self._of_thread.open = lru_cache(OPEN_CASES)(
                 lambda name: (open_image(self.folder, name), open_label(self.folder, name))
@@ -180,7 +180,7 @@ class PatchSampler:
 
 
 def _place_in(case: PreprocessedCase, rng: np.random.Generator) -> IntTriple:
-    """A voxel (z, y, x) of one of its lesions, or the middle of one of its boxes; each is as likely."""
+    """Draw a voxel (z, y, x) of one lesion, or the centre of one box; all lesions or boxes are equally likely."""
     if case.boxes:
         left, top, right, bottom = case.boxes[rng.integers(len(case.boxes))].corners
         return (0, int(top + bottom) // 2, int(left + right) // 2)

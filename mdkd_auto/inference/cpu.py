@@ -1,8 +1,8 @@
-"""The same network, quicker on a CPU.
+"""Run the same network faster on a CPU.
 
-PyTorch takes a slow convolution for a single small window; oneDNN rearranges every map whose channels do not lie last;
-normalisation and activation each write a new map. So here each convolution goes to oneDNN with channels last, and what
-follows it works in place, block by block within the cache. The numbers are the network's own but for rounding.
+PyTorch picks a slow convolution for a single small window; oneDNN reorders every map that is not channels-last;
+normalisation and activation each write a new map. Here each convolution runs in oneDNN with channels last, and the
+following layers work in place, block by block within the cache. Results equal the network's up to rounding.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ BLOCK = 1 << 17  # numbers normalised at once: half a MiB
 
 
 def quicker_on_cpu(model: nn.Module) -> nn.Module:
-    """A network for prediction with the model's weights; the model itself where PyTorch comes without oneDNN.
+    """Return a network for prediction with the model's weights, or the model itself if PyTorch lacks oneDNN.
 
-    The model stays as it is. All but its float32 convolutions, and the instance norms and leaky ReLUs that follow them
-    in an ``nn.Sequential``, is shared.
+    The model is not changed. Everything is shared except its float32 convolutions and the instance norms and leaky
+    ReLUs that follow them in an ``nn.Sequential``.
     """
     if not torch.backends.mkldnn.is_available():
         return model
@@ -37,7 +37,7 @@ def quicker_on_cpu(model: nn.Module) -> nn.Module:
 
 
 def _joined(layers: list[nn.Module]) -> Iterator[nn.Module]:
-    """Each convolution in one with the instance norm, and that with the leaky ReLU, that come next."""
+    """Merge each convolution with the instance norm and leaky ReLU that follow it."""
     while layers:
         layer = layers.pop(0)
         if not _is_plain(layer):
@@ -52,7 +52,7 @@ def _joined(layers: list[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
-    """Whether the layer is a convolution that oneDNN computes as PyTorch does."""
+    """Whether oneDNN computes this layer as PyTorch does."""
     return (
         isinstance(layer, nn.Conv2d | nn.Conv3d)
         and layer.weight.dtype is torch.float32
@@ -62,7 +62,7 @@ def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d | nn.Conv3d]:
 
 
 def _padding(layer: nn.Conv2d | nn.Conv3d) -> tuple[int, ...] | str:
-    """Zeros before and after each axis; a word where these differ."""
+    """Zero padding before and after each axis, or "same" if the two differ."""
     if layer.padding == "valid":
         return (0,) * len(layer.kernel_size)
     reach = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
@@ -72,12 +72,12 @@ def _padding(layer: nn.Conv2d | nn.Conv3d) -> tuple[int, ...] | str:
 
 
 class _Convolution(nn.Module):
-    """A convolution, and the instance norm and the leaky ReLU after it, if any. Maps have their channels last."""
+    """A convolution with optional instance norm and leaky ReLU, on channels-last maps."""
 
     def __init__(self, layer: nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
         self.last = torch.channels_last if isinstance(layer, nn.Conv2d) else torch.channels_last_3d
-        # A copy, even of a single channel, has the strides that ask for a result with channels last.
+        # Even with a single channel, the copy has channels-last strides, so the result is channels-last too.
         self.weight = torch.empty_like(layer.weight, memory_format=self.last).copy_(layer.weight.detach())
         self.bias = layer.bias
         self.layout: Any = (_padding(layer), layer.stride, layer.dilation, layer.groups)
@@ -94,7 +94,7 @@ class _Convolution(nn.Module):
         return maps
 
     def _normalise(self, voxels: Tensor) -> None:
-        """Norm and activation of one image's map (N, C), in place. Sums of sums of blocks keep float32 exact."""
+        """Normalise and activate one image's map (N, C) in place. Blockwise sums keep float32 accurate."""
         blocks = voxels.split(max(1, BLOCK // voxels.shape[1]))
         mean = voxels.mean(0)
         variance = torch.stack([(block - mean).square_().sum(0) for block in blocks]).sum(0) / len(voxels)

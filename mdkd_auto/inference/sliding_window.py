@@ -1,13 +1,13 @@
-"""Prediction of a whole image from overlapping patches, weighted by a Gaussian (as in nnU-Net), slab by slab.
+"""Predict a whole image from overlapping patches, weighted by a Gaussian (as in nnU-Net), slab by slab.
 
-Only the planes that windows still add to are kept: a patch's depth, and a step or a batch more. Divided by a window's
-share of the sum, its weights need no volume of their own: over a full grid they are a product of three rows of numbers.
+Only planes that later windows still add to are kept in memory: one patch depth plus one step or batch. Weights need no
+volume of their own: over a full grid, the normalised weights are products of three one-dimensional rows.
 
-Where a plan clips intensities (CT), air is constant. Windows then cover only the box of all that is not air, and those
-without anything but air are left out; air that no window covers has probability 0. That is safe because no voxel with
-any contrast loses a window, and because the clip is a foreground percentile: what lies at it is hardly ever foreground.
-It is not safe for a class that is itself clipped away and reaches the image's border, and nothing is gained where
-something, a table or noise above the clip, fills the field of view: then all is as if there were no air.
+If the plan clips intensities (CT), air is constant. Windows then cover only the bounding box of everything but air, and
+windows that contain nothing but air are skipped; uncovered air gets probability 0. This is safe because every voxel
+with contrast is covered, and because the clip is a foreground percentile: voxels at it are hardly ever foreground.
+It is not safe for a class that is itself clipped away and reaches the image border. If the field of view is filled (by
+a table or by noise above the clip), nothing is skipped.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ from torch import nn
 
 from mdkd_auto.preprocessing.crop import nonzero_box, whole_box
 
-GAUSSIAN_SIGMA = 1 / 8  # of the patch
-VOXELS_A_BATCH = {"cpu": 1 << 16, "gpu": 1 << 21}  # a CPU's cache and allocator like small maps
-ROUNDING = 1e-6  # of a product of a size and a step
-PLANES = 16  # handed over at once, or a patch's depth
-AIR_TOLERANCE = 0.01  # above air, in standard deviations: what resampling leaves beside an edge
+GAUSSIAN_SIGMA = 1 / 8  # fraction of the patch
+VOXELS_A_BATCH = {"cpu": 1 << 16, "gpu": 1 << 21}  # voxels per batch; small maps suit a CPU's cache and allocator
+ROUNDING = 1e-6  # tolerance for the product of a size and a step
+PLANES = 16  # planes yielded at once; at least a patch depth
+AIR_TOLERANCE = 0.01  # above air, in standard deviations: ringing that resampling leaves beside an edge
 
 
 class Window(NamedTuple):
-    """Where a patch lies, and its weights there: a product of one row an axis. A voxel's weights sum to 1."""
+    """A patch position and its weights there, a product of one row per axis. The weights of a voxel sum to 1."""
 
     box: tuple[slice, ...]  # (z, y, x)
     rows: tuple[torch.Tensor, ...]
@@ -47,11 +47,11 @@ def sliding_window(
     low_precision: bool = False,
     air: float | None = None,
 ) -> Iterator[np.ndarray]:
-    """Sigmoid probabilities of an image (z, y, x) in slabs (K, n, y, x) float32, the first planes first.
+    """Yield sigmoid probabilities of an image (z, y, x) in slabs (K, n, y, x) float32, first planes first.
 
-    A patch of two axes goes through slice by slice. ``step`` is the stride in patches; ``mirror`` averages over all
-    flips; ``air`` is the constant value of air, None where it is not constant. An image smaller than the patch is
-    padded with its minimum, as in training.
+    A 2-D patch is applied slice by slice. ``step`` is the stride as a fraction of the patch; ``mirror`` averages over
+    all flips; ``air`` is the constant value of air, or None. An image smaller than the patch is padded with its
+    minimum, as in training.
     """
     device = device or torch.device("cpu")
     flat = len(patch_size) == 2
@@ -81,16 +81,16 @@ def sliding_window(
 
 
 class _Slab:
-    """The planes that windows still add to. Windows come in the order of their first planes."""
+    """The planes that windows still add to. Windows arrive in the order of their first planes."""
 
     def __init__(self, planes: torch.Tensor, inside: tuple[slice, ...], most: int) -> None:
         self.planes = planes  # (K, n, y, x)
         self.inside = inside  # the image without its padding
-        self.most = most  # planes handed over at once
-        self.first = 0  # of the image's planes
+        self.most = most  # planes yielded at once
+        self.first = 0  # index of the first plane in the image
 
     def add(self, window: Window, probabilities: torch.Tensor) -> None:
-        """Add a window's (K, z, y, x) with its weights."""
+        """Add a window's probabilities (K, z, y, x), weighted."""
         planes, rows, columns = window.box
         self._reach(planes.stop)
         weight = window.rows[0][:, None, None] * window.rows[1][:, None] * window.rows[2]  # (z, y, x)
@@ -98,7 +98,7 @@ class _Slab:
             channel[planes.start - self.first : planes.stop - self.first, rows, columns] += values * weight
 
     def finish(self, stop: int) -> Iterator[np.ndarray]:
-        """Hand over the planes before ``stop``, (K, n, y, x), without padding: that of planes is all in one slab."""
+        """Yield the planes before ``stop``, (K, n, y, x), without padding. Plane padding lies within one slab."""
         while self.first < stop:
             count = min(self.most, stop - self.first)
             self._reach(self.first + count)
@@ -114,13 +114,13 @@ class _Slab:
 
 
 def _margin(size: int, extent: int) -> tuple[int, int]:
-    """Voxels to add before and after an axis that is shorter than the patch."""
+    """Voxels to pad before and after an axis shorter than the patch."""
     missing = max(0, size - extent)
     return missing // 2, missing - missing // 2
 
 
 def _predict(model: nn.Module, batch: torch.Tensor, mirror: bool) -> torch.Tensor:
-    """Probabilities of a batch, averaged over every combination of flips if ``mirror``."""
+    """Probabilities of a batch, averaged over all combinations of flips if ``mirror``."""
     axes = range(2, batch.ndim)
     flips = (
         [
@@ -135,7 +135,7 @@ def _predict(model: nn.Module, batch: torch.Tensor, mirror: bool) -> torch.Tenso
 
 
 def _windows(image: torch.Tensor, patch: tuple[int, ...], step: float, air: float | None) -> list[Window]:
-    """The windows over all that is not air, or over everything where there is no air or nothing else."""
+    """The windows over everything but air, or over the whole image if there is no air or nothing else."""
     content = None if air is None else (image > air + AIR_TOLERANCE).numpy()
     box = whole_box(image.shape) if content is None else nonzero_box([content])
     axes = [_axis(ends, extent, size, step) for ends, extent, size in zip(box, image.shape, patch, strict=True)]
@@ -146,7 +146,7 @@ def _windows(image: torch.Tensor, patch: tuple[int, ...], step: float, air: floa
 
 
 def _axis(ends: tuple[int, int], extent: int, size: int, step: float) -> list[tuple[slice, torch.Tensor]]:
-    """Along one axis, each window's place and weights."""
+    """Position and weights of each window along one axis."""
     places = [slice(start, start + size) for start in _starts(ends, extent, size, step)]
     weight, total = _gaussian(size), torch.zeros(extent, dtype=torch.float64)
     for place in places:
@@ -155,20 +155,20 @@ def _axis(ends: tuple[int, int], extent: int, size: int, step: float) -> list[tu
 
 
 def _starts(ends: tuple[int, int], extent: int, size: int, step: float) -> list[int]:
-    """Evenly spread first voxels of windows that cover ``ends`` (first, stop) of an axis of ``extent`` voxels.
+    """Return evenly spaced window starts that cover ``ends`` (first, stop) of an axis of ``extent`` voxels.
 
-    They are at most ``step * size`` (or one voxel) apart. What they cover beyond the ends is shared by both sides.
+    Starts are at most ``step * size`` (or one voxel) apart. Overhang beyond the ends is split between both sides.
     """
     first, stop = ends
     stride = max(1.0, size * step)
     count = max(0, ceil((stop - first - size) / stride)) + 1
-    reach = (count - 1) * stride  # from the first window to the last
+    reach = (count - 1) * stride  # from the first to the last window
     lowest = min(max(0, round(first - (size + reach - (stop - first)) / 2)), extent - size)
     highest = min(floor(lowest + reach + ROUNDING), extent - size)
     return [round(lowest + index * (highest - lowest) / max(1, count - 1)) for index in range(count)]
 
 
 def _gaussian(size: int) -> torch.Tensor:
-    """Importance of each voxel of a window along an axis, 1 at the centre and never 0."""
+    """Weight of each voxel of a window along an axis: 1 at the centre, never 0."""
     offsets = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / max(1.0, size * GAUSSIAN_SIGMA)
     return torch.exp(-0.5 * offsets**2)

@@ -11,9 +11,9 @@ from mdkd_auto.losses.precision import at_least_float32
 
 
 def attention_transfer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean over levels and images of the squared distance of two attention maps, 0 to 4.
+    """Mean squared distance between attention maps over levels and images, 0 to 4.
 
-    Maps (B, C, *S), one a level; channels may differ, and a student's map of another size is resized to the teacher's.
+    One map (B, C, *S) per level. Channels may differ; a student's map of another size is resized to the teacher's.
     No gradient reaches the teacher.
     """
     levels = [
@@ -24,6 +24,6 @@ def attention_transfer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]
 
 
 def unit_attention(features: Tensor, like: Tensor) -> Tensor:
-    """The sum over channels of the squares, (B, C, *S) -> (B, places of ``like``), of length 1; 0 stays 0."""
+    """Sum squared channels, (B, C, *S) -> (B, voxels of ``like``), at unit norm; an all-zero map stays zero."""
     energy = at_least_float32(features).square().sum(1, keepdim=True)
     return F.normalize(resized(energy, like[:, :1]).flatten(1), dim=1)

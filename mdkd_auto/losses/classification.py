@@ -1,4 +1,4 @@
-"""Losses of classification: cross-entropy, eq. (7), with weights by class, eq. (14), and distilled logits, eq. (15)."""
+"""Classification losses: cross-entropy, eq. (7), class-weighted, eq. (14), and logit distillation, eq. (15)."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from mdkd_auto.losses.precision import at_least_float32
 
 
 def class_weights(counts: Sequence[int]) -> Tensor:
-    """Eq. (14): weights (K,) by inverse frequency, n / (K n_k); a class without a case weighs 1.
+    """Eq. (14): inverse-frequency weights (K,), n / (K n_k). A class without cases has weight 1.
 
-    Over the cases of the training split their mean is 1.
+    Averaged over the cases of the training split, the weights are 1.
     """
     numbers = torch.tensor(counts, dtype=torch.float32)
     present = numbers > 0
@@ -22,10 +22,10 @@ def class_weights(counts: Sequence[int]) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Eq. (7); with ``weights`` (K,) eq. (14): the mean over images of w_y times the cross-entropy.
+    """Eq. (7); with ``weights`` (K,), eq. (14): the mean over images of w_y times the cross-entropy.
 
-    Logits (B, K), classes (B,). The mean is over images, not over weights, so that a batch counts the same whatever its
-    classes are.
+    Logits (B, K), classes (B,). The sum is divided by the number of images, not by the sum of weights, so every batch
+    counts the same whatever its classes.
     """
     losses = F.cross_entropy(at_least_float32(logits), classes, reduction="none")  # (B,)
     return losses.mean() if weights is None else (weights.to(losses.device)[classes] * losses).mean()
@@ -34,7 +34,7 @@ def cross_entropy(logits: Tensor, classes: Tensor, weights: Tensor | None = None
 def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Eq. (15): T^2 times the mean over images of KL(softmax(z_T / T) || softmax(z_S / T)).
 
-    Logits (B, K) of both. No gradient reaches the teacher.
+    Both logits are (B, K). No gradient reaches the teacher.
     """
     log_student = F.log_softmax(at_least_float32(student) / temperature, dim=1)
     log_teacher = F.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)

@@ -1,6 +1,6 @@
-"""Distillation of feature maps: their values, eq. (12), and the direction of their means, eq. (13).
+"""Feature distillation: map values, eq. (12), and the direction of pooled maps, eq. (13).
 
-Both take lists of maps, one a level, (B, C, *S). The student's maps are already projected to the teacher's channels
+Both take one map (B, C, *S) per level. The student's maps are already projected to the teacher's channels
 (projecting the teacher instead has the trivial minimum "all zero"). No gradient reaches the teacher.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mdkd_auto.losses.precision import at_least_float32, summed_in
 
-SMALLEST_SQUARE = 1e-12  # a map of zeros stays one
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation mode for a number of spatial axes
+SMALLEST_SQUARE = 1e-12  # keeps an all-zero map zero
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # interpolation mode by number of spatial axes
 
 
 def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -29,13 +29,13 @@ def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 
 
 def unit_scale(features: Sequence[Tensor]) -> list[Tensor]:
-    """Each map (B, C, *S) divided by its root mean square, image by image.
+    """Divide each map (B, C, *S) by its root mean square, per image.
 
-    A joint teacher's maps have no scale of their own: after a hundred updates their squares can be a thousand times
-    those of another teacher, and eq. (12) would drown the task loss. What a map says does not depend on its scale.
+    A joint teacher's maps have arbitrary scale: after a hundred updates their squares can be a thousand times those of
+    another teacher, and eq. (12) would outweigh the task loss. Scale carries no information.
     """
     scaled = []
-    for level in features:  # row by row: a norm of a whole map is inexact on a CPU
+    for level in features:  # per row: the norm of a whole map is inexact on a CPU
         rows = torch.linalg.vector_norm(level, dim=-1, keepdim=True, dtype=summed_in(level))
         mean_square = rows.square().mean(tuple(range(1, level.ndim)), keepdim=True) / level.shape[-1]
         scaled.append(level * torch.rsqrt(mean_square + SMALLEST_SQUARE))
@@ -52,12 +52,12 @@ def similarity_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Ten
 
 
 def pooled(features: Tensor) -> Tensor:
-    """The mean of each channel, (B, C, *S) -> (B, C)."""
+    """Average each channel over space, (B, C, *S) -> (B, C)."""
     return features.flatten(2).mean(2, dtype=summed_in(features))
 
 
 def resized(features: Tensor, like: Tensor) -> Tensor:
-    """``features`` at the size of ``like``, (B, C, *S) -> (B, C, *S_like). Raises ValueError for other channels."""
+    """Resize ``features`` to the size of ``like``, (B, C, *S_like). Raises ValueError if channels differ."""
     if features.shape[1] != like.shape[1]:
         raise ValueError(
             f"The student's map has {features.shape[1]} channels, the teacher's {like.shape[1]}; "

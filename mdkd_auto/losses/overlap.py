@@ -1,6 +1,6 @@
 """Supervised segmentation losses: soft Dice, eq. (1), and its sum with cross-entropy, eq. (10).
 
-Classes are independent sigmoid channels, so that regions may overlap.
+Classes are independent sigmoid channels, so regions may overlap.
 """
 
 import torch
@@ -13,8 +13,8 @@ from mdkd_auto.losses.precision import at_least_float32
 def dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None, smooth: float = 1.0) -> Tensor:
     """Eq. (1): 1 - mean of (2 sum(p g) + smooth) / (sum p + sum g + smooth) over images and classes.
 
-    ``logits`` and ``target`` (0 or 1) are (B, K, *S), ``valid`` is (B, 1, *S), 0 where the label is to be ignored.
-    ``smooth`` must be positive: an image without foreground or without a valid voxel then has a finite loss.
+    ``logits`` and ``target`` (0 or 1) are (B, K, *S); ``valid`` (B, 1, *S) is 0 at ignored voxels. ``smooth`` must be
+    positive, so that an image without foreground or without valid voxels has a finite loss.
     """
     probability = torch.sigmoid(at_least_float32(logits))
     target = target.to(probability.dtype)
@@ -27,7 +27,7 @@ def dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None, smoot
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy, the mean over valid voxels and classes; 0 where no voxel is valid. Shapes as dice_loss."""
+    """Binary cross-entropy averaged over valid voxels and classes; 0 without valid voxels. Shapes as in dice_loss."""
     logits = at_least_float32(logits)
     per_voxel = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")  # (B, K, *S)
     if valid is None:
@@ -39,5 +39,5 @@ def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Ten
 def dice_bce_loss(
     logits: Tensor, target: Tensor, valid: Tensor | None = None, smooth: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """The two terms of eq. (10), L_task = Dice + BCE, apart so that both can be logged. Shapes as dice_loss."""
+    """The two terms of eq. (10), L_task = Dice + BCE, returned separately for logging. Shapes as in dice_loss."""
     return dice_loss(logits, target, valid, smooth), bce_loss(logits, target, valid)

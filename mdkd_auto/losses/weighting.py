@@ -6,7 +6,7 @@ from mdkd_auto.core.records import Record
 
 
 class DistillationWeights(Record, frozen=True, kw_only=True):
-    """The weights of eq. (9); beta is the value its schedule ends at."""
+    """The weights of eq. (9); ``beta`` is the final value of its schedule."""
 
     alpha: float = 1.0  # task
     beta: float = 0.5  # contrastive
@@ -25,8 +25,8 @@ def distillation_total(
 ) -> Tensor:
     """Eq. (9): alpha L_task + w(e) (beta(e) L_con + gamma L_feat + delta L_sim).
 
-    ``curriculum`` is w(e), ``beta_factor`` is beta(e) / beta, both 0 to 1. ``contrastive`` is None where the batch was
-    too small for it; it then counts nothing.
+    ``curriculum`` is w(e), ``beta_factor`` is beta(e) / beta, both 0 to 1. ``contrastive`` is None if the batch was too
+    small for it; the term is then omitted.
     """
     distilled = weights.gamma * feature + weights.delta * similarity
     if contrastive is not None:

@@ -1,10 +1,10 @@
-"""The head of a classifier: the mean of the last map, dropout, a linear layer."""
+"""The classifier head: global average pooling of the last map, dropout, a linear layer."""
 
 from torch import Tensor, nn
 
 
 class ClassifierHead(nn.Module):
-    """List of maps, the last (B, channels, *S), to logits (B, outputs). No softmax: losses and prediction apply it."""
+    """Maps, the last one (B, channels, *S), to logits (B, outputs). No softmax: losses and prediction apply it."""
 
     def __init__(self, channels: int, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()

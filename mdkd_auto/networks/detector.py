@@ -1,4 +1,4 @@
-"""What the detection heads give: boxes and their scores, with the losses that train them."""
+"""The output of detection heads: boxes, scores, and the losses that train them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -10,28 +10,28 @@ Projection = Callable[[Tensor], Tensor]
 
 
 def as_it_is(embeddings: Tensor) -> Tensor:
-    """The projection where widths are the same."""
+    """The identity projection, for equal widths."""
     return embeddings
 
 
 def embedding_distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Eq. (23): the mean squared difference of embeddings (..., E), each at a root mean square of 1; 0 to 4.
+    """Eq. (23): the mean squared difference of embeddings (..., E), each scaled to a root mean square of 1; 0 to 4.
 
-    A joint teacher's embeddings have no scale of their own: as they are, their squares drown the detector's own loss.
+    A joint teacher's embeddings have arbitrary scale: unscaled, their squares outweigh the detector's own loss.
     """
     width = ours.shape[-1] ** 0.5
     return F.mse_loss(width * F.normalize(ours, dim=-1), width * F.normalize(theirs, dim=-1))
 
 
 class Objects(NamedTuple):
-    """The true objects of one image."""
+    """The ground-truth objects of one image."""
 
     boxes: Tensor  # (N, 4) float32: x1, y1, x2, y2 in voxels of the patch
     classes: Tensor  # (N,) int64, 0 to K - 1
 
 
 class Detected(NamedTuple):
-    """What a detector found in one image, the highest score first."""
+    """The detections in one image, highest score first."""
 
     boxes: Tensor  # (N, 4) float32: x1, y1, x2, y2 in voxels of the patch
     classes: Tensor  # (N,) int64, 0 to K - 1
@@ -39,52 +39,54 @@ class Detected(NamedTuple):
 
 
 class Taught(NamedTuple):
-    """What a student's head is to learn of a joint teacher's, row by row the same regions or queries."""
+    """What a student's head learns from a joint teacher's, row by row for the same regions or queries."""
 
-    logits: Tensor  # eq. (22), the mean over regions times the squared temperature
+    logits: Tensor  # eq. (22), averaged over regions, times the squared temperature
     embeddings: Tensor  # eq. (23)
 
 
 class Described(NamedTuple):
-    """Places of one image, each with the numbers by which the head names its class."""
+    """Regions of one image with the embeddings from which the head predicts their classes."""
 
     boxes: Tensor  # (N, 4) float32: x1, y1, x2, y2 in voxels of the patch
     embeddings: Tensor  # (N, E) float32
 
 
 class DetectorOutput(Protocol):
-    """A head's answer to a batch, before its boxes are picked.
+    """A head's output for a batch, before boxes are selected.
 
-    Two families have one: Faster R-CNN (networks/faster_rcnn.py) and RF-DETR (networks/rf_detr.py).
+    Two families implement it: Faster R-CNN (networks/faster_rcnn.py) and RF-DETR (networks/rf_detr.py).
     """
 
     def __len__(self) -> int:
-        """Images of the batch."""
+        """Number of images in the batch."""
 
     def images(self, start: int, stop: int) -> "DetectorOutput":
-        """The part of these images."""
+        """The output for images start..stop-1."""
 
     def of(self, classes: list[int]) -> "DetectorOutput":
-        """As a detector of these classes alone, which it numbers 0 to len(classes) - 1."""
+        """Restrict the output to these classes, renumbered 0 to len(classes) - 1."""
 
     def losses(self, objects: Sequence[Objects]) -> dict[str, Tensor]:
-        """The supervised losses by name, to be added; an image without objects has some too. Sampling draws from
-        torch's global generator."""
+        """The supervised losses by name, to be summed; an image without objects has losses too.
+
+        Sampling draws from torch's global generator.
+        """
 
     def likelihoods(self) -> Tensor:
-        """(B, N) of N places or queries, whatever they are: how likely each holds an object."""
+        """(B, N) for N regions or queries: the probability that each holds an object."""
 
     def detected(self) -> list[Detected]:
-        """The boxes of each image."""
+        """The detections of each image."""
 
     def described(self, boxes: Sequence[Tensor]) -> list[Described]:
-        """The places that the head looks at in each image, the likeliest first.
+        """The regions the head evaluates in each image, likeliest first.
 
-        ``boxes``: one (N, 4) an image. A head that can look anywhere looks there first; queries do not.
+        ``boxes``: one (N, 4) per image. A head that can evaluate any region puts these first; queries ignore them.
         """
 
     def learns_from(self, teacher: "DetectorOutput", temperature: float, project: Projection = as_it_is) -> Taught:
         """The losses of eq. (22) and (23) against a frozen teacher of the same family, on the same images.
 
-        ``project``: from our embeddings (..., E) to the teacher's width.
+        ``project`` maps our embeddings (..., E) to the teacher's width.
         """

@@ -1,4 +1,4 @@
-"""The domain discriminator of a source teacher and the gradient reversal before it, eq. (2) and (4-6)."""
+"""The domain discriminator of a source teacher and its gradient reversal, eq. (2) and (4-6)."""
 
 from math import exp
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-HIDDEN = 128  # our choice; the paper names no width
+HIDDEN = 128  # our choice; the paper gives no width
 REVERSAL_STEEPNESS = 10.0  # Ganin et al. 2016
 
 
 class Discriminator(nn.Module):
     """A layer on each voxel of the bottleneck, global average pooling, then a small perceptron.
 
-    Any image size, few weights. The layer stands before the pooling because the maps come from instance normalisation,
-    which makes the means of a channel alike, but not how channels go together. Without ``voxelwise`` it stands behind.
+    Accepts any image size and has few weights. The layer comes before the pooling because instance normalisation makes
+    channel means alike, but not channel correlations. Without ``voxelwise`` it comes after the pooling.
     """
 
     def __init__(self, channels: int, voxelwise: bool = True) -> None:
@@ -24,7 +24,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.01), nn.Linear(HIDDEN, 1))
 
     def forward(self, bottleneck: Tensor) -> Tensor:
-        """(B, C, *S) -> one logit an image, (B,): positive says source, negative target."""
+        """(B, C, *S) -> one logit per image, (B,): positive for source, negative for target."""
         tokens = bottleneck.flatten(2).transpose(1, 2)  # (B, N, C)
         pooled = self.first(tokens).mean(1) if self.voxelwise else self.first(tokens.mean(1))  # (B, HIDDEN)
         logits: Tensor = self.layers(pooled).squeeze(1)  # (B,)
@@ -32,7 +32,7 @@ class Discriminator(nn.Module):
 
 
 def reverse_gradient(x: Tensor, lambda_: float) -> Tensor:
-    """``x`` itself; its gradient comes back times -lambda, eq. (4-6). Add the domain loss behind it, once."""
+    """Return ``x`` itself; its gradient is multiplied by -lambda, eq. (4-6). Add the domain loss behind it once."""
     reversed_: Tensor = _ReverseGradient.apply(x, lambda_)
     return reversed_
 

@@ -1,7 +1,7 @@
-"""Faster R-CNN of torchvision's parts: a ResNet as the encoder; pyramid, region proposals and box heads as the head.
+"""Faster R-CNN from torchvision's parts: a ResNet encoder; feature pyramid, region proposals and box heads.
 
-Ren et al., 2015, with the feature pyramid of Lin et al., 2017. The parts are torchvision's; ours is how they are asked:
-a batch's answer is computed once, and then gives losses, boxes, or what a student is to learn.
+Ren et al., 2015, with the feature pyramid of Lin et al., 2017. The parts are torchvision's; the control flow is ours:
+a batch's output is computed once, then yields losses, detections, or distillation targets.
 """
 
 from collections.abc import Sequence
@@ -25,21 +25,21 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from mdkd_auto.networks.detector import Described, Detected, Objects, Projection, Taught, as_it_is, embedding_distance
 from mdkd_auto.networks.model import Encoder
 
-GROUPS = 32  # of group normalisation, which suits the small batches that a CPU takes
-BINS = 7  # an axis, of a region's features
-LEAST_SCORE, MOST_BOXES, OVERLAP = 0.01, 100, 0.5  # of what is detected; overlap above which one box is dropped
+GROUPS = 32  # groups of group normalisation, which suits the small batches of a CPU
+BINS = 7  # per axis of a region's features
+LEAST_SCORE, MOST_BOXES, OVERLAP = 0.01, 100, 0.5  # detection limits; OVERLAP: IoU above which the lower box is dropped
 
 
 class Size(NamedTuple):
-    """How large one of the networks is."""
+    """The size of one network."""
 
     block: type[BasicBlock] | type[Bottleneck]
     blocks: list[int]
-    batch_norm: bool  # else group normalisation
+    batch_norm: bool  # otherwise group normalisation
     pyramid: int  # channels
-    embedding: int  # numbers that describe a region
-    regions: int  # of an image, drawn for the loss of the box heads
-    proposals: int  # of an image
+    embedding: int  # width of a region's embedding
+    regions: int  # per image, sampled for the loss of the box heads
+    proposals: int  # per image
 
 
 SIZES = {
@@ -50,7 +50,7 @@ SIZES = {
 
 
 class ResNetEncoder(Encoder):
-    """The four stages of a torchvision ResNet, strides 4 to 32; names of its tensors are torchvision's."""
+    """The four stages of a torchvision ResNet, strides 4 to 32; tensor names are torchvision's."""
 
     def __init__(self, name: str, in_channels: int = 1) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class ResNetEncoder(Encoder):
 
 
 class FasterRCNNHead(nn.Module):
-    """Feature pyramid, region proposals, and class and box of each region, on maps of four levels.
+    """Feature pyramid, region proposals, class and box per region, on maps of four levels.
 
-    ``anchor_sizes``: voxels a side, one a level; ``anchor_ratios``: height / width.
+    ``anchor_sizes``: side in voxels, one per level; ``anchor_ratios``: height / width.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class FasterRCNNHead(nn.Module):
         self.rpn = RegionProposalNetwork(
             anchors, RPNHead(size.pyramid, len(anchor_ratios)), 0.7, 0.3, 256, 0.5, most, most, 0.7
         )
-        # a region of BINS voxels of a level a side is read from that level
+        # a region whose side is BINS voxels of a level is pooled from that level
         pool = MultiScaleRoIAlign(self.levels, BINS, 2, canonical_scale=16 * BINS, canonical_level=4)
         self.regions = RoIHeads(
             pool,
@@ -120,7 +120,7 @@ class FasterRCNNHead(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> "FasterRCNNOutput":
-        """Maps of four levels -> what the head makes of them."""
+        """Maps of four levels -> the head's output."""
         pyramid = list(self.pyramid(dict(zip(self.levels, maps, strict=True))).values())
         objectness, deltas = self.rpn.head(pyramid)
         return FasterRCNNOutput(
@@ -132,16 +132,16 @@ class FasterRCNNHead(nn.Module):
 
     @property
     def classes(self) -> int:
-        """Without the background."""
+        """Number of classes without the background."""
         return self.regions.box_predictor.cls_score.out_features - 1
 
 
 class Regions(NamedTuple):
-    """Regions of a batch, the images' one after the other."""
+    """Regions of a batch, concatenated image by image."""
 
-    boxes: list[Tensor]  # one (N, 4) an image
+    boxes: list[Tensor]  # one (N, 4) per image
     embeddings: Tensor  # (all N, E)
-    logits: Tensor  # (all N, 1 + K), the background first
+    logits: Tensor  # (all N, 1 + K), background first
     deltas: Tensor  # (all N, (1 + K) * 4)
 
 
@@ -176,7 +176,7 @@ class FasterRCNNOutput:
         )
 
     def likelihoods(self) -> Tensor:
-        """(B, anchors): how likely each anchor holds an object, whatever its class."""
+        """(B, anchors): the probability that each anchor holds an object of any class."""
         return torch.sigmoid(torch.cat([level.flatten(1) for level in self.objectness], dim=1))
 
     def losses(self, objects: Sequence[Objects]) -> dict[str, Tensor]:
@@ -207,7 +207,7 @@ class FasterRCNNOutput:
         return [Described(*one) for one in zip(regions, embeddings, strict=True)]
 
     def learns_from(self, teacher: "FasterRCNNOutput", temperature: float, project: Projection = as_it_is) -> Taught:
-        """On the regions that the student's loss has drawn, or else its proposals: both heads see the same ones."""
+        """On the regions sampled for the student's loss, or else its proposals; both heads get the same regions."""
         ours = self._sampled if self._sampled is not None else self.pooled(self._proposals)
         with torch.no_grad():
             theirs = teacher.pooled(ours.boxes)
@@ -220,7 +220,7 @@ class FasterRCNNOutput:
         return Taught(temperature**2 * logits, embedding_distance(project(ours.embeddings), theirs.embeddings))
 
     def pooled(self, boxes: list[Tensor]) -> Regions:
-        """What the head says of given regions, one (N, 4) an image."""
+        """Run the box heads on given regions, one (N, 4) per image."""
         heads = self.head.regions
         levels = dict(zip(self.head.levels, self.pyramid, strict=True))
         features = heads.box_roi_pool(levels, boxes, [self.sides] * len(self))  # (all N, C, BINS, BINS)
@@ -232,7 +232,7 @@ class FasterRCNNOutput:
 
     @cached_property
     def _anchors(self) -> list[Tensor]:
-        """One (anchors, 4) an image, all the same."""
+        """One (anchors, 4) per image, identical for all."""
         generator, first = self.head.rpn.anchor_generator, self.pyramid[0]
         generator.set_cell_anchors(first.dtype, first.device)
         grids = [list(level.shape[2:]) for level in self.pyramid]
@@ -247,7 +247,7 @@ class FasterRCNNOutput:
 
     @cached_property
     def _proposals(self) -> list[Tensor]:
-        """The likeliest regions of each image, without gradients."""
+        """The most probable regions of each image, without gradients."""
         rpn = self.head.rpn
         objectness, deltas = (part.detach() for part in self._flat)
         boxes = rpn.box_coder.decode(deltas, self._anchors).view(len(self), -1, 4)

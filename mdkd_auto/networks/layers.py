@@ -1,4 +1,4 @@
-"""Layers by number of spatial axes, and the normalisation and activation all our networks share."""
+"""Layers by number of spatial axes, and the normalisation and activation that all our networks share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """As the library's, but quicker on a CPU."""
+    """torch's instance normalisation, faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, *S) -> the same."""
+        """(B, C, *S) -> the same shape."""
         return _normalised_on_cpu(self, input) if _in_full_precision_on_cpu(input) else super().forward(input)
 
 
 class InstanceNorm3d(nn.InstanceNorm3d):
-    """As the library's, but quicker on a CPU."""
+    """torch's instance normalisation, faster on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, *S) -> the same."""
+        """(B, C, *S) -> the same shape."""
         return _normalised_on_cpu(self, input) if _in_full_precision_on_cpu(input) else super().forward(input)
 
 
@@ -29,18 +29,18 @@ def _in_full_precision_on_cpu(x: Tensor) -> bool:
 
 
 def _normalised_on_cpu(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
-    """Group normalisation with one channel a group, which is the same.
+    """Group normalisation with one channel per group, which is equivalent.
 
-    PyTorch's instance normalisation returns a view: behind an activation that works in place, gradients are copied.
+    PyTorch's instance normalisation returns a view: an in-place activation behind it makes autograd copy gradients.
     """
     return F.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
 
 
 def resized_linearly(features: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, *S) -> (B, C, *size), as ``F.interpolate`` linear in each axis, corners not aligned; no antialiasing.
+    """(B, C, *S) -> (B, C, *size), linear as in ``F.interpolate``, corners not aligned, no antialiasing.
 
-    A product with a small matrix an axis: several times as quick as ``F.interpolate`` from a coarse map to a fine one,
-    whose gradient on a GPU is a sum by atomic additions, in bfloat16 and in any order.
+    Multiplies by one small matrix per axis. From a coarse to a fine map this is several times faster than
+    ``F.interpolate``, whose gradient on a GPU uses atomic additions, in bfloat16 and in arbitrary order.
     """
     *others, last = size
     for axis, length in enumerate(others, start=2):
@@ -50,7 +50,7 @@ def resized_linearly(features: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _linear_weights(length: int, from_length: int, like: Tensor) -> Tensor:
-    """Of each voxel before in each voxel after, (length, from_length); a row sums to 1."""
+    """Weight of each input voxel in each output voxel, (length, from_length); rows sum to 1."""
     before = torch.arange(from_length, device=like.device)
     places = (torch.arange(length, device=like.device) + 0.5) * (from_length / length) - 0.5
     distances = (places.clamp(0, from_length - 1)[:, None] - before).abs()

@@ -1,7 +1,7 @@
-"""MedViT (Manzari et al., 2023): convolution blocks, and now and then a block that also attends over the whole image.
+"""MedViT (Manzari et al., 2023): convolution blocks, interleaved with blocks that also attend over the whole image.
 
 Stem 64 @ 4; stages 96 @ 4, 256 @ 8, 512 @ 16, 1024 @ 32. Written after the paper, with the widths, depths and ratios of
-its three sizes. Batch normalisation: a trained network treats each image by itself, one in training does not.
+its three sizes. Batch normalisation couples the images of a training batch; a trained network treats each alone.
 """
 
 from typing import NamedTuple
@@ -14,20 +14,20 @@ from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.model import Encoder
 
 STEM = (64, 32, 64)
-WIDTHS = ((96, 96), (192, 256), (384, 512), (768, 1024))  # of a stage: convolution blocks, its transformer blocks
-POOLING = (8, 4, 2, 1)  # of keys and values, voxels a side, in each stage
-HEAD_WIDTH = 32  # channels of a head, and of a group of the convolution attention
-ATTENTION_SHARE = 0.75  # of a transformer block's channels; the others come from a convolution
+WIDTHS = ((96, 96), (192, 256), (384, 512), (768, 1024))  # per stage: convolution and transformer blocks
+POOLING = (8, 4, 2, 1)  # keys and values are pooled by this factor per side, per stage
+HEAD_WIDTH = 32  # channels per head, and per group of the convolution attention
+ATTENTION_SHARE = 0.75  # fraction of a transformer block's channels; convolution yields the rest
 CONVOLUTION_EXPANSION, TRANSFORMER_EXPANSION = 3, 2
-BLOCKS_A_TRANSFORMER = 5  # in the third stage every fifth block attends; elsewhere the last one
-EXCHANGE_PROBABILITY = 0.5  # of an update, for moment exchange
+BLOCKS_A_TRANSFORMER = 5  # the third stage attends in every fifth block, other stages in their last
+EXCHANGE_PROBABILITY = 0.5  # fraction of updates with moment exchange
 
 
 class Size(NamedTuple):
     """One of the published sizes."""
 
     depths: tuple[int, int, int, int]  # blocks of the four stages
-    drop_path: float  # of the last block; it grows from 0
+    drop_path: float  # drop rate of the last block; it grows linearly from 0
 
 
 SIZES = {"small": Size((3, 4, 10, 3), 0.1), "base": Size((3, 4, 20, 3), 0.2), "large": Size((3, 4, 30, 3), 0.2)}
@@ -36,8 +36,8 @@ SIZES = {"small": Size((3, 4, 10, 3), 0.1), "base": Size((3, 4, 20, 3), 0.2), "l
 class MedViTEncoder(Encoder):
     """(B, in_channels, y, x) -> 96 @ 4, 256 @ 8, 512 @ 16 and 1024 @ 32. Sides are multiples of 32.
 
-    ``moment_exchange``: in training, half of the updates give each image the channel means and deviations of another of
-    its batch, behind the stem, so that shapes count more than intensities.
+    With ``moment_exchange``, half of the training updates replace each image's channel means and deviations after the
+    stem by those of another image of the batch, so that shapes count more than intensities.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class MedViTEncoder(Encoder):
         self.apply(_first_weights)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, C, y, x) -> one map a stage, (B, channels[i], y / stride, x / stride)."""
+        """(B, C, y, x) -> one map per stage, (B, channels[i], y / stride, x / stride)."""
         x = self.stem(x)
         if self.moment_exchange and self.training:
             x = exchange_moments(x)
@@ -116,7 +116,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Three quarters of the channels attend over the image, the rest is a convolution of them; then feed-forward."""
+    """Attention over the image for three quarters of the channels, a convolution for the rest; then feed-forward."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class TransformerBlock(nn.Module):
 
 
 class ConvolutionAttention(nn.Module):
-    """Multi-head convolution attention: a 3x3 convolution a head, mixed by a 1x1 convolution."""
+    """Multi-head convolution attention: one 3x3 convolution per head, mixed by a 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -162,13 +162,13 @@ class ConvolutionAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, y, x) -> the same."""
+        """(B, C, y, x) -> the same shape."""
         result: Tensor = self.layers(x)
         return result
 
 
 class PooledAttention(nn.Module):
-    """Self-attention over the places of one image, keys and values pooled ``pooling`` x ``pooling``."""
+    """Self-attention over the positions of one image, keys and values pooled ``pooling`` x ``pooling``."""
 
     def __init__(self, channels: int, pooling: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class PooledAttention(nn.Module):
         self.heads = channels // HEAD_WIDTH
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, y, x) -> the same."""
+        """(B, C, y, x) -> the same shape."""
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
         pooled = self.pool(x).flatten(2).transpose(1, 2)  # (B, M, C)
         found = nn.functional.scaled_dot_product_attention(
@@ -205,7 +205,7 @@ class PooledAttention(nn.Module):
 
 
 class LocalFeedForward(nn.Module):
-    """1x1 convolution to a multiple of the channels, 3x3 of each channel, channels weighed, 1x1 back; residual."""
+    """Inverted residual: 1x1 expansion, 3x3 depthwise, squeeze and excitation, 1x1 reduction."""
 
     def __init__(self, channels: int, expansion: int, dropout: float) -> None:
         super().__init__()
@@ -225,16 +225,16 @@ class LocalFeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, y, x) -> the same."""
+        """(B, C, y, x) -> the same shape."""
         hidden = self.local(self.expand(x))
         result: Tensor = x + self.dropout(self.reduce(hidden * self.weigh(hidden)))
         return result
 
 
 def exchange_moments(x: Tensor) -> Tensor:
-    """Maps (B, C, y, x) with each image's channel means and deviations taken from another of the batch, or as they are.
+    """Swap channel means and deviations of maps (B, C, y, x) between images of a batch, or return them unchanged.
 
-    Drawn from torch's generator, which the training loop seeds by update.
+    Draws from torch's generator, which the training loop seeds per update.
     """
     if torch.rand(()).item() >= EXCHANGE_PROBABILITY:
         return x
@@ -254,7 +254,7 @@ def _convolution(channels_in: int, channels: int, kernel: int, stride: int, grou
 
 
 def _embedding(channels_in: int, channels: int, stride: int) -> nn.Module:
-    """To another size and width: pooled, then a 1x1 convolution; nothing where neither changes."""
+    """Change size and width: pooling, then a 1x1 convolution; the identity if neither changes."""
     if stride == 1 and channels_in == channels:
         return nn.Identity()
     pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False) if stride == 2 else nn.Identity()
@@ -262,7 +262,7 @@ def _embedding(channels_in: int, channels: int, stride: int) -> nn.Module:
 
 
 def _attends(stage: int, block: int, depth: int) -> bool:
-    """Whether a block is a transformer: none of the first stage, every fifth of the third, else a stage's last."""
+    """Whether a block is a transformer: never in the first stage, every fifth of the third, else a stage's last."""
     return stage > 0 and (block + 1) % (BLOCKS_A_TRANSFORMER if stage == 2 else depth) == 0
 
 

@@ -4,15 +4,15 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """What every encoder offers: forward(x (B, C, *S)) -> one map a level, (B, channels[i], *S / strides[i]).
+    """The interface of every encoder: forward(x (B, C, *S)) -> one map per level, (B, channels[i], *S / strides[i]).
 
-    The last level is the bottleneck. Tuples within ``strides`` and ``kernel_sizes`` have one entry a spatial axis.
+    The last level is the bottleneck. Tuples within ``strides`` and ``kernel_sizes`` have one entry per spatial axis.
     """
 
     channels: tuple[int, ...]
-    strides: tuple[tuple[int, ...], ...]  # cumulative, against the input
-    kernel_sizes: tuple[tuple[int, ...], ...]  # of convolutions that suit the level's voxels: flat where they are thick
-    rate: float = 1.0  # its learning rate against that of all else
+    strides: tuple[tuple[int, ...], ...]  # cumulative, relative to the input
+    kernel_sizes: tuple[tuple[int, ...], ...]  # suited to the level's voxels: flat where slices are thick
+    rate: float = 1.0  # learning rate relative to the rest of the network
 
 
 class Model(nn.Module):
@@ -24,12 +24,12 @@ class Model(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *S) -> what the head gives: logits (B, K, *S) for segmentation."""
+        """(B, C, *S) -> the head's output: logits (B, K, *S) for segmentation."""
         logits: Tensor = self.head(self.features(x))
         return logits
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """(B, C, *S) -> one map a level, the bottleneck last."""
+        """(B, C, *S) -> one map per level, the bottleneck last."""
         maps: list[Tensor] = self.encoder(x)
         return maps
 
@@ -37,7 +37,7 @@ class Model(nn.Module):
 def paired_levels(student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
     """Levels (student's, teacher's) of equal stride, and the two bottlenecks. Networks of one kind pair level by level.
 
-    Bottlenecks of other strides pair all the same: eq. (12) resizes the student's map.
+    Bottlenecks of different strides pair too: eq. (12) resizes the student's map.
     """
     places = {stride: level for level, stride in enumerate(teacher.strides[:-1])}
     pairs = [(level, places[stride]) for level, stride in enumerate(student.strides[:-1]) if stride in places]

@@ -1,7 +1,7 @@
 """RF-DETR (Robinson et al., 2025): a DINOv2 with windowed attention, and a decoder of queries on its best tokens.
 
-The networks are those of the transformers library, cut in two: the encoder ends at the taps of the backbone, the head
-begins with the projector that reads them. Names of weights stay the library's.
+The networks come from the transformers library, cut in two: the encoder ends at the backbone's output taps, the head
+begins with the projector that reads them. Weight names stay the library's.
 """
 
 import itertools
@@ -29,32 +29,32 @@ from mdkd_auto.networks.detector import (
 )
 from mdkd_auto.networks.model import Encoder
 
-if TYPE_CHECKING:  # seconds to import: done where a network is built
+if TYPE_CHECKING:  # takes seconds; imported only when a network is built
     from transformers import RfDetrConfig, RfDetrDinov2Config
 
-COLOURS = 3  # channels of published weights; one grey channel is repeated to them
-MOST_DETECTED = 100  # boxes of an image, as COCO's evaluation takes
+COLOURS = 3  # channels of published weights; a single grey channel is repeated
+MOST_DETECTED = 100  # boxes per image, as in COCO's evaluation
 CLASS_COST_ALPHA, CLASS_COST_GAMMA = 0.25, 2.0  # focal cost of the matching (LW-DETR)
-LEAST_QUALITY = 0.01  # of a matched query's target (LW-DETR)
-TINY_AREA = 1e-7  # in place of 0 / 0, shares of the image
+LEAST_QUALITY = 0.01  # lower bound of a matched query's target (LW-DETR)
+TINY_AREA = 1e-7  # avoids 0 / 0; fraction of the image
 
 
 class RFDETRSize(NamedTuple):
-    """How large one of the networks is."""
+    """The size of one network."""
 
     width: int  # channels of the backbone
     heads: int
-    patch: int  # voxels a side of a token
-    windows: int  # a side
-    taps: tuple[int, ...]  # maps behind so many layers; no layer is built behind the last
+    patch: int  # voxels per side of a token
+    windows: int  # per side
+    taps: tuple[int, ...]  # map after each of these layers; later layers are not built
     d_model: int
     decoder_layers: int
     self_heads: int
     cross_heads: int
     feedforward: int
     groups: int  # of queries, in training only
-    queries: int = 300  # published; no more than tokens
-    points: int = 2  # sampled by a head of the deformable attention
+    queries: int = 300  # published; at most the number of tokens
+    points: int = 2  # sampled per head of the deformable attention
 
 
 RFDETR_SIZES = {
@@ -66,20 +66,20 @@ RFDETR_SIZES = {
 
 
 def side_multiple(size: str) -> int:
-    """What an image's side is a multiple of, voxels: whole tokens in whole windows."""
+    """The voxels an image's side must be a multiple of: whole tokens in whole windows."""
     return _size(size).patch * _size(size).windows
 
 
 def most_queries(size: str, side: int) -> int:
-    """Tokens of an image: each proposes one box, and queries are picked from these."""
+    """Number of tokens of an image: each proposes one box, and queries are selected among these."""
     return (side // _size(size).patch) ** 2
 
 
 class RFDETREncoder(Encoder):
-    """(B, in_channels, side, side) -> the tapped maps, all of one stride. Raises SettingsError for another side.
+    """(B, in_channels, side, side) -> the tapped maps, all of one stride. Raises SettingsError for an invalid side.
 
-    ``side`` sets the grid of position embeddings; images of other sides, multiples of ``side_multiple``, have them
-    interpolated. ``rate``: of learning, against that of the head.
+    ``side`` sets the grid of position embeddings; they are interpolated for other sides, which must be multiples of
+    ``side_multiple``. ``rate``: learning rate relative to the head's.
     """
 
     def __init__(self, size: str, side: int, in_channels: int = 1, rate: float = 1.0) -> None:
@@ -114,10 +114,10 @@ class RFDETREncoder(Encoder):
 
 
 class RFDETRHead(nn.Module):
-    """Maps of the encoder, or as many fused ones of any channels -> boxes and class scores of ``queries`` queries.
+    """Encoder maps, or as many fused maps of any channels -> boxes and class scores of ``queries`` queries.
 
-    Projector, choice of the tokens that propose best, decoder, and the heads of classes and boxes. In training there
-    are ``groups`` groups of queries that do not see each other; the first is what counts afterwards.
+    Projector, selection of the best proposing tokens, decoder, class and box heads. Training uses ``groups`` groups of
+    queries that do not see each other; inference keeps the first.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class RFDETRHead(nn.Module):
         self.embedding: int = values.d_model
         options: dict[str, Any] = {"num_labels": classes}
         self.config = RfDetrConfig(
-            backbone_config=_backbone_config(size, values.patch, 1, sum(channels)),  # only the width counts
+            backbone_config=_backbone_config(size, values.patch, 1, sum(channels)),  # only the width matters
             d_model=values.d_model,
             decoder_layers=values.decoder_layers,
             decoder_ffn_dim=values.feedforward,
@@ -146,10 +146,10 @@ class RFDETRHead(nn.Module):
         )
         self.detector = RfDetrForObjectDetection(self.config)
         self.detector.model.backbone = _Projector(self.detector.model.backbone.projector)
-        nn.init.zeros_(self.detector.model.reference_point_embed.weight)  # the proposals as they are, as published
+        nn.init.zeros_(self.detector.model.reference_point_embed.weight)  # zero offsets to the proposals, as published
 
     def forward(self, maps: Sequence[Tensor]) -> "RFDETROutput":
-        """Maps (B, channels[i], h, w) -> the answer for images of h x w patches. SettingsError if these are too few."""
+        """Maps (B, channels[i], h, w) -> output for images of h x w patches. SettingsError if too few."""
         x = torch.cat(list(maps), 1)  # (B, sum of channels, h, w)
         height, width = x.shape[2:]
         if height * width < self.config.num_queries:
@@ -158,7 +158,7 @@ class RFDETRHead(nn.Module):
                 f"most {height * width} queries, or larger images"
             )
         found = self.detector.model(x)
-        with torch.autocast(x.device.type, enabled=False):  # boxes in bfloat16 are a voxel or two off
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would shift boxes by a voxel or two
             hidden = found.intermediate_hidden_states.float()  # (layers, B, groups x queries, d_model)
             references = found.intermediate_reference_points[-1].float()
             logits, boxes = self.detector.predict_class_and_boxes(hidden, references)
@@ -175,33 +175,34 @@ class RFDETRHead(nn.Module):
 
 @dataclass(frozen=True)
 class RFDETROutput:
-    """RF-DETR's answer to a batch, as ``detector.DetectorOutput`` describes. Stages: the proposals, then each layer.
+    """RF-DETR's output for a batch, as ``detector.DetectorOutput`` describes. Stages: the proposals, then each layer.
 
-    Q is groups x queries of training, or queries.
+    Q is groups x queries in training, otherwise queries.
     """
 
     logits: Tensor  # (stages, B, Q, K) float32
-    boxes: Tensor  # (stages, B, Q, 4) float32: centre x, y, width, height as shares of the image
-    embeddings: Tensor  # (B, Q, d_model) float32: the queries behind the last layer
+    boxes: Tensor  # (stages, B, Q, 4) float32: centre x, y, width, height as fractions of the image
+    embeddings: Tensor  # (B, Q, d_model) float32: the queries after the last layer
     shape: tuple[int, int]  # voxels (y, x) of an image
-    config: "RfDetrConfig"  # weights and costs
+    config: "RfDetrConfig"  # loss weights and matching costs
 
     def __len__(self) -> int:
-        """Images of the batch."""
+        """Number of images in the batch."""
         return len(self.embeddings)
 
     def images(self, start: int, stop: int) -> "RFDETROutput":
-        """The part of these images."""
+        """The output for images start..stop-1."""
         part = slice(start, stop)
         return replace(self, logits=self.logits[:, part], boxes=self.boxes[:, part], embeddings=self.embeddings[part])
 
     def of(self, classes: list[int]) -> "RFDETROutput":
-        """As a detector of these classes alone."""
+        """Restrict the output to these classes."""
         return replace(self, logits=self.logits[..., classes])
 
     def losses(self, objects: Sequence[Objects]) -> dict[str, Tensor]:
-        """Classification (cross-entropy, focal for queries without an object, towards the IoU for those with one), L1
-        and GIoU of matched queries: eq. (8). Each is summed over the stages, divided by the objects, and weighted.
+        """Losses of eq. (8): classification, L1 and GIoU of matched queries, summed over stages, per object, weighted.
+
+        Classification is cross-entropy: focal for queries without an object, towards the IoU for matched queries.
         """
         sizes = [len(one.boxes) for one in objects]
         boxes = torch.cat([_as_shares(one.boxes.to(self.boxes.device), self.shape) for one in objects])
@@ -228,18 +229,18 @@ class RFDETROutput:
     def _matched(
         self, logits: Tensor, found: Tensor, boxes: Tensor, classes: Tensor, sizes: list[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, query and object of each pair; every group of queries takes every object of its image."""
+        """Image, query and object of each pair; every group of queries is matched to all objects of its image."""
         probability = logits.sigmoid()
         there = CLASS_COST_ALPHA * (1 - probability) ** CLASS_COST_GAMMA * -(probability + 1e-8).log()
         absent = (1 - CLASS_COST_ALPHA) * probability**CLASS_COST_GAMMA * -(1 - probability + 1e-8).log()
         starts = np.cumsum([0, *sizes]).tolist()
-        costs = []  # of an image: (Q, N), flattened
+        costs = []  # per image: (Q, N), flattened
         for image, (start, stop) in enumerate(itertools.pairwise(starts)):
             own, true = found[image][:, None], boxes[start:stop][None]  # (Q, 1, 4), (1, N, 4)
             cost = self.config.class_cost * (there - absent)[image][:, classes[start:stop]]
             cost = cost + self.config.bbox_cost * (own - true).abs().sum(-1)
             costs.append((cost - self.config.giou_cost * _overlap(own, true)[1]).flatten())
-        flat = _on_cpu(torch.cat(costs))  # one transfer a stage
+        flat = _on_cpu(torch.cat(costs))  # one transfer per stage
         group = self.config.num_queries
         pairs = []
         for image, part in enumerate(np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])):
@@ -252,17 +253,17 @@ class RFDETROutput:
         return images, queries, objects
 
     def _first_group(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and boxes of the last layer, and embeddings, of the queries that count after training."""
+        """Logits and boxes of the last layer, and embeddings, of the queries kept for inference."""
         queries = self.config.num_queries
         return self.logits[-1, :, :queries], self.boxes[-1, :, :queries], self.embeddings[:, :queries]
 
     def likelihoods(self) -> Tensor:
-        """(B, queries): the score of each query's likeliest class."""
+        """(B, queries): the score of each query's most probable class."""
         return self._first_group()[0].amax(-1).sigmoid()
 
     @torch.no_grad()
     def detected(self) -> list[Detected]:
-        """The best pairs of a query and a class of each image, at most ``MOST_DETECTED``; boxes end at its edges."""
+        """The best (query, class) pairs of each image, at most ``MOST_DETECTED``; boxes are clipped to the image."""
         logits, boxes, _ = self._first_group()
         corners = self._in_voxels(boxes)
         scores = logits.float().sigmoid().flatten(1)  # (B, queries x K)
@@ -275,7 +276,7 @@ class RFDETROutput:
 
     @torch.no_grad()
     def described(self, boxes: Sequence[Tensor]) -> list[Described]:
-        """The queries; ``boxes`` change nothing."""
+        """All queries; ``boxes`` are ignored."""
         del boxes
         _, found, embeddings = self._first_group()
         order = self.likelihoods().argsort(dim=1, descending=True, stable=True)  # (B, queries)
@@ -283,15 +284,15 @@ class RFDETROutput:
         return [Described(corners[image][some], embeddings[image][some]) for image, some in enumerate(order)]
 
     def _in_voxels(self, boxes: Tensor) -> Tensor:
-        """(..., 4) centre x, y, width, height as shares -> x1, y1, x2, y2 in voxels, float32, clipped to the image."""
+        """(..., 4) centre x, y, width, height as fractions -> x1, y1, x2, y2 in voxels, float32, clipped."""
         height, width = self.shape
         scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
         return (_corners(boxes).clamp(0, 1) * scale).float()
 
     def learns_from(self, teacher: DetectorOutput, temperature: float, project: Projection = as_it_is) -> Taught:
-        """Eq. (22), Bernoulli KL summed over classes, and eq. (23), between queries that are matched one to one.
+        """Eq. (22), Bernoulli KL summed over classes, and eq. (23), between queries matched one to one.
 
-        The matching weighs boxes (L1 and GIoU) and scores, and has no gradient.
+        The matching cost combines boxes (L1 and GIoU) and scores; no gradient flows through it.
         """
         assert isinstance(teacher, RFDETROutput)
         (logits, boxes, embeddings), theirs = self._first_group(), [part.detach() for part in teacher._first_group()]
@@ -306,14 +307,14 @@ class RFDETROutput:
 
 
 class _Projector(nn.Module):
-    """In place of the library's backbone and projector, whose names it keeps: the maps are there already."""
+    """Replace the library's backbone and projector, keeping their names: the maps are already computed."""
 
     def __init__(self, projector: nn.Module) -> None:
         super().__init__()
         self.projector = projector
 
     def forward(self, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, sum of channels, h, w) and where they hold an image -> (B, d_model, h, w) and the same places."""
+        """Maps (B, sum of channels, h, w) and their mask -> (B, d_model, h, w) and the same mask."""
         return self.projector((maps,)), mask.bool()
 
 
@@ -324,7 +325,7 @@ def _size(size: str) -> RFDETRSize:
 
 
 def _backbone_config(size: str, side: int, colours: int, only_width: int | None = None) -> "RfDetrDinov2Config":
-    """The library's settings of a backbone; with ``only_width``, of one without layers and with one map so wide."""
+    """The library's backbone settings; with ``only_width``, for a backbone without layers and one map of that width."""
     from transformers import RfDetrDinov2Config
 
     values = _size(size)
@@ -349,7 +350,7 @@ def _corners(boxes: Tensor) -> Tensor:
 
 
 def _as_shares(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
-    """(N, 4) x1, y1, x2, y2 in voxels -> centre x, y, width, height as shares of the image (y, x)."""
+    """(N, 4) x1, y1, x2, y2 in voxels -> centre x, y, width, height as fractions of the image (y, x)."""
     x1, y1, x2, y2 = boxes.float().reshape(-1, 4).unbind(-1)
     height, width = shape
     return torch.stack([(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height], -1)
@@ -372,9 +373,9 @@ def _overlap(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _classification(logits: Tensor, matched: tuple[Tensor, Tensor, Tensor], iou: Tensor, alpha: float) -> Tensor:
-    """The library's loss of classes (IoU-aware cross-entropy, LW-DETR), summed, and finite for large logits too.
+    """The library's class loss (IoU-aware cross-entropy, LW-DETR), summed, and finite for large logits too.
 
-    A matched query has the target t = p^alpha IoU^(1 - alpha), others weigh their 0 by p^2, as a focal loss does.
+    A matched query has target t = p^alpha IoU^(1 - alpha); others have target 0 with focal weight p^2.
     """
     probability = logits.sigmoid()
     target = (probability[matched].detach() ** alpha * iou ** (1 - alpha)).clamp(min=LEAST_QUALITY)
@@ -385,7 +386,7 @@ def _classification(logits: Tensor, matched: tuple[Tensor, Tensor, Tensor], iou:
 
 @torch.no_grad()
 def _same_queries(logits: Tensor, boxes: Tensor, their_logits: Tensor, their_boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Which query of ours is which of theirs, image by image: two (B, pairs)."""
+    """Match our queries to theirs per image: two (B, pairs)."""
     own, theirs = boxes[:, :, None], their_boxes[:, None]  # (B, Q, 1, 4), (B, 1, Q, 4)
     cost = (own - theirs).abs().sum(-1) + 1 - _overlap(own, theirs)[1]  # (B, Q, Q)
     cost = cost + (logits.sigmoid()[:, :, None] - their_logits.sigmoid()[:, None]).abs().sum(-1)
@@ -394,5 +395,5 @@ def _same_queries(logits: Tensor, boxes: Tensor, their_logits: Tensor, their_box
 
 
 def _on_cpu(cost: Tensor) -> np.ndarray:
-    """As numbers that can be assigned: a network gone astray must fail at its loss, where it is reported."""
+    """Cost as a finite array for the assignment: a diverged network must fail at its loss, where it is reported."""
     return torch.nan_to_num(cost.float(), nan=1e6, posinf=1e6, neginf=-1e6).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Encoders of the timm library: its models that give feature maps of the images' size, such as efficientnet_b0."""
+"""Encoders of the timm library: models that yield 2-D feature maps, such as efficientnet_b0."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ from mdkd_auto.networks.model import Encoder
 
 
 def check_name(name: str) -> None:
-    """Raise SettingsError, with names that are close, for a network that timm does not know."""
+    """Raise SettingsError, with similar names, for a network unknown to timm."""
     if name not in timm.list_models():
         close = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:8]) or "see timm.list_models()"
         raise SettingsError(f"network {name!r}: neither ours nor timm's; close: {close}")
@@ -19,9 +19,9 @@ def check_name(name: str) -> None:
 
 @cache
 def check_size(name: str, size: tuple[int, ...]) -> None:
-    """Raise SettingsError for a network that does not take images of this size, or gives other maps than it says.
+    """Raise SettingsError for a network that rejects this image size or whose maps contradict its metadata.
 
-    Computes one empty image; random numbers drawn later are the same as without.
+    Runs one empty image; the random state is restored.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         encoder = TimmEncoder(name).eval()
@@ -29,7 +29,7 @@ def check_size(name: str, size: tuple[int, ...]) -> None:
         try:
             found = [tuple(one.shape[:2]) for one in encoder(torch.zeros(1, 1, *size)) if one.ndim == 4]
             why = f"its maps have channels {[shape[-1] for shape in found]}, expected {list(encoder.channels)}"
-        except Exception as error:  # timm's models raise many kinds
+        except Exception as error:  # timm's models raise many types
             found, why = [], str(error)
     if found == [(1, channels) for channels in encoder.channels]:
         return
@@ -41,10 +41,9 @@ def check_size(name: str, size: tuple[int, ...]) -> None:
 
 
 class TimmEncoder(Encoder):
-    """One map a level of a timm model, with random weights, or (``download``) those that timm's own loader fetches.
+    """One map per level of a timm model, with random weights or (``download``) weights fetched by timm's loader.
 
-    Raises SettingsError for a name that timm does not know, for a model without feature maps, and where weights cannot
-    be fetched.
+    Raises SettingsError for an unknown name, a model without feature maps, and a failed download.
     """
 
     def __init__(self, name: str, in_channels: int = 1, dropout: float = 0.0, download: bool = False) -> None:
@@ -67,7 +66,7 @@ class TimmEncoder(Encoder):
         self.kernel_sizes = ((3, 3),) * len(self.channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, C, y, x) -> one map a level, (B, channels[i], y / stride, x / stride)."""
+        """(B, C, y, x) -> one map per level, (B, channels[i], y / stride, x / stride)."""
         maps: list[Tensor] = self.body(x)
         if getattr(self.body, "output_fmt", None) == "NHWC":
             return [one.movedim(3, 1) for one in maps]  # (B, y, x, C) -> (B, C, y, x)

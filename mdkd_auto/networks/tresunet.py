@@ -1,17 +1,17 @@
 """TResUNet: ResNet-50 levels, a bottleneck of attention beside dilated convolutions, a residual decoder; 2-D and 3-D.
 
 After Tomar et al. 2022, "TransResU-Net" (arXiv 2206.08985). It has the interface of the UNet, and the strides and
-kernels of the plan's first five stages; 256 x 256 at width 64 is the published network but for these choices of ours:
+kernels of the plan's first five stages. 256 x 256 at width 64 is the published network except for these choices:
 
 - Group normalisation instead of batch normalisation: an image's output never depends on its neighbours in the batch,
-  in training neither, batches may be small, and a map of a single voxel has a value. ImageNet weights with the same
-  normalisation exist (resnet50_gn of timm).
-- Tokens are the positions of one image and carry a code of their position. The published code attends across the
-  batch. Layers normalise first, which needs no warm-up; no dropout.
+even in training; batches may be small, and a single-voxel map is valid. ImageNet weights with the same
+normalisation exist (timm's resnet50_gn).
+- Tokens are the positions of one image with a position code. The published code attends across the batch. Layers
+normalise first, which needs no warm-up; there is no dropout.
 - The last skip is a thin learned convolution of the image instead of the image: joint teacher and student fuse and
-  distil every level, which says nothing for an image that all of them are given. It has no normalisation, so that
-  absolute intensities reach the decoder.
-- The 1024 maps below the bottleneck are no level: no head reads them, so their fusion would learn nothing.
+distil every level, and the image itself, which all of them share, would teach nothing. It has no normalisation, so
+absolute intensities reach the decoder.
+- The 1024 maps below the bottleneck are not a level: no head reads them, so their fusion would learn nothing.
 """
 
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTI
 from mdkd_auto.networks.model import Encoder
 from mdkd_auto.networks.unet import OUTPUT_BIAS, cumulative_strides
 
-FULL_WIDTH = 64  # features at stride 2, as ResNet-50; the other widths follow
-LEAST = 4  # features of any map, and width
+FULL_WIDTH = 64  # features at stride 2, as in ResNet-50; other widths scale with it
+LEAST = 4  # lower bound of width and features per map
 MOST_LEVELS = 5  # stem, ResNet stages 0 to 3; its stage 4 is not used
 BLOCKS = (3, 4, 6)  # residual blocks of the ResNet's stages 1 to 3
-FIRST_KERNEL = 7  # of stage 0, on an axis that is convolved at all
-GROUPS = 32  # of group normalisation at full width (Wu and He 2018); fewer below, so that a group stays as wide
-DILATIONS = {2: (1, 3, 6, 9), 3: (1, 2, 3, 4)}  # 2-D as published; in 3-D a bottleneck has some 8 voxels an axis
-TRANSFORMER_LAYERS, HEADS, MLP_RATIO = 2, 8, 8  # as published: 256 features, 2048 within
-MOST_KEYS = 4096  # with more tokens, keys and values are pooled
-KEY_GRID = {2: 64, 3: 16}  # to so many an axis at most
+FIRST_KERNEL = 7  # kernel of stage 0, on axes that are convolved
+GROUPS = 32  # groups of group normalisation at full width (Wu and He 2018); fewer below keep the group size
+DILATIONS = {2: (1, 3, 6, 9), 3: (1, 2, 3, 4)}  # 2-D as published; in 3-D a bottleneck has about 8 voxels per axis
+TRANSFORMER_LAYERS, HEADS, MLP_RATIO = 2, 8, 8  # as published: 256 features, 2048 hidden
+MOST_KEYS = 4096  # above this, keys and values are pooled
+KEY_GRID = {2: 64, 3: 16}  # largest pooled grid per axis
 LONGEST_PERIOD = 100.0  # of the position code, in units of 2 pi voxels of the bottleneck
 LINEAR = {2: "bilinear", 3: "trilinear"}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -45,9 +45,9 @@ ADAPTIVE_POOL: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.Adap
 
 
 def tresunet_topology(plan: Topology, width: int = FULL_WIDTH) -> Topology:
-    """The first five stages of a plan's topology with TResUNet's features: at width 64, 16 64 256 512 512.
+    """Return the first five stages of a plan's topology with TResUNet's features: at width 64, 16 64 256 512 512.
 
-    Raises SettingsError for a width below 4, PlanError for a plan of one stage.
+    Raises SettingsError for a width below 4, PlanError for a single-stage plan.
     """
     if width < LEAST:
         raise SettingsError(f"Width {width} is too narrow for a TResUNet; use {LEAST} or more")
@@ -61,7 +61,7 @@ def tresunet_topology(plan: Topology, width: int = FULL_WIDTH) -> Topology:
 
 
 class TResUNetEncoder(Encoder):
-    """Stem, ResNet-50's stages 0 to 3, and the bottleneck in place of the last map. Any image size, also odd ones."""
+    """Stem, ResNet-50's stages 0 to 3, and the bottleneck in place of the last map. Accepts any size, odd ones too."""
 
     def __init__(self, topology: Topology, in_channels: int = 1, ndim: int = 2) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class TResUNetEncoder(Encoder):
         features = width
         for level, count in zip(range(2, len(kernels)), BLOCKS, strict=False):
             kernel, stride, middle = kernels[level], topology.strides[level], width * 2 ** (level - 2)
-            pools = level == 2  # here the ResNet pools, then it strides
+            pools = level == 2  # the ResNet pools here and strides elsewhere
             self.stages.append(
                 nn.Sequential(
                     _max_pool(stride) if pools else nn.Identity(),
@@ -91,7 +91,7 @@ class TResUNetEncoder(Encoder):
         self.dilated = DilatedBlock(groups, features, 4 * width, kernels[-1])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, C, *S) -> one map a level, (B, channels[i], *S / strides[i]), sizes rounded up."""
+        """(B, C, *S) -> one map per level, (B, channels[i], *S / strides[i]), sizes rounded up."""
         maps = [self.stem(x)]
         for stage in self.stages:
             x = stage(x)
@@ -101,7 +101,7 @@ class TResUNetEncoder(Encoder):
 
 
 class TResUNetHead(nn.Module):
-    """The decoder: enlarge linearly, concatenate the encoder's map, two residual blocks; then a 1x1 convolution."""
+    """The decoder: linear upsampling, concatenation of the skip, two residual blocks; then a 1x1 convolution."""
 
     def __init__(self, topology: Topology, ndim: int, outputs: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class TResUNetHead(nn.Module):
         nn.init.constant_(self.output.bias, OUTPUT_BIAS)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """One map a level, the bottleneck last -> logits (B, outputs, *S) at the first map's size."""
+        """One map per level, the bottleneck last -> logits (B, outputs, *S) at the first map's size."""
         x = maps[-1]
         for block, skip, stride in zip(self.blocks, reversed(maps[:-1]), reversed(self.strides), strict=False):
             x = block(torch.cat([_enlarged(x, stride, skip.shape[2:]), skip], dim=1))
@@ -150,7 +150,7 @@ class TransformerBlock(nn.Module):
         return result
 
     def attend(self, x: Tensor) -> Tensor:
-        """(B, features, *S) -> the same."""
+        """(B, features, *S) -> the same shape."""
         size = tuple(x.shape[2:])
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, features)
         tokens = tokens + position_code(size, tokens.shape[2], tokens.device)
@@ -162,7 +162,7 @@ class TransformerBlock(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention and perceptron, each added to its normalised input (Xiong et al. 2020: normalise first).
 
-    With more than 4096 tokens keys and values are those of a pooled map, so that cost grows linearly from there.
+    Above 4096 tokens, keys and values come from a pooled map, which keeps the cost linear.
     """
 
     def __init__(self, features: int) -> None:
@@ -178,7 +178,7 @@ class TransformerLayer(nn.Module):
         )
 
     def forward(self, tokens: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Tokens (B, N, features) of a map of ``size`` -> the same."""
+        """Tokens (B, N, features) of a map of ``size`` -> the same shape."""
         normed = self.attention_norm(tokens)
         keys, values = self.key_value(_pooled_tokens(normed, size)).chunk(2, dim=2)  # (B, M, features) each
         attended = F.scaled_dot_product_attention(
@@ -208,8 +208,8 @@ class DilatedBlock(nn.Module):
 
 
 def position_code(size: tuple[int, ...], features: int, device: torch.device | None = None) -> Tensor:
-    """Sines and cosines of each axis' voxel numbers (Vaswani et al. 2017, 3.5), (N, features); zeros where they end."""
-    count = features // (2 * len(size))  # frequencies an axis
+    """Sines and cosines of each axis' voxel indices (Vaswani et al. 2017, 3.5), (N, features), zero-padded."""
+    count = features // (2 * len(size))  # frequencies per axis
     frequencies = LONGEST_PERIOD ** -(torch.arange(count, device=device) / max(1, count))
     grids = torch.meshgrid(*(torch.arange(length, device=device) for length in size), indexing="ij")  # (*S) each
     angles = torch.cat([grid.flatten()[:, None] * frequencies for grid in grids], dim=1)  # (N, axes * count)
@@ -218,7 +218,7 @@ def position_code(size: tuple[int, ...], features: int, device: torch.device | N
 
 
 def _pooled_tokens(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Tokens (B, N, C) of a map of ``size``, average-pooled to (B, M, C) where they are too many."""
+    """Tokens (B, N, C) of a map of ``size``, average-pooled to (B, M, C) above MOST_KEYS."""
     if prod(size) <= MOST_KEYS:
         return tokens
     features = tokens.transpose(1, 2).unflatten(2, size)  # (B, C, *S)
@@ -230,7 +230,7 @@ def _pooled_tokens(tokens: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 class Residual(nn.Module):
-    """``layers`` and a shortcut beside them, added, then the activation."""
+    """The sum of ``layers`` and a shortcut, then the activation."""
 
     def __init__(self, layers: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class Residual(nn.Module):
 def _bottleneck_block(
     groups: int, inputs: int, middle: int, kernel: Sequence[int], stride: Sequence[int] | None = None
 ) -> Residual:
-    """ResNet-50's block: to ``middle`` features, a convolution with the stride, to 4 x ``middle``."""
+    """ResNet-50's block: reduce to ``middle`` features, convolve with the stride, expand to 4 x ``middle``."""
     layers = nn.Sequential(
         _unit(groups, inputs, middle, _ones(kernel)),
         _unit(groups, middle, middle, kernel, stride),
@@ -263,7 +263,7 @@ def _basic_block(groups: int, inputs: int, outputs: int, kernel: Sequence[int]) 
 
 
 def _shortcut(groups: int, inputs: int, outputs: int, stride: Sequence[int]) -> nn.Module:
-    """The input itself where it fits."""
+    """The identity if shapes match, else a strided 1x1 convolution."""
     if inputs == outputs and set(stride) == {1}:
         return nn.Identity()
     return _unit(groups, inputs, outputs, _ones(stride), stride, active=False)
@@ -278,7 +278,7 @@ def _unit(
     dilation: int = 1,
     active: bool = True,
 ) -> nn.Sequential:
-    """Convolution, group normalisation (two features or more a group), ReLU."""
+    """Convolution, group normalisation (at least two features per group), ReLU."""
     norm = nn.GroupNorm(gcd(groups, outputs // 2, outputs), outputs)
     layers = [_convolution(inputs, outputs, kernel, stride, dilation, bias=False), norm]
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if active else nn.Sequential(*layers)
@@ -292,7 +292,7 @@ def _convolution(
     dilation: int = 1,
     bias: bool = True,
 ) -> nn.Module:
-    """Padded so that a size n becomes n / stride, rounded up."""
+    """Convolution padded so that size n becomes n / stride, rounded up."""
     padding = tuple(dilation * (length // 2) for length in kernel)
     stride = tuple(stride or _ones(kernel))
     convolution: Any = CONVOLUTION[len(kernel)]  # its stubs want tuples of a known length
@@ -301,7 +301,7 @@ def _convolution(
 
 
 def _max_pool(stride: Sequence[int]) -> nn.Module:
-    """Over 3 voxels of each axis with a stride."""
+    """Max-pool over 3 voxels on each axis with a stride."""
     kernel = tuple(3 if step > 1 else 1 for step in stride)
     padding = tuple(length // 2 for length in kernel)
     return MAX_POOL[len(kernel)](kernel, tuple(stride), padding)
@@ -312,7 +312,7 @@ def _groups(width: int) -> int:
 
 
 def _enlarged(x: Tensor, stride: Sequence[int], size: Sequence[int]) -> Tensor:
-    """``x`` times ``stride`` an axis, then cut to ``size``: a map's last voxel may reach beyond an odd edge."""
+    """Upsample ``x`` by ``stride`` and crop to ``size``: a map's last voxel may reach beyond an odd edge."""
     x = F.interpolate(x, scale_factor=[float(step) for step in stride], mode=LINEAR[len(stride)], align_corners=False)
     for axis, length in enumerate(size, start=2):
         x = x.narrow(axis, 0, length)
@@ -324,7 +324,7 @@ def _ones(like: Sequence[int]) -> tuple[int, ...]:
 
 
 def _checked_width(topology: Topology, ndim: int) -> int:
-    """Raise PlanError unless ``topology`` is one of tresunet_topology, of ``ndim`` axes, at full resolution first."""
+    """Raise PlanError unless ``topology`` comes from tresunet_topology, has ``ndim`` axes and full resolution first."""
     width = topology.features[-1] // 8
     if width < LEAST or topology != tresunet_topology(topology, width):
         raise PlanError(f"Features {topology.features} are not a TResUNet's; make its topology by tresunet_topology")

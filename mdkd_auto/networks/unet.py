@@ -1,4 +1,4 @@
-"""The UNet that a plan describes: encoder and head, both from the dynamic-network-architectures library."""
+"""The plan's UNet: encoder and head, both from the dynamic-network-architectures library."""
 
 from math import ceil, prod
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from mdkd_auto.core.records import Topology
 from mdkd_auto.networks.layers import ACTIVATION, ACTIVATION_SETTINGS, CONVOLUTION, INSTANCE_NORM, NORM_SETTINGS
 from mdkd_auto.networks.model import Encoder
 
-# Logit of the foreground before training, probability 0.05: most voxels are background, and a network that starts at
-# 0.5 spends its first hundreds of updates unlearning that (as the prior of Lin et al., 2017, focal loss, section 4.1).
+# Logit of the foreground before training, i.e. probability 0.05: most voxels are background, and a network that starts
+# at 0.5 spends its first hundreds of updates unlearning that (the prior of Lin et al., 2017, focal loss, section 4.1).
 OUTPUT_BIAS = -3.0
 
 
@@ -40,20 +40,20 @@ class UNetEncoder(Encoder):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, C, *S) -> one map a level, (B, channels[i], *S / strides[i]). Raises PlanError for a size that fails."""
+        """(B, C, *S) -> one map per level, (B, channels[i], *S / strides[i]). Raises PlanError for an invalid size."""
         check_size(tuple(x.shape[2:]), self.strides[-1])
         maps: list[Tensor] = self.body(x)
         return maps
 
 
 class UNetHead(nn.Module):
-    """The decoder: transposed convolution up, concatenate the encoder's map, convolve; then a 1x1 convolution."""
+    """The decoder: transposed convolution, concatenation of the skip, convolutions; then a 1x1 convolution."""
 
     def __init__(self, topology: Topology, ndim: int, outputs: int) -> None:
         super().__init__()
         _check_topology(topology, ndim)
-        # The library's decoder asks an encoder for its layout and keeps it as a part of itself. It gets the bare
-        # layout, so that neither the head's weights nor its state hold an encoder.
+        # The library's decoder reads its layout from an encoder and keeps that encoder as a submodule. It gets the bare
+        # layout, so neither the head's weights nor its state hold an encoder.
         layout = SimpleNamespace(
             output_channels=topology.features,
             strides=topology.strides,
@@ -62,23 +62,23 @@ class UNetHead(nn.Module):
         )
         decoder = UNetDecoder(layout, outputs, topology.convolutions_per_stage, deep_supervision=False)
         nn.init.constant_(decoder.seg_layers[-1].bias, OUTPUT_BIAS)
-        decoder.seg_layers = decoder.seg_layers[-1:]  # the others serve deep supervision and would never see a gradient
+        decoder.seg_layers = decoder.seg_layers[-1:]  # the others serve deep supervision and would never get a gradient
         self.body = decoder
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """One map a level, the bottleneck last -> logits (B, outputs, *S) at the first map's size."""
+        """One map per level, the bottleneck last -> logits (B, outputs, *S) at the first map's size."""
         logits: Tensor = self.body(maps)
         return logits
 
 
 def cumulative_strides(topology: Topology) -> tuple[tuple[int, ...], ...]:
-    """The stride of each stage against the input, one entry a spatial axis."""
+    """The cumulative stride of each stage, one entry per spatial axis."""
     stages = range(1, len(topology.strides) + 1)
     return tuple(tuple(prod(axis) for axis in zip(*topology.strides[:stage], strict=True)) for stage in stages)
 
 
 def scale_width(topology: Topology, base_width: int) -> Topology:
-    """The same topology with ``base_width`` features in its first stage, the others in proportion.
+    """Scale a topology to ``base_width`` features in its first stage, the others in proportion.
 
     (32, 64, 128, 256, 320) at width 16 is (16, 32, 64, 128, 160). Raises SettingsError for a width below 1.
     """
@@ -89,9 +89,9 @@ def scale_width(topology: Topology, base_width: int) -> Topology:
 
 
 def check_size(size: tuple[int, ...], stride: tuple[int, ...]) -> None:
-    """Raise PlanError unless ``size`` is a multiple of ``stride`` on each axis and leaves two voxels or more.
+    """Raise PlanError unless ``size`` is a multiple of ``stride`` on each axis and at least two voxels remain.
 
-    Instance normalisation of a single voxel is not defined.
+    Instance normalisation of a single voxel is undefined.
     """
     if len(size) != len(stride):
         raise PlanError(f"An image of {len(size)} axes {size} does not fit a network of {len(stride)} axes")
@@ -105,7 +105,7 @@ def check_size(size: tuple[int, ...], stride: tuple[int, ...]) -> None:
 
 
 def _check_topology(topology: Topology, ndim: int) -> None:
-    """Raise PlanError where lengths or numbers of axes contradict each other."""
+    """Raise PlanError if lengths or numbers of axes contradict each other."""
     stages = len(topology.features)
     if not stages == len(topology.kernel_sizes) == len(topology.strides) or stages < 2:
         raise PlanError(
@@ -120,7 +120,7 @@ def _check_topology(topology: Topology, ndim: int) -> None:
 
 
 def _shared_layers(ndim: int) -> dict[str, Any]:
-    """The library's arguments for layers that encoder and head share."""
+    """The library's arguments shared by encoder and head."""
     return {
         "conv_op": CONVOLUTION[ndim],
         "conv_bias": True,

@@ -1,4 +1,4 @@
-"""Weights and training state in safetensors files, written whole or not at all: nothing is ever unpickled."""
+"""Write weights and training state atomically to safetensors files; nothing is ever unpickled."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from mdkd_auto.core.errors import MdkdError, TrainingError
 from mdkd_auto.core.files import raise_if_refused, write_bytes
 from mdkd_auto.core.strict_json import parse_json
 
-COPY_AGAIN = "Copy the run folder again; or delete it and run the training command again"  # a run that cannot be used
+COPY_AGAIN = "Copy the run folder again; or delete it and run the training command again"  # remedy for an unusable run
 _STATE = "training_state"
 _BEGIN_AGAIN = "delete it and run the training command again: the job begins anew"
 _OPTIMISER = "optimiser."
@@ -27,8 +27,10 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Read weights into ``model``. Raises TrainingError if the file is missing, damaged or does not fit, ReadError if
-    the system refuses to read it."""
+    """Read weights into ``model``.
+
+    Raises TrainingError if the file is missing, damaged or does not fit, ReadError if the system cannot read it.
+    """
     try:
         tensors, _ = _read(path)
         _check_fit(path, tensors, model)
@@ -38,7 +40,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def save_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write all that an exact resume needs: trained weights, optimiser tensors, and ``state`` (JSON)."""
+    """Write everything an exact resume needs: trained weights, optimiser tensors, and ``state`` (JSON)."""
     tensors = {_NETWORK + name: value for name, value in trained.state_dict().items()}
     for index, entry in optimiser.state_dict()["state"].items():
         tensors.update({f"{_OPTIMISER}{index}.{name}": value for name, value in entry.items()})
@@ -47,7 +49,7 @@ def save_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
 
 
 def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore what :func:`save_training` wrote; returns its ``state``. Raises TrainingError as :func:`load_weights`."""
+    """Restore a :func:`save_training` file and return its ``state``. Raises TrainingError as :func:`load_weights`."""
     try:
         tensors, metadata = _read(path)
     except TrainingError as error:
@@ -94,12 +96,12 @@ def _check_fit(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -
 
 
 def _layout(tensor: torch.Tensor) -> str:
-    """Shape and type: (32, 1, 3, 3) float32."""
+    """Shape and dtype, e.g. (32, 1, 3, 3) float32."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None) -> None:
-    write_bytes(path, save(tensors, metadata))  # save_file makes a temporary file of its own, and rights of its own
+    write_bytes(path, save(tensors, metadata))  # save_file would write its own temporary file with its own permissions
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

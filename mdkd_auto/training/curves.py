@@ -1,4 +1,4 @@
-"""The log of a run: a CSV table and its curves as a picture."""
+"""The training log of a run: a CSV table and its curves as a figure."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +14,14 @@ from mdkd_auto.training.interfaces import TURNED_DOWN
 
 _SCORE = "validation_score"
 _NOT_TERMS = {"epoch", "validation_loss", _SCORE, "learning_rate", "seconds", TURNED_DOWN}
-_POINTS = 200  # of a schedule's line
+_POINTS = 200  # samples of a schedule's line
 
 Schedules = Callable[[float], dict[str, float]]  # fraction of updates done -> name -> value
 Lines = dict[str, tuple[list[float], list[float]]]  # name -> epochs, values
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
-    """One row an epoch, every loss term a column. Scores read back as they are: students are judged by them."""
+    """Write one row per epoch and one column per loss term. Scores round-trip exactly: they select students."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     rows = [{name: repr(value) if name == _SCORE else f"{value:.6g}" for name, value in row.items()} for row in history]
     write_text(path, table_text(columns, [[row.get(name) for name in columns] for row in rows]))
@@ -30,9 +30,9 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
 def draw_curves(
     path: Path, history: list[dict[str, float]], title: str, schedules: Schedules | None = None, of_epochs: int = 0
 ) -> None:
-    """Loss terms, validation score, learning rate and schedules over epochs, as PNG.
+    """Plot loss terms, validation score, learning rate and schedules over epochs, as PNG.
 
-    ``schedules`` are those of a run of ``of_epochs`` epochs; they are drawn as far as it went.
+    ``schedules`` belong to a run of ``of_epochs`` epochs and are drawn up to the last epoch trained.
     """
     if not history:
         return
@@ -52,19 +52,19 @@ def draw_curves(
     for axes in last:
         _draw_schedules(axes, lines)
     (rates, *last)[-1].set_xlabel("epoch")
-    rates.xaxis.set_major_locator(MaxNLocator(integer=True))  # of all panels, which share the axis
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True))  # applies to all panels, which share the axis
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
 def schedule_lines(schedules: Schedules, last_epoch: int, of_epochs: int) -> Lines:
-    """Each schedule's line: epochs from 0 to the last that was trained, and its values there."""
+    """Each schedule's line: epochs from 0 to the last one trained, and its values there."""
     epochs = np.linspace(0, last_epoch, _POINTS).tolist()
     values = [schedules(epoch / of_epochs) for epoch in epochs]
     return {name: (epochs, [value[name] for value in values]) for name in values[0]}
 
 
 def turned_down_line(history: list[dict[str, float]]) -> Lines:
-    """The factor of w(e) in each epoch, as steps; {} where distillation could not be turned down."""
+    """The factor on w(e) per epoch, as steps; {} if distillation cannot be turned down."""
     steps = [
         (epoch, row[TURNED_DOWN]) for row in history if TURNED_DOWN in row for epoch in (row["epoch"] - 1, row["epoch"])
     ]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as exceptions, so that what must be put right is; training ends between two updates."""
+"""Turn Ctrl-C and SIGTERM into exceptions, so that cleanup runs; training ends between two updates."""
 
 import signal
 import threading
@@ -8,16 +8,16 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: a cluster or a system that shuts down asks to end."""
+    """SIGTERM arrived, e.g. from a cluster scheduler or a shutdown."""
 
 
 @contextmanager
 def termination_interrupts() -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
-    """SIGTERM raises Terminated where Ctrl-C raises KeyboardInterrupt. Only the main thread can ask for it.
+    """Raise Terminated on SIGTERM, as Ctrl-C raises KeyboardInterrupt. Only the main thread can install this.
 
-    Yields a function that gives the last interrupt raised, None while there is none: compiled libraries may swallow it
-    and raise an error of their own, which then says nothing about the file they were reading. Where Ctrl-C is ignored,
-    as in the background of a shell, it stays ignored.
+    Yields a function that returns the last interrupt raised, or None: compiled libraries may swallow an interrupt and
+    raise an error of their own, which then says nothing about the file they were reading. If Ctrl-C is ignored, as for
+    a background job of a shell, it stays ignored.
     """
     raised: type[KeyboardInterrupt] | None = None
 
@@ -34,10 +34,10 @@ def termination_interrupts() -> Iterator[Callable[[], type[KeyboardInterrupt] | 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], type[KeyboardInterrupt] | None]]:
-    """Yields a function that gives the interrupt to raise, None while there is none.
+    """Yield a function that returns the pending interrupt, or None.
 
-    A second Ctrl-C or SIGTERM interrupts at once. Outside the main thread signals are not ours to handle; then nothing
-    is deferred.
+    A second Ctrl-C or SIGTERM interrupts at once. Only the main thread can handle signals; elsewhere nothing is
+    deferred.
     """
     wanted: type[KeyboardInterrupt] | None = None
 

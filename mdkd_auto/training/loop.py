@@ -1,6 +1,6 @@
-"""The one training loop: devices, precision, logging, checkpoints, resume. What is learned is the objective's business.
+"""The one training loop: devices, precision, logging, checkpoints, resume. The objective defines what is learned.
 
-Randomness is a pure function of (seed, update), so a run that goes on from a checkpoint draws what it would have drawn.
+Randomness is a pure function of (seed, update), so a resumed run draws the same numbers.
 """
 
 import logging
@@ -38,36 +38,36 @@ Result = TypeVar("Result")
 LATEST = "checkpoint_latest.safetensors"
 BEST = "checkpoint_best.safetensors"
 FINAL = "checkpoint_final.safetensors"
-MOST_SKIPPED = 0.01  # of a run's updates: a single batch may overflow, more of them are a fault
+MOST_SKIPPED = 0.01  # fraction of a run's updates: a single batch may overflow, more indicate a bug
 MOST_SKIPPED_IN_A_ROW = 5
-_VALIDATION_SEED = 10_000_019  # added to the sampler's: validation batches are never training batches
+_VALIDATION_SEED = 10_000_019  # added to the sampler's seed: validation batches are never training batches
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA and MPS, CPU, cuDNN and cuBLAS
 
 
 class Streams(NamedTuple):
-    """Where the batches of each data set come from."""
+    """The batch source of each data set."""
 
     training: dict[str, PatchSampler]
     validation: dict[str, PatchSampler]
     batch_size: int
-    spacing_mm: tuple[float, ...]  # of the patches
-    upright: bool = False  # whole pictures, which augmentation may not turn upside down
+    spacing_mm: tuple[float, ...]  # spacing of the patches
+    upright: bool = False  # whole images, never flipped vertically
 
 
 class State(msgspec.Struct):
-    """What changes while training goes on, beside the tensors. Written into every checkpoint."""
+    """The training state that changes, besides the tensors. Written into every checkpoint."""
 
     update: int = 0
-    parts: int = 1  # of a batch, one after the other; more than one where the memory does not hold the whole
-    skipped: int = 0  # updates that were not finite
-    skipped_in_a_row: int = 0  # of them the last
-    learning_rates: list[float] = []  # one a group of the optimiser
+    parts: int = 1  # micro-batches per update; above 1 if memory does not hold the whole batch
+    skipped: int = 0  # updates with a non-finite loss
+    skipped_in_a_row: int = 0  # consecutive skipped updates up to now
+    learning_rates: list[float] = []  # one per parameter group of the optimiser
     best_loss: float | None = None
     best_score: float = 0.0
     epochs_without_gain: int = 0
     seconds: float = 0.0
-    validation_seconds: float = 0.0  # part of them
-    wall_seconds: float = 0.0  # of all sessions, with what else they did
+    validation_seconds: float = 0.0  # part of the seconds above
+    wall_seconds: float = 0.0  # over all sessions, including everything besides training
     sums: dict[str, float] = {}
     history: list[dict[str, float]] = []
     plateau: dict[str, Any] = {}
@@ -76,12 +76,12 @@ class State(msgspec.Struct):
 def fit(
     objective: Objective, streams: Streams, settings: Settings, folder: Path, device: torch.device, title: str
 ) -> State:
-    """Train until the budget is spent or validation stops improving; go on from ``folder`` if it holds a checkpoint.
+    """Train until the budget is spent or validation stops improving; resume if ``folder`` holds a checkpoint.
 
-    Leaves the latest, best and final checkpoint, progress.csv and progress.png in ``folder``; the latest serves only
-    to resume, and may go once the run is scored.
-    Updates whose loss is not finite are skipped. Raises TrainingError at more than a few of them, naming the cases of
-    the batch; and where the memory does not hold a single patch.
+    Writes the latest, best and final checkpoint, progress.csv and progress.png to ``folder``. The latest checkpoint is
+    only needed to resume and may be deleted once the run is scored.
+    Updates with a non-finite loss are skipped. Raises TrainingError after more than a few of them, naming the cases of
+    the batch, and if memory does not hold a single patch.
     """
     try:
         return _fit(objective, streams, settings, folder, device, title)
@@ -96,7 +96,7 @@ def fit(
 
 
 def parameter_groups(trained: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-    """For the optimiser: what is trained at the learning rate, then encoders that have a rate of their own."""
+    """Parameter groups for the optimiser: first those at the learning rate, then encoders with a rate of their own."""
     encoders = [part for part in trained.modules() if isinstance(part, Encoder) and part.rate != 1]
     own = {parameter: encoder.rate for encoder in encoders for parameter in encoder.parameters()}
     rates: dict[float, list[nn.Parameter]] = {1.0: []}
@@ -107,7 +107,7 @@ def parameter_groups(trained: nn.Module, learning_rate: float) -> list[dict[str,
 
 
 def _resumed(path: Path, objective: Objective, optimiser: torch.optim.Optimizer) -> State:
-    """The state of a checkpoint, whose tensors are restored. Raises TrainingError where it is damaged."""
+    """Restore a checkpoint's tensors and return its state. Raises TrainingError if it is damaged."""
     remedy = "delete it and run the training command again: the job begins anew"
     state = to_record(load_training(path, objective.trained(), optimiser), State, f"{path}, {remedy}", TrainingError)
     try:
@@ -125,7 +125,7 @@ def _fit(
     groups = parameter_groups(objective.trained(), settings.learning_rate)
     optimiser = torch.optim.AdamW(
         groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type == "cuda" or None
-    )  # None: as torch does without being asked
+    )  # None: torch's default
     plateau = ReduceLROnPlateau(  # torch lowers the rate one epoch after its patience
         optimiser, factor=settings.plateau_factor, patience=settings.plateau_epochs - 1, threshold=0.0
     )
@@ -165,9 +165,9 @@ class _Loop:
         self.saved_at = self.counted_to = time.monotonic()
 
     def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
-        """Updates, epoch ends and checkpoints until done.
+        """Run updates, epoch ends and checkpoints until done.
 
-        When told to stop it saves and raises what it was told; it asks between updates only.
+        On an interrupt it saves and raises that interrupt; it checks between updates only.
         """
         state, per_epoch = self.state, self.settings.iterations_per_epoch
         streams = {
@@ -188,7 +188,7 @@ class _Loop:
                 report(progress_text(state, self.settings, terms.get("total")))
                 if state.update % per_epoch == 0:
                     self._end_epoch()
-                interrupt = stop()  # asked once: a signal between two questions would end the run unsaved
+                interrupt = stop()  # read once: a signal between two reads would end the run unsaved
                 if interrupt or time.monotonic() - self.saved_at > self.settings.checkpoint_minutes * 60:
                     self.save()
                 if interrupt:
@@ -196,7 +196,7 @@ class _Loop:
         finally:
             for stream in streams.values():
                 stream.close()  # type: ignore[attr-defined]
-        self.save()  # so that a kill while the result is scored costs no training
+        self.save()  # a kill during scoring then costs no training
         if interrupt := stop():
             raise interrupt
 
@@ -210,7 +210,7 @@ class _Loop:
         self.saved_at = time.monotonic()
 
     def _update(self, batches: dict[str, Batch]) -> dict[str, float]:
-        """One optimiser step; returns the loss terms. Where one is not finite nothing is learned: no step, no terms."""
+        """Run one optimiser step and return the loss terms. A non-finite term skips the step; no terms are returned."""
         values = self._with_room(lambda: self._gradients(batches))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip_norm).item()
         if not all(math.isfinite(value) for value in (*values.values(), norm)):
@@ -221,7 +221,7 @@ class _Loop:
         return values
 
     def _skip(self, batches: dict[str, Batch], values: dict[str, float]) -> None:
-        """Count an update that is not finite. Raises TrainingError at one too many."""
+        """Count an update that is not finite. Raises TrainingError above the limit."""
         state = self.state
         state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
         cases = "; ".join(f"{dataset}: {', '.join(batch.cases)}" for dataset, batch in batches.items())
@@ -233,7 +233,7 @@ class _Loop:
         logger.warning("%s Nothing is learned from it; %d such updates so far", found, state.skipped)
 
     def _gradients(self, batches: dict[str, Batch]) -> dict[str, float]:
-        """Back-propagate the losses of an update, part by part of its batches; returns the loss terms."""
+        """Back-propagate the losses of an update, one micro-batch after the other; returns the loss terms."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
         self.objective.trained().train()
         prepared = {
@@ -251,9 +251,9 @@ class _Loop:
         return values
 
     def _with_room(self, attempt: Callable[[], Result]) -> Result:
-        """What ``attempt`` returns. While the memory does not suffice it is made anew, its batches in twice the parts.
+        """Return the result of ``attempt``; on out-of-memory, halve the micro-batches and retry.
 
-        Only gradients may be left of a failed attempt. Raises what torch does where a part is one sample already.
+        A failed attempt may leave gradients but no other state. Re-raises torch's error if a micro-batch is one sample.
         """
         most = min(self.sizes.values())
         while True:
@@ -262,7 +262,7 @@ class _Loop:
             except RuntimeError as error:
                 if not is_out_of_memory(error) or self.state.parts >= most:
                     raise
-            self.optimiser.zero_grad(set_to_none=True)  # here, where the error no longer holds on to its tensors
+            self.optimiser.zero_grad(set_to_none=True)  # only here: the error no longer holds references to its tensors
             torch.accelerator.empty_cache()
             self.state.parts = min(2 * self.state.parts, most)
             size = self.streams.batch_size
@@ -276,12 +276,12 @@ class _Loop:
             )
 
     def _drawn(self, update: int, stream: int, size: int) -> Draw:
-        """The random numbers of one data set's augmentation; ``stream`` numbers the data sets of an update."""
+        """Draw the random numbers for one data set's augmentation; ``stream`` is the index of the data set."""
         drawn = draw(np.random.default_rng([self.settings.seed, update, stream]), size, len(self.streams.spacing_mm))
         return upright(drawn) if self.streams.upright else drawn
 
     def _maps(self, dataset: str, stream: int, update: int) -> Maps | None:
-        """How the samples of an update will be turned and scaled: what lies around them is read too."""
+        """Return the rotation and scaling of an update's samples, so the voxels around them are read too."""
         if not self.settings.augment:
             return None
         patch_size = self.streams.training[dataset].patch_size
@@ -312,7 +312,7 @@ class _Loop:
         row |= {"validation_loss": loss, "validation_score": score}
         row["learning_rate"] = self.optimiser.param_groups[0]["lr"]
         by_score = self.settings.best_by == "score"
-        self.plateau.step(-score if by_score and score > 0 else loss)  # before it finds anything, the loss tells
+        self.plateau.step(-score if by_score and score > 0 else loss)  # as long as the score is 0, the loss decides
         if state.best_loss is None or (
             (score, -loss) > (state.best_score, -state.best_loss) if by_score else loss < state.best_loss
         ):
@@ -330,8 +330,8 @@ class _Loop:
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
-        """Mean task loss and score over the fixed validation batches."""
-        torch.manual_seed(self.settings.seed)  # a detector's loss draws regions
+        """Return mean task loss and score over the fixed validation batches."""
+        torch.manual_seed(self.settings.seed)  # a detector's loss samples regions at random
         self.objective.trained().eval()
         losses: list[float] = []
         scores: list[float] = []
@@ -359,9 +359,9 @@ class _Loop:
 
 
 def progress_text(state: State, settings: Settings, loss: float | None) -> str:
-    """How far a training is: epoch 4/5, update 65/100, loss 0.946, 12 min left. ``loss`` None: it was not finite.
+    """Progress of a training: epoch 4/5, update 65/100, loss 0.946, 12 min left. ``loss`` is None if not finite.
 
-    The time is what is left without an early stop, at the mean cost of an update and its share of validation.
+    The time left assumes no early stop, at the mean cost of an update including its share of validation.
     """
     total, epoch = settings.epochs * settings.iterations_per_epoch, (state.update - 1) // settings.iterations_per_epoch
     left = duration((total - state.update) * state.seconds / state.update)
@@ -370,9 +370,9 @@ def progress_text(state: State, settings: Settings, loss: float | None) -> str:
 
 
 def batch_sizes(shares: dict[str, float], batch_size: int) -> dict[str, int]:
-    """Samples of each data set in an update, one or more; what rounding down leaves over goes to the last.
+    """Samples per data set in an update, at least one each; the rounding remainder goes to the last.
 
-    Of 5 samples shared by a source and the target, 2 are the source's and 3 the target's.
+    With 5 samples shared by a source and the target, the source gets 2 and the target 3.
     """
     sizes = {dataset: max(1, int(batch_size * share)) for dataset, share in shares.items()}
     left_over = round(batch_size * sum(shares.values())) - sum(sizes.values())
@@ -381,7 +381,7 @@ def batch_sizes(shares: dict[str, float], batch_size: int) -> dict[str, int]:
 
 
 def _parts(batches: dict[str, Batch], parts: int) -> Iterator[tuple[float, dict[str, Batch]]]:
-    """The batches of all data sets in so many parts, each with its share of the samples."""
+    """Split the batches of all data sets into ``parts`` micro-batches, each with its fraction of the samples."""
     samples = sum(len(batch.images) for batch in batches.values())
     for number in range(parts):
         part = {}
@@ -396,13 +396,13 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _ratio(score: Score) -> float:
-    """Mean over the classes that occur; 0 where none does."""
+    """Mean over the classes that occur; 0 if no class occurs."""
     occurs = score.denominator > 0
     return (score.numerator[occurs] / score.denominator[occurs]).mean().item() if occurs.any() else 0.0
 
 
 def find_device(wanted: str) -> torch.device:
-    """The device of a setting. Raises SettingsError for one that this machine has not."""
+    """Return the device of a setting. Raises SettingsError for a device this machine does not have."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -415,7 +415,7 @@ def find_device(wanted: str) -> torch.device:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to run the networks in bfloat16: on request, or by itself on a GPU that has it."""
+    """Whether to run the networks in bfloat16: on request, or automatically on a GPU that supports it."""
     return precision == "bf16" or (
         precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )

@@ -1,4 +1,4 @@
-"""How many numbers an objective keeps for the backward pass, counted without computing anything."""
+"""Count the numbers an objective keeps for the backward pass, without computing anything."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,24 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.training.interfaces import Objective
 
-_BYTES = 4  # of a number in single precision
+_BYTES = 4  # bytes per number in single precision
 
 
 def kept_numbers(objective: Objective, patch_size: Sequence[int]) -> float:
-    """Numbers that are kept between the forward and the backward pass of an update, for a sample of the batch.
+    """Count the numbers kept between forward and backward pass of an update, per sample of the batch.
 
-    Feature maps and what losses keep of them; weights do not depend on the batch and do not count. The objective, on
-    the CPU, is left in training mode.
+    Feature maps and what the losses keep of them count; weights do not depend on the batch and are left out. The
+    objective, on the CPU, is left in training mode.
     """
     objective.trained().train()
-    one, two = (_kept_bytes(objective, patch_size, size) for size in (1, 2))  # of each data set
-    share = max(objective.batch_fractions.values())  # of a batch that a data set has
+    one, two = (_kept_bytes(objective, patch_size, size) for size in (1, 2))  # samples per data set
+    share = max(objective.batch_fractions.values())  # largest fraction of a batch held by one data set
     return (two - one) * share / _BYTES
 
 
 def _kept_bytes(objective: Objective, patch_size: Sequence[int], size: int) -> int:
-    """At most; losses that are back-propagated in turn do not add up."""
-    kept: dict[int, Tensor] = {}  # by storage; holding on to the tensors keeps the storages apart
+    """Peak bytes kept; losses that are back-propagated in turn do not add up."""
+    kept: dict[int, Tensor] = {}  # by storage; references to the tensors keep storage addresses unique
 
     def keep(tensor: Tensor) -> Tensor:
         kept[int(tensor.untyped_storage()._cdata)] = tensor

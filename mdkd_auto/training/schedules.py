@@ -1,4 +1,4 @@
-"""The curriculum of the distillation terms. Epochs are on the scale of 300: a shorter run scales them in proportion."""
+"""Schedules of the distillation terms. Epochs refer to a run of 300; shorter runs scale them in proportion."""
 
 import math
 
@@ -6,7 +6,7 @@ from mdkd_auto.core.settings import REFERENCE_EPOCHS, Settings
 
 
 def curriculum(progress: float, settings: Settings) -> float:
-    """w(e) of eq. (9): 0 in the warm-up, then linearly, or as half a cosine, to 1.
+    """w(e) of eq. (9): 0 during warm-up, then a linear or half-cosine ramp to 1.
 
     ``progress`` is the fraction of updates done.
     """

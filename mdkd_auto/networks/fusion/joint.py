@@ -1,7 +1,7 @@
-"""Stage 2: the joint teacher's encoder. Frozen teachers' maps are fused level by level.
+"""Stage 2: the encoder of the joint teacher fuses the maps of frozen teachers level by level.
 
-At each level: cross-attention from the target teacher to all teachers, concatenation along channels, a residual
-convolution block. Teacher 0 is the target's own.
+Each level applies cross-attention from the target teacher to all teachers, concatenation along channels, and a
+residual convolution block. Teacher 0 is the target's own.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from mdkd_auto.networks.model import Encoder
 
 Fuse = Literal["both", "encoder", "bottleneck"]
 
-KEY_GRID = {2: 8, 3: 4}  # key tokens an axis at most, by number of spatial axes: 64 keys a teacher, so linear cost
-NORM_EPS = 1e-5  # as of F.group_norm
-QUERY_GRID = {2: 16, 3: 8}  # query tokens an axis at most: twice the keys, as what is attended is no finer than these
+KEY_GRID = {2: 8, 3: 4}  # most key tokens per axis, by spatial axes: 64 keys per teacher keep the cost linear
+NORM_EPS = 1e-5  # default of F.group_norm
+QUERY_GRID = {2: 16, 3: 8}  # most query tokens per axis: twice the keys, as the attended map is no finer than these
 
 
 class CrossAttentionFusion(nn.Module):
     """Fuse one level: the maps of all teachers, (B, teacher_channels[i], *S), become one (B, channels, *S).
 
-    A teacher of another width is first brought to ``channels`` by a 1x1 convolution; by default none is.
-    Each map is first normalised over channels and space of its own image, so that teachers of different scales compare
-    and an image's result never depends on its neighbours in the batch. Keys and values come from all teachers, pooled
-    to ``key_grid`` an axis at most; queries from the target teacher, pooled to 16 an axis at most (3-D: 8), and the
-    attended map is resized back. So the cost grows linearly with the voxels. With a ``key_grid`` of 0 there is no
-    attention: the maps are concatenated and convolved.
+    A 1x1 convolution first maps a teacher of another width to ``channels``; by default all widths are equal. Each map
+    is normalised over the channels and voxels of its own image, so teachers of different scales are comparable and an
+    image's result never depends on its neighbours in the batch. Keys and values come from all teachers, pooled to at
+    most ``key_grid`` per axis; queries come from the target teacher, pooled to at most 16 per axis (3-D: 8), and the
+    attended map is resized back. The cost is therefore linear in voxels. A ``key_grid`` of 0 disables attention: maps
+    are concatenated and convolved.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class CrossAttentionFusion(nn.Module):
         self.teacher_embedding = nn.Parameter(0.02 * torch.randn(teachers, attention_width))
 
     def forward(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-        """One map a teacher, (B, C_teacher, *S), the target's first -> (B, C, *S). ``weights``: one a teacher."""
+        """One map per teacher, (B, C_teacher, *S), target first -> (B, C, *S). ``weights``: one per teacher."""
         joined = self._joined(maps, weights)  # (B, teachers * C, *S)
         reduced = self.reduce(joined) if self.key_grid == 0 else self._reduced(self.attend(joined), joined)
         fused: Tensor = self.block(reduced)
         return fused
 
     def attend(self, joined: Tensor) -> Tensor:
-        """What the target's tokens find among all teachers', (B, teachers * C, *S) -> (B, C, *S) or coarser."""
+        """Attend from the target's tokens to all teachers', (B, teachers * C, *S) -> (B, C, *S) or coarser."""
         query_size = _query_size(tuple(joined.shape[2:]))
         tokens, keys = self._tokens_and_keys(joined)
         values = self.value(tokens).flatten(1, 2)  # (B, teachers * N, width)
@@ -86,10 +86,10 @@ class CrossAttentionFusion(nn.Module):
         return found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
 
     def shares(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-        """How much of its attention each of the target's tokens gives to each teacher, (B, teachers, *query_size).
+        """Return the fraction of attention each target token gives to each teacher, (B, teachers, *query_size).
 
-        The softmax that :meth:`attend` uses, of the same ``maps`` and ``weights`` as for :meth:`forward`, summed over a
-        teacher's keys and averaged over heads; a token's shares sum to 1.
+        The softmax of :meth:`attend`, for the same ``maps`` and ``weights`` as :meth:`forward`, summed over a teacher's
+        keys and averaged over heads; the fractions of a token sum to 1.
         """
         joined = self._joined(maps, weights)
         query_size = _query_size(tuple(joined.shape[2:]))
@@ -100,7 +100,7 @@ class CrossAttentionFusion(nn.Module):
         return by_teacher.transpose(1, 2).unflatten(2, query_size)
 
     def _joined(self, maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
-        """All maps at one width, normalised and weighted, in one, (B, teachers * C, *S)."""
+        """Concatenate all maps at one width, normalised and weighted, (B, teachers * C, *S)."""
         adapted = [adapter(features) for adapter, features in zip(self.adapters, maps, strict=True)]
         return _normalised(adapted, weights)
 
@@ -111,14 +111,14 @@ class CrossAttentionFusion(nn.Module):
         return tokens, (self.key(tokens) + self.teacher_embedding[:, None]).flatten(1, 2)
 
     def _queries(self, joined: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Of the target's tokens at ``size``, (B, heads, M, width / heads)."""
+        """Queries of the target's tokens at ``size``, (B, heads, M, width / heads)."""
         return self._split(self.query(_tokens(pooled_to(joined[:, : self.channels], size))))
 
     def _reduced(self, attended: Tensor, joined: Tensor) -> Tensor:
-        """``reduce`` of both, concatenated, -> (B, C, *S), without the detours.
+        """Compute ``reduce`` of both maps concatenated, -> (B, C, *S), without concatenating them.
 
-        The attended map is resized after its part of the 1x1 convolution, which is the same for any linear resizing;
-        and the teachers' maps, the bulk of it, are frozen: no gradient is computed for them.
+        The attended map is resized after its part of the 1x1 convolution, which commutes with linear resizing. The
+        teachers' maps, the bulk of the input, are frozen: no gradient is computed for them.
         """
         size = joined.shape[2:]
         convolve = F.conv2d if len(size) == 2 else F.conv3d
@@ -135,7 +135,7 @@ class CrossAttentionFusion(nn.Module):
 def _attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """(B, heads, M, width), (B, heads, N, width) twice -> (B, heads, M, width).
 
-    On a CPU in float32 also under autocast: PyTorch's bfloat16 kernel takes about twice as long there.
+    On a CPU it runs in float32 even under autocast: PyTorch's bfloat16 kernel takes about twice as long there.
     """
     if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(queries, keys, values)
@@ -166,12 +166,12 @@ class ResidualBlock(nn.Module):
 
 
 class FusedEncoder(Encoder):
-    """Frozen teacher encoders whose maps are fused; what is common to every way of fusing them.
+    """Frozen teacher encoders whose maps are fused; the base of every fusion.
 
-    The encoders given are frozen in place: no gradients, always in evaluation mode. ``weights`` (one a teacher, kept
-    with the network's weights) scale what each says; a teacher with 0 is not heard. One teacher, the target's alone, is
-    allowed: the self-distillation control. ``state_dict`` holds the teachers' weights too, so a checkpoint stands by
-    itself; give the optimiser what still requires gradients.
+    The given encoders are frozen in place: no gradients, always in evaluation mode. ``weights`` (one per teacher,
+    stored with the network) scale each teacher's maps; weight 0 mutes a teacher. A single teacher, the target's, is
+    allowed: the self-distillation control. ``state_dict`` includes the teachers' weights, so a checkpoint is
+    self-contained; optimise only the parameters that still require gradients.
     """
 
     weights: Tensor  # (teachers,)
@@ -184,17 +184,17 @@ class FusedEncoder(Encoder):
         self.teachers = nn.ModuleList(teachers).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "FusedEncoder":
-        """As any module, but the teachers stay in evaluation mode: their batch-norm statistics are frozen too."""
+        """Set the mode, but keep the teachers in evaluation mode: their batch-norm statistics are frozen too."""
         super().train(mode)
         self.teachers.eval()
         return self
 
     def forward(self, x: Tensor, silence_sources: bool = False) -> list[Tensor]:
-        """(B, C, *S) -> one map a level, (B, channels[i], *S / strides[i]).
+        """(B, C, *S) -> one map per level, (B, channels[i], *S / strides[i]).
 
-        ``silence_sources`` replaces each source teacher's map by its mean over the batch and all voxels, one number a
-        channel, which tells nothing about where or in which image (give it batches, not single images). It serves to
-        check that the sources are listened to.
+        ``silence_sources`` replaces each source teacher's map by its mean over batch and voxels, one number per
+        channel, which carries no information about position or image (pass batches, not single images). It serves to
+        check that the fusion uses the sources.
         """
         by_teacher = self._maps_of_teachers(x)
         if silence_sources:
@@ -202,11 +202,11 @@ class FusedEncoder(Encoder):
         return self.fused(by_teacher)
 
     def fused(self, by_teacher: list[list[Tensor]]) -> list[Tensor]:
-        """Each teacher's maps -> the fused ones, one a level."""
+        """Fuse the teachers' maps, one fused map per level."""
         raise NotImplementedError
 
     def _maps_of_teachers(self, x: Tensor) -> list[list[Tensor]]:
-        """Each teacher's maps, one a level."""
+        """The maps of each teacher, one per level."""
         with torch.no_grad():
             return [teacher(x) for teacher in self.teachers]
 
@@ -214,8 +214,8 @@ class FusedEncoder(Encoder):
 class JointEncoder(FusedEncoder):
     """A trained fusion for each level of the teachers; channels and strides are the target teacher's.
 
-    ``fuse`` says which levels: all (``both``), all but the bottleneck (``encoder``), or the ``bottleneck`` alone. Any
-    other level hands on the target teacher's map. ``weights`` count after normalisation.
+    ``fuse`` selects the levels: all (``both``), all but the bottleneck (``encoder``), or the ``bottleneck`` alone. Any
+    other level passes the target teacher's map on. ``weights`` apply after normalisation.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class JointEncoder(FusedEncoder):
             )
 
     def fused(self, by_teacher: list[list[Tensor]]) -> list[Tensor]:
-        """Each teacher's maps -> the fused ones, one a level."""
+        """Fuse the teachers' maps, one fused map per level."""
         by_level = [list(maps) for maps in zip(*by_teacher, strict=True)]
         return [
             self.fusions[str(level)](maps, self.weights) if str(level) in self.fusions else maps[0]
@@ -250,7 +250,7 @@ class JointEncoder(FusedEncoder):
         ]
 
     def attention_shares(self, x: Tensor) -> dict[int, Tensor]:
-        """By level that has a cross-attention, each teacher's share: :meth:`CrossAttentionFusion.shares`."""
+        """Each teacher's attention per level with a cross-attention, see :meth:`CrossAttentionFusion.shares`."""
         by_level = list(zip(*self._maps_of_teachers(x), strict=True))
         return {
             int(level): fusion.shares(by_level[int(level)], self.weights)
@@ -276,14 +276,14 @@ def _check_teachers(teachers: Sequence[Encoder], fuse: str) -> None:
 
 
 def _adapter(width: int, wanted: int, ndim: int) -> nn.Module:
-    """A 1x1 convolution to the target teacher's width, where it differs."""
+    """A 1x1 convolution to the target teacher's width, or the identity if widths are equal."""
     return nn.Identity() if width == wanted else CONVOLUTION[ndim](width, wanted, 1)
 
 
 def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
-    """All maps (B, C, *S) in one, (B, teachers * C, *S), in their own precision.
+    """Concatenate all maps (B, C, *S) to (B, teachers * C, *S), in their own precision.
 
-    Each has mean 0 and, over channels and voxels of an image, its weight (or 1) as deviation.
+    Each map has mean 0 over channels and voxels of an image, and its weight (or 1) as standard deviation.
     """
     joined = torch.cat(list(maps), dim=1)
     if joined.device.type != "cpu":
@@ -294,9 +294,9 @@ def _normalised(maps: Sequence[Tensor], weights: Tensor | None) -> Tensor:
 
 
 def normalised_by_moments(joined: Tensor, teachers: int, weights: Tensor | None) -> Tensor:
-    """The same on a GPU, whose group normalisation has one block of threads sum up a group, in single precision.
+    """Normalise as :func:`_normalised`, on a GPU: its group normalisation sums a group in one thread block, slowly.
 
-    Mean and deviation are rounded to the maps' own precision, which suits maps whose mean is not many deviations.
+    Mean and deviation are rounded to the maps' own precision, accurate if the mean is at most a few deviations.
     """
     groups = joined.unflatten(1, (teachers, -1)).flatten(2)  # (B, teachers, C * voxels)
     variance, mean = torch.var_mean(groups, dim=2, correction=0, keepdim=True)
@@ -307,7 +307,7 @@ def normalised_by_moments(joined: Tensor, teachers: int, weights: Tensor | None)
 
 
 def _silenced(features: Tensor) -> Tensor:
-    """The mean of each channel over batch and voxels, everywhere, (B, C, *S) -> (B, C, *S)."""
+    """Replace each channel by its mean over batch and voxels, (B, C, *S) -> (B, C, *S)."""
     axes = (0, *range(2, features.ndim))
     return features.mean(axes, keepdim=True).expand_as(features)
 
@@ -318,7 +318,7 @@ def _tokens(features: Tensor) -> Tensor:
 
 
 def pooled_to(features: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Average-pooled to ``size``, (B, C, *S) -> (B, C, *size); repeated where ``size`` is larger."""
+    """Average-pool to ``size``, (B, C, *S) -> (B, C, *size); values are repeated if ``size`` is larger."""
     if tuple(features.shape[2:]) == size:
         return features
     if features.device.type != "cpu" and not any(n % k for n, k in zip(features.shape[2:], size, strict=True)):
@@ -329,12 +329,12 @@ def pooled_to(features: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def pooled_by_means(features: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The same where it divides evenly, quicker on a GPU."""
+    """Average-pool where sizes divide evenly; faster on a GPU."""
     for axis in range(len(size), 0, -1):
         features = features.unflatten(axis + 1, (size[axis - 1], -1))
     return features.mean(tuple(range(3, 3 + 2 * len(size), 2)))
 
 
 def _query_size(size: tuple[int, ...]) -> tuple[int, ...]:
-    """A map's own size, at most QUERY_GRID an axis."""
+    """The size of a map, at most QUERY_GRID per axis."""
     return tuple(min(length, QUERY_GRID[len(size)]) for length in size)

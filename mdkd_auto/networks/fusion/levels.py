@@ -1,4 +1,4 @@
-"""Stage 2 of detection: per level the teachers' maps side by side, a 1x1 convolution, normalisation, activation."""
+"""Stage 2 of detection: concatenate the teachers' maps per level, then 1x1 convolution, normalisation, activation."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.fusion.joint import FusedEncoder
 from mdkd_auto.networks.model import Encoder
 
-GROUPS = 8  # of group normalisation
+GROUPS = 8  # groups of group normalisation
 
 
 class LevelFusionEncoder(FusedEncoder):
-    """The maps of frozen teachers of one detector family, fused level by level to the target teacher's widths.
+    """Fuse the maps of frozen teachers of one detector family level by level to the target teacher's widths.
 
-    Raises SettingsError where teachers' levels have other strides than the target's.
+    Raises SettingsError if a teacher's strides differ from the target's.
     """
 
     def __init__(self, teachers: Sequence[Encoder], weights: Sequence[float] | None = None) -> None:
@@ -35,7 +35,7 @@ class LevelFusionEncoder(FusedEncoder):
         )
 
     def fused(self, by_teacher: list[list[Tensor]]) -> list[Tensor]:
-        """Each teacher's maps, the target's first -> (B, channels[i], y / stride, x / stride) a level."""
+        """Each teacher's maps, target first -> (B, channels[i], y / stride, x / stride) per level."""
         return [
             fuse(torch.cat([self.weights[number] * maps[level] for number, maps in enumerate(by_teacher)], dim=1))
             for level, fuse in enumerate(self.levels)

@@ -1,7 +1,7 @@
-"""Stage 2 of classification: adapters to one width, concatenation, then blocks of attention over all teachers' tokens.
+"""Stage 2 of classification: adapters to one width, concatenation, then attention over all teachers' tokens.
 
-A token is a place in a teacher's last map, so attention chooses among teachers *and* places. Over one pooled token it
-would be a constant 1 and learn nothing.
+A token is a position in a teacher's last map, so attention selects teachers *and* positions. With a single pooled token
+the attention would be a constant 1 and learn nothing.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from mdkd_auto.networks.fusion.joint import FusedEncoder, pooled_to
 from mdkd_auto.networks.layers import CONVOLUTION
 from mdkd_auto.networks.model import Encoder
 
-GRID = {2: 8, 3: 4}  # tokens an axis at most
+GRID = {2: 8, 3: 4}  # most tokens per axis
 MLP_RATIO = 2
 
 
 class FusionAttentionBlock(nn.Module):
-    """The fused tokens look at all teachers' tokens, then a perceptron; both on normalised input, both residual."""
+    """Fused tokens attend to all teachers' tokens, then a perceptron; both on normalised input, both residual."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class FusionAttentionBlock(nn.Module):
 
 
 class FusionAttentionEncoder(FusedEncoder):
-    """The last maps of frozen teachers of any kind, fused at the grid of the target's; one level a block.
+    """Fuse the last maps of frozen teachers of any kind at the grid of the target's; one level per block.
 
-    ``channels`` (joint_ch) of every level; the first step reduces the concatenation to it. Raises SettingsError without
-    a teacher.
+    Every level has ``channels`` (joint_ch); the first step reduces the concatenation to it. Raises SettingsError
+    without a teacher.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class FusionAttentionEncoder(FusedEncoder):
         self.blocks = nn.ModuleList(FusionAttentionBlock(channels, heads, dropout) for _ in range(blocks))
 
     def fused(self, by_teacher: list[list[Tensor]]) -> list[Tensor]:
-        """Each teacher's maps, the target's first -> (B, channels, *grid) a block."""
+        """Each teacher's maps, target first -> (B, channels, *grid) per block."""
         grid = tuple(min(length, GRID[self.ndim]) for length in by_teacher[0][-1].shape[2:])
         tokens = []
         for number, (maps, adapter, norm) in enumerate(zip(by_teacher, self.adapters, self.norms, strict=True)):

@@ -1,4 +1,4 @@
-"""Pretrained weights from a safetensors file: for a TResUNet's residual stages, and for encoders of classification.
+"""Read pretrained weights from a safetensors file, for a TResUNet's residual stages and for classification encoders.
 
 Nothing is downloaded or unpickled here.
 """
@@ -14,15 +14,15 @@ from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.core.files import raise_if_refused
 from mdkd_auto.networks.tresunet import FULL_WIDTH, TResUNetEncoder
 
-_BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(weight|bias)")  # a ResNet's names of tensors
-_OURS = ("encoder.body.", "encoder.")  # before an encoder's own names in a checkpoint; a library's network is a body
+_BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(weight|bias)")  # tensor names of a ResNet
+_OURS = ("encoder.body.", "encoder.")  # prefixes in a checkpoint; a library's network is the ``body``
 
 
 def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
-    """Read a ResNet-50 with group normalisation, as timm's resnet50_gn, from a safetensors file into the stages.
+    """Read a ResNet-50 with group normalisation (timm's resnet50_gn) from a safetensors file into the stages.
 
-    One input channel takes the sum over the file's three. Raises SettingsError if the file is missing, unreadable or
-    does not fit.
+    A single input channel gets the sum over the file's three. Raises SettingsError if the file is missing, unreadable
+    or does not fit.
     """
     tensors = {_place(name): value for name, value in read_tensors(path, batch_norm=False).items()}
     expected = encoder.stages.state_dict()
@@ -42,10 +42,10 @@ def load_backbone(path: Path, encoder: TResUNetEncoder) -> None:
 
 
 def load_encoder(path: Path, body: nn.Module) -> None:
-    """Read an encoder's weights by their names from a safetensors file; what else it holds (a classifier) is left.
+    """Read an encoder's weights by name from a safetensors file; anything else in it (a classifier) is ignored.
 
-    A checkpoint of ours has the model's names, with ``encoder.`` in front. Raises SettingsError if the file is missing,
-    unreadable or does not fit.
+    Our checkpoints prefix names with ``encoder.``. Raises SettingsError if the file is missing, unreadable or does not
+    fit.
     """
     tensors = read_tensors(path)
     if not set(tensors) & set(body.state_dict()):
@@ -55,9 +55,9 @@ def load_encoder(path: Path, body: nn.Module) -> None:
 
 
 def fill_encoder(weights: Mapping[str, Tensor], body: nn.Module, source: str) -> None:
-    """Weights by their names into an encoder. Raises SettingsError where they do not fit.
+    """Copy weights by name into an encoder. Raises SettingsError if they do not fit.
 
-    A first convolution of one input channel takes the sum over the three given.
+    A first convolution with one input channel gets the sum over the three given.
     """
     tensors, expected = dict(weights), body.state_dict()
     for name, value in expected.items():
@@ -77,7 +77,7 @@ def fill_encoder(weights: Mapping[str, Tensor], body: nn.Module, source: str) ->
 
 
 def _place(name: str) -> str:
-    """Where a tensor of a ResNet lies in ``TResUNetEncoder.stages``; other names come back as they are."""
+    """Map a ResNet tensor's name to its name in ``TResUNetEncoder.stages``; other names are returned unchanged."""
     if name.startswith(("conv1.", "bn1.")):
         return name.replace("conv1.", "0.0.").replace("bn1.", "0.1.")
     block = _BLOCK.fullmatch(name)
@@ -90,8 +90,10 @@ def _place(name: str) -> str:
 
 
 def read_tensors(path: Path, batch_norm: bool = True) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file by its name. Raises SettingsError where it is missing or unreadable, or holds
-    batch normalisation where there is to be none."""
+    """Read every tensor of a safetensors file by name.
+
+    Raises SettingsError if the file is missing or unreadable, or holds batch normalisation and ``batch_norm`` is False.
+    """
     if not path.is_file():
         raise SettingsError(f"{path}: the file of pretrained weights is missing")
     try:

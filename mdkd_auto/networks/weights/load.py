@@ -1,4 +1,4 @@
-"""Which weights each kind of encoder begins with: those of a file, or those that its library fetches."""
+"""Choose the initial weights of each kind of encoder: from a file, or fetched by its library."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,22 +17,22 @@ from mdkd_auto.networks.tresunet import TResUNetEncoder
 from mdkd_auto.networks.weights.fill import fill_encoder, load_backbone, load_encoder
 from mdkd_auto.networks.weights.rf_detr import load_rf_detr
 
-TIMMS = {"faster_rcnn_resnet50": "resnet50", "faster_rcnn_resnet18": "resnet18"}  # the same tensors by the same names
+TIMMS = {"faster_rcnn_resnet50": "resnet50", "faster_rcnn_resnet18": "resnet18"}  # equal tensors under equal names
 REPOSITORIES = {
     size: f"Roboflow/rf-detr-{size.removeprefix('rfdetr_')}" for size in ("rfdetr_nano", "rfdetr_small", "rfdetr_base")
 }
 
 
 def takes_pretrained(architecture: Architecture) -> bool:
-    """Whether a kind of network can begin with weights from elsewhere; the plan's UNet has a shape of its own."""
+    """Whether a kind of network can start from pretrained weights; the plan's UNet has a custom shape."""
     return architecture != "unet"
 
 
 def load_pretrained(source: str, encoder: Encoder, heads: Sequence[nn.Module]) -> None:
-    """Begin with the weights of a safetensors file, or (``online``) with those that the library fetches.
+    """Load the weights of a safetensors file, or (``online``) those that the library fetches.
 
-    A joint encoder is made of trained ones, and the plan's UNet has none. RF-DETR's weights fill its heads too. Raises
-    SettingsError where they do not fit, or cannot be fetched.
+    A joint encoder consists of trained ones, and the plan's UNet has no published weights. RF-DETR's weights fill its
+    heads too. Raises SettingsError if weights do not fit or cannot be fetched.
     """
     load, fetch = LOADERS.get(type(encoder), (None, None))
     if load is None:
@@ -50,7 +50,7 @@ def _timm(encoder: TimmEncoder, heads: Sequence[nn.Module]) -> None:
 
 
 def _resnet(encoder: ResNetEncoder, heads: Sequence[nn.Module]) -> None:
-    """timm's, which come in safetensors; torchvision's own have to be unpickled."""
+    """Load timm's weights, which come as safetensors; torchvision's would need unpickling."""
     weights = TimmEncoder(_published(TIMMS, encoder.name), in_channels=3, download=True).body.state_dict()
     fill_encoder(weights, encoder.body, f"timm's {TIMMS[encoder.name]}")
 

@@ -1,4 +1,4 @@
-"""Published weights into an RF-DETR: its own, or a DINOv2's for the encoder alone, from a safetensors file."""
+"""Load published weights into an RF-DETR: its own, or a DINOv2's for the encoder alone, from a safetensors file."""
 
 import logging
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.networks.rf_detr import RFDETREncoder, RFDETRHead
 from mdkd_auto.networks.weights.fill import read_tensors
 
-if TYPE_CHECKING:  # seconds to import: done where weights are read
+if TYPE_CHECKING:  # takes seconds; imported only when weights are read
     from transformers import RfDetrConfig
 
 logger = logging.getLogger(__name__)
 
 
 def load_rf_detr(path: Path, encoder: RFDETREncoder, heads: Sequence[RFDETRHead] = ()) -> None:
-    """Read an RF-DETR's weights, by the library's names or those of the published files, from a safetensors file.
+    """Read RF-DETR weights from a safetensors file, by the library's names or those of the published files.
 
-    Weights of a DINOv2, such as facebook/dinov2-small, fill the encoder alone.
+    DINOv2 weights, such as facebook/dinov2-small, fill the encoder alone.
 
-    Position embeddings and patches of another grid are resized, queries beyond ours left away. What does not fit, such
-    as heads of other classes, keeps its random weights, and a line of the log says so. Raises SettingsError if the file
-    is missing, unreadable or nothing fits.
+    Position embeddings and patches of another grid are resized; queries beyond ours are dropped. Tensors that do not
+    fit, such as heads of other classes, keep their random weights, and one log line reports it. Raises SettingsError if
+    the file is missing or unreadable, or if nothing fits.
     """
     found = read_tensors(path)
     if any(name.removeprefix("dinov2.").startswith("embeddings.") for name in found):
@@ -51,7 +51,7 @@ def _attention_name(name: str) -> str:
 
 
 def _library_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a file by the names of the library's network; published files have those of the first code."""
+    """Rename tensors to the library's names; published files use those of the original code."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
     from transformers.core_model_loading import WeightRenaming
 
@@ -76,7 +76,7 @@ def _library_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _first_queries(value: Tensor, groups: int, config: "RfDetrConfig") -> Tensor:
-    """(their groups x queries, C) -> ours of both, where there are enough."""
+    """(their groups x queries, C) -> our groups and queries, if there are enough."""
     if groups == 0 or len(value) % groups:
         return value
     ours = value.unflatten(0, (groups, -1))[: config.group_detr, : config.num_queries]
@@ -84,7 +84,7 @@ def _first_queries(value: Tensor, groups: int, config: "RfDetrConfig") -> Tensor
 
 
 def _regridded(tensors: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
-    """The position embeddings on our grid, as the library interpolates them, and the patches at our size."""
+    """Resample position embeddings to our grid, as the library interpolates them, and patches to our size."""
     expected, tensors = body.state_dict(), dict(tensors)
     name = "embeddings.position_embeddings"  # (1, 1 + h x w, C)
     if name in tensors and tensors[name].shape != expected[name].shape:
