@@ -1,5 +1,4 @@
-"""Small CT-like volumes with lesions, pictures of shapes, and pictures with boxes, for the demo, tests and benchmarks:
-written as raw data sets."""
+"""Write raw data sets for the demo, tests and benchmarks: CT-like volumes with lesions, images of shapes, and boxes."""
 
 import io
 import json
@@ -17,14 +16,14 @@ AIR_HU, LUNG_HU, TISSUE_HU, BONE_HU = -1000.0, -800.0, 40.0, 600.0
 
 
 class Look(NamedTuple):
-    """How the scanner and the disease of one data set look."""
+    """The scanner and disease characteristics of one data set."""
 
     name: str
     spacing_mm: tuple[float, float, float]  # (z, y, x)
     shape: tuple[int, int, int]  # (z, y, x)
     noise_hu: float
-    scale: float  # of all intensities: another kernel, another calibration
-    contrast_hu: float  # lesion against tissue
+    scale: float  # of all intensities: another kernel or calibration
+    contrast_hu: float  # lesion minus tissue
     radius_mm: tuple[float, float]
     elongation: float  # 1: spheres
     ragged: float  # 0: smooth border
@@ -56,19 +55,19 @@ def write_datasets(raw: Path, looks: tuple[Look, ...] = LOOKS, cases: int = 12, 
 
 
 def write_new_images(folder: Path, look: Look, cases: int = 2, seed: int = 10_000) -> None:
-    """Write images without labels, as they would come from the clinic."""
+    """Write unlabelled images, as they would come from the clinic."""
     for index in range(cases):
         image, _ = volume(look, np.random.default_rng([seed, index]))
         _save(folder / f"new_{index:03d}_0000.nii.gz", image, look)
 
 
 class Pictures(NamedTuple):
-    """How the pictures of one classification data set look."""
+    """The characteristics of one classification data set."""
 
     name: str
     size: tuple[int, int]  # (y, x)
     noise: float  # grey values
-    classes: tuple[str, ...]  # of SHAPES
+    classes: tuple[str, ...]  # names of SHAPES
 
 
 SHAPES = ("round", "long", "cross")
@@ -80,7 +79,7 @@ PICTURES = (
 
 
 def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int = 30, seed: int = 0) -> None:
-    """Write each look as a raw classification data set of ``cases`` pictures (PNG), classes in turn, into ``raw``."""
+    """Write each look as a raw classification data set of ``cases`` PNG images into ``raw``; classes alternate."""
     for number, look in enumerate(looks):
         folder = raw / look.name
         rows = []
@@ -102,7 +101,7 @@ def write_pictures(raw: Path, looks: tuple[Pictures, ...] = PICTURES, cases: int
 
 
 def picture(look: Pictures, name: str, rng: np.random.Generator) -> np.ndarray:
-    """(y, x) uint8: a bright shape of the class somewhere on a grey ground with noise."""
+    """(y, x) uint8: a bright shape of the class at a random position on a noisy grey background."""
     y, x = np.meshgrid(*(np.arange(size) - size / 2 for size in look.size), indexing="ij")
     dy, dx = y - rng.uniform(-8, 8), x - rng.uniform(-8, 8)
     angle, radius = rng.uniform(0, np.pi), rng.uniform(12, 16)
@@ -117,14 +116,14 @@ def picture(look: Pictures, name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 class Scenes(NamedTuple):
-    """How the pictures of one detection data set look."""
+    """The characteristics of one detection data set."""
 
     name: str
     size: tuple[int, int]  # (y, x)
     noise: float  # grey values
-    contrast: float  # grey values, tumour against tissue
-    radius: tuple[float, float]  # pixels, of the shorter half axis
-    classes: tuple[str, ...]  # the second, if any, is hollow
+    contrast: float  # grey values, tumour minus tissue
+    radius: tuple[float, float]  # pixels, shorter semi-axis
+    classes: tuple[str, ...]  # the second class, if any, is hollow
 
 
 SCENES = (
@@ -132,16 +131,16 @@ SCENES = (
     Scenes("Dataset932_Faint", (64, 96), 10.0, 60.0, (7.0, 11.0), ("lesion", "cyst")),
     Scenes("Dataset933_Noisy", (96, 72), 16.0, 75.0, (5.0, 9.0), ("mass",)),
 )
-OBJECTS = (1, 2, 0, 3, 1)  # of the pictures of a data set, in turn
+OBJECTS = (1, 2, 0, 3, 1)  # objects per image, repeated
 TISSUE_GREY, TEXTURE_GREY = 80.0, 12.0
 
-Ellipse = tuple[float, float, float, float]  # x1, y1, x2, y2 of its box in pixels, from edge to edge
+Ellipse = tuple[float, float, float, float]  # x1, y1, x2, y2 of its bounding box in pixels, edge to edge
 
 
 def write_detection_datasets(raw: Path, looks: tuple[Scenes, ...] = SCENES, cases: int = 24, seed: int = 0) -> None:
-    """Write each look as a raw detection data set of ``cases`` pictures (PNG) and COCO's annotations into ``raw``.
+    """Write each look as a raw detection data set of ``cases`` PNG images with COCO annotations into ``raw``.
 
-    Every fifth picture has no object, the others up to three.
+    Every fifth image has no object, the others up to three.
     """
     for number, look in enumerate(looks):
         folder = raw / look.name
@@ -172,16 +171,16 @@ def write_detection_datasets(raw: Path, looks: tuple[Scenes, ...] = SCENES, case
 
 
 def write_new_scenes(folder: Path, look: Scenes, cases: int = 2, seed: int = 10_000) -> None:
-    """Write pictures without annotations, as they would come from the clinic."""
+    """Write images without annotations, as they would come from the clinic."""
     for index in range(cases):
         pixels, _, _ = scene(look, OBJECTS[index % len(OBJECTS)], np.random.default_rng([seed, index]))
         _save_png(folder / f"new_{index:03d}_0000.png", pixels)
 
 
 def scene(look: Scenes, objects: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Ellipse], list[int]]:
-    """(y, x) uint8: tissue with bright ellipses that neither touch each other nor the edge; boxes and classes of these.
+    """(y, x) uint8: tissue with bright ellipses that touch neither each other nor the edge; their boxes and classes.
 
-    A picture that has no room left has fewer than ``objects``.
+    An image without enough room has fewer than ``objects``.
     """
     y, x = np.meshgrid(*(np.arange(length) + 0.5 for length in look.size), indexing="ij")
     grey = TISSUE_GREY + rng.uniform(-8, 8) + _texture((1, *look.size), rng, TEXTURE_GREY)[0]

@@ -1,7 +1,7 @@
-"""What a .b2nd file says it is, read before blosc2 opens it: a plain array, or something that blosc2 would evaluate.
+"""Check a .b2nd file before blosc2 opens it: is it a plain array, or something blosc2 would evaluate?
 
-blosc2 can store expressions, Python functions, references to servers and codecs of plugins that it finds by running
-Python. Which of these a frame holds lies in its header, a msgpack array (C-Blosc2, README_CFRAME_FORMAT.rst).
+blosc2 can store expressions, Python functions, server references, and plugin codecs that it finds by running Python.
+The frame's header, a msgpack array (C-Blosc2, README_CFRAME_FORMAT.rst), tells which of these it holds.
 """
 
 from pathlib import Path
@@ -14,13 +14,13 @@ from mdkd_auto.core.files import ReadError, unread_because
 
 MAGIC = "b2frame\0"
 HEADER_FIELDS = 14
-LENGTH_AT = slice(11, 15)  # bytes of the header's length, big-endian
+LENGTH_AT = slice(11, 15)  # bytes of the header length, big-endian
 MOST_HEADER_BYTES = 4096
-ARRAY = "b2nd"  # the one metalayer of a plain array
+ARRAY = "b2nd"  # the only metalayer of a plain array
 ZSTD = 5
 BUILT_IN_FILTERS = range(32)  # plugins have higher numbers
-FILTERS, CODEC = slice(0, 6), 6  # bytes of the header's codes
-TYPES = ("f4", "i1", "i2")  # of the arrays that are stored
+FILTERS, CODEC = slice(0, 6), 6  # header bytes that hold the codes
+TYPES = ("f4", "i1", "i2")  # types of the stored arrays
 
 
 def check_frame(path: Path) -> None:
@@ -40,7 +40,7 @@ def check_frame(path: Path) -> None:
 
 
 def _unexpected(content: bytes) -> str:
-    """What a header holds that no plain array does; "" where it holds nothing else."""
+    """Return the header content that a plain array never has, or ""."""
     length = int.from_bytes(content[LENGTH_AT], "big")
     fields = msgspec.msgpack.decode(content[:length])
     if not isinstance(fields, list) or len(fields) != HEADER_FIELDS or fields[0] != MAGIC:
@@ -57,6 +57,6 @@ def _unexpected(content: bytes) -> str:
 
 
 def _unexpected_array(metadata: Any) -> str:
-    """(version, axes, shape, chunks, blocks, format of the type, type)"""
+    """Check (version, axes, shape, chunks, blocks, dtype format, dtype)."""
     dtype = metadata[6]
     return "" if isinstance(dtype, str) and dtype[1:] in TYPES else f"it holds {dtype!r:.80} values"

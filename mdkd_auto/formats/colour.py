@@ -1,23 +1,23 @@
-"""Colours and few-bit samples as grey values."""
+"""Convert colours and samples of few bits to grey values."""
 
 import numpy as np
 
 from mdkd_auto.core.errors import ImageError
 from mdkd_auto.formats.image import Array
 
-LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
+LUMINANCE = (0.299, 0.587, 0.114)  # weights of red, green, blue: ITU-R BT.601
 COLOUR = "it is in colour; convert it to grey, or save one file a channel (case_0000, case_0001, ...)"
 COLOUR_MASK = (
     "it is a mask in colour; save the number of each pixel's class as its value, as 8-bit grey "
     "(converting the colours to grey gives other numbers)"
 )
-STEPS = {1: 255, 2: 85, 4: 17}  # bits a sample -> 8-bit grey value of sample 1, as viewers show it
+STEPS = {1: 255, 2: 85, 4: 17}  # bits per sample -> 8-bit grey value of sample 1, as viewers show it
 
 
 def grey_of_channels(pixels: Array, colour_to_grey: bool, as_mask: bool = False) -> Array:
-    """(..., 3) -> (...): the one channel where the three are equal, else their luminance.
+    """(..., 3) -> (...): the single channel if all three are equal, otherwise their luminance.
 
-    Raises ImageError for colours that are not to become grey.
+    Raises ImageError for colours if ``colour_to_grey`` is not set.
     """
     if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
         return pixels[..., 0]
@@ -28,7 +28,7 @@ def grey_of_channels(pixels: Array, colour_to_grey: bool, as_mask: bool = False)
 
 
 def widened(samples: Array, bits: int) -> Array:
-    """Samples of fewer than 8 bits -> 0 to 255; all others as they are. Raises ImageError for 3, 5, 6 and 7 bits."""
+    """Scale samples of fewer than 8 bits to 0..255; others are unchanged. Raises ImageError for 3, 5, 6 and 7 bits."""
     if bits >= 8:
         return samples
     if bits not in STEPS:
@@ -37,10 +37,10 @@ def widened(samples: Array, bits: int) -> Array:
 
 
 def class_indices(indices: Array, palette: Array) -> Array:
-    """The indices of a mask's colours (entries, 3), which are its classes.
+    """Return the palette indices of a mask, which are its classes; ``palette`` is (entries, 3).
 
-    Raises ImageError where the palette is of greys other than the indices: either may be the class. Black and white
-    are for the eye.
+    Raises ImageError if the palette holds greys that differ from the indices: either could be the class. A black and
+    white palette only serves display and is accepted.
     """
     used = np.unique(indices)
     if used.size and used[-1] >= len(palette):

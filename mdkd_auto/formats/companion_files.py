@@ -1,4 +1,4 @@
-"""Files beside images that are no images of their own: voxels of a header, halves of a pair, what systems leave."""
+"""Files beside images that are not images themselves: voxel data, halves of a pair, litter of operating systems."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +9,14 @@ from mdkd_auto.core.files import ReadError, content_hash, file_hash, is_refusal,
 from mdkd_auto.formats.dicom import CONVERT, is_dicom
 from mdkd_auto.formats.file_endings import ENDINGS
 
-HEADER_ENDINGS = (".mhd", ".mha", ".nrrd", ".nhdr")  # may name a file of their own for their voxels
+HEADER_ENDINGS = (".mhd", ".mha", ".nrrd", ".nhdr")  # may name separate files for their voxels
 VOXEL_ENDINGS = (".raw.gz", ".raw", ".zraw", ".img.gz", ".img", ".bin", ".dat")
-PAIR_ENDINGS = (".hdr", ".hdr.gz", ".nhdr")  # headers that are not read
+PAIR_ENDINGS = (".hdr", ".hdr.gz", ".nhdr")  # unsupported headers
 LONGEST_HEADER = 1 << 16  # bytes
 _VOXELS = re.compile(r"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
 _NUMBER = re.compile(r"%\d*d")
 
-# What file managers and archives leave. Names that begin with a dot (.DS_Store, ._c1.png) are hidden anyway.
+# Names left by file managers and archives. Names that begin with a dot (.DS_Store, ._c1.png) are hidden anyway.
 LITTER = frozenset({"thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
 DOCUMENTS = (
     ".txt",
@@ -48,21 +48,21 @@ DOCUMENTS = (
 
 
 class Unread(NamedTuple):
-    """What is said of a file that is not read. Nothing is called superfluous: it may be somebody's only copy."""
+    """The message about an unread file. No file is called superfluous: it may be somebody's only copy."""
 
     found: str
     remedy: str
 
 
 def is_litter(name: str) -> bool:
-    """Whether a name is hidden, or one that systems use for themselves."""
+    """Whether a name is hidden or reserved by an operating system."""
     return name.startswith(".") or name.lower() in LITTER
 
 
 def voxel_names(header: Path) -> tuple[str, ...]:
-    """The files that a MetaImage or NRRD header names for its voxels, as it writes them; () where it holds them itself.
+    """Return the voxel files a MetaImage or NRRD header names, as written; () if the header holds the voxels itself.
 
-    A name with a number, like ``slice_%03d.raw``, stands for several. Raises OSError.
+    A name with a number pattern, like ``slice_%03d.raw``, covers several files. Raises OSError.
     """
     if not header.name.lower().endswith(HEADER_ENDINGS):
         return ()
@@ -77,7 +77,7 @@ def voxel_names(header: Path) -> tuple[str, ...]:
 
 
 def voxel_files(image: Path) -> list[Path]:
-    """The files beside an image that hold its voxels, sorted. Raises OSError."""
+    """Return the files beside an image that hold its voxels, sorted. Raises OSError."""
     names = voxel_names(image)
     plain = [image.parent / name for name in names if not _NUMBER.search(name)]
     patterns = [name for name in names if _NUMBER.search(name)]
@@ -87,9 +87,9 @@ def voxel_files(image: Path) -> list[Path]:
 
 
 def hash_image(image: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
-    """Hash of an image's contents: of its one file, or of its header and the files that hold its voxels.
+    """Hash an image's contents: its single file, or its header and voxel files.
 
-    Raises ReadError where the system refuses to read one, FileNotFoundError.
+    Raises ReadError if the system cannot read a file, FileNotFoundError.
     """
     try:
         parts = [image, *voxel_files(image)]
@@ -102,14 +102,14 @@ def hash_image(image: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
 
 
 class Companions:
-    """Tells of the files of one folder what is said of those that are not read."""
+    """Describe the unread files of one folder."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, names
         self._voxels: frozenset[str] | None = None
 
     def unread(self, name: str, wanted: str = "") -> Unread | None:
-        """None where nothing is to be said: the file is read together with its header. ``wanted``: the file_ending."""
+        """Return None if the file is read together with its header. ``wanted``: the file_ending."""
         lower = name.lower()
         if lower.endswith(PAIR_ENDINGS) or (lower.endswith(VOXEL_ENDINGS) and self._has(name, PAIR_ENDINGS)):
             words = "is a part of an image in two files, header and voxels, which is not read"
@@ -130,14 +130,14 @@ class Companions:
         return Unread("is not an image this program reads", f"ignored; if it is a case, save it as {wanted or '.png'}")
 
     def _has(self, name: str, endings: tuple[str, ...]) -> bool:
-        """Whether there is a file of the same stem with one of other endings."""
+        """Whether a file with the same stem and one of the given endings exists."""
         stem = _stem(name, VOXEL_ENDINGS).lower()
         return any(other.lower() in {f"{stem}{ending}" for ending in endings} for other in self.names)
 
     def _is_voxels_of_another(self, name: str) -> bool:
         if self._has(name, HEADER_ENDINGS):
             return True
-        if self._voxels is None:  # read once, and only where a file's own name does not say whose it is
+        if self._voxels is None:  # read once, and only if a file's own name does not identify its header
             self._voxels = frozenset(self._named())
         return any(_fits(name, one) for one in self._voxels)
 
@@ -146,7 +146,7 @@ class Companions:
             try:
                 yield from voxel_names(self.folder / other)
             except OSError:
-                continue  # said when the image is read
+                continue  # reported when the image is read
 
 
 def _stem(name: str, endings: tuple[str, ...]) -> str:
@@ -155,6 +155,6 @@ def _stem(name: str, endings: tuple[str, ...]) -> str:
 
 
 def _fits(name: str, written: str) -> bool:
-    """Whether a header's ``written`` name, maybe with a number in it, is that of a file."""
+    """Whether ``name`` matches the name in a header, which may contain a number pattern."""
     parts = [re.escape(part) for part in _NUMBER.split(written)]
     return re.fullmatch(r"\d+".join(parts), name) is not None

@@ -1,4 +1,4 @@
-"""DICOM files are not read; they are recognised, so that a message can say what to do with them."""
+"""Recognise DICOM files, so that a message can tell how to convert them; they are not read."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,13 @@ from mdkd_auto.formats.file_endings import is_image
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 INDEX = "dicomdir"
-MAGIC, PREAMBLE = b"DICM", 128  # bytes in front of the magic word: DICOM part 10
-MOST_FILES = 1000  # of a folder and those below that are looked at
+MAGIC, PREAMBLE = b"DICM", 128  # bytes before the magic word: DICOM part 10
+MOST_FILES = 1000  # most files inspected per folder tree
 CONVERT = "DICOM is not read: convert it, volumes to NIfTI (dcm2niix), single pictures to 16-bit PNG"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by its name or by its first bytes; what has another image's ending is not opened."""
+    """Whether a file is DICOM, by name or first bytes; files with another image's ending are not opened."""
     name = path.name.lower()
     if name == INDEX or name.endswith(ENDINGS):
         return True
@@ -27,7 +27,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def find_dicom(folder: Path) -> str | None:
-    """The first DICOM file in a folder or below it, relative to it; None where there is none among the first files."""
+    """Return the first DICOM file in a folder tree, relative to it, or None if the first files hold no DICOM."""
     seen = 0
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

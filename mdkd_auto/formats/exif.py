@@ -1,4 +1,4 @@
-"""EXIF orientation: how a stored picture is turned to stand upright, and its boxes with it; without numpy."""
+"""EXIF orientation: rotate a stored image upright, and its boxes with it; without numpy."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ UPRIGHT = 1
 
 
 class Turn(NamedTuple):
-    """Rows and columns change places first; then the result is mirrored."""
+    """Transpose rows and columns if set; then mirror the result."""
 
     swap: bool
     mirror_x: bool
     mirror_y: bool
 
 
-TURNS = {  # EXIF 2.32, tag 274: where the stored first row and column lie in the upright picture
+TURNS = {  # EXIF 2.32, tag 274: position of the stored first row and column in the upright image
     1: Turn(False, False, False),
     2: Turn(False, True, False),
     3: Turn(False, True, True),
@@ -33,25 +33,25 @@ TURNS = {  # EXIF 2.32, tag 274: where the stored first row and column lie in th
 
 
 class Frame(NamedTuple):
-    """A picture's size as its file stores it, and how it is turned."""
+    """An image's stored size and orientation."""
 
     stored: Size
     orientation: int = UPRIGHT  # 1 to 8
 
     @property
     def upright(self) -> Size:
-        """The size as viewers show the picture, and as it is read."""
+        """The size as displayed and as read."""
         width, height = self.stored
         return (height, width) if TURNS[self.orientation].swap else self.stored
 
 
 def valid_orientation(value: Any) -> int:
-    """The orientation that a header states; upright where it states none of the eight, as viewers take it."""
+    """Return the orientation in a header, or upright for values other than 1 to 8, as viewers do."""
     return value if isinstance(value, int) and value in TURNS else UPRIGHT
 
 
 def orientation_of_exif(content: bytes) -> int:
-    """That of an EXIF block, with or without its ``Exif`` prefix; upright where there is none or the block is bad."""
+    """Return the orientation of an EXIF block, with or without ``Exif`` prefix; upright if absent or damaged."""
     from PIL import Image as Pillow
 
     exif = Pillow.Exif()
@@ -60,12 +60,12 @@ def orientation_of_exif(content: bytes) -> int:
             warnings.simplefilter("ignore")  # "Corrupt EXIF data": the pixels do not depend on it
             exif.load(content)
             return valid_orientation(exif.get(ORIENTATION_TAG))
-    except Exception:  # Pillow raises many kinds on damaged blocks
+    except Exception:  # Pillow raises many types on damaged blocks
         return UPRIGHT
 
 
 def turn_box(box: Box, frame: Frame) -> Box:
-    """A box drawn on the stored picture -> the box on the upright one."""
+    """Map a box from the stored to the upright image."""
     turn, (width, height) = TURNS[frame.orientation], frame.upright
     x, y, w, h = box.x, box.y, box.width, box.height
     if turn.swap:

@@ -1,7 +1,7 @@
-"""Images with their geometry, and the way between a file's axes and the canonical ones.
+"""Images with their geometry, and the mapping between file axes and canonical axes.
 
 Canonical axes are (z, y, x): z from inferior to superior, y from posterior to anterior, x from left to right.
-An oblique image is not resampled: each of its axes takes the place of the closest canonical one.
+An oblique image is not resampled: each of its axes is assigned to the closest canonical one.
 """
 
 from dataclasses import dataclass
@@ -19,45 +19,45 @@ Affine = npt.NDArray[np.float64]  # (4, 4), voxel indices (x, y, z order) -> mm 
 
 SPACING_TOLERANCE = 1e-3  # relative
 POSITION_TOLERANCE = 1e-2  # voxels
-DIRECTION_TOLERANCE = 1e-2  # voxels an axis step may turn away from its twin
-SHEAR_TOLERANCE = 1e-3  # of a voxel's volume: less is rounding
+DIRECTION_TOLERANCE = 1e-2  # deviation of an axis step's end point, in voxels
+SHEAR_TOLERANCE = 1e-3  # fraction of a voxel's volume; less is rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Orientation:
-    """How canonical axes are taken from a file's axes (i, j, k). Canonical here is (x, y, z), the reverse of arrays."""
+    """Map a file's axes (i, j, k) to canonical axes. Canonical here is (x, y, z), the reverse of array order."""
 
-    axes: IntTriple = (0, 1, 2)  # the file axis of each canonical axis
-    flips: tuple[bool, bool, bool] = (False, False, False)  # of each canonical axis
+    axes: IntTriple = (0, 1, 2)  # file axis of each canonical axis
+    flips: tuple[bool, bool, bool] = (False, False, False)  # per canonical axis
 
 
 @dataclass(frozen=True, eq=False)
 class ItkGeometry:
-    """What SimpleITK says of a file, in its own axes and LPS world space, and in the file's unit."""
+    """SimpleITK's geometry of a file, in its own axes, LPS world space and the file's unit."""
 
     spacing: tuple[float, ...]  # (x, y) or (x, y, z)
     origin: tuple[float, ...]
-    direction: tuple[float, ...]  # row by row
+    direction: tuple[float, ...]  # row-major
     unit: str = ""  # "": mm
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """All that is needed to write a mask back in the geometry of the file an image came from."""
+    """Everything needed to write a mask back in the geometry of the source file."""
 
     ending: str  # .nii.gz
     shape: IntTriple  # canonical (z, y, x)
     dimensions: int = 3  # of the file: 2 or 3
     orientation: Orientation = Orientation()
-    affine: Affine | None = None  # of the file's axes (i, j, k); None for images without a place in space
-    nifti: bytes = b""  # the whole NIfTI header: q-form, s-form, their codes, units
+    affine: Affine | None = None  # of the file's axes (i, j, k); None for images without world coordinates
+    nifti: bytes = b""  # the complete NIfTI header: q-form, s-form, their codes, units
     itk: ItkGeometry | None = None
-    segments: tuple[tuple[str, int], ...] = ()  # names that the file gives to values of a mask, as 3-D Slicer's do
-    exif: int = UPRIGHT  # orientation by which the stored picture was turned upright
+    segments: tuple[tuple[str, int], ...] = ()  # names the file gives to mask values, as in 3-D Slicer
+    exif: int = UPRIGHT  # orientation from which the stored image was rotated upright
 
 
 class Remark(NamedTuple):
-    """A warning about one file: a kind of data.problems.KINDS, and what was found."""
+    """A warning about one file: a kind of data.problems.KINDS, and the details."""
 
     kind: str
     found: str
@@ -67,29 +67,29 @@ class Remark(NamedTuple):
 class Image:
     """Voxels in canonical orientation (a 2-D image as stored, z = 1)."""
 
-    array: Array  # (z, y, x), integer where the file is, float32 otherwise
-    spacing_mm: Triple  # (z, y, x): the lengths of a voxel's sides, at right angles or not; 1.0 an axis where unknown
+    array: Array  # (z, y, x), integer if the file is, otherwise float32
+    spacing_mm: Triple  # (z, y, x): side lengths of a voxel, rectangular or not; 1.0 per axis if unknown
     spacing_known: bool
     header: Header
     remarks: tuple[Remark, ...] = ()
 
     @property
     def affine(self) -> Affine | None:
-        """Canonical indices (x, y, z) -> RAS mm; None for images without a place in space."""
+        """Canonical indices (x, y, z) -> RAS mm; None for images without world coordinates."""
         if self.header.affine is None:
             return None
         return canonical_affine(self.header.affine, self.header.orientation, self.header.shape)
 
 
 class Difference(NamedTuple):
-    """How two grids differ."""
+    """The difference between two grids."""
 
     kind: str  # shape, spacing, direction, origin
     text: str
 
 
 def closest_orientation(affine: Affine) -> Orientation:
-    """The axes and flips that bring a file's voxels closest to RAS. Raises ImageError for an unusable affine."""
+    """Return the axes and flips closest to RAS. Raises ImageError for an unusable affine."""
     from nibabel.orientations import io_orientation
 
     if not np.isfinite(affine).all():
@@ -117,14 +117,14 @@ def from_canonical(array: Array, orientation: Orientation) -> Array:
 
 
 def to_upright(pixels: Array, exif: int) -> Array:
-    """(..., y, x) as stored -> upright, by its EXIF orientation."""
+    """Rotate (..., y, x) upright from its EXIF orientation."""
     turn = TURNS[exif]
     turned = np.swapaxes(pixels, -1, -2) if turn.swap else pixels
     return turned[..., :: -1 if turn.mirror_y else 1, :: -1 if turn.mirror_x else 1]
 
 
 def canonical_affine(affine: Affine, orientation: Orientation, shape: IntTriple) -> Affine:
-    """The affine of the canonical voxels; ``shape`` is canonical (z, y, x)."""
+    """Return the affine of the canonical voxels; ``shape`` is canonical (z, y, x)."""
     to_file = np.zeros((4, 4))
     to_file[3, 3] = 1
     for axis, (file_axis, flip) in enumerate(zip(orientation.axes, orientation.flips, strict=True)):
@@ -134,15 +134,15 @@ def canonical_affine(affine: Affine, orientation: Orientation, shape: IntTriple)
 
 
 def canonical_spacing(affine: Affine, orientation: Orientation) -> Triple:
-    """Voxel size (z, y, x) in mm."""
+    """Return the voxel size (z, y, x) in mm."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)[list(orientation.axes)]
     return (float(sizes[2]), float(sizes[1]), float(sizes[0]))
 
 
 def rectangularity(header: Header) -> float:
-    """The volume of a voxel (area of a pixel of one slice) as a fraction of its sides' product.
+    """Return a voxel's volume (or a pixel's area, for a single slice) as a fraction of its sides' product.
 
-    1.0 but for a shear, as a tilted gantry gives.
+    1.0 unless the grid is sheared, e.g. by gantry tilt.
     """
     if header.affine is None:
         return 1.0
@@ -152,7 +152,7 @@ def rectangularity(header: Header) -> float:
 
 
 def shear_remarks(header: Header) -> tuple[Remark, ...]:
-    """Axes that are not at right angles."""
+    """Report axes that are not at right angles."""
     if header.affine is None or rectangularity(header) == 1.0:
         return ()
     cosines = _cosines(header.affine, header)
@@ -162,13 +162,13 @@ def shear_remarks(header: Header) -> tuple[Remark, ...]:
 
 
 def same_geometry(a: Image, b: Image) -> str | None:
-    """A sentence on how two images differ in size, spacing or place; None where they lie on one grid."""
+    """Describe how two images differ in size, spacing or position; None if they share one grid."""
     difference = compare_geometry(a, b)
     return None if difference is None else difference.text
 
 
 def compare_geometry(a: Image, b: Image) -> Difference | None:
-    """How two images differ in size, spacing or place; None where they lie on one grid."""
+    """Compare size, spacing and position of two images; None if they share one grid."""
     if a.array.shape != b.array.shape:
         return Difference("shape", f"the sizes differ: {a.array.shape} and {b.array.shape} voxels (z, y, x)")
     if a.spacing_known and b.spacing_known and not np.allclose(a.spacing_mm, b.spacing_mm, SPACING_TOLERANCE, 0):
@@ -177,7 +177,7 @@ def compare_geometry(a: Image, b: Image) -> Difference | None:
     first, second = a.affine, b.affine
     if first is None or second is None:
         return None
-    step = np.linalg.inv(first) @ second - np.eye(4)  # voxels of a
+    step = np.linalg.inv(first) @ second - np.eye(4)  # in voxels of a
     if np.abs(step[:3, :3]).max() > DIRECTION_TOLERANCE:
         text = f"the directions of the axes differ: {_directions(first)} and {_directions(second)} (RAS)"
         return Difference("direction", text)
@@ -188,7 +188,7 @@ def compare_geometry(a: Image, b: Image) -> Difference | None:
 
 
 def axis_codes(header: Header) -> str:
-    """Where the file's axes point, such as LPS; "" for images without a place in space."""
+    """Return the directions of the file's axes, such as LPS; "" for images without world coordinates."""
     if header.affine is None:
         return ""
     codes = [""] * 3
@@ -198,7 +198,7 @@ def axis_codes(header: Header) -> str:
 
 
 def check_mask(mask: Array, shape: IntTriple) -> Array:
-    """The mask as uint8, or uint16 where a label exceeds 255. Raises ImageError for a wrong shape or type."""
+    """Return the mask as uint8, or uint16 if a label exceeds 255. Raises ImageError for a wrong shape or type."""
     if mask.shape != shape:
         raise ImageError(f"the mask has {mask.shape} voxels (z, y, x), its image {shape}")
     if mask.dtype.kind not in "bui":
@@ -210,7 +210,7 @@ def check_mask(mask: Array, shape: IntTriple) -> Array:
 
 
 def spatial_shape(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Two or three sizes, after dropping trailing axes of size one. Raises ImageError for anything else."""
+    """Return two or three sizes without trailing axes of size one. Raises ImageError for anything else."""
     kept = tuple(sizes)
     while len(kept) > 3 and kept[-1] == 1:
         kept = kept[:-1]
@@ -222,7 +222,7 @@ def spatial_shape(sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _cosines(affine: Affine, header: Header) -> npt.NDArray[np.float64]:
-    """Directions (3, axes) of the canonical x, y and, unless there is one slice, z."""
+    """Direction cosines (3, axes) of the canonical x, y and, unless there is a single slice, z."""
     steps = affine[:3, list(header.orientation.axes)[: 2 if header.shape[0] == 1 else 3]]
     cosines: npt.NDArray[np.float64] = steps / np.linalg.norm(steps, axis=0)
     return cosines

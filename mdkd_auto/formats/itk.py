@@ -1,6 +1,6 @@
-"""NRRD, MHA and MHD through SimpleITK, after a check that the file is whole.
+"""Read NRRD, MHA and MHD with SimpleITK, after checking that the file is complete.
 
-SimpleITK reads a truncated compressed file without a word and fills the rest with wrong voxels.
+SimpleITK reads a truncated compressed file without an error and fills the rest with wrong voxels.
 """
 
 import bz2
@@ -31,12 +31,16 @@ from mdkd_auto.formats.image import (
 from mdkd_auto.formats.itk_header import ItkHeader, mm_per_unit, read_header, with_unit
 from mdkd_auto.formats.size_guard import DAMAGED, MOST_EXPANSION, Rest, check_promise
 
-READERS = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}  # else any of ITK's twenty
+READERS = {
+    ".nrrd": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}  # otherwise ITK tries all twenty readers
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP, BZIP2 = ("gzip", "gz"), ("bzip2", "bz2")
-NO_REASON = "Reason: Success"  # what ITK says of a MetaImage that it cannot read
+NO_REASON = "Reason: Success"  # ITK's message for an unreadable MetaImage
 PIECE_BYTES = 1 << 20
-MOST_SCALE = 0.01  # by which a direction may be longer or shorter than 1
+MOST_SCALE = 0.01  # tolerated deviation of a direction's length from 1
 
 
 def read_itk(path: Path, ending: str) -> Image:
@@ -96,7 +100,7 @@ def write_itk(path: Path, mask: Array, header: Header) -> None:
 
 
 def _geometry(image: Any, dimensions: int, said: ItkHeader) -> ItkGeometry:
-    """The geometry of the first ``dimensions`` axes: in the file's unit, or in mm where it has several."""
+    """Return the geometry of the first ``dimensions`` axes, in the file's unit, or in mm if units differ."""
     direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimensions, :dimensions]
     spacing, origin = image.GetSpacing()[:dimensions], image.GetOrigin()[:dimensions]
     lengths = np.linalg.norm(direction, axis=0)
@@ -104,7 +108,7 @@ def _geometry(image: Any, dimensions: int, said: ItkHeader) -> ItkGeometry:
         given, scales = (" x ".join(f"{value:.4g}" for value in values) for values in (spacing, lengths))
         found = f"its voxel sizes contradict each other: spacing {given}, but its directions are {scales} long"
         raise ImageError(f"{found}, not 1; correct its header", "spacing-contradicts")
-    units = (*(said.axis_units or said.world_units), *[""] * dimensions)[:dimensions]  # a header gives one of them
+    units = (*(said.axis_units or said.world_units), *[""] * dimensions)[:dimensions]  # a header gives one of the two
     factors = np.array([mm_per_unit(unit) for unit in units])
     unit = units[0] if len(set(factors)) == 1 and factors[0] != 1 else ""
     if len(set(factors)) > 1:
@@ -124,7 +128,7 @@ def _affine_mm(geometry: ItkGeometry, mm_per_unit: float) -> Affine:
 
 
 def _check_whole(said: ItkHeader) -> None:
-    """Raise ImageError unless the voxels decompress to their end, checksum included, and are as many as promised."""
+    """Raise ImageError unless the voxels decompress completely, checksum included, to the promised size."""
     promised = said.voxel_bytes
     most = len(said.content) * MOST_EXPANSION if said.content and said.encoding not in BZIP2 else None
     if promised is not None:
@@ -147,7 +151,7 @@ def _check_whole(said: ItkHeader) -> None:
 
 
 def _pieces(said: ItkHeader) -> Iterator[bytes]:
-    """The decompressed voxels, never all at once. Raises EOFError where they break off."""
+    """Yield the decompressed voxels in pieces. Raises EOFError if they are truncated."""
     if said.encoding in GZIP or said.encoding in BZIP2:
         content = io.BytesIO(said.content)
         unzip = igzip.IGzipFile(fileobj=content, mode="rb") if said.encoding in GZIP else bz2.BZ2File(content)

@@ -1,6 +1,6 @@
-"""Fields of NRRD and MetaImage headers by themselves: their numbers and words, before a library guesses what is meant.
+"""Check the fields of NRRD and MetaImage headers before a library guesses their meaning.
 
-Of MetaImage, SimpleITK takes numbers that a field lacks from the next field, text for 0, and minus signs away.
+In MetaImage files, SimpleITK takes missing numbers from the next field, reads text as 0, and drops minus signs.
 """
 
 import math
@@ -45,7 +45,7 @@ NRRD_BYTES = {
     "int64": 8,
     "uint64": 8,
 }
-META_DIMENSIONS = ("2", "3", "4")  # of others SimpleITK dies
+META_DIMENSIONS = ("2", "3", "4")  # SimpleITK crashes on others
 META_YES, META_NO = ("true", "t", "1"), ("false", "f", "0")
 MOST_NRRD_DIMENSIONS = 16
 NRRD_ENCODINGS = ("raw", "txt", "text", "ascii", "hex", "gz", "gzip", "bz2", "bzip2")
@@ -81,12 +81,12 @@ NRRD_SPACES = {  # name -> coordinates
 }
 SPATIAL_KINDS = ("domain", "space", "???", "none")
 VECTOR = re.compile(r"\(([^)]*)\)|(none)", re.IGNORECASE)
-SHOWN = 60  # characters of a field
+SHOWN = 60  # most characters of a field in a message
 CORRECT = "correct its header, or export it anew"
 
 
 def check_meta_fields(fields: Mapping[str, str]) -> None:
-    """Raise ImageError, naming the field, for what is missing in a MetaImage header or means nothing."""
+    """Raise ImageError, naming the field, for a missing or invalid field of a MetaImage header."""
     if fields.get("NDims") not in META_DIMENSIONS:
         raise _refused("NDims", fields.get("NDims"), f"the number of dimensions, {', '.join(META_DIMENSIONS)}")
     axes = int(fields["NDims"])
@@ -120,12 +120,12 @@ def check_meta_fields(fields: Mapping[str, str]) -> None:
 
 
 def is_meta_true(text: str) -> bool:
-    """As MetaIO reads it."""
+    """Parse a truth value as MetaIO does."""
     return text.lower() in META_YES
 
 
 def check_nrrd_fields(fields: Mapping[str, str]) -> None:
-    """Raise ImageError, naming the field, for what is missing in an NRRD header or means nothing."""
+    """Raise ImageError, naming the field, for a missing or invalid field of an NRRD header."""
     dimension = fields.get("dimension", "")
     if not _is_whole(dimension, 1) or int(dimension) > MOST_NRRD_DIMENSIONS:
         raise _refused("dimension", fields.get("dimension"), f"a whole number from 1 to {MOST_NRRD_DIMENSIONS}")
@@ -177,7 +177,7 @@ def _check_directions(fields: Mapping[str, str], axes: int, each: str) -> None:
 
 
 def short_type(name: str) -> str:
-    """The shortest of NRRD's spellings: ``unsigned short int`` and ``uint16_t`` -> ``ushort``, ``uint16``."""
+    """Return the shortest NRRD spelling: ``unsigned short int`` and ``uint16_t`` -> ``ushort``, ``uint16``."""
     words = name.lower().replace("unsigned ", "u").replace("signed ", "").removesuffix("_t")
     if words not in {"int", "uint"}:
         words = words.removesuffix(" int")
@@ -204,7 +204,7 @@ def _check_numbers(field: str, text: str, count: int, expected: str, above_0: bo
 
 
 def _floats(text: str) -> Sequence[float] | None:
-    """Numbers between spaces; None where there is anything else."""
+    """Parse space-separated numbers; None if the text holds anything else."""
     try:
         return [float(word) for word in text.split()]
     except ValueError:
@@ -212,7 +212,7 @@ def _floats(text: str) -> Sequence[float] | None:
 
 
 def _vectors(text: str) -> list[Sequence[float] | None] | None:
-    """``(1,0,0) none`` -> [[1, 0, 0], None]; None where there is anything else."""
+    """``(1,0,0) none`` -> [[1, 0, 0], None]; None if the text holds anything else."""
     found: list[Sequence[float] | None] = []
     if VECTOR.sub("", text).strip():
         return None

@@ -1,6 +1,6 @@
-"""Headers of NRRD, MHA and MHD files, read before SimpleITK does: their voxels, units, and fields that contradict.
+"""Read NRRD, MHA and MHD headers before SimpleITK does: voxel layout, units, contradictory fields.
 
-SimpleITK reads no unit, and of a field that is given twice it takes one without a word.
+SimpleITK ignores units, and silently picks one value if a field is given twice.
 """
 
 import math
@@ -23,7 +23,7 @@ from mdkd_auto.formats.itk_fields import (
 
 UNCHECKED = "unchecked"
 LONGEST_FIELD = 900  # characters
-MOST_DIFFERENCE = 0.01  # of numbers that say the same, relative
+MOST_DIFFERENCE = 0.01  # relative difference of numbers that should agree
 MM_PER_UNIT = {
     **dict.fromkeys(("mm", "millimeter", "millimetre", "", "?", "??", "???", "unknown", "none"), 1.0),
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
@@ -45,16 +45,16 @@ SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue)")
 
 
 class ItkHeader(NamedTuple):
-    """The voxels as they lie in the file, and what SimpleITK does not say."""
+    """The voxel layout in the file, and the fields SimpleITK does not report."""
 
     content: bytes
-    encoding: str  # raw, gzip, zlib, bzip2, or one that is not checked
-    voxel_bytes: int | None  # expected, decompressed; None where it cannot be told
-    slice_bytes: int  # of these, those of the last axis' one; 0 where it cannot be told
+    encoding: str  # raw, gzip, zlib, bzip2, or another that is not checked
+    voxel_bytes: int | None  # expected, decompressed; None if unknown
+    slice_bytes: int  # bytes per index of the last axis; 0 if unknown
     spacing_known: bool
-    axis_units: tuple[str, ...] = ()  # of spacings, an axis each
-    world_units: tuple[str, ...] = ()  # of directions and origin, a coordinate each
-    segments: tuple[tuple[str, int], ...] = ()  # names that 3-D Slicer gave to values of the mask
+    axis_units: tuple[str, ...] = ()  # unit of the spacing, one per axis
+    world_units: tuple[str, ...] = ()  # unit of directions and origin, one per coordinate
+    segments: tuple[tuple[str, int], ...] = ()  # names that 3-D Slicer gave to mask values
 
 
 def read_header(path: Path, ending: str) -> ItkHeader:
@@ -63,10 +63,10 @@ def read_header(path: Path, ending: str) -> ItkHeader:
 
 
 def mm_per_unit(unit: str) -> float:
-    """Raises ImageError for a unit of no length."""
+    """Raise ImageError if the unit is not a length."""
     word = unit.strip().lower()
     if not word.isascii() and word.endswith("m"):
-        word = "um"  # a Greek letter, in one encoding or another
+        word = "um"  # a Greek letter in either encoding
     factor = MM_PER_UNIT.get(word, MM_PER_UNIT.get(word[:-1]) if len(word) > 2 and word.endswith("s") else None)
     if factor is None:
         raise ImageError(f"the unit of its voxel sizes is {unit[:40]!r}; expected mm, cm, m, um, nm or inch")
@@ -74,7 +74,7 @@ def mm_per_unit(unit: str) -> float:
 
 
 def with_unit(content: bytes, ending: str, unit: str, dimensions: int) -> bytes:
-    """A file that SimpleITK wrote, whose header now says the unit of its numbers."""
+    """Insert the unit of length into the header of a file written by SimpleITK."""
     unit = unit if unit.isascii() else "um"
     line, before = f"DistanceUnits = {unit}\n", b"ElementType ="
     if ending == ".nrrd":
@@ -84,7 +84,7 @@ def with_unit(content: bytes, ending: str, unit: str, dimensions: int) -> bytes:
 
 
 def _read_meta(path: Path) -> ItkHeader:
-    """MetaImage: ``Key = value`` lines, the last of which is ElementDataFile."""
+    """Read MetaImage: ``Key = value`` lines up to ElementDataFile."""
     content = path.read_bytes()
     fields: dict[str, str] = {}
     position = 0
@@ -123,7 +123,7 @@ def _read_meta(path: Path) -> ItkHeader:
 
 
 def _read_nrrd(path: Path) -> ItkHeader:
-    """NRRD: ``field: value`` and ``key:=value`` lines up to an empty one."""
+    """Read NRRD: ``field: value`` and ``key:=value`` lines up to an empty one."""
     content = path.read_bytes()
     if not content.startswith(b"NRRD"):
         raise ImageError("it does not begin like an NRRD file; is it another format with this ending?")
@@ -131,7 +131,7 @@ def _read_nrrd(path: Path) -> ItkHeader:
     found = sorted(end for end in ends if end[0] >= 0)
     head = content[: found[0][0]] if found else content
     lines = [line for line in head.decode("utf-8", "replace").splitlines()[1:] if not line.startswith("#")]
-    if any(len(line) > LONGEST_FIELD and ":=" not in line for line in lines):  # of which SimpleITK dies
+    if any(len(line) > LONGEST_FIELD and ":=" not in line for line in lines):  # SimpleITK crashes on longer fields
         raise ImageError("a line of its NRRD header is absurdly long; copy or export it anew")
     fields, keys = _nrrd_fields(lines)
     check_nrrd_fields(fields)
@@ -165,7 +165,7 @@ def _read_nrrd(path: Path) -> ItkHeader:
 
 
 def _nrrd_fields(lines: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Fields by their names in small letters, and the keys of whoever wrote the file."""
+    """Return fields by lower-case name, and the custom keys."""
     fields: dict[str, str] = {}
     keys: dict[str, str] = {}
     for line in lines:
@@ -178,7 +178,7 @@ def _nrrd_fields(lines: list[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Words, in quotes or not."""
+    """Split into words, quoted or not."""
     return tuple(quoted or plain for quoted, plain in WORD.findall(text))
 
 
@@ -200,9 +200,9 @@ def _set_once(fields: dict[str, str], key: str, value: str) -> None:
 
 
 def _check_meta(fields: dict[str, str]) -> None:
-    """Raise ImageError for fields that say the same in other numbers.
+    """Raise ImageError for fields that should agree and differ.
 
-    Along the slices ElementSize may differ from ElementSpacing: slices may be thinner or thicker than their distance.
+    ElementSize may differ from ElementSpacing along the slice axis: slices may be thinner or thicker than that.
     """
     for names in META_SYNONYMS:
         given = [name for name in names if name in fields]
@@ -221,13 +221,13 @@ def _check_meta(fields: dict[str, str]) -> None:
 
 
 def _skipped_bytes(fields: dict[str, str]) -> int:
-    """How many bytes come before the voxels, in their file; 0 where HeaderSize is -1: the voxels are the last ones."""
+    """Return the bytes before the voxels in their file; 0 for HeaderSize -1, where the voxels come last."""
     stated = _numbers(fields.get("HeaderSize", "0"))
     return max(0, int(stated[0])) if stated.size == 1 and np.isfinite(stated[0]) else 0
 
 
 def _check_nrrd(fields: dict[str, str]) -> None:
-    """Raise ImageError for voxel sizes that are given twice, in other numbers."""
+    """Raise ImageError if voxel sizes are given twice and differ."""
     spacings = _numbers(fields.get("spacings", ""))
     if spacings.size and np.isfinite(spacings).any() and "space directions" in fields:
         found = f"spacings {fields['spacings'][:60]}, space directions {fields['space directions'][:80]}"
@@ -244,7 +244,7 @@ def _check_nrrd(fields: dict[str, str]) -> None:
 
 
 def _numbers(text: str) -> Floats:
-    """() where the text holds anything else."""
+    """Parse numbers; () if the text holds anything else."""
     try:
         return np.array(text.split(), dtype=np.float64)
     except ValueError:
@@ -260,7 +260,7 @@ def _alike(first: str, second: str) -> bool:
 
 
 def _check_beside(names: list[str]) -> None:
-    """Raise ImageError for the name of a voxel file that leads out of the header's folder."""
+    """Raise ImageError for a voxel file name that leaves the header's folder."""
     for name in names:
         path = PurePosixPath(name.strip().replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in name:
@@ -277,7 +277,7 @@ def _read_beside(path: Path, name: str) -> bytes:
 
 
 def _count(sizes: str, item_bytes: int | None, channels: int) -> tuple[int | None, int]:
-    """Bytes of all voxels, and of one slice."""
+    """Return the bytes of all voxels and of one slice."""
     if item_bytes is None:
         return None, 0
     numbers = [int(float(number)) for number in sizes.split()]

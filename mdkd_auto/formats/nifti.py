@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2, plain or gzipped.
 
-The gzip stream is read to its end, so that its CRC is checked: nibabel alone does not, and takes damaged voxels.
-Nothing is allocated that the file cannot fill: neither header nor stream is believed.
+The gzip stream is read to its end to verify its CRC: nibabel does not, and accepts damaged voxels.
+Nothing is allocated beyond what the file can fill: neither header nor stream is trusted.
 """
 
 import math
@@ -29,33 +29,33 @@ from mdkd_auto.formats.nifti_space import affine_mm, form_remarks, repair_pixdim
 from mdkd_auto.formats.size_guard import DAMAGED, MOST_EXPANSION, Rest, check_promise
 
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_LEVEL = 2  # of isal: as small as zlib's default at a fraction of its time
-MOST_READ_ON = 1 << 30  # bytes of a gzip stream after the voxels
+GZIP_LEVEL = 2  # isal level: as small as zlib's default in a fraction of the time
+MOST_READ_ON = 1 << 30  # most bytes read from a gzip stream after the voxels
 PIECE_BYTES = 1 << 20
-HEADER_BYTES = {348: 1, 540: 2}  # size of a header -> NIfTI version
+HEADER_BYTES = {348: 1, 540: 2}  # header size -> NIfTI version
 DIM_0 = {1: (40, 2), 2: (16, 8)}  # first byte and size of dim[0]
 MOST_AXES = 7
-FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes that say "no extensions"
+FIRST_VOXEL = {1: 352, 2: 544}  # after the header and four bytes for "no extensions"
 PLACE_CODES = ("sform_code", "qform_code")
 
 Stream = BinaryIO | igzip.IGzipFile
 
 
 class _Stored(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     header: Any  # nibabel's
     voxels: Array  # in file axes, as stored
-    bytes_used: int  # of the file, up to the last voxel
+    bytes_used: int  # bytes of the file up to the last voxel
 
     @property
     def rest(self) -> Rest:
-        """What may follow."""
+        """Limits for the bytes after the voxels."""
         return Rest(self.bytes_used, self.voxels.nbytes // self.voxels.shape[-1])
 
 
 def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None) -> Image:
-    """Read a NIfTI file; ``spacing_from`` decides where its voxel sizes contradict each other.
+    """Read a NIfTI file; ``spacing_from`` selects the source if its voxel sizes contradict each other.
 
     Raises ImageError without the file's name; :func:`images.read_image` adds it.
     """
@@ -86,7 +86,7 @@ def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None)
 
 
 def nifti_bytes(mask: Array, header: Header, compress: bool) -> bytes:
-    """A mask (z, y, x, canonical) as a NIfTI file in the geometry of ``header``."""
+    """Encode a mask (z, y, x, canonical) as a NIfTI file in the geometry of ``header``."""
     labels = from_canonical(check_mask(mask, header.shape), header.orientation)
     if header.dimensions == 2:
         labels = labels[:, :, 0]
@@ -105,7 +105,7 @@ def nifti_bytes(mask: Array, header: Header, compress: bool) -> bytes:
     content = bytes(new.binaryblock) + bytes(4) + stored.tobytes(order="F")
     if not compress:
         return content
-    return igzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)  # without a date: equal masks are equal files
+    return igzip.compress(content, compresslevel=GZIP_LEVEL, mtime=0)  # no timestamp: equal masks give equal files
 
 
 def _read(path: Path) -> _Stored:
@@ -129,7 +129,7 @@ def _read_zipped(file: BinaryIO, size: int) -> _Stored:
             except damage:
                 raise
             except Exception:
-                _read_on(stream)  # where the stream is damaged, that explains a strange header
+                _read_on(stream)  # a damaged stream explains an invalid header
                 raise
             _read_on(stream, stored.rest)
             return stored
@@ -141,9 +141,9 @@ def _read_zipped(file: BinaryIO, size: int) -> _Stored:
 
 
 def _read_on(stream: Stream, rest: Rest | None = None) -> None:
-    """Read what is left, up to ``MOST_READ_ON`` bytes: at the end of a gzip stream its checksum is verified.
+    """Read the rest, at most ``MOST_READ_ON`` bytes: the end of a gzip stream verifies its checksum.
 
-    Only then raises ImageError where ``rest`` is too much.
+    Raises ImageError afterwards if ``rest`` is too long.
     """
     wrong: ImageError | None = None
     count = 0
@@ -159,7 +159,7 @@ def _read_on(stream: Stream, rest: Rest | None = None) -> None:
 
 
 def _parse(stream: Stream, most: int) -> _Stored:
-    """The header and the voxels it promises, from a stream that holds at most ``most`` bytes."""
+    """Read the header and the promised voxels from a stream of at most ``most`` bytes."""
     header = _parse_header(stream)
     shape = spatial_shape(tuple(int(size) for size in header.get_data_shape()))
     dtype = header.get_data_dtype()
@@ -206,7 +206,7 @@ def _integer(content: bytes, order: Any) -> int:
 
 
 def _header_from(block: bytes) -> Any:
-    """nibabel's header. Raises ImageError where nibabel would put a place or a size of its own."""
+    """Return nibabel's header. Raises ImageError if nibabel would substitute a position or size."""
     import nibabel
 
     axes = _axes(block)
@@ -226,16 +226,16 @@ def _header_from(block: bytes) -> Any:
 
 
 def _axes(block: bytes) -> int:
-    """dim[0], in the byte order that the header's size says: nibabel takes the other where dim[0] means nothing."""
+    """Return dim[0] in the byte order of the header size: nibabel switches order if dim[0] is invalid."""
     order: Any = "little" if _integer(block, "little") in HEADER_BYTES else "big"
     first, size = DIM_0[HEADER_BYTES[len(block)]]
     return int.from_bytes(block[first : first + size], order, signed=True)
 
 
 def _grey_values(stored: Array, header: Any) -> Array:
-    """The file's integers, or float32 for floats and for integers with a scale."""
+    """Return the file's integers, or float32 for floats and for scaled integers."""
     slope, intercept = header.get_slope_inter()
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are refused by who uses them
+    with np.errstate(over="ignore", invalid="ignore"):  # callers reject infinite voxels
         if slope is not None and (slope, intercept or 0.0) != (1.0, 0.0):
             return (stored.astype(np.float64) * slope + (intercept or 0.0)).astype(np.float32)
         kind = np.float32 if stored.dtype.kind == "f" else stored.dtype.newbyteorder("=")

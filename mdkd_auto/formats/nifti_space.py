@@ -1,7 +1,7 @@
-"""Where a NIfTI header places its voxels: s-form, q-form and pixdim, which may contradict each other.
+"""Voxel positions of a NIfTI header: s-form, q-form and pixdim, which may contradict each other.
 
-The s-form is an affine of its own, the q-form a rotation with pixdim for voxel sizes (nifti1.h). Where both are given,
-the s-form counts, as in nibabel and nnU-Net, unless the data set says otherwise.
+The s-form is a full affine, the q-form a rotation with voxel sizes from pixdim (nifti1.h). If both are given, the
+s-form takes precedence, as in nibabel and nnU-Net, unless the data set chooses otherwise.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ from mdkd_auto.core.errors import ImageError
 from mdkd_auto.core.records import SpacingFrom
 from mdkd_auto.formats.image import Affine, Remark
 
-MOST_DIFFERENCE = 0.01  # of voxel sizes, relative: rounding and float32 differ by less
-UNIT_BITS = 7  # of xyzt_units
+MOST_DIFFERENCE = 0.01  # relative, between voxel sizes: rounding and float32 differ by less
+UNIT_BITS = 7  # bits of xyzt_units that hold the spatial unit
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, m, mm, micron
 CHOICE = "say which is right: spacing_from in dataset.json, --spacing-from of mdkd_predict"
 
@@ -22,10 +22,10 @@ Floats = NDArray[np.float64]
 
 
 def repair_pixdim(header: Any, as_stored: Any) -> None:
-    """What nibabel makes of a pixdim that breaks the rules, made as nifti1_io.c does.
+    """Repair an invalid pixdim as nifti1_io.c does.
 
-    Its first number counts by its sign. Where an s-form is given, voxel sizes that are left out (0, NaN, infinite) are
-    the s-form's.
+    Only the sign of its first number matters. If an s-form is given, missing voxel sizes (0, NaN, infinite) come from
+    the s-form.
     """
     if as_stored["pixdim"][0] < 0:
         header["pixdim"][0] = -1
@@ -38,9 +38,9 @@ def repair_pixdim(header: Any, as_stored: Any) -> None:
 
 
 def affine_mm(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | None) -> Affine:
-    """The affine in mm. A slice without thickness gets one of 1 mm.
+    """Return the affine in mm. A slice without thickness gets 1 mm.
 
-    Raises ImageError where voxel sizes contradict each other and ``spacing_from`` does not decide.
+    Raises ImageError if voxel sizes contradict each other and ``spacing_from`` does not decide.
     """
     unit = int(header["xyzt_units"]) & UNIT_BITS
     if unit not in MM_PER_UNIT:
@@ -57,7 +57,7 @@ def affine_mm(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | N
 
 
 def form_remarks(header: Any, spacing_from: SpacingFrom | None) -> tuple[Remark, ...]:
-    """A q-form whose axes point elsewhere than the s-form's, where nothing says which counts."""
+    """Report a q-form whose axes differ from the s-form's, unless ``spacing_from`` decides."""
     from nibabel.orientations import aff2axcodes
 
     forms = _forms(header)
@@ -71,7 +71,7 @@ def form_remarks(header: Any, spacing_from: SpacingFrom | None) -> tuple[Remark,
 
 
 def _chosen(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | None) -> Affine | None:
-    """What the data set says is right; None where it says nothing, or the file does not have it."""
+    """Return the form the data set chose; None without a choice, or if the file lacks it."""
     forms = _forms(header)
     if spacing_from in forms:
         return forms[spacing_from]
@@ -82,27 +82,27 @@ def _chosen(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | Non
     if form is None:
         return np.array(header.get_base_affine(), dtype=np.float64)
     lengths, sizes = _lengths(form), np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    turned = form.copy()  # the form's directions and origin, pixdim's sizes
+    turned = form.copy()  # the form's directions and origin with pixdim's sizes
     turned[:3, :3] *= np.divide(sizes, lengths, out=np.zeros(3), where=lengths > 0)  # a slice may have no thickness
     return turned
 
 
 def _forms(header: Any) -> dict[str, Affine]:
-    """The forms that the file has, the one that counts first."""
+    """Return the file's forms, the preferred one first."""
     forms = {}
     if int(header["sform_code"]) > 0:
         forms["sform"] = np.array(header.get_sform(), dtype=np.float64)
     if int(header["qform_code"]) > 0:
         try:
             forms["qform"] = np.array(header.get_qform(), dtype=np.float64)
-        except ValueError:  # no rotation
+        except ValueError:  # not a rotation
             if not forms:
                 raise
     return forms
 
 
 def _check_sizes(header: Any, shape: tuple[int, ...], mm_per_unit: float) -> None:
-    """Raise ImageError where the s-form has other voxel sizes than pixdim, and so than the q-form."""
+    """Raise ImageError if the s-form's voxel sizes differ from pixdim, and so from the q-form's."""
     if int(header["sform_code"]) == 0:
         return
     form, stated = _lengths(header.get_sform()), np.asarray(header["pixdim"][1:4], dtype=np.float64)
@@ -120,12 +120,12 @@ def _is_usable(form: Affine) -> bool:
 
 
 def _counted(shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The axes whose voxel size matters: a single slice may have any thickness, or none."""
+    """Select the axes whose voxel size matters: a single slice may have any thickness, including zero."""
     return np.array([size > 1 for size in shape])
 
 
 def _lengths(form: Affine) -> Floats:
-    """Of one voxel's sides."""
+    """Side lengths of a voxel."""
     lengths: Floats = np.linalg.norm(np.asarray(form, dtype=np.float64)[:3, :3], axis=0)
     return lengths
 

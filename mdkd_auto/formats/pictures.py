@@ -1,6 +1,6 @@
-"""PNG, JPEG and BMP: one picture as a viewer shows it; of a mask the indices of its palette and its samples.
+"""PNG, JPEG and BMP: one image as displayed; for a mask, palette indices and raw samples.
 
-Gamma, colour profiles, significant bits and transparency change no value.
+Gamma, colour profiles, significant bits and transparency do not change values.
 """
 
 import io
@@ -28,26 +28,26 @@ GREY_MODES = {
 }  # Pillow's mode -> voxels
 PNG_START, JPEG_START, BMP_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"BM"
 PNG_GREY_ALPHA = 4  # colour type
-PNG_SAMPLES = {2: 3, PNG_GREY_ALPHA: 2, 6: 4}  # colour types of several samples a pixel -> how many
+PNG_SAMPLES = {2: 3, PNG_GREY_ALPHA: 2, 6: 4}  # colour types with several samples per pixel -> number of samples
 JPEG_LOSSLESS, JPEG_SCAN, JPEG_END = 0xC3, 0xDA, b"\xff\xd9"
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that state size and precision
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that hold size and precision
 JPEG_APP1, EXIF_PREFIX = 0xE1, b"Exif\0\0"
-BMP_CORE_HEADER = 12  # bytes, of OS/2
+BMP_CORE_HEADER = 12  # bytes, in OS/2 files
 TRUNCATED = "it is truncated; copy or export it anew"
 NOT_A_PICTURE = "cannot be read (it is no PNG, JPEG, BMP or TIFF); copy or export it anew"
 
 
 class Stored(NamedTuple):
-    """What a header states: size and turn, bits a sample, the format's own number for the kind of pixel, pictures."""
+    """Header contents: size and orientation, bits per sample, the format's pixel kind, number of images."""
 
     frame: Frame
     bits: int
-    kind: int  # of PNG the colour type, of JPEG the marker of the frame, of BMP the compression
+    kind: int  # PNG: colour type; JPEG: frame marker; BMP: compression
     pictures: int = 1
 
 
 def read_picture(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[Array, int]:
-    """(1, y, x), upright, and the orientation as stored. Raises ImageError without the file's name."""
+    """Return (1, y, x), upright, and the stored orientation. Raises ImageError without the file's name."""
     stored = read_header(io.BytesIO(content))
     if stored.pictures > 1:
         raise ImageError("it holds several pictures; save one of them")
@@ -64,7 +64,7 @@ def read_picture(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[A
 
 
 def read_header(stream: BinaryIO) -> Stored:
-    """Of a PNG, JPEG or BMP nothing but the header. Raises ImageError for anything else."""
+    """Read only the header of a PNG, JPEG or BMP. Raises ImageError for anything else."""
     start = stream.read(len(PNG_START))
     stream.seek(0)
     try:
@@ -80,7 +80,7 @@ def read_header(stream: BinaryIO) -> Stored:
 
 
 def _png_header(stream: BinaryIO) -> Stored:
-    """Chunks may stand in any order but for the first; eXIf also after the pixels."""
+    """Read PNG chunks in any order after the first; eXIf may follow the pixels."""
     stream.seek(len(PNG_START))
     width = height = bits = kind = 0
     exif, pictures = b"", 1
@@ -102,7 +102,7 @@ def _png_header(stream: BinaryIO) -> Stored:
 
 
 def _jpeg_header(stream: BinaryIO) -> Stored:
-    """Segments up to the first scan."""
+    """Read the segments up to the first scan."""
     width = height = bits = kind = 0
     exif = b""
     for marker, body in _jpeg_segments(stream):
@@ -122,7 +122,7 @@ def _jpeg_segments(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         marker = stream.read(1)
         if marker != b"\xff":
             raise ImageError(TRUNCATED if not marker else "its JPEG segments are damaged; copy or export it anew")
-        while marker == b"\xff":  # any number of fill bytes
+        while marker == b"\xff":  # fill bytes may repeat
             marker = stream.read(1)
         if marker in {b"", bytes([JPEG_SCAN])}:
             return
@@ -136,14 +136,14 @@ def _bmp_header(stream: BinaryIO) -> Stored:
         width, height, _, bits = struct.unpack_from("<4H", start, 18)
         return Stored(Frame((width, height)), bits, 0)
     width, height, _, bits, compression = struct.unpack_from("<iiHHI", start, 18)
-    return Stored(Frame((width, abs(height))), bits, compression)  # a negative height: the top row comes first
+    return Stored(Frame((width, abs(height))), bits, compression)  # negative height: top row first
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------
 
 
 def _with_pillow(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: bool) -> Array:
-    """(y, x) of 8 bits a sample and fewer, and of 16-bit grey."""
+    """Decode (y, x) with up to 8 bits per sample, or 16-bit grey."""
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
@@ -165,7 +165,7 @@ def _with_pillow(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: 
 
 
 def _of_palette(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
-    """(y, x): the indices of a mask, the colours of an image. Transparency of some colours changes neither."""
+    """Return (y, x): indices for a mask, colours for an image. Palette transparency changes neither."""
     indices, palette = np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     if as_mask:
         return class_indices(indices, palette)
@@ -175,7 +175,7 @@ def _of_palette(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
 
 
 def _check_png(content: bytes) -> None:
-    """The checksum of every chunk, which reading skips."""
+    """Verify every chunk's checksum, which decoding skips."""
     from PIL import Image as Pillow
 
     try:
@@ -187,7 +187,7 @@ def _check_png(content: bytes) -> None:
 
 
 def _grey(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
-    """(y, x) of one Pillow image. Raises ImageError for true colour that is not to become grey."""
+    """Convert one Pillow image to (y, x). Raises ImageError for true colour if ``colour_to_grey`` is not set."""
     if image.mode == "1":
         image = image.convert("L")
     if image.mode == "PA":
@@ -204,14 +204,14 @@ def _grey(image: Any, colour_to_grey: bool, as_mask: bool) -> Array:
 
 
 def _packed_bmp(content: bytes) -> Array:
-    """A BMP of 1 or 4 bits with a palette of greys 0, 1, 2, ...: Pillow takes its half bytes for whole ones."""
+    """Decode a BMP of 1 or 4 bits with a palette of greys 0, 1, 2, ...: Pillow misreads its packed values."""
     import imagecodecs
 
     return imagecodecs.bmp_decode(content)
 
 
 def _deep_png(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: bool) -> Array:
-    """16 bits a sample, several samples a pixel: Pillow keeps the upper 8 bits."""
+    """Decode 16 bits per sample with several samples per pixel: Pillow keeps only the upper 8 bits."""
     import imagecodecs
 
     _check_png(content)
@@ -224,7 +224,7 @@ def _deep_png(content: bytes, stored: Stored, colour_to_grey: bool, as_mask: boo
 
 
 def _deep_jpeg(content: bytes, stored: Stored, colour_to_grey: bool) -> Array:
-    """12 bits a sample, or lossless. Raises ImageError where the decoder has no such kind."""
+    """Decode a 12-bit or lossless JPEG. Raises ImageError for a kind the decoder does not support."""
     import imagecodecs
 
     if not content.rstrip(b"\0").endswith(JPEG_END):
@@ -232,7 +232,7 @@ def _deep_jpeg(content: bytes, stored: Stored, colour_to_grey: bool) -> Array:
     check_promise(2 * math.prod(stored.frame.stored))
     try:
         pixels = imagecodecs.jpeg8_decode(content)
-    except Exception as error:  # the codec raises several kinds
+    except Exception as error:  # the codec raises several types
         kind = "lossless " if stored.kind == JPEG_LOSSLESS else ""
         raise ImageError(f"it is a {kind}JPEG of {stored.bits} bits ({error}); save it as PNG or TIFF") from None
     return pixels if pixels.ndim == 2 else grey_of_channels(pixels[..., :3], colour_to_grey)

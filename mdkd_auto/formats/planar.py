@@ -1,6 +1,6 @@
-"""PNG, JPEG, BMP and TIFF: pixels as viewers show them, upright (y down), without physical spacing.
+"""PNG, JPEG, BMP and TIFF: pixels as displayed, upright (y down), without physical spacing.
 
-A TIFF of several pages is a volume (page, y, x). What a file holds decides how it is read, not its ending.
+A multi-page TIFF is a volume (page, y, x). The content decides how a file is read, not its ending.
 """
 
 import io
@@ -21,7 +21,7 @@ PICTURE_STARTS = (PNG_START, JPEG_START, BMP_START)
 
 
 def read_planar(path: Path, ending: str, colour_to_grey: bool = False, as_mask: bool = False) -> Image:
-    """Read a 2-D image or a TIFF volume; of a mask the indices of its palette.
+    """Read a 2-D image or a TIFF volume; a mask with a palette yields its indices.
 
     Raises ImageError without the file's name.
     """
@@ -36,9 +36,9 @@ def read_planar(path: Path, ending: str, colour_to_grey: bool = False, as_mask: 
 
 
 def planar_frame(path: Path) -> Frame:
-    """Size and turn of a PNG, JPEG, BMP or TIFF, of which only the header is read.
+    """Read only the header of a PNG, JPEG, BMP or TIFF: size and orientation.
 
-    Raises ImageError, without the file's name, for one that is damaged or holds several pictures.
+    Raises ImageError, without the file's name, if it is damaged or holds several images.
     """
     try:
         with open(path, "rb") as stream:
@@ -51,7 +51,7 @@ def planar_frame(path: Path) -> Frame:
                 frame, pictures = stored.frame, stored.pictures
     except ImageError:
         raise
-    except Exception as error:  # the libraries raise many kinds on damaged files
+    except Exception as error:  # the libraries raise many types on damaged files
         if (why := refusal_of(path, error)) is not None:
             raise ImageError(why, "refused") from error
         raise ImageError(f"cannot be read ({error})") from None
@@ -77,13 +77,13 @@ def write_planar(path: Path, ending: str, mask: Array, header: Header) -> None:
         raise ImageError(f"{len(labels)} slices do not fit into a {ending} file; write a .tif file")
     if ending == ".bmp" and labels.dtype != np.uint8:
         raise ImageError("a BMP holds labels up to 255; write a .png file")
-    stored = io.BytesIO()  # Pillow, writing a BMP to a full disk, keeps silent about the missing half
+    stored = io.BytesIO()  # Pillow ignores a full disk when it writes a BMP
     Pillow.fromarray(labels[0]).save(stored, ending.removeprefix("."))
     path.write_bytes(stored.getvalue())
 
 
 def _plain(pixels: Array) -> Array:
-    """(z, y, x) as whole numbers or float32 in this machine's byte order, a copy of its own."""
+    """Copy (z, y, x) as integers or float32 in native byte order."""
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind not in "iuf":

@@ -1,4 +1,4 @@
-"""Reading images in canonical orientation, and writing masks back in the geometry of the file they are for."""
+"""Read images in canonical orientation, and write masks back in the geometry of their image."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,27 +35,27 @@ __all__ = [
 ]
 
 
-LABEL_DRIFT = 1e-4  # of a label by a header's slope and intercept, as they become by reading and saving many times
+LABEL_DRIFT = 1e-4  # error of a label from header slope and intercept after many round trips
 
 
 def read_image(path: Path, colour_to_grey: bool = False, spacing_from: SpacingFrom | None = None) -> Image:
-    """Read one file of any of ``ENDINGS``, whole, into canonical orientation; colour only where it may become grey.
+    """Read one complete file of any of ``ENDINGS`` in canonical orientation; colour only with ``colour_to_grey``.
 
-    ``spacing_from`` says what counts in a NIfTI header whose voxel sizes contradict each other.
-    Raises ImageError with the file's name for one that is missing, damaged, truncated, in colour or not 2-D or 3-D.
+    ``spacing_from`` selects the source if voxel sizes of a NIfTI header contradict each other.
+    Raises ImageError with the file's name if it is missing, damaged, truncated, in colour, or not 2-D or 3-D.
     """
     return _read(Path(path), spacing_from, colour_to_grey=colour_to_grey)
 
 
 def read_mask(path: Path, spacing_from: SpacingFrom | None = None) -> Image:
-    """Like :func:`read_image`, for labels: the indices of a palette, and samples of few bits as they are stored.
+    """Read labels as :func:`read_image` does, but with palette indices and unscaled samples of few bits.
 
-    Integers that the header scales are whole numbers again, where only rounding keeps them from it.
+    Labels scaled by the header are rounded to integers if they deviate only by rounding.
     """
     image = _read(Path(path), spacing_from, as_mask=True)
     if image.array.dtype.kind != "f":
         return image
-    with np.errstate(invalid="ignore"):  # infinite values, which are refused by who uses them
+    with np.errstate(invalid="ignore"):  # callers reject infinite values
         whole = np.rint(image.array)
         drifted = np.abs(image.array - whole).max() <= LABEL_DRIFT
     return replace(image, array=whole) if drifted else image
@@ -73,7 +73,7 @@ def _read(path: Path, spacing_from: SpacingFrom | None, colour_to_grey: bool = F
         raise ImageError(f"{path}: {error}", error.kind) from None
     except MemoryError:
         raise
-    except Exception as error:  # the libraries raise dozens of kinds on damaged files
+    except Exception as error:  # the libraries raise dozens of types on damaged files
         if (why := refusal_of(path, error)) is not None:
             raise ImageError(f"{path}: {why}", "refused") from error
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -81,10 +81,10 @@ def _read(path: Path, spacing_from: SpacingFrom | None, colour_to_grey: bool = F
 
 
 def write_mask(path: Path, mask: Array, header: Header) -> None:
-    """Write labels (z, y, x, canonical) in the geometry of the file ``header`` came from, whole or not at all.
+    """Write labels (z, y, x, canonical) atomically in the geometry of the file ``header`` came from.
 
-    ``path`` ends as ``output_ending(header.ending)`` or in another ending of the same family (.nii for .nii.gz).
-    Labels are uint8, or uint16 where one exceeds 255. Raises ImageError.
+    ``path`` ends in ``output_ending(header.ending)`` or another ending of the same family (.nii for .nii.gz).
+    Labels are uint8, or uint16 if one exceeds 255. Raises ImageError.
     """
     path = Path(path)
     ending = image_ending(path)

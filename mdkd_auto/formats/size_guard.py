@@ -1,4 +1,4 @@
-"""What a file can hold: a header that promises more is refused before anything is allocated for it."""
+"""Refuse a header that promises more than its file can hold, before anything is allocated."""
 
 import math
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from isal import igzip_lib
 
 from mdkd_auto.core.errors import ImageError
 
-MOST_EXPANSION = 1032  # bytes that deflate can make of one
-COPIES = 2  # of the voxels, in memory at once while they are read
-BYTES_A_VOXEL = 12  # of the larger of an image and its resampled twin, while it is resampled
-MOST_GROWTH = 512  # voxels that resampling makes of one: an image as coarse as that holds nothing to look at
-SPARE_BYTES = 1 << 20  # after the voxels; more than that and as much again as the header promises is a wrong header
+MOST_EXPANSION = 1032  # most bytes deflate can expand one byte to
+COPIES = 2  # copies of the voxels in memory while reading
+BYTES_A_VOXEL = 12  # per voxel of the larger of the image and its resampled copy, while resampling
+MOST_GROWTH = 512  # most voxels resampling may make of one: coarser images hold no usable detail
+SPARE_BYTES = 1 << 20  # after the voxels; more than this plus the promised size indicates a wrong header
 DAMAGED: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub says it were an instance
 
 
 def check_promise(promised: int, most: int | None = None) -> None:
-    """Raise ImageError where a header promises more bytes than its file can hold, or than fit into memory."""
+    """Raise ImageError if a header promises more bytes than its file can hold or than fit into memory."""
     if most is not None and promised > most:
         words = f"it is truncated: {most} bytes at most where its header promises {promised}; copy it anew"
         raise ImageError(words, "truncated")
@@ -26,8 +26,10 @@ def check_promise(promised: int, most: int | None = None) -> None:
 
 
 def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]) -> None:
-    """Raise ImageError where an image, at ``target_mm``, has the ``shape`` of more voxels than fit into memory, or of
-    more than ``MOST_GROWTH`` for each of its own."""
+    """Raise ImageError if resampling to ``target_mm`` needs too many voxels.
+
+    The limits are memory, and ``MOST_GROWTH`` voxels per original voxel.
+    """
     needed = BYTES_A_VOXEL * math.prod(shape)
     growth = math.prod(old / new for old, new in zip(spacing_mm, target_mm, strict=True))
     if needed > psutil.virtual_memory().total:
@@ -42,15 +44,14 @@ def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_m
 
 
 class Rest:
-    """The bytes that follow the promised ones, as they are read."""
+    """Check the bytes after the promised ones, as they are read."""
 
     def __init__(self, promised: int, of_slice: int) -> None:
-        self.promised, self.of_slice = promised, of_slice  # bytes; 0 of a slice: unknown
+        self.promised, self.of_slice = promised, of_slice  # bytes; of_slice is 0 if unknown
         self.count, self.blank = 0, True
 
     def add(self, piece: bytes) -> None:
-        """Raise ImageError where so many follow that the header cannot be right: a slice that is not mere padding with
-        zeros, or far too many."""
+        """Raise ImageError if the extra bytes prove the header wrong: a slice with non-zero bytes, or far too many."""
         self.count += len(piece)
         self.blank = self.blank and not piece.strip(b"\0")
         if self.count > SPARE_BYTES + self.promised or (not self.blank and self.count >= self.of_slice > 0):

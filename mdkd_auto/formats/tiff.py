@@ -1,6 +1,6 @@
-"""TIFF: the pages of a picture or volume as a viewer shows them, whatever their compression, type and photometry.
+"""TIFF: the pages of an image or volume as displayed, for any compression, type and photometric interpretation.
 
-Values are the samples as stored, of any depth from 8 bits on; 1, 2 and 4 bits become 0 to 255, in masks not.
+Samples of 8 bits and more keep their values; 1, 2 and 4 bits are scaled to 0..255, except in masks.
 """
 
 import io
@@ -35,19 +35,19 @@ PHOTOMETRY = {
     34892: "a camera's raw colours",
 }
 JPEG = 7
-MOST_INVERTED_BITS = 16  # of more, an image inverted would differ by less than float32 tells apart
-# Compression -> bytes that it can make of one, at most: none, LZW (strings of 12-bit codes), deflate, PackBits.
+MOST_INVERTED_BITS = 16  # beyond this, inversion exceeds float32 precision
+# Compression -> most bytes it makes of one: none, LZW (strings of 12-bit codes), deflate, PackBits.
 EXPANSION = {1: 1, 5: 1400, 8: MOST_EXPANSION, 32946: MOST_EXPANSION, 32773: 64}
 OTHER_EXPANSION = 1 << 16
-# and CCITT, JPEG, JPEG 2000, LZMA, Zstandard
+# also CCITT, JPEG, JPEG 2000, LZMA, Zstandard
 COMPRESSIONS = frozenset({*EXPANSION, 2, 3, 4, JPEG, 33003, 33005, 34712, 34925, 50000})
-ASSOCIATED_ALPHA, ALPHA = 1, 2  # extra samples
+ASSOCIATED_ALPHA, ALPHA = 1, 2  # types of extra samples
 REDUCED_PAGE, MASK_PAGE, OLD_REDUCED_PAGE = 1, 4, 2  # new subfile type (bits), old subfile type
 OLD_SUBFILE_TAG = 255
 
 
 def read_tiff(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[Array, int]:
-    """(page, y, x), upright, and the orientation as stored. Raises ImageError without the file's name."""
+    """Return (page, y, x), upright, and the stored orientation. Raises ImageError without the file's name."""
     import tifffile
 
     check_chain(io.BytesIO(content))
@@ -65,7 +65,7 @@ def read_tiff(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[Arra
 
 
 def tiff_frame(stream: BinaryIO) -> tuple[Frame, int]:
-    """Size and orientation of the first page, and the number of pages; of the file only the headers are read."""
+    """Read only the headers: size and orientation of the first page, and the number of pages."""
     import tifffile
 
     check_chain(stream)
@@ -77,7 +77,7 @@ def tiff_frame(stream: BinaryIO) -> tuple[Frame, int]:
 
 
 def full_pages(file: Any) -> list[Any]:
-    """The pages without thumbnails, previews and transparency masks."""
+    """Return the pages without thumbnails, previews and transparency masks."""
     pages = [page.aspage() for page in file.pages]
     kept = []
     for page in pages:
@@ -91,7 +91,7 @@ def full_pages(file: Any) -> list[Any]:
 
 
 def check_chain(stream: BinaryIO) -> None:
-    """Raise ImageError where the pages form a ring, or are more than a volume has: readers would not come to an end."""
+    """Raise ImageError if the page chain is a cycle or too long: readers would not terminate."""
     seen: set[int] = set()
     left = length = stream.seek(0, io.SEEK_END)
     for offset, size in _directories(stream):
@@ -108,7 +108,7 @@ def check_chain(stream: BinaryIO) -> None:
 
 
 def _directories(stream: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Where each page's directory begins, as the chain names them, and its bytes; ends where the file breaks off."""
+    """Yield each page directory's offset and bytes in chain order; ends at a truncation."""
     stream.seek(0)
     start = stream.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
@@ -130,7 +130,7 @@ def _directories(stream: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _check_promises(pages: Sequence[Any], size: int) -> None:
-    """The bytes that the pages name are there, each for one page alone, and can hold what the pages promise."""
+    """Check that the bytes each page names exist, are not shared, and can hold the promised samples."""
     parts: list[tuple[int, int]] = []
     for page in pages:
         if page.compression not in COMPRESSIONS:
@@ -150,7 +150,7 @@ def _check_promises(pages: Sequence[Any], size: int) -> None:
 
 
 def _samples(page: Any) -> int:
-    """That are decoded for a page: tiles may be larger than it."""
+    """Count the samples decoded for a page: tiles may exceed it."""
     return max(page.size, len(page.dataoffsets) * math.prod(page.chunks)) if page.is_tiled else page.size
 
 
@@ -169,7 +169,7 @@ def _check_alike(pages: Sequence[Any]) -> None:
 
 
 def _check_axes(file: Any) -> None:
-    """Raise ImageError where the header calls pages channels, or has slices and times."""
+    """Raise ImageError if the header declares pages as channels, or has both slices and times."""
     sizes: dict[str, int] = {}
     if file.is_imagej:
         stated = file.imagej_metadata or {}
@@ -193,7 +193,7 @@ def _check_axes(file: Any) -> None:
 
 
 def _shape_and_axes(page: Any) -> tuple[tuple[int, ...], str]:
-    """What tifffile writes into the description of the first page, as JSON; () and "" where it states none."""
+    """Return tifffile's JSON from the first page's description: shape and axes; () and "" if absent."""
     stated = parse_json(page.shaped_description.encode(), "its description")
     shape, axes = (stated.get("shape"), stated.get("axes")) if isinstance(stated, dict) else (None, None)
     sizes = tuple(shape) if isinstance(shape, list) else ()
@@ -202,7 +202,7 @@ def _shape_and_axes(page: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _unlisted(file: Any) -> int:
-    """How many pages the metadata of the only page count: some programs list one and let the others follow it."""
+    """Count the pages in the metadata of a single page: some programs list one and append the others."""
     page = file.pages.first
     count: Any = 1
     if file.is_imagej:
@@ -215,7 +215,7 @@ def _unlisted(file: Any) -> int:
 
 
 def _single(file: Any, page: Any, content: bytes) -> Array:
-    """(samples apart, z, y, x, samples together) of the only page that is listed, and of those that follow it."""
+    """Read (planes, z, y, x, samples) of the only listed page and any unlisted ones after it."""
     count = _unlisted(file)
     if count == 1:
         return page.asarray().reshape(page.shaped)
@@ -228,7 +228,7 @@ def _single(file: Any, page: Any, content: bytes) -> Array:
 
 
 def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Array:
-    """(samples apart, z, y, x, samples together) -> (z, y, x): shades, whatever the page holds them as."""
+    """(planes, z, y, x, samples) -> (z, y, x): grey values from any photometric interpretation."""
     pixels = np.moveaxis(samples, 0, -1).reshape(*samples.shape[1:4], -1)  # (z, y, x, samples)
     photometric = int(page.photometric)
     bits = page.bitspersample
@@ -238,7 +238,7 @@ def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Arr
             shades = _inverted(shades, bits, as_mask)
         return shades if as_mask else widened(shades, bits)
     if photometric == PALETTE and pixels.shape[-1] == 1:
-        stated = np.moveaxis(np.asarray(page.colormap), 0, -1)  # (entries, 3) of 16 bits; some programs write 8
+        stated = np.moveaxis(np.asarray(page.colormap), 0, -1)  # (entries, 3) in 16 bits; some programs write 8
         colours = (stated >> 8 if stated.max() > 255 else stated).astype(np.uint8)
         if as_mask:
             return class_indices(pixels[..., 0], colours)
@@ -250,7 +250,7 @@ def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Arr
 
 
 def _calibrated(pixels: Array, file: Any) -> Array:
-    """Values by the straight line that ImageJ states (cf 0): how it stores signed 16-bit images, as CT."""
+    """Apply ImageJ's linear calibration (cf 0), which it uses for signed 16-bit images such as CT."""
     stated = (file.imagej_metadata or {}) if file.is_imagej else {}
     line = [one for one in (stated.get("c0"), stated.get("c1")) if isinstance(one, (int, float)) and math.isfinite(one)]
     if stated.get("cf") != 0 or len(line) < 2 or pixels.dtype.kind not in "ui":
@@ -262,7 +262,7 @@ def _calibrated(pixels: Array, file: Any) -> Array:
 
 
 def _without_extra(pixels: Array, page: Any, colours: int) -> Array:
-    """(z, y, x, samples) -> without alpha: (z, y, x), of three colours (z, y, x, 3)."""
+    """(z, y, x, samples) -> without alpha: (z, y, x), or (z, y, x, 3) for three colours."""
     extra = pixels.shape[-1] - colours
     kinds = [int(kind) for kind in page.extrasamples] if extra > 0 else []
     alike = extra > 0 and not kinds and (pixels[..., 1:] == pixels[..., :1]).all()
@@ -274,7 +274,7 @@ def _without_extra(pixels: Array, page: Any, colours: int) -> Array:
 
 
 def _inverted(shades: Array, bits: int, as_mask: bool) -> Array:
-    """Min-is-white -> min-is-black, of (z, y, x)."""
+    """Convert min-is-white to min-is-black, (z, y, x)."""
     if shades.dtype.kind not in "bu" or bits > MOST_INVERTED_BITS:
         words = "which have no largest" if shades.dtype.kind not in "bu" else "whose largest no image reaches"
         raise ImageError(f"it is min-is-white with {shades.dtype} values, {words}; save it min-is-black")
@@ -285,7 +285,7 @@ def _inverted(shades: Array, bits: int, as_mask: bool) -> Array:
 
 
 def _top(bits: int) -> int:
-    """The largest value of an unsigned sample."""
+    """Return the largest value of an unsigned sample."""
     return (1 << bits) - 1
 
 
