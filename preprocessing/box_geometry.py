@@ -1,6 +1,6 @@
-"""Boxes on their way from a file's pixels to the preprocessed image's voxels and back.
+"""Map boxes between a file's pixels and the voxels of the preprocessed image.
 
-A box is x1, y1, x2, y2, from edge to edge: the first voxel spans 0 to 1.
+A box is x1, y1, x2, y2, edge to edge: the first voxel spans 0 to 1.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 def stored_boxes(
     boxes: Sequence[Box], labels: dict[str, tuple[int, ...]], geometry: CaseGeometry
 ) -> tuple[StoredBox, ...]:
-    """The boxes of a file in the image that preprocessing makes of it. What was cropped away holds no object."""
+    """Map a file's boxes into its preprocessed image. Boxes outside the crop are dropped."""
     corners = np.array([(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]).reshape(-1, 4)
     moved = _corners(corners, geometry, back=False)
     size = geometry.resampled_shape[:0:-1]  # x, y
@@ -30,16 +30,16 @@ def stored_boxes(
 
 
 def file_boxes(corners: Floats, geometry: CaseGeometry) -> Floats:
-    """Boxes (N, 4) of the preprocessed image in pixels of the file, clipped to it."""
+    """Map boxes (N, 4) of the preprocessed image to pixels of the file, clipped to it."""
     moved = _corners(corners, geometry, back=True)
     size = geometry.original_shape[:0:-1]  # x, y
     return moved.clip(0, (*size, *size))
 
 
 def _corners(corners: Floats, geometry: CaseGeometry, back: bool) -> Floats:
-    """Through transpose, crop and resampling of the last two axes, or back. The slice axis stays the first."""
+    """Apply transpose, crop and resampling of the last two axes, or their inverse. The slice axis stays first."""
     before, after = box_shape(geometry.crop), geometry.resampled_shape
-    turned = geometry.transpose[1:] == (2, 1)  # y and x change places
+    turned = geometry.transpose[1:] == (2, 1)  # swaps y and x
     points = corners.reshape(-1, 2, 2)[..., ::-1]  # corner, (y, x)
     start = np.array([geometry.crop[axis][0] for axis in (1, 2)], dtype=np.float64)
     scale = np.array([after[axis] / before[axis] for axis in (1, 2)])

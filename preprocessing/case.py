@@ -1,4 +1,4 @@
-"""One case into network space, and a prediction back out of it."""
+"""Map one case into network space, and a prediction back."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -27,10 +27,10 @@ Array = NDArray[Any]
 
 
 class RawCase(NamedTuple):
-    """The one channel a plan uses, in canonical axes (z, y, x)."""
+    """The channel a plan uses, in canonical axes (z, y, x)."""
 
     image: Array
-    spacing_mm: Triple | None  # None where neither the file nor dataset.json states one
+    spacing_mm: Triple | None  # None if neither the file nor dataset.json gives one
     label: Array | None
 
 
@@ -47,7 +47,7 @@ def preprocess_case(
     dataset_plan: DatasetPlan,
     configuration_plan: ConfigurationPlan,
 ) -> tuple[NDArray[np.float32], Array | None, CaseGeometry]:
-    """Transpose, crop to non-zero, normalise, resample: image (1, z, y, x), label (z, y, x), and the way back."""
+    """Transpose, crop to non-zero, normalise, resample: image (1, z, y, x), label (z, y, x), and the geometry."""
     geometry = plan_geometry(image, spacing_mm, dataset_plan, configuration_plan)
     coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
     normalised = normalise(cropped(image, geometry), dataset_plan.normalisation)
@@ -68,7 +68,7 @@ class Prepared(NamedTuple):
 
 
 def prepare_image(image: Image, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> Prepared:
-    """An image to predict. Where its file states no spacing, the plan says which is assumed."""
+    """Prepare an image for prediction. If its file has no spacing, the plan's assumed spacing is used."""
     spacing_mm = image.spacing_mm if image.spacing_known else None
     prepared, _, geometry = preprocess_case(image.array, spacing_mm, None, dataset_plan, configuration_plan)
     return Prepared(prepared[0], geometry)
@@ -77,9 +77,9 @@ def prepare_image(image: Image, dataset_plan: DatasetPlan, configuration_plan: C
 def plan_geometry(
     image: Array, spacing_mm: Triple | None, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan
 ) -> CaseGeometry:
-    """Where the case lies in network space.
+    """Compute the case's geometry in network space.
 
-    Raises PlanError where its spacing is neither known nor assumed, ImageError where it does not fit into memory there.
+    Raises PlanError if its spacing is neither known nor assumed, ImageError if the result does not fit into memory.
     """
     canonical = spacing_mm if spacing_mm is not None else dataset_plan.assumed_spacing_mm
     if canonical is None and configuration_plan.whole_images:
@@ -110,19 +110,19 @@ def plan_geometry(
 
 
 def restore(slabs: Iterable[NDArray[np.float32]], geometry: CaseGeometry) -> Iterator[NDArray[np.float32]]:
-    """Probabilities of network space, in slabs (K, n, y, x), at the voxels of the case's crop, in such slabs.
+    """Resample probability slabs (K, n, y, x) from network space to the voxels of the case's crop, again as slabs.
 
-    Their place in the case is ``geometry.cropped``. Linear, but for a coarse axis: where the way in took the nearest
-    slice, so does the way back, and undoes it exactly unless slices were dropped.
+    Their position in the case is ``geometry.cropped``. Interpolation is linear except along a coarse axis:
+    preprocessing took the nearest slice there, and so does this, which inverts it exactly unless slices were dropped.
     """
     coarse = coarse_axis(geometry.spacing_mm, geometry.resampled_spacing_mm)
     return resample_slabs(slabs, geometry.resampled_shape, box_shape(geometry.crop), coarse)
 
 
 def smoothed(image: NDArray[np.float32], shape: IntTriple) -> NDArray[np.float32]:
-    """Without what is finer than the voxels of ``shape``, to which it is to be made smaller.
+    """Low-pass filter an image before downsampling it to ``shape``.
 
-    A Gaussian of half a new voxel but one old one, as scikit-image's rescale takes.
+    Gaussian sigma: half the new voxel size minus half the old one, as in scikit-image's rescale.
     """
     sigma = [max(0.0, (before / after - 1) / 2) for before, after in zip(image.shape, shape, strict=True)]
     result: NDArray[np.float32] = gaussian_filter(image, sigma) if max(sigma) > 0 else image
@@ -130,7 +130,7 @@ def smoothed(image: NDArray[np.float32], shape: IntTriple) -> NDArray[np.float32
 
 
 def fitted_shape(size: IntTriple, spacing: Triple, patch_size: tuple[int, ...]) -> IntTriple:
-    """The shape (z, y, x) of a whole image that just fits the patch, sides as long as they are in mm."""
+    """Shape (z, y, x) of a whole image that just fits the patch, with the aspect ratio it has in mm."""
     axes = range(3 - len(patch_size), 3)  # a slice keeps its z
     lengths = [size[axis] * spacing[axis] for axis in axes]
     scale = min(room / length for room, length in zip(patch_size, lengths, strict=True))
@@ -139,13 +139,13 @@ def fitted_shape(size: IntTriple, spacing: Triple, patch_size: tuple[int, ...]) 
 
 
 def _target_spacing(spacing: Triple, plan: ConfigurationPlan) -> Triple:
-    """Of the transposed axes; in 2d each slice keeps its z."""
+    """Target spacing in transposed axes; in 2d each slice keeps its z."""
     target = plan.spacing_mm
     return (spacing[0], target[0], target[1]) if len(target) == 2 else (target[0], target[1], target[2])
 
 
 def _exact_spacing(spacing: Triple, size: IntTriple, shape: IntTriple) -> Triple:
-    """What the spacing is after rounding to whole voxels; the extent in mm is unchanged."""
+    """The spacing after rounding to whole voxels; the extent in mm is unchanged."""
     exact = [old * (before / after) for old, before, after in zip(spacing, size, shape, strict=True)]
     return (exact[0], exact[1], exact[2])
 

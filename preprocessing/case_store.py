@@ -12,8 +12,8 @@ from mdkd_auto.core.files import ReadError, raise_if_refused, read_record, write
 from mdkd_auto.core.records import PreprocessedCase
 from mdkd_auto.formats.blosc_frames import check_frame
 
-# (chunk, block), voxels (z, y, x). A block is what is decompressed to read any of its voxels; a chunk is some of them.
-FLAT = ((8, 256, 256), (1, 256, 256))  # of slices read one by one
+# (chunk, block), voxels (z, y, x). Reading a voxel decompresses its block; a chunk holds several blocks.
+FLAT = ((8, 256, 256), (1, 256, 256))  # for slices read one by one
 VOLUME = ((64, 64, 64), (32, 32, 32))
 COMPRESSION = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1}  # level 3: 1 % smaller, 2.4 times the work
 
@@ -33,12 +33,12 @@ def record_path(folder: Path, case_id: str) -> Path:
 def save_case(
     folder: Path, record: PreprocessedCase, image: NDArray[np.float32], label: NDArray[Any] | None, flat: bool
 ) -> None:
-    """Write image (1, z, y, x) and label (z, y, x), then the record: where it stands, the case is whole.
+    """Write image (1, z, y, x) and label (z, y, x), then the record, which marks the case as complete.
 
     ``flat``: patches are slices, so a chunk is one slice deep.
     """
     case_id = record.case_id
-    record_path(folder, case_id).unlink(missing_ok=True)  # it must not vouch for arrays about to be replaced
+    record_path(folder, case_id).unlink(missing_ok=True)  # a stale record would mark old arrays as valid
     _write(image_path(folder, case_id), image, flat)
     if label is not None:
         _write(label_path(folder, case_id), label, flat)
@@ -68,7 +68,7 @@ def read_case_record(folder: Path, case_id: str) -> PreprocessedCase:
 
 
 def compact_label(label: NDArray[Any]) -> NDArray[Any]:
-    """int8 where the values allow it, else int16."""
+    """Convert to int8 if the values fit, else int16."""
     small = label.size == 0 or (label.min() >= -128 and label.max() <= 127)
     return label.astype(np.int8 if small else np.int16)
 
@@ -82,14 +82,14 @@ def _write(path: Path, array: NDArray[Any], flat: bool) -> None:
     stored = blosc2.asarray(
         np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=COMPRESSION, contiguous=True
     )
-    write_bytes(path, stored.to_cframe())  # blosc2, writing the file itself, does not say why it failed
+    write_bytes(path, stored.to_cframe())  # blosc2's own file writing hides the reason of a failure
 
 
 def _open(path: Path) -> blosc2.NDArray:
     if not path.is_file():
         raise MdkdError(f"{path}: the file does not exist; preprocess the data set first")
     try:
-        check_frame(path)  # blosc2 evaluates what some files hold, when it opens them
+        check_frame(path)  # blosc2 evaluates the contents of some files when it opens them
         return blosc2.open(urlpath=str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
     except (RuntimeError, OSError, ValueError) as error:
         raise_if_refused(path, error)

@@ -13,7 +13,7 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # start, stop of
 
 
 def nonzero_box(channels: Sequence[Array]) -> Box:
-    """Smallest box that holds every non-zero voxel of the channels; everything where all are zero."""
+    """Return the smallest box around all non-zero voxels of the channels; the whole array if all are zero."""
     bounds = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
@@ -28,7 +28,7 @@ def nonzero_box(channels: Sequence[Array]) -> Box:
 
 
 def whole_box(shape: Sequence[int]) -> Box:
-    """The box of the whole array."""
+    """Return the box of the whole array."""
     return ((0, int(shape[0])), (0, int(shape[1])), (0, int(shape[2])))
 
 
@@ -38,19 +38,19 @@ def box_shape(box: Box) -> IntTriple:
 
 
 def box_slices(box: Box) -> tuple[slice, slice, slice]:
-    """The box as an index."""
+    """Convert a box to slices."""
     return (slice(*box[0]), slice(*box[1]), slice(*box[2]))
 
 
 def permute(values: Sequence[float], transpose: IntTriple) -> Triple:
-    """Per-axis values (a spacing) in transposed order."""
+    """Reorder per-axis values (a spacing) to transposed axes."""
     return (float(values[transpose[0]]), float(values[transpose[1]]), float(values[transpose[2]]))
 
 
 def cropped(array: Array, geometry: CaseGeometry) -> Array:
-    """The part of a canonical array of the case's original shape that network space covers: a view, transposed.
+    """View of a canonical array of the case's original shape: the crop in transposed axes.
 
-    What is written into the view lands in the array.
+    Writing to the view changes the array.
     """
     if tuple(array.shape) != geometry.original_shape:
         raise ValueError(f"Array {array.shape} does not have the case's shape {geometry.original_shape}")

@@ -1,4 +1,4 @@
-"""A whole data set into one configuration's network space: resumable, in parallel, one bad case no obstacle."""
+"""Preprocess a whole data set for one configuration: resumable, parallel; a failing case does not stop the others."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,16 +27,16 @@ from mdkd_auto.preprocessing.case_store import (
 )
 from mdkd_auto.preprocessing.lesions import sample_lesions
 
-PREPROCESSING_VERSION = 2  # raise it when the same decisions give other arrays
-COPIES_WHILE_RESAMPLING = 2  # of what reading and checking a case takes
+PREPROCESSING_VERSION = 2  # raise it if the same decisions yield different arrays
+COPIES_WHILE_RESAMPLING = 2  # times the memory of reading and checking a case
 
 
 class Outcome(Record, frozen=True, kw_only=True):
-    """What came of preprocessing a data set."""
+    """The result of preprocessing a data set."""
 
     done: int
-    skipped: int  # stored before, and still what files and plan say
-    failed: tuple[tuple[str, str], ...]  # case, what went wrong
+    skipped: int  # already stored and unchanged
+    failed: tuple[tuple[str, str], ...]  # case, error message
 
 
 def preprocess_dataset(
@@ -47,7 +47,7 @@ def preprocess_dataset(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """Preprocess every case into ``folder``; cases already there and unchanged are skipped. Raises KeyError."""
+    """Preprocess every case into ``folder``; unchanged cases are skipped. Raises KeyError."""
     make_folder(folder)
     work = partial(
         store_case,
@@ -66,13 +66,13 @@ def preprocess_dataset(
 def store_case(
     case: Case, dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan, folder: Path
 ) -> bool:
-    """Preprocess and store one case; False where it is already there. Raises ImageError, PlanError."""
+    """Preprocess and store one case; False if it is already stored. Raises ImageError, PlanError."""
     key = case_key(case, dataset, dataset_plan, configuration_plan)
     if is_stored(folder, case, dataset, key):
         return False
     raw = read_case(case, dataset, dataset_plan.channel)
     image, label, geometry = preprocess_case(raw.image, raw.spacing_mm, raw.label, dataset_plan, configuration_plan)
-    if not TASK_DATA[dataset.task].masks:  # a map of one value, so that patches and augmentation know one kind of label
+    if not TASK_DATA[dataset.task].masks:  # a constant map, so patches and augmentation handle a single kind of label
         value = TASK_DATA[dataset.task].label_value(case, dataset)
         label = compact_label(np.full(geometry.resampled_shape, value))
     record = PreprocessedCase(
@@ -101,12 +101,12 @@ def case_key(
 
 
 def plan_key(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> str:
-    """Hash of the same decisions, alike for all cases of a data set: no file is read for it."""
+    """Hash of those decisions alone, equal for all cases of a data set; reads no file."""
     return content_hash(_decisions(dataset, dataset_plan, configuration_plan))
 
 
 def _decisions(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: ConfigurationPlan) -> dict[str, Any]:
-    """Every decision that changes the arrays of a case."""
+    """Collect every decision that changes the arrays of a case."""
     whole = {"patch_size": configuration_plan.patch_size} if configuration_plan.whole_images else {}
     declared = {} if dataset.spacing_from is None else {"spacing_from": dataset.spacing_from}
     return {
@@ -121,13 +121,13 @@ def _decisions(dataset: Dataset, dataset_plan: DatasetPlan, configuration_plan: 
 
 
 def is_stored(folder: Path, case: Case, dataset: Dataset, key: str) -> bool:
-    """Whether the case lies there whole, with this key."""
+    """Whether the case is stored completely under this key."""
     if not record_path(folder, case.case_id).is_file():
         return False
     try:
         record = read_case_record(folder, case.case_id)
     except MdkdError:
-        return False  # damaged or of another version: done anew
+        return False  # damaged or of another version: preprocess again
     needs_label = case.label is not None or not TASK_DATA[dataset.task].masks
     arrays = [image_path(folder, case.case_id), *([label_path(folder, case.case_id)] if needs_label else [])]
     return record.key == key and all(path.is_file() for path in arrays)

@@ -1,4 +1,4 @@
-"""Lesions: voxels to centre patches on, as sampling draws lesions and not voxels; and how far they reach."""
+"""Lesions: voxels to centre patches on (sampling draws lesions, not voxels), and lesion extent."""
 
 from functools import partial
 from typing import Any
@@ -18,9 +18,9 @@ _MOST_COMPARED = 500  # points; of more, those on the convex hull
 
 
 def sample_lesions(label: NDArray[Any], ignore_label: int | None = None) -> tuple[LesionSample, ...]:
-    """Connected components (26-neighbourhood) of each label value of (z, y, x), up to 64 points drawn evenly.
+    """Connected components (26-neighbourhood) of each label value of (z, y, x), with up to 64 points each.
 
-    The points are every n-th voxel in raster order: the same on every run.
+    The points are every n-th voxel in raster order, identical on every run.
     """
     box = nonzero_box([label])
     inside = label[box_slices(box)]

@@ -1,4 +1,4 @@
-"""Intensities to network input, as the plan says."""
+"""Normalise intensities as the plan decides."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SMALLEST_STD = 1e-8  # a constant image becomes zeros, not NaN
 
 
 def normalise(image: NDArray[Any], plan: Normalisation) -> NDArray[np.float32]:
-    """A cropped image (z, y, x), normalised; a new array."""
+    """Return a cropped image (z, y, x), normalised; a new array."""
     values: NDArray[np.float32] = image.astype(np.float32, order="C")
     if plan.scheme == "ct":
         np.clip(values, plan.lower, plan.upper, out=values)
@@ -30,5 +30,5 @@ def normalise(image: NDArray[Any], plan: Normalisation) -> NDArray[np.float32]:
 
 
 def air_value(plan: Normalisation) -> float | None:
-    """What air becomes where intensities are clipped, in CT: the lowest value there is. None elsewhere."""
+    """Return the normalised value of air if intensities are clipped (CT): the lower clip. None otherwise."""
     return (plan.lower - plan.mean) / max(plan.std, SMALLEST_STD) if plan.scheme == "ct" else None

@@ -1,9 +1,9 @@
-"""Resampling to another spacing: cubic splines for images, linear per label for masks.
+"""Resample to another spacing: cubic splines for images, linear per label for masks.
 
-Voxel edges stay aligned: the first and the last voxel's outer edges are where they were. Interpolation is linear
-in the voxel values and separable, so each axis is one small sparse matrix and a volume is resampled by three matrix
-products: the numbers of scipy.ndimage.zoom, many times faster. The matrices are sparse because threaded dense products
-stall on a busy machine.
+Voxel edges stay aligned: the outer edges of the first and last voxel do not move. Interpolation is linear in the
+voxel values and separable, so each axis is one small sparse matrix and a volume takes three matrix products: the
+numbers of scipy.ndimage.zoom, many times faster. The matrices are sparse because threaded dense products stall on a
+busy machine.
 """
 
 import math
@@ -21,10 +21,10 @@ from mdkd_auto.preprocessing.crop import box_slices, nonzero_box
 Kind = Literal["nearest", "linear", "cubic"]
 Floats = NDArray[np.float32]
 
-NEGLIGIBLE = 1e-6  # a spline's weights fall by 0.27 a voxel: about 20 of them remain
-POLE = math.sqrt(3) - 2  # of the filter that turns voxels into coefficients of cubic B-splines (Unser 1999)
-POLE_REACH = 11  # voxels on each side until that filter is negligible
-SLICEWISE_ANISOTROPY = 3.0  # beyond it, the coarse axis is not interpolated (nnU-Net's rule)
+NEGLIGIBLE = 1e-6  # spline weights fall by a factor of 0.27 per voxel: about 20 remain
+POLE = math.sqrt(3) - 2  # of the filter from voxels to cubic B-spline coefficients (Unser 1999)
+POLE_REACH = 11  # voxels per side until that filter is negligible
+SLICEWISE_ANISOTROPY = 3.0  # above this ratio the coarse axis is not interpolated (nnU-Net's rule)
 
 
 def resampled_shape(shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]) -> IntTriple:
@@ -34,7 +34,7 @@ def resampled_shape(shape: Sequence[int], spacing_mm: Sequence[float], target_mm
 
 
 def coarse_axis(spacing_mm: Triple, target_mm: Triple) -> int | None:
-    """The axis to resample by nearest neighbour: one more than 3 x coarser than the finest, before or after."""
+    """Return the axis to resample by nearest neighbour: more than 3 x coarser than the finest, before or after."""
     for spacing in (spacing_mm, target_mm):
         if max(spacing) > SLICEWISE_ANISOTROPY * min(spacing):
             return int(np.argmax(spacing))
@@ -42,9 +42,9 @@ def coarse_axis(spacing_mm: Triple, target_mm: Triple) -> int | None:
 
 
 def resample_image(image: NDArray[Any], shape: IntTriple, coarse: int | None) -> Floats:
-    """Cubic splines along every axis but ``coarse``, which is nearest neighbour; within the range of what they join.
+    """Resample with cubic splines, nearest neighbour along ``coarse``, clipped to the range of the joined values.
 
-    A spline overshoots beside bone and air; the true values do not. What is joined is the image, or one coarse slice.
+    A spline overshoots beside bone and air; true values do not. The joined values are the image, or one coarse slice.
     """
     values, kinds = image.astype(np.float32, copy=False), axis_kinds("cubic", coarse)
     resampled = resample(values, shape, kinds)
@@ -60,9 +60,9 @@ def resample_image(image: NDArray[Any], shape: IntTriple, coarse: int | None) ->
 
 
 def resample_label(label: NDArray[Any], shape: IntTriple, coarse: int | None) -> NDArray[Any]:
-    """Each label's indicator linearly (nearest along ``coarse``), then the largest; the lower label wins a tie.
+    """Resample each label's indicator linearly (nearest along ``coarse``) and take the argmax; ties: the lower label.
 
-    Only the box that holds other labels than the lowest is resampled: around it there is nothing to decide.
+    Only the bounding box of labels above the lowest is resampled: everything around it keeps the lowest label.
     """
     if tuple(label.shape) == tuple(shape):
         return label.copy()
@@ -87,7 +87,7 @@ def resample_label(label: NDArray[Any], shape: IntTriple, coarse: int | None) ->
     if others.size == 1:
         decided[next(shares) > 0.5] = others[0]
         return result
-    best = 1 - multiply_axes((inside != lowest).astype(np.float32), matrices)  # the lowest label's share
+    best = 1 - multiply_axes((inside != lowest).astype(np.float32), matrices)  # share of the lowest label
     for value, share in zip(others, shares, strict=True):
         larger = share > best
         decided[larger] = value
@@ -96,14 +96,14 @@ def resample_label(label: NDArray[Any], shape: IntTriple, coarse: int | None) ->
 
 
 def resample(array: Floats, shape: IntTriple, kinds: tuple[Kind, Kind, Kind]) -> Floats:
-    """Resample (z, y, x) to ``shape``, each axis in its own way."""
+    """Resample (z, y, x) to ``shape`` with one kind of interpolation per axis."""
     sizes = zip(array.shape, shape, kinds, strict=True)
     matrices = [None if before == after else interpolation(before, after, kind) for before, after, kind in sizes]
     return multiply_axes(array, matrices)
 
 
 def multiply_axes(array: Floats, matrices: Sequence[sparse.csr_array | None]) -> Floats:
-    """Multiply each axis by its matrix (None: leave it); the axes that shrink most go first."""
+    """Multiply each axis by its matrix (None: skip); axes that shrink most come first."""
     shrinking = [1.0 if matrix is None else matrix.shape[0] / matrix.shape[1] for matrix in matrices]
     for axis in sorted(range(3), key=lambda axis: shrinking[axis]):
         matrix = matrices[axis]
@@ -115,7 +115,7 @@ def multiply_axes(array: Floats, matrices: Sequence[sparse.csr_array | None]) ->
 
 
 def _cut(matrix: sparse.csr_array, first: int, stop: int) -> tuple[sparse.csr_array, slice]:
-    """The part of a matrix that columns first..stop-1 have a say in, and its rows."""
+    """The part of a matrix that depends on columns first..stop-1, and its rows."""
     columns = matrix[:, first:stop]
     rows = np.flatnonzero(np.diff(columns.indptr))
     kept = slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)
@@ -124,8 +124,8 @@ def _cut(matrix: sparse.csr_array, first: int, stop: int) -> tuple[sparse.csr_ar
 
 @lru_cache(maxsize=256)
 def interpolation(before: int, after: int, kind: Kind) -> sparse.csr_array:
-    """(after, before): the weight of each old voxel in each new one, edges aligned, borders extended."""
-    positions = (np.arange(after) + 0.5) * before / after  # of the new voxels' centres, in old voxels from the edge
+    """(after, before): the weight of each old voxel in each new one, edges aligned, borders replicated."""
+    positions = (np.arange(after) + 0.5) * before / after  # centres of the new voxels, in old voxels from the edge
     if kind == "nearest":
         first, weights = np.floor(positions), np.ones((after, 1))
     else:
@@ -139,12 +139,12 @@ def interpolation(before: int, after: int, kind: Kind) -> sparse.csr_array:
 
 
 def _linear(part: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2): weights of the voxels around a position that lies ``part`` (N,) voxels after the first."""
+    """(N, 2): weights of the two voxels around positions at ``part`` (N,) voxels after the first."""
     return np.stack([1 - part, part], axis=1)
 
 
 def _cubic(part: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 26): the same of a cubic spline through all voxels: four B-splines of coefficients, each a filter's sum."""
+    """(N, 26): weights of a cubic spline: four B-spline coefficients, each a sum over filtered voxels."""
     rest = 1 - part
     splines = [rest**3, 4 - 6 * part**2 + 3 * part**3, 4 - 6 * rest**2 + 3 * rest**3, part**3]
     reach = np.abs(np.arange(-POLE_REACH, POLE_REACH + 1))

@@ -1,4 +1,4 @@
-"""Scores of a classifier: scikit-learn's, calibration, their intervals, and McNemar's test of two classifiers."""
+"""Classifier scores from scikit-learn, calibration, confidence intervals, and McNemar's test of two classifiers."""
 
 from collections.abc import Sequence
 
@@ -19,14 +19,14 @@ INTERVAL_DRAWS = 1000
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Intervals = dict[str, tuple[float, float] | None]  # of each of CLASS_METRICS
+Intervals = dict[str, tuple[float, float] | None]  # one per CLASS_METRICS
 
 
 def score_classes(logits: Floats, truth: Ints, temperature: float = 1.0) -> Mean:
-    """All scores of logits (N, K) against classes (N,).
+    """Compute all scores of logits (N, K) against classes (N,).
 
-    A score that N cases do not give is None: AUROC where no class has cases and others, everything without a case.
-    Classes without a case do not count in the means over classes.
+    A score is None if it is not evaluable: AUROC without a class that has both cases and non-cases, everything without
+    cases. Means over classes leave out classes without cases.
     """
     count = len(truth)
     if count == 0:
@@ -47,7 +47,7 @@ def score_classes(logits: Floats, truth: Ints, temperature: float = 1.0) -> Mean
 
 
 def auroc(probabilities: Floats, truth: Ints) -> float | None:
-    """One class against the rest, the mean over classes that have cases and are not all there is."""
+    """One-vs-rest AUROC, averaged over classes with at least one case and one non-case."""
     areas = [
         metrics.roc_auc_score(truth == number, probabilities[:, number])
         for number in range(probabilities.shape[1])
@@ -57,12 +57,12 @@ def auroc(probabilities: Floats, truth: Ints) -> float | None:
 
 
 def calibration_error(probabilities: Floats, truth: Ints, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Guo et al., 2017): |confidence - accuracy| of bins of equal width, by their cases."""
+    """Expected calibration error (Guo et al., 2017): |confidence - accuracy| per equal-width bin, weighted by cases."""
     return float(np.abs(_gaps(probabilities, truth, bins).sum(0)).sum() / len(truth))
 
 
 def _gaps(probabilities: Floats, truth: Ints, bins: int = CALIBRATION_BINS) -> Floats:
-    """Confidence - right of each case in the bin of its confidence, zeros in the others; (N, bins)."""
+    """Confidence minus correctness of each case in the bin of its confidence, zero in the others; (N, bins)."""
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == truth
     place = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -70,7 +70,7 @@ def _gaps(probabilities: Floats, truth: Ints, bins: int = CALIBRATION_BINS) -> F
 
 
 def fit_temperature(logits: Floats, truth: Ints) -> float:
-    """The temperature whose softmax gives ``truth`` the highest likelihood (Guo et al., 2017); 1 without a case."""
+    """Fit the temperature by maximum likelihood (Guo et al., 2017); 1 without cases."""
     if len(truth) == 0:
         return 1.0
 
@@ -82,13 +82,13 @@ def fit_temperature(logits: Floats, truth: Ints) -> float:
 
 
 def confusion(logits: Floats, truth: Ints) -> Ints:
-    """Cases (K, K): rows the truth, columns the prediction."""
+    """Confusion matrix (K, K) in cases: rows are truth, columns are predictions."""
     result: Ints = metrics.confusion_matrix(truth, logits.argmax(1), labels=range(logits.shape[1]))
     return result
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float | None:
-    """The exact two-sided p-value of McNemar (1947): which of two is right where they differ; None where nowhere."""
+    """Exact two-sided p-value of McNemar (1947) over cases where a and b differ; None if they never differ."""
     only_a = sum(one and not other for one, other in zip(a, b, strict=True))
     only_b = sum(other and not one for one, other in zip(a, b, strict=True))
     return None if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
@@ -105,17 +105,17 @@ def class_intervals(
     seed: int = 0,
     draws: int = INTERVAL_DRAWS,
 ) -> Intervals:
-    """95 % interval of each score of :func:`score_classes`; ``patients`` names the patient of each case.
+    """Return a 95 % interval for each score of :func:`score_classes`; ``patients`` holds each case's patient.
 
-    Percentile bootstrap (Efron and Tibshirani, 1993) that draws patients with replacement from ``seed``, all cases of
-    a patient together. A draw in which a score is not evaluable is left out. None with fewer than two patients, and
-    where fewer than half of the draws are evaluable.
+    Percentile bootstrap (Efron and Tibshirani, 1993), resampling patients with all their cases, seeded by ``seed``.
+    Draws in which a score is not evaluable are left out. None with fewer than two patients, or if fewer than half of
+    the draws are evaluable.
     """
     names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)  # patient: (N,)
     if len(names) < 2:
         return dict.fromkeys(CLASS_METRICS)
     generator = np.random.default_rng(seed)
-    rows = max(1, BLOCK // len(truth))  # draws a block
+    rows = max(1, BLOCK // len(truth))  # draws per block
     blocks = []
     for done in range(0, draws, rows):
         drawn = generator.integers(len(names), size=(min(rows, draws - done), len(names)))
@@ -125,7 +125,7 @@ def class_intervals(
 
 
 def _interval(values: Floats) -> tuple[float, float] | None:
-    """Of the draws of one score, NaN where not evaluable."""
+    """Percentile interval over the draws of one score, NaN where not evaluable."""
     evaluable = values[~np.isnan(values)]
     if 2 * len(evaluable) < len(values):
         return None
@@ -134,15 +134,15 @@ def _interval(values: Floats) -> tuple[float, float] | None:
 
 
 def _weighted_scores(weights: Floats, logits: Floats, truth: Ints, temperature: float) -> dict[str, Floats]:
-    """The scores of :func:`score_classes` of many draws at once, NaN where not evaluable.
+    """Compute the scores of :func:`score_classes` for many draws at once, NaN where not evaluable.
 
-    ``weights`` (D, N) says how often each draw holds each case.
+    ``weights`` (D, N): how often each draw holds each case.
     """
     classes = np.arange(logits.shape[1])
     predicted = logits.argmax(1)
     is_true, is_predicted = truth[:, None] == classes, predicted[:, None] == classes  # (N, K)
     cases = weights.sum(1)
-    true, answered = weights @ is_true, weights @ is_predicted  # (D, K): cases of each class, by truth and by answer
+    true, answered = weights @ is_true, weights @ is_predicted  # (D, K): cases per class, true and predicted
     right = weights @ (is_true & is_predicted)
     probabilities = softmax(logits, axis=1)
     gaps = _gaps(probabilities, truth)
@@ -159,13 +159,13 @@ def _weighted_scores(weights: Floats, logits: Floats, truth: Ints, temperature: 
 
 
 def _weighted_auroc(weights: Floats, values: Floats, positive: NDArray[np.bool_]) -> Floats:
-    """The share of pairs whose positive case has the higher value, ties a half (Hanley and McNeil, 1982); (D,).
+    """Fraction of pairs whose positive case ranks higher, ties count half (Hanley and McNeil, 1982); (D,).
 
-    NaN for a draw without a positive or without a negative case.
+    NaN for a draw without positive or without negative cases.
     """
     order = np.argsort(values[~positive])
     negatives = weights[:, ~positive][:, order]
-    up_to = np.concatenate([np.zeros((len(weights), 1)), negatives.cumsum(1)], axis=1)  # weight of the lowest ones
+    up_to = np.concatenate([np.zeros((len(weights), 1)), negatives.cumsum(1)], axis=1)  # cumulative, from the lowest
     sorted_values = values[~positive][order]
     below = np.searchsorted(sorted_values, values[positive], side="left")
     not_above = np.searchsorted(sorted_values, values[positive], side="right")
@@ -176,7 +176,7 @@ def _weighted_auroc(weights: Floats, values: Floats, positive: NDArray[np.bool_]
 
 
 def _mean_where(counts: NDArray[np.bool_], values: Floats) -> Floats:
-    """Mean of each row over the columns that count, NaN where none does."""
+    """Mean of each row over the columns that count, NaN if no column counts."""
     number = counts.sum(1)
     total = np.where(counts, values, 0.0).sum(1)
     return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)

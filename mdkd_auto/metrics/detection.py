@@ -1,8 +1,8 @@
-"""Scores of a detector over a set of images: COCO's average precision, FROC, and precision and recall at a threshold.
+"""Detection scores over a set of images: COCO's average precision, FROC, precision and recall at a threshold.
 
-A detection hits a true box of its own class that no detection of a higher score has taken, at an IoU of 0.5 or more; a
-second detection of a box is a false positive, as in COCO. Of each image and class the 100 best detections count. All
-scores are pooled over images; only average precision is a mean over classes, of those that have a true box.
+A detection matches an unmatched true box of its class at an IoU of at least 0.5; higher scores match first. As in
+COCO, a second detection of a box is a false positive, and the 100 best detections per image and class count. All
+scores are pooled over images; only average precision is a mean over classes, those with a true box.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ DETECTION_METRICS = ("map_50", "map", "froc", "sensitivity", "precision", "f1")
 IOU = 0.5
 COCO_IOUS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))  # Lin et al., 2014
 COCO_RECALLS = np.linspace(0.0, 1.0, 101)
-MAX_DETECTIONS = 100  # of an image and class, COCO
+MAX_DETECTIONS = 100  # per image and class, as in COCO
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # false positives per image, LUNA16 (Setio et al., 2017)
 FALLBACK_THRESHOLD = 0.5
 DRAWS, AVERAGE_PRECISION_DRAWS = 1000, 200
@@ -32,7 +32,7 @@ Interval = tuple[float, float]
 
 
 class Boxes(NamedTuple):
-    """The true or the detected boxes of one image."""
+    """The true or detected boxes of one image."""
 
     boxes: Floats  # (N, 4): x1, y1, x2, y2 in pixels, x2 > x1 and y2 > y1
     classes: Ints  # (N,), from 0
@@ -40,17 +40,17 @@ class Boxes(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Detections of all images, the highest score first, and what they hit."""
+    """Detections of all images by descending score, and whether each matches."""
 
     scores: Floats  # (D,)
-    hits: Bools  # (D,): takes a true box
+    hits: Bools  # (D,): matches a true box
     images: Ints  # (D,), from 0
     classes: Ints  # (D,)
     truths: Ints  # (images, classes): true boxes
 
 
 class BoxCounts(NamedTuple):
-    """At one score threshold."""
+    """Counts at one score threshold."""
 
     true_positive: int
     false_positive: int
@@ -58,10 +58,10 @@ class BoxCounts(NamedTuple):
 
 
 def score_boxes(truth: Sequence[Boxes], detections: Sequence[Boxes], threshold: float) -> Mean:
-    """All scores of the detections, image by image the truth's; sensitivity, precision, F1 of scores >= ``threshold``.
+    """Compute all scores, image by image; sensitivity, precision and F1 count detections with scores >= ``threshold``.
 
-    A score that the images do not give is None: average precision, FROC and sensitivity without a true box, precision
-    without a detection, F1 without either. A case is an image; a negative one has no true box.
+    A score is None if not evaluable: average precision, FROC and sensitivity without a true box, precision without a
+    detection, F1 without either. A case is an image; a negative case has no true box.
     """
     matched = matches(truth, detections)
     values = {
@@ -91,7 +91,7 @@ def score_boxes(truth: Sequence[Boxes], detections: Sequence[Boxes], threshold: 
 def score_intervals(
     truth: Sequence[Boxes], detections: Sequence[Boxes], groups: Sequence[str], threshold: float, seed: int = 0
 ) -> dict[str, Interval | None]:
-    """The 95 % bootstrap interval of each score over patients; ``groups``: each image's patient."""
+    """Return the 95 % bootstrap interval of each score over patients; ``groups``: each image's patient."""
     levels = matches_at(truth, detections, COCO_IOUS)
     matched = levels[0]
     counts = image_counts(matched, threshold)
@@ -121,7 +121,7 @@ def average_precision(truth: Sequence[Boxes], detections: Sequence[Boxes]) -> di
     from torchmetrics.detection import MeanAveragePrecision
 
     metric = MeanAveragePrecision(
-        iou_thresholds=list(COCO_IOUS),  # torchmetrics' own are rounded to 32 bits
+        iou_thresholds=list(COCO_IOUS),  # torchmetrics' defaults are rounded to 32 bits
         rec_thresholds=COCO_RECALLS.tolist(),
         max_detection_thresholds=[1, 10, MAX_DETECTIONS],
         backend="faster_coco_eval",
@@ -133,10 +133,10 @@ def average_precision(truth: Sequence[Boxes], detections: Sequence[Boxes]) -> di
 
 
 def matched_precision(levels: Sequence[Matches], drawn: Ints | None = None) -> float | None:
-    """COCO's average precision (101 recalls), the mean over classes and over matches at several IoUs.
+    """COCO's average precision (101 recalls), averaged over classes and over matches at several IoUs.
 
-    ``drawn``: how often each image counts (images,). None without a true box. Faster than :func:`average_precision`,
-    which it equals.
+    ``drawn``: how often each image counts (images,). None without a true box. Equals :func:`average_precision`, but is
+    faster.
     """
     values = []
     for level in levels:
@@ -149,9 +149,9 @@ def matched_precision(levels: Sequence[Matches], drawn: Ints | None = None) -> f
 
 
 def _class_precision(hits: Bools, weights: Ints, truths: float) -> float:
-    """Of detections (D,) of one class by falling score, each counted ``weights`` times."""
+    """Average precision of one class: detections (D,) by descending score, each counted ``weights`` times."""
     true, all_ = np.cumsum(weights * hits), np.cumsum(weights)
-    precision = np.maximum.accumulate((true / np.maximum(all_, 1))[::-1])[::-1]  # highest at this recall or beyond
+    precision = np.maximum.accumulate((true / np.maximum(all_, 1))[::-1])[::-1]  # highest at this recall or above
     place = np.searchsorted(true / truths, COCO_RECALLS)
     return float(precision[place[place < len(hits)]].sum() / len(COCO_RECALLS))
 
@@ -170,9 +170,9 @@ def _tensors(image: Boxes, scores: Floats | None = None) -> dict[str, Any]:
 
 
 def matches(truth: Sequence[Boxes], detections: Sequence[Boxes], iou: float = IOU) -> Matches:
-    """What each detection hits, as COCO matches: class by class, the highest score first takes the best free box.
+    """Match detections as COCO does: per class, by descending score, each takes the best unmatched box.
 
-    Raises ValueError for numbers of images that differ and detections without scores.
+    Raises ValueError if numbers of images differ or detections have no scores.
     """
     return matches_at(truth, detections, (iou,))[0]
 
@@ -199,7 +199,7 @@ def matches_at(truth: Sequence[Boxes], detections: Sequence[Boxes], ious: Sequen
         none = np.zeros(0, dtype=np.int64)
         return (Matches(np.zeros(0), np.zeros(0, dtype=bool), none, none, truths),) * len(ious)
     together = np.concatenate(all_scores)
-    order = np.argsort(-together, kind="stable")  # equal scores: the earlier image first, as COCO has it
+    order = np.argsort(-together, kind="stable")  # ties: the earlier image first, as in COCO
     images, kinds = np.concatenate(all_images)[order], np.concatenate(all_classes)[order]
     hits = np.concatenate(all_hits, axis=1)[:, order]  # (IoU, D)
     return tuple(Matches(together[order], level, images, kinds, truths) for level in hits)
@@ -215,12 +215,12 @@ def box_ious(a: Floats, b: Floats) -> Floats:
 
 
 def _greedy(overlap: Floats, iou: float) -> Bools:
-    """Which detections, rows of ``overlap`` (D, T) by falling score, take a true box."""
+    """Which detections, rows of ``overlap`` (D, T) by descending score, match a true box."""
     least = min(iou, LARGEST_IOU)
     hits = np.zeros(len(overlap), dtype=bool)
     free = overlap.copy()
     for row in np.flatnonzero((overlap >= least).any(1)):
-        best = free.shape[1] - 1 - int(free[row, ::-1].argmax())  # of equal ones the last, as COCO has it
+        best = free.shape[1] - 1 - int(free[row, ::-1].argmax())  # ties: the last box, as in COCO
         if free[row, best] >= least:
             hits[row] = True
             free[:, best] = -1
@@ -251,21 +251,21 @@ def froc_curve(
 ) -> tuple[float, ...] | None:
     """Sensitivity at each rate of false positives per image; ``drawn``: how often each image counts.
 
-    Classes are pooled. Linear between the points of :func:`froc_points`, as LUNA16's evaluation; beyond the last point
-    its sensitivity holds. None without a true box.
+    Classes are pooled. Interpolation between :func:`froc_points` is linear, as in LUNA16's evaluation; beyond the last
+    point its sensitivity is kept. None without a true box.
     """
     points = froc_points(matched, drawn)
     return None if points is None else tuple(float(value) for value in np.interp(rates, *points))
 
 
 def froc_points(matched: Matches, drawn: Ints | None = None) -> tuple[Floats, Floats] | None:
-    """False positives per image (rising) and sensitivity, a point a threshold, of equal rates the best; from (0, 0)."""
+    """False positives per image (ascending) and sensitivity, one point per threshold, best of ties; from (0, 0)."""
     weights = _weights(matched, drawn)
     truths = int((weights @ matched.truths).sum())
     if truths == 0:
         return None
     counted = weights[matched.images]
-    ends = np.append(matched.scores[1:] != matched.scores[:-1], True)[: len(matched.scores)]  # equal scores: one point
+    ends = np.append(matched.scores[1:] != matched.scores[:-1], True)[: len(matched.scores)]  # ties share one point
     true = np.append(0, np.cumsum(counted * matched.hits)[ends])
     false = np.append(0, np.cumsum(counted * ~matched.hits)[ends])
     best = np.append(false[1:] != false[:-1], True)
@@ -273,9 +273,9 @@ def froc_points(matched: Matches, drawn: Ints | None = None) -> tuple[Floats, Fl
 
 
 def best_threshold(matched: Matches) -> float:
-    """The score from which on detections count for the highest pooled F1, of equal ones the highest; 0.5 without hit.
+    """Return the score threshold with the highest pooled F1, the highest of ties; 0.5 without a match.
 
-    For images that the test does not hold.
+    Choose it on validation images, not on test images.
     """
     if not matched.hits.any():
         return FALLBACK_THRESHOLD
@@ -285,7 +285,7 @@ def best_threshold(matched: Matches) -> float:
 
 
 def image_counts(matched: Matches, threshold: float) -> Ints:
-    """BoxCounts of each image (images, 3), of detections with scores >= ``threshold``."""
+    """BoxCounts of each image (images, 3), for detections with scores >= ``threshold``."""
     images, kept = len(matched.truths), matched.scores >= threshold
     true = np.bincount(matched.images[kept & matched.hits], minlength=images)
     detected = np.bincount(matched.images[kept], minlength=images)
@@ -293,12 +293,12 @@ def image_counts(matched: Matches, threshold: float) -> Ints:
 
 
 def counts_at(matched: Matches, threshold: float) -> BoxCounts:
-    """Of all images; see :func:`image_counts`."""
+    """Counts over all images; see :func:`image_counts`."""
     return BoxCounts(*image_counts(matched, threshold).sum(0).tolist())
 
 
 def threshold_scores(counts: BoxCounts) -> dict[str, float | None]:
-    """Sensitivity, precision and F1; None where the denominator is zero."""
+    """Sensitivity, precision and F1; None for a zero denominator."""
     true, false, missed = counts
     return {
         "sensitivity": _ratio(true, true + missed),
@@ -317,11 +317,11 @@ def _ratio(part: int, whole: int) -> float | None:
 def bootstrap_interval(
     value_of: Callable[[Ints], float | None], groups: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> Interval | None:
-    """95 % percentile interval (Efron and Tibshirani, 1993) of a pooled score, patients drawn with replacement.
+    """95 % percentile interval (Efron and Tibshirani, 1993) of a pooled score, resampling patients.
 
-    ``groups``: the patient of each image, whose images are drawn together. ``value_of`` gets how often each image is
-    drawn (images,). Draws without a value are left out. None with fewer than two patients, and where fewer than half of
-    the draws have a value.
+    ``groups``: the patient of each image; all images of a patient are drawn together. ``value_of`` gets how often each
+    image is drawn (images,). Draws without a value are left out. None with fewer than two patients, or if fewer than
+    half of the draws have a value.
     """
     names, patient = np.unique(np.array(groups, dtype=str), return_inverse=True)
     if len(names) < 2:

@@ -1,4 +1,4 @@
-"""Lesion-wise detection: which lesions were found, whatever their size."""
+"""Lesion-wise detection: lesions count equally, whatever their size."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.masks import Mask, check_masks
 
-MINIMUM_OVERLAP = 0.1  # share of a component's own voxels; low, since small lesions are rarely outlined exactly
+MINIMUM_OVERLAP = 0.1  # fraction of a component's own voxels; low, since small lesions are rarely outlined exactly
 
 
 class LesionCounts(Record, frozen=True, kw_only=True):
@@ -17,17 +17,16 @@ class LesionCounts(Record, frozen=True, kw_only=True):
 
     truth_lesions: int
     predicted_lesions: int
-    found: int  # truth lesions that are predicted
-    matched_predictions: int  # predicted lesions that are true
+    found: int  # truth lesions that were detected
+    matched_predictions: int  # predicted lesions that match a true one
 
 
 def lesion_counts(prediction: Mask, truth: Mask, minimum_overlap: float = MINIMUM_OVERLAP) -> LesionCounts:
     """Compare the connected components (26-neighbourhood; 8 in 2-D) of boolean masks (y, x) or (z, y, x).
 
-    A truth lesion is found when at least ``minimum_overlap`` of its voxels are predicted; a predicted lesion is matched
-    when at least ``minimum_overlap`` of its own voxels are true. Several predictions may share one lesion, and the
-    other way round. Raises ValueError for shapes that differ, arrays that are not boolean, and an overlap outside
-    (0, 1].
+    A truth lesion is detected if at least ``minimum_overlap`` of its voxels are predicted; a predicted lesion matches
+    if at least ``minimum_overlap`` of its own voxels are true. Several predictions may share one lesion, and vice
+    versa. Raises ValueError for different shapes, non-boolean arrays, and an overlap outside (0, 1].
     """
     check_masks(prediction, truth)
     if not 0 < minimum_overlap <= 1:
@@ -43,7 +42,7 @@ def lesion_counts(prediction: Mask, truth: Mask, minimum_overlap: float = MINIMU
 
 
 def add_lesion_counts(parts: Sequence[LesionCounts]) -> LesionCounts:
-    """The sum, kind by kind."""
+    """Sum the counts field by field."""
     return LesionCounts(
         truth_lesions=sum(part.truth_lesions for part in parts),
         predicted_lesions=sum(part.predicted_lesions for part in parts),
@@ -53,9 +52,9 @@ def add_lesion_counts(parts: Sequence[LesionCounts]) -> LesionCounts:
 
 
 def lesion_f1(counts: LesionCounts) -> float | None:
-    """2 TP / (2 TP + FP + FN): TP found lesions, FN the other truth lesions, FP predicted lesions without a match.
+    """2 TP / (2 TP + FP + FN): TP detected lesions, FN missed lesions, FP predicted lesions without a match.
 
-    None when neither mask has a lesion.
+    None if neither mask has a lesion.
     """
     missed = counts.truth_lesions - counts.found
     spurious = counts.predicted_lesions - counts.matched_predictions
@@ -64,7 +63,7 @@ def lesion_f1(counts: LesionCounts) -> float | None:
 
 
 def _overlaps(mask: Mask, other: Mask) -> npt.NDArray[np.float64]:
-    """For each component of ``mask`` (n,), the share of its voxels that ``other`` covers."""
+    """For each component of ``mask`` (n,), the fraction of its voxels that ``other`` covers."""
     if not mask.any():
         return np.zeros(0)
     components = cc3d.connected_components(mask, connectivity=26 if mask.ndim == 3 else 8)

@@ -1,4 +1,4 @@
-"""What every mask metric asks of its input."""
+"""Input checks of all mask metrics."""
 
 import math
 
@@ -9,7 +9,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def check_masks(prediction: Mask, truth: Mask, valid: Mask | None = None) -> None:
-    """Raise ValueError, with what was found, unless all masks are boolean, (y, x) or (z, y, x), and of one shape."""
+    """Raise ValueError unless all masks are boolean, (y, x) or (z, y, x), and of one shape."""
     if prediction.ndim not in (2, 3):
         raise ValueError(f"Masks are (y, x) or (z, y, x); the prediction has shape {prediction.shape}")
     for name, mask in (("truth", truth), ("valid mask", valid)):
@@ -21,9 +21,9 @@ def check_masks(prediction: Mask, truth: Mask, valid: Mask | None = None) -> Non
 
 
 def in_plane(mask: Mask, spacing_mm: tuple[float, ...]) -> tuple[Mask, tuple[float, ...]]:
-    """Mask and spacing with the z axis left out of a 2-D image (1, y, x); anything else as it is.
+    """Drop the z axis of a single-slice mask (1, y, x) and of its spacing; others are unchanged.
 
-    Raises ValueError if the spacing has not one positive, finite number an axis of the mask.
+    Raises ValueError unless the spacing has one positive, finite number per mask axis.
     """
     if len(spacing_mm) != mask.ndim or not all(step > 0 and math.isfinite(step) for step in spacing_mm):
         raise ValueError(f"A mask of shape {mask.shape} needs {mask.ndim} positive spacings, not {spacing_mm}")

@@ -1,4 +1,4 @@
-"""How far the mean difference of two kinds of models holds beyond these patients and these trainings."""
+"""Estimate how far a mean difference of two kinds of models generalises to other patients and other trainings."""
 
 import math
 from bisect import bisect_left
@@ -18,40 +18,40 @@ Array = npt.NDArray[np.float64]
 class Noise(NamedTuple):
     """Variances of differences.
 
-    A difference is taken as mean + unit + training + rest, each with its own variance (two-way random effects, by the
-    usual mean squares). Trainings are few, so their part is judged by Student's t with trainings - 1 degrees of
-    freedom: resampling two or three of them would understate it.
+    A difference is modelled as mean + unit + training + residual, each with its own variance (two-way random effects,
+    by the usual mean squares). Trainings are few, so their contribution uses Student's t with trainings - 1 degrees of
+    freedom: resampling two or three of them would underestimate it.
     """
 
-    of_units: float  # between units, less what the rest adds to it
+    of_units: float  # between units, minus the residual's contribution
     of_trainings: float  # between the trainings' means; 0 for one training
     units: int
     trainings: int
-    apart: bool = False  # trainings hardly share units (folds without a test part): their means hold the units' noise
+    apart: bool = False  # trainings share few units (folds without a test part): their means include unit noise
 
     def from_trainings(self, trainings: int) -> float:
-        """Square of what so many trainings add to the half width of a 95 % interval of the mean."""
+        """Squared contribution of ``trainings`` trainings to the half width of the mean's 95 % interval."""
         return _quantile(trainings) ** 2 * self.of_trainings / trainings if trainings > 1 else 0.0
 
     def shown_by(self, trainings: int) -> float:
-        """The mean difference that so many trainings on these units show, with a power of 80 %: an interval without 0.
+        """Smallest mean difference detectable with ``trainings`` trainings on these units at 80 % power.
 
-        For one training, what these two trained models differ by.
+        For one training, this compares these two trained models only.
         """
         half_width = math.sqrt(_quantile(self.units) ** 2 * self.of_units / self.units + self.from_trainings(trainings))
         return half_width + POWER_ERRORS * math.sqrt(self.of_units / self.units + self.of_trainings / trainings)
 
     def trainings_to_show(self, gain: float) -> int | None:
-        """How many trainings show ``gain`` on these units; None where no number does, or it cannot be told."""
+        """Number of trainings that detect ``gain`` on these units; None if no number does, or if it is unknown."""
         if self.trainings == 1 or self.apart:
             return None
         counts = range(2, MOST_TRAININGS)
-        place = bisect_left(counts, -gain, key=lambda count: -self.shown_by(count))  # ever less with more trainings
+        place = bisect_left(counts, -gain, key=lambda count: -self.shown_by(count))  # falls with more trainings
         return counts[place] if place < len(counts) else None
 
 
 def noise_of(differences: Array) -> Noise | None:
-    """Of (training, unit), NaN where not evaluable, none wholly so; None with fewer than two units."""
+    """Estimate from (training, unit), NaN where not evaluable, no unit all NaN; None with fewer than two units."""
     trainings, units = differences.shape
     if units < 2:
         return None

@@ -1,4 +1,4 @@
-"""Overlap of two masks, voxel by voxel, with a stated rule for empty ones.
+"""Overlap of two masks in voxels, with a stated rule for empty masks.
 
 =================  ==================  ========================================  =========
 truth              prediction          Dice, IoU                                 others
@@ -8,8 +8,8 @@ empty              not empty           0                                        
 not empty          empty               0                                         precision None, recall 0
 =================  ==================  ========================================  =========
 
-None means not evaluable: it is left out of means, and counted. So an empty prediction on an empty image never raises
-a mean score.
+None means not evaluable: it is left out of means, and counted. An empty prediction on an empty image therefore never
+raises a mean score.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from mdkd_auto.metrics.masks import Mask, check_masks
 
 
 class Counts(Record, frozen=True, kw_only=True):
-    """Voxels of each kind."""
+    """Voxel counts."""
 
     true_positive: int
     false_positive: int
@@ -30,9 +30,9 @@ class Counts(Record, frozen=True, kw_only=True):
 
 
 def count(prediction: Mask, truth: Mask, valid: Mask | None = None) -> Counts:
-    """Compare boolean masks (y, x) or (z, y, x). ``valid`` is False under the ignore label; None: all count.
+    """Compare boolean masks (y, x) or (z, y, x). ``valid`` is False under the ignore label; None: all voxels count.
 
-    Raises ValueError for shapes that differ and for arrays that are not boolean.
+    Raises ValueError for different shapes and non-boolean arrays.
     """
     check_masks(prediction, truth, valid)
     if valid is not None:
@@ -49,7 +49,7 @@ def count(prediction: Mask, truth: Mask, valid: Mask | None = None) -> Counts:
 
 
 def add_counts(parts: Sequence[Counts]) -> Counts:
-    """The sum, kind by kind."""
+    """Sum the counts field by field."""
     return Counts(
         true_positive=sum(part.true_positive for part in parts),
         false_positive=sum(part.false_positive for part in parts),
@@ -59,22 +59,22 @@ def add_counts(parts: Sequence[Counts]) -> Counts:
 
 
 def dice(counts: Counts) -> float | None:
-    """2 TP / (2 TP + FP + FN). None when truth and prediction are both empty."""
+    """2 TP / (2 TP + FP + FN). None if truth and prediction are both empty."""
     return _ratio(2 * counts.true_positive, counts.false_positive + counts.false_negative)
 
 
 def iou(counts: Counts) -> float | None:
-    """TP / (TP + FP + FN). None when truth and prediction are both empty."""
+    """TP / (TP + FP + FN). None if truth and prediction are both empty."""
     return _ratio(counts.true_positive, counts.false_positive + counts.false_negative)
 
 
 def precision(counts: Counts) -> float | None:
-    """TP / (TP + FP). None when the prediction is empty."""
+    """TP / (TP + FP). None if the prediction is empty."""
     return _ratio(counts.true_positive, counts.false_positive)
 
 
 def recall(counts: Counts) -> float | None:
-    """TP / (TP + FN). None when the truth is empty."""
+    """TP / (TP + FN). None if the truth is empty."""
     return _ratio(counts.true_positive, counts.false_negative)
 
 

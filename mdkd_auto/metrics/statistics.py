@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same cases."""
+"""Compare two models on the same cases."""
 
 import math
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ RESAMPLES = 10_000
 INTERVAL = (2.5, 97.5)  # percentiles: a 95 % interval
 BLOCK = 1_000_000  # resampled differences in memory at once
 FEWEST_DIFFERENCES = 6  # with five, the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06
-MOST_PERMUTED = 50  # differences; of more the normal approximation is good, ties or not
+MOST_PERMUTED = 50  # differences; above this the normal approximation is accurate, with or without ties
 PERMUTATIONS = 20_000
-DECIMALS = 12  # means of several trainings that are equal but for rounding are ties
+DECIMALS = 12  # means over trainings that differ only by rounding are ties
 WANTED_GAIN = 0.02  # 2 points of DSC
 RANKS_DISAGREE = "most of the differences point the other way, a few large ones make the mean"
 
 
 class Comparison(Record, frozen=True, kw_only=True):
-    """Paired differences a - b over the units (patients, or cases) evaluable in both, means over the replicates."""
+    """Paired differences a - b over the units (patients or cases) evaluable in both, averaged over the replicates."""
 
     pairs: int
     left_out: int  # units not evaluable in a, in b, or in both
     mean_difference: float | None  # None without a pair
     interval: tuple[float, float] | None  # 95 %, of the mean difference; None with fewer than two pairs
-    p_value: float | None  # two-sided, of ``test``; None where ``note`` says why
-    note: str  # why there is no test, or RANKS_DISAGREE
+    p_value: float | None  # two-sided, of ``test``; None for the reason in ``note``
+    note: str  # the reason for a missing test, or RANKS_DISAGREE
     test: str = "Wilcoxon"
-    replicates: int = 1  # trainings with other seeds or folds
+    replicates: int = 1  # trainings with different seeds or folds
     spread: float | None = None  # standard deviation of their mean differences; None for one, or if they share no unit
-    detectable: float | None = None  # the mean difference that such data show with a power of 80 %
-    replicates_needed: int | None = None  # for WANTED_GAIN to be shown on these units; None: no number would do
+    detectable: float | None = None  # smallest mean difference detectable with a power of 80 %
+    replicates_needed: int | None = None  # to detect WANTED_GAIN on these units; None: no number suffices
 
 
 def replicated_comparison(
@@ -44,13 +44,13 @@ def replicated_comparison(
 ) -> Comparison:
     """Compare two kinds of models, each trained several times, on the same units: scores (replicate, unit).
 
-    Replicate i of a is paired with replicate i of b (the same seed and fold). ``folds``: the fold of each; where there
-    are several, the seeds of one fold, which share their training cases, count as one training: their mean.
-    A unit counts with the mean of its differences. Interval: percentile bootstrap of their mean (Efron and Tibshirani,
-    1993), 10,000 resamples of units drawn from ``seed``; with several trainings their noise is added as Student's t
-    (:class:`Noise`). Test: Wilcoxon signed-rank (Wilcoxon, 1945) over units, differences of zero left out, by
-    permutation where there are ties. Pass one score a patient: images of one patient are not independent. Raises
-    ValueError for shapes that differ and for scores that are not finite.
+    Replicate i of a is paired with replicate i of b (the same seed and fold). ``folds``: the fold of each replicate;
+    with several folds, the seeds of one fold, which share their training cases, are averaged to one training.
+    Each unit contributes the mean of its differences. Interval: percentile bootstrap of their mean (Efron and
+    Tibshirani, 1993), 10,000 resamples of units seeded by ``seed``; with several trainings their noise is added as
+    Student's t (:class:`Noise`). Test: Wilcoxon signed-rank (Wilcoxon, 1945) over units without zero differences, by
+    permutation if there are ties. Pass one score per patient: images of one patient are not independent. Raises
+    ValueError for different shapes and non-finite scores.
     """
     if [len(row) for row in a] != [len(row) for row in b] or len({len(row) for row in a}) > 1 or not a:
         raise ValueError(
@@ -96,7 +96,7 @@ def _difference(x: float | None, y: float | None) -> float:
 
 
 def _independent(differences: Array, folds: np.ndarray | None) -> Array:
-    """One row a fold, the mean of its seeds, where there are several folds; else as they are, a row a seed."""
+    """Average the seeds of each fold, one row per fold, if there are several folds; else keep one row per seed."""
     if folds is None or len(set(folds)) < 2:
         return differences
     rows = []
@@ -114,7 +114,7 @@ def _spread(differences: Array) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
-    """Adjusted p-values of a family of tests (Holm, 1979), in the order given; None is left out and stays None.
+    """Adjust the p-values of a family of tests (Holm, 1979), in the given order; None is skipped and stays None.
 
     Raises ValueError for a value outside [0, 1].
     """
@@ -131,7 +131,7 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
 
 
 def _signed_rank(differences: Array) -> tuple[float | None, str]:
-    """The p-value, or None and the reason."""
+    """Return the p-value, or None and the reason."""
     unequal = np.round(differences, DECIMALS)
     unequal = unequal[unequal != 0]
     if len(differences) and not len(unequal):
@@ -147,7 +147,7 @@ def _signed_rank(differences: Array) -> tuple[float | None, str]:
 
 
 def _interval(units: Array, noise: Noise, seed: int) -> tuple[float, float]:
-    """Of the mean: the bootstrap's distances over units, and in each direction what the trainings add."""
+    """Interval of the mean: bootstrap distances over units, widened on each side by the trainings' contribution."""
     mean = float(units.mean())
     found = bootstrap(
         (units,),
@@ -159,7 +159,7 @@ def _interval(units: Array, noise: Noise, seed: int) -> tuple[float, float]:
         rng=np.random.default_rng(seed),
     ).confidence_interval
     variance = float(units.var(ddof=1))
-    share = min(1.0, noise.of_units / variance) if variance > 0 else 0.0  # the rest is in the trainings' part
+    share = min(1.0, noise.of_units / variance) if variance > 0 else 0.0  # the trainings' contribution covers the rest
     added = noise.from_trainings(noise.trainings)
     below, above = (math.sqrt(share * (mean - float(end)) ** 2 + added) for end in (found.low, found.high))
     return mean - below, mean + above

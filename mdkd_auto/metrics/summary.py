@@ -15,24 +15,24 @@ METRICS = ("dice", "iou", "precision", "recall", "hd95", "surface_dice", "lesion
 
 
 class Scores(Record, frozen=True, kw_only=True):
-    """Scores of one class in one image or one patient. None: not evaluable, see ``overlap`` and ``surface``."""
+    """Scores of one class in one image or patient. None: not evaluable, see ``overlap`` and ``surface``."""
 
     dice: float | None
     iou: float | None
     precision: float | None
     recall: float | None
-    hd95: float | None  # mm; pixels where the spacing is unknown
+    hd95: float | None  # mm; pixels if the spacing is unknown
     surface_dice: float | None
     lesion_f1: float | None
     true_positive: int  # voxels
     false_positive: int
     false_negative: int
     true_negative: int
-    false_positive_volume: float  # mm3; mm2 of a 2-D image; voxels where the spacing is unknown
+    false_positive_volume: float  # mm3; mm2 for a 2-D image; voxels if the spacing is unknown
     lesions_truth: int
-    lesions_found: int  # of the truth
+    lesions_found: int  # in the truth
     lesions_predicted: int
-    lesions_matched: int  # of the predicted
+    lesions_matched: int  # in the prediction
 
     @property
     def negative(self) -> bool:
@@ -41,25 +41,25 @@ class Scores(Record, frozen=True, kw_only=True):
 
     @property
     def voxels(self) -> int:
-        """All that count; none where the ignore label covers all."""
+        """Number of voxels that count; 0 if the ignore label covers all."""
         return self.true_positive + self.false_positive + self.false_negative + self.true_negative
 
 
 class MetricMean(Record, frozen=True, kw_only=True):
-    """One metric over the cases in which it is evaluable."""
+    """Summary of one metric over the cases in which it is evaluable."""
 
     mean: float | None  # None without an evaluable case
-    std: float | None  # of the sample (n - 1); None with fewer than two evaluable cases
+    std: float | None  # sample standard deviation (n - 1); None with fewer than two evaluable cases
     evaluable: int
     left_out: int
 
 
 class Mean(Record, frozen=True, kw_only=True):
-    """Means over cases, and what they leave out."""
+    """Means over cases, with the numbers of cases left out."""
 
     metrics: dict[str, MetricMean]  # one for each of METRICS
     cases: int
-    negative_cases: int  # with an empty truth
+    negative_cases: int  # cases with empty truth
     negative_cases_with_false_positives: int
 
 
@@ -71,11 +71,11 @@ def score_masks(
     tolerance_mm: float = TOLERANCE_MM,
     rectangularity: float = 1.0,
 ) -> Scores:
-    """All scores of one pair of boolean masks (y, x) or (z, y, x), with one spacing an axis, ones where unknown.
+    """Score one pair of boolean masks (y, x) or (z, y, x); ``spacing_mm`` has one entry per axis, 1 if unknown.
 
-    ``rectangularity``: the volume of a voxel as a fraction of its sides' product, less than 1 where they are sheared.
-    Voxels outside ``valid`` (under the ignore label) are background in both masks and count nowhere. Raises ValueError
-    for shapes that differ, arrays that are not boolean, and a spacing that does not fit.
+    ``rectangularity``: the volume of a voxel as a fraction of its sides' product, below 1 for a sheared grid.
+    Voxels outside ``valid`` (under the ignore label) are background in both masks and never counted. Raises ValueError
+    for different shapes, non-boolean arrays, and a spacing that does not fit.
     """
     check_masks(prediction, truth, valid)
     counts = count(prediction, truth, valid)
@@ -91,11 +91,11 @@ def score_masks(
 
 
 def pool(parts: Sequence[Scores]) -> Scores:
-    """The images of one patient together.
+    """Pool the images of one patient.
 
     Overlap metrics come from the summed voxel counts, lesion F1 from the summed lesion counts. Slices need not be
-    consecutive or aligned, so they make no common surface: HD95 and surface Dice are the means over the images in which
-    they are evaluable. Raises ValueError without an image.
+    consecutive or aligned, so they have no common surface: HD95 and surface Dice are means over the images in which
+    they are evaluable. Raises ValueError without images.
     """
     if not parts:
         raise ValueError("No scores to pool: a patient has at least one image")
@@ -111,7 +111,7 @@ def pool(parts: Sequence[Scores]) -> Scores:
 
 
 def summarise(scores: Sequence[Scores]) -> Mean:
-    """Means over cases (images, or patients after ``pool``); every metric says how many cases it leaves out."""
+    """Average over cases (images, or patients after ``pool``); each metric reports how many cases it leaves out."""
     negatives = [case for case in scores if case.negative]
     return Mean(
         metrics={name: _metric_mean([getattr(case, name) for case in scores]) for name in METRICS},

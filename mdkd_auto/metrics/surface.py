@@ -2,12 +2,12 @@
 
 Definition of Nikolov et al., "Deep learning to achieve clinically applicable segmentation of head and neck anatomy for
 radiotherapy", 2018, section "Surface DSC", as DeepMind's surface-distance library computes it: surface elements lie at
-the corners between voxels, each weighs as much as the surface through it (``surfels``), and its distance is to the
-nearest surface element of the other mask. The tests hold this module to that library.
+the corners between voxels, each is weighted by the area of the surface through it (``surfels``), and its distance is to
+the nearest surface element of the other mask. The tests compare this module with that library.
 
-The library is not used at run time: its one release needs names that numpy 2 has dropped. A tree of
-surface elements takes the place of its distance transform: same distances, but only where there is surface. A distance
-of exactly the tolerance is within it, whatever rounding makes of it.
+The library is not used at run time: its only release needs names that numpy 2 removed. A k-d tree of surface elements
+replaces its distance transform: the same distances, computed only on the surface. A distance equal to the tolerance is
+within it, regardless of rounding.
 """
 
 from itertools import product
@@ -21,30 +21,29 @@ from mdkd_auto.metrics.masks import Mask, check_masks, in_plane
 from mdkd_auto.metrics.surfels import Floats, surfel_sizes
 
 HAUSDORFF_FRACTION = 0.95  # of the surface, for HD95
-TOLERANCE_MM = 2.0  # default of the surface Dice; two pixels where the spacing is unknown
-ROUNDING = 1e-6  # of the tolerance: a NIfTI holds spacings in float32, 0.4 mm as 0.4000000059604645
+TOLERANCE_MM = 2.0  # default of the surface Dice; two pixels if the spacing is unknown
+ROUNDING = 1e-6  # relative to the tolerance: NIfTI stores spacings in float32, 0.4 mm as 0.4000000059604645
 
 
 class SurfaceScores(Record, frozen=True, kw_only=True):
-    """Both None when both masks are empty."""
+    """Surface scores of one pair of masks; both are None if both masks are empty."""
 
-    hd95: float | None  # mm (pixels where the spacing is unknown: a spacing of ones)
+    hd95: float | None  # mm (pixels if the spacing is unknown, i.e. all ones)
     surface_dice: float | None
 
 
 def surface_scores(
     prediction: Mask, truth: Mask, spacing_mm: tuple[float, ...], tolerance_mm: float = TOLERANCE_MM
 ) -> SurfaceScores:
-    """HD95 and surface Dice of boolean masks (y, x) or (z, y, x), with one spacing an axis; (1, y, x) counts as 2-D.
+    """HD95 and surface Dice of boolean masks (y, x) or (z, y, x), with one spacing per axis; (1, y, x) counts as 2-D.
 
-    HD95: the larger of the two directed distances that 95 % of a surface does not exceed. Surface Dice: the share of
-    both surfaces that lies within the tolerance of the other one.
+    HD95: the larger of the two directed distances that 95 % of a surface does not exceed. Surface Dice: the fraction of
+    both surfaces within the tolerance of the other.
 
-    Exactly one mask empty: the surface Dice is 0 and HD95 is the diagonal of the image, the worst that image allows.
-    There is no distance to measure, but leaving the case out would reward a model for predicting nothing.
+    If exactly one mask is empty, surface Dice is 0 and HD95 is the image diagonal, the worst possible value. No
+    distance can be measured, but leaving the case out would reward a model for predicting nothing.
 
-    Raises ValueError for shapes that differ, arrays that are not boolean, a spacing that does not fit, and a
-    negative tolerance.
+    Raises ValueError for different shapes, non-boolean arrays, a spacing that does not fit, and a negative tolerance.
     """
     check_masks(prediction, truth)
     if not tolerance_mm >= 0:
@@ -72,7 +71,7 @@ def surface_scores(
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Of a mask that is not empty."""
+    """Bounding box of a non-empty mask."""
     box = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -82,7 +81,7 @@ def _bounding_box(mask: Mask) -> tuple[slice, ...]:
 
 
 def _surface(mask: Mask, spacing_mm: tuple[float, ...]) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Surface elements of a mask, closed at the border: indices (n, dimensions) of corners, and sizes (n,)."""
+    """Surface elements of a mask, closed at the border: corner indices (n, dimensions) and sizes (n,)."""
     padded = np.pad(mask, 1).view(np.uint8)
     cases = np.zeros([length + 1 for length in mask.shape], dtype=np.uint8)
     for bit, corner in enumerate(product((0, 1), repeat=mask.ndim)):
@@ -99,12 +98,12 @@ def _distances_mm(
     """Distance (n,) from each of ``points`` (n, dimensions) to the nearest of ``others`` (m, dimensions)."""
     spacing = np.asarray(spacing_mm)
     _, nearest = cKDTree(others * spacing, balanced_tree=False, compact_nodes=False).query(points * spacing)
-    steps = (points - others[nearest]) * spacing  # from whole steps, so that 5 x 0.4 mm is 2 mm and not a little more
+    steps = (points - others[nearest]) * spacing  # computed from whole steps, so that 5 x 0.4 mm is exactly 2 mm
     return np.asarray(np.sqrt((steps**2).sum(axis=1)), dtype=np.float64)
 
 
 def _weighted_quantile(distances_mm: Floats, sizes: Floats) -> float:
-    """The distance at which the surface, sorted by distance, reaches 95 % of its size."""
+    """Return the distance at which the surface, sorted by distance, reaches 95 % of its size."""
     order = np.lexsort((sizes, distances_mm))
     reached = np.cumsum(sizes[order]) / sizes.sum()
     index = min(int(np.searchsorted(reached, HAUSDORFF_FRACTION)), len(order) - 1)

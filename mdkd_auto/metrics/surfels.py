@@ -1,12 +1,13 @@
 """Size of the surface inside each 2 x 2 x 2 (2 x 2) neighbourhood of a mask, by marching cubes (squares).
 
 Lorensen and Cline, "Marching cubes", SIGGRAPH 1987: the corners of a cube are the centres of eight neighbouring voxels,
-inside or outside the mask, so there are 256 cases. The surface meets every edge between an inside and an outside corner
-at its middle. Three choices make the surface unique, and equal to the tables of DeepMind's surface-distance library:
+inside or outside the mask, so there are 256 cases. The surface crosses every edge between an inside and an outside
+corner at its midpoint. Three choices make the surface unique, and equal to the tables of DeepMind's surface-distance
+library:
 
-- on a face with two inside corners across from each other, the surface cuts off the inside corners;
+- on a face with two diagonal inside corners, the surface separates the inside corners;
 - a case with more than four inside corners has the surface of its complement;
-- a loop of more than three points is split into the fan of triangles that has the largest area on cubic voxels.
+- a loop of more than three points is split into the triangle fan with the largest area on cubic voxels.
 """
 
 from functools import lru_cache
@@ -15,7 +16,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-Point = tuple[int, ...]  # in half voxels from the first corner, so edge middles are whole numbers
+Point = tuple[int, ...]  # in half voxels from the first corner, so edge midpoints are integers
 Floats = npt.NDArray[np.float64]
 
 
@@ -35,7 +36,7 @@ def surfel_sizes(spacing_mm: tuple[float, ...]) -> Floats:
 
 @lru_cache(maxsize=1)
 def _contour_vectors() -> tuple[Floats, ...]:
-    """For each of the 16 cases, its line segments (n, 2) in pixels."""
+    """Line segments (n, 2) in pixels, for each of the 16 cases."""
     square: list[Point] = [(0, 0), (1, 0), (1, 1), (0, 1)]
     cases = []
     for case in range(16):
@@ -47,7 +48,7 @@ def _contour_vectors() -> tuple[Floats, ...]:
 
 @lru_cache(maxsize=1)
 def _surface_normals() -> tuple[Floats, ...]:
-    """For each of the 256 cases, the normals (n, 3) of its triangles, as long as their area in voxel faces."""
+    """Triangle normals (n, 3), as long as their area in voxel faces, for each of the 256 cases."""
     cases = []
     for case in range(256):
         few = case if case.bit_count() <= 4 else 255 - case
@@ -64,7 +65,7 @@ def _inside(case: int, dimensions: int) -> set[Point]:
 
 
 def _faces() -> list[list[Point]]:
-    """The corners around each of the cube's six faces, all in the same sense as seen from outside."""
+    """The corners around each of the cube's six faces, all in the same direction as seen from outside."""
     faces = []
     for axis, side in product(range(3), (0, 1)):
         around = [(0, 0), (1, 0), (1, 1), (0, 1)]
@@ -74,16 +75,16 @@ def _faces() -> list[list[Point]]:
 
 
 def _cuts(cycle: list[Point], inside: set[Point]) -> list[tuple[Point, Point]]:
-    """Lines that separate each run of inside corners around a square: (edge where it begins, edge where it ends)."""
+    """Lines that separate each run of inside corners around a square: (start edge, end edge)."""
     edges = [(a, b) for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True) if (a in inside) != (b in inside)]
-    if edges and edges[0][0] in inside:  # begin with an edge that goes in
+    if edges and edges[0][0] in inside:  # begin with an edge that enters the mask
         edges = edges[1:] + edges[:1]
     middles = [tuple(p + q for p, q in zip(a, b, strict=True)) for a, b in edges]
     return list(zip(middles[::2], middles[1::2], strict=True))
 
 
 def _loops(follow: dict[Point, Point]) -> list[list[Point]]:
-    """Closed loops of edge middles, from the middle that follows each."""
+    """Closed loops of edge midpoints, from the successor of each midpoint."""
     remaining = dict(follow)
     loops = []
     while remaining:
@@ -97,7 +98,7 @@ def _loops(follow: dict[Point, Point]) -> list[list[Point]]:
 
 
 def _largest_fan(loop: list[Point]) -> Floats:
-    """Normals (n - 2, 3) of the fan of triangles, over the n choices of its apex, with the largest total area."""
+    """Normals (n - 2, 3) of the triangle fan with the largest total area over the n choices of its apex."""
     fans = []
     for apex in range(len(loop)):
         points = np.roll(np.array(loop), -apex, axis=0) / 2  # (n, 3) voxels
