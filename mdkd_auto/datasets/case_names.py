@@ -1,4 +1,4 @@
-"""Names of cases and of their image files, as nnU-Net's: ``{case}_{0000}{ending}``, one file a channel."""
+"""Case and image file names as in nnU-Net: ``{case}_{0000}{ending}``, one file per channel."""
 
 import re
 from pathlib import Path
@@ -11,30 +11,30 @@ NOT_UTF8 = "is not UTF-8, as of an archive packed on another system"
 LISTED = 10  # problems shown in one message
 _UNSAFE = frozenset("$&;|<>*?\"'`:")
 _UNUSUAL = frozenset(" ()[]{}#~!%,")
-_LONGEST_NAME = 200  # bytes: file systems take 255, endings and temporary names included
+_LONGEST_NAME = 200  # bytes: file systems allow 255, including endings and temporary names
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 def split_name(name: str, ending: str) -> tuple[str, int] | None:
-    """``lung_01_0000.png`` -> ("lung_01", 0); None where the name does not end so, in capitals or not."""
+    """``lung_01_0000.png`` -> ("lung_01", 0); None without this ending (case is ignored) or channel number."""
     match = _CHANNEL.fullmatch(name[: len(name) - len(ending)]) if ends_in(name, ending) else None
     return (match[1], int(match[2])) if match else None
 
 
 def visible_files(folder: Path) -> list[str]:
-    """Sorted names of the files in a folder, without hidden ones and what systems leave behind."""
+    """Return the sorted file names of a folder without hidden files and operating-system litter."""
     return sorted(entry.name for entry in folder.iterdir() if not is_litter(entry.name) and entry.is_file())
 
 
 def listed(problems: list[str]) -> str:
-    """The first problems, one a line, and how many more there are."""
+    """Join the first problems, one per line, and the number of others."""
     lines = [f"\n  {problem}" for problem in problems[:LISTED]]
     more = len(problems) - LISTED
     return "".join(lines) + (f"\n  and {more} more ({len(problems)} in all)" if more > 0 else "")
 
 
 def check_case_id(case_id: str) -> str | None:
-    """What is wrong with a case name, or None."""
+    """Return the problem with a case name, or None."""
     if not case_id:
         return "is empty"
     if not is_utf8(case_id):
@@ -54,5 +54,5 @@ def check_case_id(case_id: str) -> str | None:
 
 
 def is_unusual(case_id: str) -> bool:
-    """Whether a shell script must quote the name, or Windows changes it."""
+    """Whether shells must quote the name, or Windows changes it."""
     return bool(set(case_id) & _UNUSUAL) or case_id[-1:] in {".", " "}

@@ -1,4 +1,4 @@
-"""A case's files read and checked: channels on one grid, finite voxels, a label that dataset.json declares."""
+"""Read and check a case's files: channels on one grid, finite voxels, declared label values."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,26 +23,26 @@ from mdkd_auto.formats.read_write import Image, axis_codes, compare_geometry, re
 
 Array = NDArray[Any]
 LABEL_TYPE = np.int16
-LABEL = -1  # in the place of a channel
-COUNTING_RANGE = 1 << 16  # whole numbers within this range are counted, not sorted
+LABEL = -1  # in place of a channel index
+COUNTING_RANGE = 1 << 16  # integers within this range are counted, not sorted
 COPIES_WHILE_READING = 6  # file, decompressed, canonical, float32 (twice an int16), masks
-USUAL_COMPRESSION = 4  # of formats that do not say how large they are
+USUAL_COMPRESSION = 4  # for formats that do not state their uncompressed size
 
 
 class CaseArrays(NamedTuple):
     """Canonical (z, y, x) arrays of one case."""
 
     channels: tuple[Array, ...]
-    spacing_mm: Triple | None  # of the file, else what the case's table or dataset.json states, else None
+    spacing_mm: Triple | None  # from the file, else cases.csv or dataset.json, else None
     label: NDArray[np.int16] | None
-    orientation: str  # where the file's own axes point, such as LPS; "" where unknown
+    orientation: str  # directions of the file's axes, such as LPS; "" if unknown
     rectangularity: float = 1.0  # see orientation.rectangularity
-    remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, what was found, channel (LABEL: the label)
-    exif: tuple[int, ...] = ()  # orientation by which each channel's picture was turned upright
+    remarks: tuple[tuple[str, str, int], ...] = ()  # warnings: kind, details, channel (LABEL: the label)
+    exif: tuple[int, ...] = ()  # orientation from which each channel's image was rotated upright
 
 
 def read_case_arrays(case: Case, dataset: Dataset, channels: Sequence[int] | None = None) -> CaseArrays:
-    """Read the channels asked for (all by default) and the label. Raises ImageError naming the file."""
+    """Read the given channels (all by default) and the label. Raises ImageError naming the file."""
     arrays, findings = inspect_case(case, dataset, channels)
     if arrays is None:
         first = findings[0]
@@ -53,7 +53,7 @@ def read_case_arrays(case: Case, dataset: Dataset, channels: Sequence[int] | Non
 def inspect_case(
     case: Case, dataset: Dataset, channels: Sequence[int] | None = None
 ) -> tuple[CaseArrays | None, list[Finding]]:
-    """Like :func:`read_case_arrays`, with everything that is wrong instead of the first; None where anything is."""
+    """Read as :func:`read_case_arrays` does, but return all problems instead of raising; None if there is an error."""
     files = [Path(case.images[index]) for index in (range(len(case.images)) if channels is None else channels)]
     label_file = None if case.label is None else Path(case.label)
     findings: list[Finding] = []
@@ -109,7 +109,7 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
 
 
 def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:
-    """Classes of dataset.json to which the mask itself gives other values."""
+    """Report classes of dataset.json that the mask file assigns to other values."""
     values = {likeness_of_name(name): members for name, members in dataset.labels.items()}
     wrong = [
         f"{name} = {value}" for name, value in segments if value not in values.get(likeness_of_name(name), {value})
@@ -122,7 +122,7 @@ def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: 
 
 
 def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[np.int16] | None, list[Finding]]:
-    """The label as int16; None and what is wrong for fractions and values that dataset.json does not declare."""
+    """Return the label as int16, or None and the problems: fractions or undeclared values."""
     if array.dtype.kind == "f":
         wrong = array[~(np.isfinite(array) & (array == np.rint(array)))]
         if wrong.size:
@@ -141,7 +141,7 @@ def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[n
 
 
 def whole_values(array: Array) -> list[int]:
-    """Sorted distinct values; counted slice by slice where they span little, much faster than sorting."""
+    """Sorted distinct values; a small range is counted slice by slice, much faster than sorting."""
     low, high = int(array.min()), int(array.max())
     if high - low >= COUNTING_RANGE:
         return [int(value) for value in np.unique(array)]
@@ -152,15 +152,15 @@ def whole_values(array: Array) -> list[int]:
 
 
 def declared_values(dataset: Dataset) -> frozenset[int]:
-    """Every value a label of the data set may hold, background and ignore included."""
+    """Return every valid label value of the data set, including background and ignore."""
     values = {0, *(value for members in dataset.labels.values() for value in members)}
     return frozenset(values if dataset.ignore_label is None else values | {dataset.ignore_label})
 
 
 def source_hash(case: Case, channels: Sequence[int] | None = None, hash_of: HashOf = file_hash) -> str:
-    """Hash of the contents of the case's files, whatever folder they lie in, and of its class or boxes.
+    """Hash the contents of the case's files, independent of their folder, and its class or boxes.
 
-    ``hash_of`` gives the SHA-256 of a file.
+    ``hash_of`` returns a file's SHA-256.
     """
     chosen = range(len(case.images)) if channels is None else channels
     images = [hash_image(_existing(Path(case.images[index])), hash_of) for index in chosen]
@@ -169,12 +169,12 @@ def source_hash(case: Case, channels: Sequence[int] | None = None, hash_of: Hash
 
 
 def truth_hash(case: Case, hash_of: HashOf = file_hash) -> str:
-    """SHA-256 of the label file, or hash of the class or boxes. Raises ImageError where the file is missing."""
+    """SHA-256 of the label file, or a hash of the class or boxes. Raises ImageError if the file is missing."""
     return content_hash(_stated_truth(case)) if case.label is None else hash_image(_existing(Path(case.label)), hash_of)
 
 
 def _stated_truth(case: Case) -> dict[str, Any]:
-    """What tables and annotations state of a case."""
+    """Truth from tables and annotations."""
     own: dict[str, Any] = {} if case.class_name is None else {"class": case.class_name}
     if case.boxes is not None:
         own |= {"boxes": case.boxes, "spacing_mm": case.spacing_mm}
@@ -182,17 +182,17 @@ def _stated_truth(case: Case) -> dict[str, Any]:
 
 
 def bytes_to_read(case: Case) -> int:
-    """About how much memory it takes to read and check a case: several copies of its largest channel."""
+    """Estimate the memory for reading and checking a case: several copies of its largest channel."""
     files = [Path(file) for file in (*case.images, *([case.label] if case.label else []))]
     sizes = []
     for file in files:
-        with suppress(OSError):  # what cannot be read is told when its turn comes
+        with suppress(OSError):  # unreadable files are reported when they are read
             sizes.append(_voxel_bytes(file))
     return sum(sizes) + COPIES_WHILE_READING * max(sizes, default=0)
 
 
 def _voxel_bytes(path: Path) -> int:
-    """Bytes of the voxels, decompressed. A gzip stream ends with that number (modulo 4 GiB)."""
+    """Uncompressed size of the voxels in bytes. A gzip stream ends with its size (modulo 4 GiB)."""
     stored = sum(file.stat().st_size for file in (path, *voxel_files(path)))
     if path.name.lower().endswith(".gz") and stored > 4:
         with open(path, "rb") as file:
@@ -208,7 +208,7 @@ def _existing(path: Path) -> Path:
 
 
 def read_finite(file: Path, colour_to_grey: bool = False, spacing_from: SpacingFrom | None = None) -> Image:
-    """Read one image. Raises ImageError where a voxel is NaN or infinite: a network would answer with an empty mask."""
+    """Read one image. Raises ImageError for NaN or infinite voxels: a network would return an empty mask."""
     image = read_image(file, colour_to_grey, spacing_from)
     if not np.issubdtype(image.array.dtype, np.integer):
         bad = image.array.size - int(np.count_nonzero(np.isfinite(image.array)))

@@ -1,4 +1,4 @@
-"""cases.csv: patients, splits and classes of cases; and names of cases that other programs may take amiss."""
+"""cases.csv: patients, splits and classes of cases; and case names that cause problems in other programs."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from mdkd_auto.datasets.problems import Finding, Problem, problem
 from mdkd_auto.formats.file_endings import ENDINGS
 
 CASE_COLUMNS = ("case_id", "patient_id", "split", "label")
-MEANT = {  # names that others give to a column, without case, spaces, "_" and "-"
+MEANT = {  # common alternative column names, ignoring case, spaces, "_" and "-"
     "patient_id": frozenset(
         (
             "patient",
@@ -40,12 +40,12 @@ SPLITS = ("train", "val", "test", "")
 
 
 def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str, str]], list[Finding]]:
-    """cases.csv as case -> {patient_id, split, label}, of the columns it has; {} without a file.
+    """Read cases.csv as case -> {patient_id, split, label}, limited to existing columns; {} without a file.
 
-    Rows that name no case, a case twice, or a split other than train, val, test are found wrong; so are patients whose
-    names are almost one, and columns that seem to be meant.
+    Reports unknown cases, duplicate cases, splits other than train, val and test, patients with almost equal names, and
+    columns with names that are probably meant.
     """
-    if not path.exists():  # a link to nothing is told where the folder is read
+    if not path.exists():  # dangling links are reported when the folder is read
         return {}, []
     if not path.is_file():
         return {}, [Finding("cases-csv", str(path), "is a folder or a device; expected a file", "put the table there")]
@@ -70,7 +70,7 @@ def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str,
 
 
 def stated_patient(row: dict[str, str], case_id: str, annotated: str = "") -> tuple[str, PatientBy]:
-    """The patient of a case and what names him: its row of cases.csv, else its annotations, else nothing."""
+    """Return a case's patient and its source: the row of cases.csv, else annotations, else none."""
     if row.get("patient_id"):
         return row["patient_id"], "table"
     return (annotated, "annotations") if annotated else (case_id, "")
@@ -92,7 +92,7 @@ def _row_problems(
 
 
 def likeness_of_id(name: str) -> str:
-    """Equal for names that differ by case, spaces, leading zeros, ``.0`` or the ending of an image alone."""
+    """Normalise a name: equal if names differ only by case, spaces, leading zeros, ``.0`` or an image ending."""
     name = "".join(name.split()).casefold().removesuffix(".0")
     ending = max((one for one in ENDINGS if name.endswith(one)), key=len, default="")
     name = name.removesuffix(ending)
@@ -102,7 +102,7 @@ def likeness_of_id(name: str) -> str:
 
 
 def _meant(columns: Sequence[str]) -> list[tuple[str, str]]:
-    """Columns that are not read though they seem to say patient or split, where the column for that is absent."""
+    """Find ignored columns that look like patient or split, if that column is absent."""
     return [
         (f"column {written!r} is not read", f"name it {name} if it says that; else nothing is amiss")
         for name, words in MEANT.items()
@@ -113,7 +113,7 @@ def _meant(columns: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _alike(table: dict[str, dict[str, str]]) -> list[str]:
-    """Patients whose names differ by case, spaces or leading zeros alone, and those that name a missing value."""
+    """Find patients whose names differ only by case, spaces or leading zeros, and names that mean "missing"."""
     patients = Counter(row["patient_id"] for row in table.values() if row.get("patient_id"))
     by_likeness: dict[str, list[str]] = {}
     for patient in sorted(patients):
@@ -132,7 +132,7 @@ def _alike(table: dict[str, dict[str, str]]) -> list[str]:
 
 
 def name_problems(dataset: str, case_ids: list[str]) -> list[Problem]:
-    """Names that other programs or file systems may take amiss."""
+    """Find names that other programs or file systems may mishandle."""
     problems = []
     lowered: dict[str, str] = {}
     for case_id in case_ids:

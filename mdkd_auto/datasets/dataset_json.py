@@ -1,4 +1,4 @@
-"""dataset.json, checked field by field; every wrong field is listed. What nnU-Net allows beyond these is ignored."""
+"""Check dataset.json field by field and report every wrong field. Further nnU-Net fields are ignored."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from mdkd_auto.datasets.truth.placeholder_classes import is_background, is_no_ob
 from mdkd_auto.formats.file_endings import ENDINGS
 
 Value = TypeVar("Value")
-Labels = dict[str, tuple[int, ...]]  # class -> its values
+Labels = dict[str, tuple[int, ...]]  # class -> its label values
 
 GROUP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 IGNORE = "ignore"
@@ -25,7 +25,7 @@ SAFE_NAMES = "printable names without | and $ that do not begin with =, +, - or 
 
 
 class Description(NamedTuple):
-    """dataset.json, with the names of :class:`records.Dataset`."""
+    """dataset.json, with the field names of :class:`records.Dataset`."""
 
     task: Task
     modality: str
@@ -37,25 +37,25 @@ class Description(NamedTuple):
     spacing_mm: Triple | None
     spacing_from: SpacingFrom | None
     number_of_cases: int | None
-    entries: dict[str, tuple[tuple[str, ...], str]]  # case -> images and label, as written
+    entries: dict[str, tuple[tuple[str, ...], str]]  # case -> images and label as written
 
 
 class TaskData(NamedTuple):
-    """What the raw data sets of a task are like; datasets/task_data.py holds those of every task."""
+    """How raw data sets of a task are read; datasets/task_data.py has one entry per task."""
 
-    # of dataset.json -> class -> values without background and ignore, and the value of ignore
+    # dataset.json -> class -> values without background and ignore; the ignore value
     labels: Callable[[dict[str, Any]], tuple[Labels, int | None]]
-    # the cases whose files and truth are as they should be, the classes, and what is wrong with the others
+    # sound cases, classes, and the problems of the other cases
     read: Callable[[Path, Description], tuple[tuple[Case, ...], Labels, list[Problem]]]
-    masks: bool = False  # the truth of a case is a mask on the grid of its image
-    # else what the label map that is stored in its place is filled with
+    masks: bool = False  # truth is a mask on the image grid
+    # otherwise, the constant value of the stored label map
     label_value: Callable[[Case, Dataset], int] = lambda case, dataset: 0
     compare_pictures: bool = False  # look for near-duplicates
-    class_folders: bool = False  # any folder may hold images, those of one class
+    class_folders: bool = False  # any folder may hold the images of one class
 
 
 def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Description | None, list[Finding]]:
-    """Read and check dataset.json; None and every wrong field where it cannot be used. Tasks are those given."""
+    """Read and check dataset.json; None and all wrong fields if it is unusable. ``tasks``: the known tasks."""
     if not path.is_file():
         return None, [Finding("dataset-json-missing", str(path), "the file does not exist")]
     try:
@@ -89,11 +89,11 @@ def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Descri
 
 
 class _Refused(Exception):
-    """A field that is missing or wrong."""
+    """A missing or wrong field."""
 
 
 class _Fields:
-    """Reads the fields one by one, and remembers every one that is wrong."""
+    """Read fields one by one, and collect every wrong one."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path, self.content = path, content
@@ -135,7 +135,7 @@ def _channel_names(content: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _modality(content: dict[str, Any], channel_names: tuple[str, ...]) -> str:
-    """``group`` if given; else CT or CXR by the channel names; else MRI."""
+    """``group`` if given; otherwise CT or CXR by channel names, else MRI."""
     group = content.get("group")
     if group is not None:
         if not isinstance(group, str) or not GROUP_NAME.fullmatch(group):
@@ -151,7 +151,7 @@ def _modality(content: dict[str, Any], channel_names: tuple[str, ...]) -> str:
 
 
 def mask_labels(content: dict[str, Any]) -> tuple[Labels, int | None]:
-    """Of masks: names for their values."""
+    """Labels of masks: names and values."""
     expected, found = LABELS_LIKE, content.get("labels")
     if not isinstance(found, dict) or not found:
         _refuse("labels", found, expected)
@@ -172,7 +172,7 @@ def mask_labels(content: dict[str, Any]) -> tuple[Labels, int | None]:
 
 
 def box_labels(content: dict[str, Any]) -> tuple[Labels, None]:
-    """Of boxes: names and numbers, whatever they mean; {} where the annotations are to say them."""
+    """Labels of boxes: names, numbered in order; {} if the annotations name the classes."""
     found = content.get("labels")
     if found is None:
         return {}, None
@@ -193,7 +193,7 @@ def box_labels(content: dict[str, Any]) -> tuple[Labels, None]:
 
 
 def class_labels(content: dict[str, Any]) -> tuple[Labels, None]:
-    """Of whole images: class -> its number; {} where the folders or cases.csv are to say the classes."""
+    """Labels of whole images: class -> number; {} if folders or cases.csv name the classes."""
     found = content.get("labels")
     expected = 'an object of classes and numbers from 0, like {"normal": 0, "pneumonia": 1}; or leave it out'
     if found is None:
@@ -206,7 +206,7 @@ def class_labels(content: dict[str, Any]) -> tuple[Labels, None]:
 
 
 def _check_values(labels: Labels) -> tuple[Labels, int | None]:
-    """Values must be 1, 2, 3, ... without a gap, and ``ignore`` the next; only regions may share values."""
+    """Values must be consecutive from 1, with ``ignore`` last; only regions may share values."""
     ignored = labels.pop(IGNORE, None)
     used = [value for values in labels.values() for value in values]
     highest = len(set(used))
@@ -230,7 +230,7 @@ def _regions_class_order(content: dict[str, Any], labels: Labels) -> tuple[int, 
 
 
 def _file_ending(content: dict[str, Any], masks: bool) -> str:
-    """ "" where a data set without masks names none: any image then."""
+    """ "" for a data set without masks that gives none: any image format."""
     ending = content.get("file_ending")
     if not masks and (ending is None or ending == ""):
         return ""
@@ -251,7 +251,7 @@ def _spacing_mm(content: dict[str, Any]) -> Triple | None:
 
 
 def _spacing_from(content: dict[str, Any]) -> Any:
-    """A ``SpacingFrom``, or None."""
+    """Return a ``SpacingFrom``, or None."""
     found, allowed = content.get("spacing_from"), get_args(SpacingFrom)
     if found is not None and found not in allowed:
         _refuse("spacing_from", found, f"one of {', '.join(allowed)}")
@@ -283,14 +283,14 @@ def _values(value: Any) -> tuple[int, ...] | None:
 
 
 def is_name(value: Any) -> bool:
-    """Text that is safe to show: no control characters, no bar of a table, no formula of a spreadsheet or figure."""
+    """Whether text is safe to display: no control characters, table bars, or spreadsheet and figure formulas."""
     if not isinstance(value, str) or not value.isprintable() or set("|$") & set(value):
         return False
     return value[:1] not in ("", *"=+-@")
 
 
 def likeness_of_name(name: str) -> str:
-    """Equal for names that differ by case or spaces alone."""
+    """Normalise a name: equal if names differ only by case or spaces."""
     return "".join(name.split()).casefold()
 
 

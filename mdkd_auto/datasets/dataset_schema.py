@@ -1,7 +1,7 @@
-"""dataset.json as a record, for its JSON schema. datasets/dataset_json.py reads the file and explains what is wrong.
+"""dataset.json as a record, for its JSON schema. datasets/dataset_json.py reads and checks the file.
 
-The schema covers what one field decides. What depends on several fields (label values without a gap) or on other files
-is checked only on reading. Fields that nnU-Net or a data set adds are allowed.
+The schema covers rules on single fields. Rules across fields (label values without a gap) or other files are checked
+only when a data set is read. Additional fields are allowed.
 """
 
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from mdkd_auto.formats.file_endings import ENDINGS
 
 
 def _any_case(text: str) -> str:
-    """A pattern for ``text`` in small letters, capitals, or both: JSON schemas have no flag for that."""
+    """Return a case-insensitive pattern: JSON schemas have no flag for it."""
     return "".join(f"[{sign}{sign.upper()}]" if sign.isalpha() else rf"\{sign}" for sign in text)
 
 
@@ -80,7 +80,7 @@ def dataset_schema() -> dict[str, Any]:
             "file_ending": {"type": "string", "minLength": 1},
         },
     }
-    # A file without "task" meets the condition too, as DEFAULT_TASK has masks.
+    # A file without "task" also matches, as DEFAULT_TASK has masks.
     condition = {"properties": {"task": {"enum": with_masks}}}
     definition = schema["$defs"][DatasetFile.__name__]
     definition |= {"title": "dataset.json", "if": condition, "then": needs_labels}

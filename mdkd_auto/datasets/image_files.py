@@ -1,4 +1,4 @@
-"""The image files of a data set without masks: by case and channel, whatever their endings, and what is wrong."""
+"""Find the image files of a data set without masks, by case and channel, in any supported format."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ EXTRA_OF_ONE = "remove it, or name its channel in dataset.json; a case of its ow
 
 
 class ImageFiles:
-    """Image files by case and channel, and what is wrong."""
+    """Image files by case and channel, with the problems found."""
 
     def __init__(self, folder: Path, description: Description) -> None:
         self.folder, self.description = folder, description
@@ -28,7 +28,7 @@ class ImageFiles:
         self.report(finding.kind, finding.found, Path(finding.file), case_id or finding.part, finding.remedy)
 
     def add_folder(self, images: Path, prefix: str = "") -> set[str]:
-        """The images of one folder, ``prefix`` in front of their names; the cases they belong to."""
+        """Add the images of one folder, prefixing case names with ``prefix``; returns their cases."""
         case_ids = set()
         names = visible_files(images)
         companions = Companions(images, names)
@@ -54,8 +54,10 @@ class ImageFiles:
         return case_ids
 
     def _case_and_channel(self, name: str, ending: str, beside: set[str]) -> tuple[str, int]:
-        """A number beyond the one channel is part of the name (``patient_2023.png``), as in :func:`find_cases`;
-        not where channel 0 lies ``beside`` it: then a channel is not described."""
+        """A number beyond the single channel belongs to the name (``patient_2023.png``), as in :func:`find_cases`.
+
+        The exception: if channel 0 is in ``beside``, the number is an undescribed channel.
+        """
         named = split_name(name, ending)
         alone = named is not None and len(self.description.channel_names) == 1 <= named[1] and named[0] not in beside
         return (name[: len(name) - len(ending)], 0) if named is None or alone else named
@@ -74,7 +76,7 @@ class ImageFiles:
                     self.report("image-missing", found, beside, case_id)
 
     def check_number(self) -> None:
-        """There are cases, and as many as dataset.json says."""
+        """Check that cases exist, as many as dataset.json states."""
         if not self.files:
             found, dicom = "holds no images that can be read", find_dicom(self.folder)
             if dicom is not None:

@@ -1,4 +1,4 @@
-"""Cases that are of one subject by the look of their names: visits, slices, sides, augmented copies."""
+"""Guess which cases belong to one subject from their names: visits, slices, sides, augmented copies."""
 
 import re
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 Groups = dict[str, list[str]]  # subject -> names
 
-MOST_TOKENS = 4  # stripped from the end of a name
-LEAST_SUBJECTS = 3  # fewer are rather sites or kinds of images, and cannot be split
-MANY_SUBJECTS = 10  # so many are rather subjects than sites, though they stand in front of a subject's number
-REUSED = 0.25  # of numbered names, those whose number other subjects have too: a visit or slice, not a running number
+MOST_TOKENS = 4  # most tokens stripped from the end of a name
+LEAST_SUBJECTS = 3  # fewer groups are more likely sites or image types, and cannot be split
+MANY_SUBJECTS = 10  # from this number on, prefixes are subjects rather than sites, even before a running number
+REUSED = 0.25  # fraction of numbers that several subjects share: a visit or slice, not a running number
 
-# what one source image becomes: names after it are of one subject whatever else they look like
+# Copies of one source image: such names belong to one subject whatever their other parts.
 _COPIES = re.compile(
     r"(?:[_. -](?:png|jpe?g|bmp|tiff?))?\.rf\.[0-9a-z]{6,}$"  # Roboflow: source_jpg.rf.hash
     r"|[_. -]+(?:aug|augment(?:ed|ation)?|copy|[hv]?flip(?:ped)?|mirror(?:ed)?|rot(?:at(?:e|ed|ion))?)[_. -]*\d*$",
     re.IGNORECASE,
 )
-# what a subject has several of, with and without a number; after a separator or a digit
+# Words for repeated images of a subject, with or without a number; after a separator or a digit.
 _WORDS = re.compile(
     r"(?:[_. -]+|(?<=\d))(?:"
     r"(?:ses|session|visit|vis|timepoint|time|tp|scan|run|acq|series|ser|study|exam|slice|slc|sl|frame|frm|fr|tile|"
@@ -29,7 +29,7 @@ _WORDS = re.compile(
 _PERSON = re.compile(
     r"(?<![a-z])(?:patient|person|subject|subj|participant|volunteer|pat|sub|pt|pid)[-_ ]?\d+", re.IGNORECASE
 )
-# a short number, letter or both at the end
+# A short number, letter or both at the end.
 _TOKEN = re.compile(r"(?:[_. -]+(?:[a-z]{0,3}\d{1,4}|(?:19|20)\d{6}|[a-z])|(?<=\d)[a-z]| ?\(\d+\))$", re.IGNORECASE)
 _DATE = re.compile(r"(?<!\d)(?:19|20)\d{2}(?:\d{4})?$")
 _SEPARATORS = re.compile(r"[_. -]+")
@@ -42,7 +42,7 @@ _NO_PERSON = re.compile(
 
 
 class _Source(NamedTuple):
-    """A name without what says which copy, visit, slice or side it is; whether such words or copies were there."""
+    """A name without its copy, visit, slice and side, and whether it had such words or copies."""
 
     subject: str
     by_word: bool
@@ -50,9 +50,9 @@ class _Source(NamedTuple):
 
 
 def likely_subjects(names: Iterable[str]) -> Groups:
-    """Names by the subject that they seem to be of; {} where nothing says that a subject has several.
+    """Group names by their likely subject; {} if no subject seems to have several.
 
-    Names that end in a running number (IMG_0001) say nothing, nor do those in front of which a site or a date stands.
+    Names with a running number (IMG_0001), or with only a site or date before it, give no information.
     """
     names = sorted(set(names))
     sources = {name: _source_of(name) for name in names}
@@ -97,7 +97,7 @@ def _is_by_words(groups: Groups, sources: dict[str, _Source]) -> bool:
 
 
 def _is_by_numbers(groups: Groups) -> bool:
-    """Whether most names are of a subject with several, whose numbers are a visit's or a slice's."""
+    """Whether most names belong to subjects with several names, numbered by visit or slice."""
     several = {subject: names for subject, names in groups.items() if len(names) > 1 and _may_be_subject(subject)}
     count = sum(map(len, several.values()))
     if len(several) < LEAST_SUBJECTS or count < sum(map(len, groups.values())) / 2:
@@ -111,18 +111,18 @@ def _is_by_numbers(groups: Groups) -> bool:
 
 
 def _number_after(subject: str, name: str) -> str:
-    """What follows the subject in a name, up to the next separator; days of an examination left out."""
+    """The part after the subject, up to the next separator, without examination dates."""
     words = _SEPARATORS.split(_DAY.sub("", name[len(subject) :]))
     return next((word for word in words if word), "")
 
 
 def _may_be_subject(text: str) -> bool:
-    """Whether it ends in a number that is no date, and not one of a site or a part of the data."""
+    """Whether the text ends in a number that is not a date, site or subset number."""
     return text[-1:].isdigit() and not _DATE.search(text) and not _NO_PERSON.search(text)
 
 
 def _without_token(subject: str) -> str:
-    """As it is where nothing can be taken off the end, or what is left would end in no number."""
+    """Strip one token; returned unchanged if nothing can be stripped, or if the rest would not end in a number."""
     match = _TOKEN.search(subject)
     rest = subject[: match.start()] if match else ""
     return rest if rest[-1:].isdigit() else subject

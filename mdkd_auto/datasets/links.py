@@ -1,4 +1,4 @@
-"""Links to nothing, and files under almost the name that is read: what would otherwise count as absent."""
+"""Dangling links and misspelt file names, which would otherwise count as absent files."""
 
 import errno
 import os
@@ -12,14 +12,14 @@ from mdkd_auto.formats.file_endings import ENDINGS
 FILES_READ = ("dataset.json", "cases.csv", "splits_final.json", "annotations.json", "DL_info.csv")
 FOLDERS_READ = ("imagesTr", "labelsTr", "Annotations")
 NOT_READ = ("imagests", "labelsts")
-MISSPELT = ("dataset.json", "cases.csv", "splits_final.json", "imagesTr")  # absent, no error or a misleading one
-ABSENT = ("image-missing", "label-missing", "label-extra", "image-absent")  # what follows for a case from such a link
-COUNTED = ("no-cases", "number-of-cases")  # and for the data set
-SHEETS = (".csv.txt", ".tsv", ".xls", ".xlsx", ".ods", ".numbers")  # what cases.csv may have been saved as
+MISSPELT = ("dataset.json", "cases.csv", "splits_final.json", "imagesTr")  # if absent, no or a misleading error
+ABSENT = ("image-missing", "label-missing", "label-extra", "image-absent")  # follow from a case's dangling link
+COUNTED = ("no-cases", "number-of-cases")  # follow for its data set
+SHEETS = (".csv.txt", ".tsv", ".xls", ".xlsx", ".ods", ".numbers")  # formats cases.csv may have been saved in
 
 
 def dangling(path: Path) -> str | None:
-    """Where a link leads that leads to nothing, in words; None for what is no link, or leads to something."""
+    """Describe the target of a dangling link; None for anything else."""
     if not os.path.islink(path):
         return None
     try:
@@ -35,7 +35,7 @@ def dangling(path: Path) -> str | None:
 
 
 def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
-    """Every link to nothing in a data set's folder where a file or folder would be read.
+    """Report every dangling link where a file or folder would be read.
 
     ``class_folders``: any folder may hold images, as in a classification data set.
     """
@@ -55,12 +55,12 @@ def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
 
 
 def linked_cases(folder: Path, class_folders: bool = False) -> set[str]:
-    """The cases whose files are links to nothing."""
+    """Return the cases whose files are dangling links."""
     return {one.case_id for one in check_links(folder, class_folders)} - {""}
 
 
 def with_links(problems: list[Problem], links: list[Problem]) -> list[Problem]:
-    """All of them, but of a link to nothing not also that its file is missing, nor what follows from that."""
+    """Merge both lists, dropping missing-file problems and their consequences that a dangling link explains."""
     files, cases = {one.file for one in links}, {one.case_id for one in links} - {""}
     folders = {os.path.dirname(one.file) for one in links}
     kept = []
@@ -73,11 +73,11 @@ def with_links(problems: list[Problem], links: list[Problem]) -> list[Problem]:
 
 
 def check_names(folder: Path) -> list[Problem]:
-    """Files and folders that differ by case alone from a name that is read and absent, or are its spreadsheet."""
+    """Find files that differ only by case from an absent file, or are its spreadsheet."""
     problems = []
     present = {path.name for path in _visible(folder)}
     for name in MISSPELT:
-        if name in present or (folder / name).exists():  # the file system may not tell cases apart
+        if name in present or (folder / name).exists():  # file systems may ignore case
             continue
         meant = {name.lower(), f"{name}.txt".lower()}
         if name == "cases.csv":
@@ -95,7 +95,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Everything visible in a folder and those below; linked folders too, each once. Raises OSError."""
+    """Yield everything visible below a folder, following each link once. Raises OSError."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -109,13 +109,13 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _case_of(path: Path, folder: Path) -> str:
-    """The case that a file belongs to by its name; in a folder of a class, the folders stand in front."""
+    """Return the case of a file by its name; below a class folder, the folders form a prefix."""
     parts = path.parent.relative_to(folder).parts
     return "_".join((*(part for part in parts if part not in FOLDERS_READ), _case_of_file(path.name)))
 
 
 def _case_of_file(name: str) -> str:
-    """Its name without ending and channel."""
+    """Strip ending and channel."""
     ending = max((one for one in ENDINGS if name.lower().endswith(one)), key=len, default="")
     stem = name[: len(name) - len(ending)] if ending else Path(name).stem
     named = split_name(f"{stem}.", ".")

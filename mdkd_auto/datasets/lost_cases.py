@@ -1,4 +1,4 @@
-"""Cases that stored splits name and the raw folder no longer gives, each with the reason."""
+"""Find cases in stored splits that the raw folder no longer provides, with the reason."""
 
 from collections.abc import Collection, Iterable
 
@@ -11,7 +11,7 @@ _FIRST_CHANNEL = "_0000"
 
 
 def lost_cases(dataset: Dataset, splits: Splits, problems: Iterable[Problem] = ()) -> dict[str, str]:
-    """Case of any part -> why the data set no longer has it: the first of its ``problems``, errors before warnings."""
+    """Case -> why the data set no longer has it: the first of its ``problems``, errors before warnings."""
     present = {case.case_id for case in dataset.cases}
     named = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
     lost = sorted(named - present)
@@ -23,12 +23,12 @@ def lost_cases(dataset: Dataset, splits: Splits, problems: Iterable[Problem] = (
 
 
 def cases_without_part(dataset: Dataset, splits: Splits) -> list[str]:
-    """Cases that stored splits leave out: they are neither trained nor tested on."""
+    """Cases that stored splits leave out: they are neither used for training nor for testing."""
     named = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
     return sorted({case.case_id for case in dataset.cases} - named)
 
 
 def case_of(name: str, cases: Collection[str]) -> str:
-    """The case that a problem is about; of an absent image it gives the file's name. "" where it is none of them."""
+    """Return the case of a problem; for an absent image, ``name`` is the file's. "" if no case matches."""
     stem = name[: len(name) - len(image_ending(name))] if is_image(name) else name
     return next((one for one in (name, stem, stem.removesuffix(_FIRST_CHANNEL)) if one in cases), "")

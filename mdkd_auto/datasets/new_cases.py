@@ -1,4 +1,4 @@
-"""New images to predict, by nnU-Net's names; what of a folder cannot be predicted, or is not read, is named."""
+"""Find new images to predict, named as in nnU-Net; files that cannot be predicted are reported."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ from mdkd_auto.formats.file_endings import ENDINGS, ends_in, image_ending, is_im
 
 
 class NewCases(NamedTuple):
-    """Cases to predict, and images that are left out: which, and why."""
+    """Cases to predict, and skipped images with the reason."""
 
     cases: list[Case]
     refused: tuple[str, ...]
 
 
 def find_cases(path: Path, ending: str | None, channels: int, needed: int | None = None) -> NewCases:
-    """The cases of a folder, or of one file, to predict; sorted by name.
+    """Return the cases of a folder, or of one file, sorted by name.
 
-    ``channels``: how many the data set has. ``needed``: the one channel a model reads, or None for all of them;
-    ``Case.images`` then holds that one file. Where only one is read, plain ``{case}{ending}`` names do as well.
-    ``ending`` None takes every image this program reads. Names are refused as in a raw folder, and so are links to
-    nothing. Raises PredictionError.
+    ``channels``: number of channels in the data set. ``needed``: the only channel a model reads, or None for all;
+    ``Case.images`` then holds that one file. With a single channel, plain ``{case}{ending}`` names are accepted.
+    ``ending`` None accepts every supported format. Invalid names are refused as in a raw folder, and so are dangling
+    links. Raises PredictionError.
     """
     if not path.exists():
         raise PredictionError(f"{path}: {dangling(path) or 'neither a folder nor a file'}")
@@ -64,9 +64,9 @@ def find_cases(path: Path, ending: str | None, channels: int, needed: int | None
 
 
 def not_read(folder: Path) -> list[str]:
-    """What of a folder is not predicted though it may be meant: subfolders with images, links to nothing.
+    """Report what a folder holds but ``find_cases`` ignores: subfolders with images, dangling links.
 
-    Links that are named as images are: ``find_cases`` refuses them.
+    Dangling links with an image name are refused by ``find_cases`` instead.
     """
     visible = sorted(path for path in folder.iterdir() if not is_litter(path.name))
     return [
@@ -80,13 +80,13 @@ def not_read(folder: Path) -> list[str]:
 
 
 def _dangling_images(folder: Path) -> list[str]:
-    """Sorted names of links to nothing that are named as images, hidden ones left out."""
+    """Return the sorted names of dangling links with an image name, without hidden ones."""
     links = (path for path in folder.iterdir() if not is_litter(path.name) and is_image(path.name))
     return sorted(path.name for path in links if dangling(path) is not None)
 
 
 def _refusal(case_id: str, files: Sequence[Path]) -> str | None:
-    """Why a case is not predicted, or None."""
+    """Return why a case is refused, or None."""
     if wrong := check_case_id(case_id):
         name = repr(case_id) if is_utf8(case_id) else escaped(case_id)
         return f"the name {name} {wrong}; rename it: letters, digits, '_', '-' and '.' are safe"
@@ -95,7 +95,7 @@ def _refusal(case_id: str, files: Sequence[Path]) -> str | None:
 
 
 def _case_and_channel(name: str, ending: str | None, channels: int, needed: int | None) -> tuple[str, int] | None:
-    """A number beyond the channels is part of the name (``patient_2023.png``) where one channel is read."""
+    """With a single channel, a number beyond the channels belongs to the name (``patient_2023.png``)."""
     try:
         found = name[len(name) - len(image_ending(name)) :]
     except ImageError:

@@ -1,4 +1,4 @@
-"""Whose images the cases are, where no table says it: by a pattern of their names, or BIDS' sub-<label>."""
+"""Assign cases to patients by name, if no table does: with a pattern, or BIDS' sub-<label>."""
 
 import logging
 import re
@@ -19,16 +19,16 @@ FLAG = "--patient-pattern"
 GROUP = "patient"
 EXAMPLE = r"'^(?P<patient>[^_]+)_'"
 LONGEST_PATTERN = 500  # characters
-SECONDS_PER_NAME = 1.0  # a pattern that backtracks without end takes longer
-STATED = ("table", "annotations")  # these go before names
+SECONDS_PER_NAME = 1.0  # a pattern with catastrophic backtracking takes longer
+STATED = ("table", "annotations")  # these take precedence over names
 
 _BIDS = re.compile(r"(?:^|_)(sub-[A-Za-z0-9]+)(?=_|$)")  # bids-specification.readthedocs.io, "Filenames"
 
 
 def compile_pattern(text: str, source: str = FLAG) -> Any:
-    """The compiled pattern, given in ``source``.
+    """Compile the pattern, given in ``source``.
 
-    Raises SettingsError for one that is none, or has no group ``patient`` or further names.
+    Raises SettingsError for an invalid pattern, or one without a group ``patient``, or with other named groups.
     """
     if len(text) > LONGEST_PATTERN:
         raise SettingsError(f"{source}: is {len(text)} characters long; {LONGEST_PATTERN} are the most")
@@ -44,10 +44,10 @@ def compile_pattern(text: str, source: str = FLAG) -> Any:
 
 
 def with_patients(dataset: Dataset, pattern: str = "") -> tuple[Dataset, list[str]]:
-    """The data set with the patients that the names of its cases say, and the cases that ``pattern`` does not match.
+    """Return the data set with patients from case names, and the cases ``pattern`` does not match.
 
-    Patients of a table or of annotations stay. Without a pattern those named ``sub-<label>`` are grouped, and the other
-    cases are patients of their own. Raises SettingsError for a pattern that is none, or takes too long.
+    Patients from tables or annotations are kept. Without a pattern, cases named ``sub-<label>`` are grouped and every
+    other case is its own patient. Raises SettingsError for an invalid or too slow pattern.
     """
     compiled = compile_pattern(pattern) if pattern else None
     cases, unmatched = [], []
@@ -65,7 +65,7 @@ def with_patients(dataset: Dataset, pattern: str = "") -> tuple[Dataset, list[st
 
 
 class Told(NamedTuple):
-    """A data set with its patients, and the pattern that found them in names ("": BIDS' names)."""
+    """A data set with its patients, and the pattern that found them ("": BIDS names)."""
 
     dataset: Dataset
     pattern: str
@@ -74,10 +74,10 @@ class Told(NamedTuple):
 def tell_patients(
     datasets: Sequence[Dataset], stored: Callable[[str], str], asked: str | None = None
 ) -> tuple[dict[str, Told], list[Problem]]:
-    """Each data set by name with the patients that names of cases say; and the cases of which they say none.
+    """Return each data set with patients from case names, and the cases without a match.
 
-    The pattern ``asked`` for, else the one ``stored`` for a data set, else none. A data set in which the pattern asked
-    for finds nobody goes on as before, with a warning, where it finds patients in another.
+    Uses the pattern ``asked``, else the one ``stored`` for the data set, else none. If ``asked`` matches nothing in a
+    data set but matches in another, the first keeps its patients and a warning is reported.
     """
     before = {dataset.name: stored(dataset.name) for dataset in datasets}
     chosen = dict.fromkeys(before, asked) if asked else dict(before)
@@ -109,22 +109,22 @@ def tell_patients(
 
 
 def _named(dataset: Dataset) -> list[Case]:
-    """Cases whose names say their patient."""
+    """Cases with a patient in their name."""
     return [case for case in dataset.cases if case.patient_by in ("name", "pattern")]
 
 
 def plain_name(case: Case, folder: str) -> str:
-    """The case's name without the folders (class, split) that stand in front of it."""
+    """Return the case's name without leading folders (class, split)."""
     try:
         parts = Path(case.images[0]).parent.relative_to(folder).parts if case.images else ()
-    except ValueError:  # a file elsewhere
+    except ValueError:  # a file outside the folder
         parts = ()
     prefix = "".join(f"{part}_" for part in parts if part != "imagesTr")
     return case.case_id.removeprefix(prefix)
 
 
 def _bids_subject(name: str, case: Case) -> str | None:
-    """In a case's name; where there are masks, also in the path, which dataset.json may list: sub-01/anat/x.nii.gz."""
+    """Find BIDS' subject in the case name; with masks also in the path: dataset.json may list sub-01/anat/x.nii.gz."""
     match = _BIDS.search(name)
     if match is None and case.label is not None:
         folders = Path(case.images[0]).parent.parts
@@ -133,7 +133,7 @@ def _bids_subject(name: str, case: Case) -> str | None:
 
 
 def _matched(compiled: Any, pattern: str, name: str) -> str | None:
-    """The patient in a name; None where the pattern does not match, or names nobody."""
+    """Return the patient in a name; None if the pattern does not match or the group is empty."""
     try:
         match = compiled.search(name, timeout=SECONDS_PER_NAME)
     except TimeoutError:

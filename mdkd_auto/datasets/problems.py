@@ -1,4 +1,4 @@
-"""What can be wrong with raw data: every kind by name, whether it stops the work, and what to do about it."""
+"""Every kind of problem with raw data: its severity and its remedy."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
@@ -9,11 +9,11 @@ from mdkd_auto.core.records import Dataset, Record
 from mdkd_auto.core.text import escaped
 
 Severity = Literal["error", "warning"]
-CASES_SHOWN = 5  # of one kind of warning on the screen; the written report names all
+CASES_SHOWN = 5  # per kind of warning on the screen; the written report lists all
 
 
 class Kind(NamedTuple):
-    """An error stops the work or, on request, its case is left out; a warning is said and does not stop."""
+    """An error stops the work or, on request, excludes its case; a warning is only reported."""
 
     severity: Severity
     remedy: str
@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
     ),
     "patient-unmatched": Kind("error", "widen --patient-pattern, or name its patient in cases.csv"),
     "pattern-unused": Kind("warning", "its patients are told without --patient-pattern; check that this is right"),
-    # files of cases
+    # case files
     "no-cases": Kind("error", "put images named {case}_0000 with this ending there, or correct file_ending"),
     "image-missing": Kind("error", "add the file, or remove the case's other files"),
     "image-extra": Kind("error", "remove the file, or name its channel in dataset.json"),
@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
     "box-clipped": Kind("warning", "it is cut off at the image's edge; check that it belongs to this image"),
     "box-twice": Kind("warning", "it is kept once"),
     "no-boxes": Kind("error", "a detector needs boxes to learn from"),
-    # contents of files
+    # file contents
     "unreadable": Kind("error", "copy or export it anew"),
     "truncated": Kind("error", "the file breaks off: copy it anew and compare the sizes"),
     "checksum": Kind("error", "its bytes changed after it was written: copy it anew"),
@@ -130,7 +130,7 @@ KINDS: dict[str, Kind] = {
     "label-0-255": Kind("error", "a mask of 0 and 255: replace 255 by the class number 1"),
     "label-empty": Kind("warning", "right for an image without a lesion; else draw the label"),
     "label-full": Kind("warning", "every voxel is labelled: is it the inverse, or a crop?"),
-    # cases compared
+    # comparison of cases
     "orientation": Kind("warning", "read in canonical orientation; check that its axes are really so"),
     "forms-contradict": Kind("warning", "check left and right; spacing_from in dataset.json says which form counts"),
     "sheared": Kind("warning", "volumes are right; distances are measured as if the axes were at right angles"),
@@ -152,12 +152,12 @@ KINDS: dict[str, Kind] = {
 
 
 class Problem(Record, frozen=True, kw_only=True):
-    """One thing that is wrong, and where."""
+    """One problem and its location."""
 
-    kind: str  # of KINDS
+    kind: str  # key of KINDS
     severity: Severity
     dataset: str
-    case_id: str = ""  # or a part of a file that is left out alone; "" where the whole data set is concerned
+    case_id: str = ""  # or a part of a file that can be excluded on its own; "" for the whole data set
     file: str = ""
     found: str
     remedy: str
@@ -168,18 +168,17 @@ class Problem(Record, frozen=True, kw_only=True):
 
 
 class Finding(NamedTuple):
-    """A problem seen by code that does not know the data set: kind, file, what was found."""
+    """A problem found by code that does not know the data set: kind, file, details."""
 
     kind: str
     file: str
     found: str
-    remedy: str = ""  # "": that of the kind
-    part: str = ""  # of the file, that can be left out alone: a row, an annotation
+    remedy: str = ""  # "": the kind's remedy
+    part: str = ""  # of the file, that can be excluded on its own: a row, an annotation
 
 
 def problem(kind: str, found: str, *, dataset: str, case_id: str = "", file: object = "", remedy: str = "") -> Problem:
-    """A problem of a known kind, with the kind's remedy unless a better one is at hand. It can be written: names that
-    are no UTF-8 are escaped."""
+    """Create a problem with the kind's remedy unless another is given. Names that are not UTF-8 are escaped."""
     severity, usual = KINDS[kind]
     return Problem(
         kind=kind,
@@ -193,23 +192,23 @@ def problem(kind: str, found: str, *, dataset: str, case_id: str = "", file: obj
 
 
 def problem_of(dataset: str, finding: Finding) -> Problem:
-    """A finding, of a data set."""
+    """Assign a finding to a data set."""
     return problem(finding.kind, finding.found, dataset=dataset, file=finding.file, remedy=finding.remedy)
 
 
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:
-    """Those that stop the work."""
+    """Filter the errors."""
     return [one for one in problems if one.severity == "error"]
 
 
 def names_shown(names: Sequence[str]) -> str:
-    """How many, and the first of them by name."""
+    """Number of names, and the first few."""
     more = ", ..." if len(names) > CASES_SHOWN else ""
     return f"{len(names)} ({', '.join(names[:CASES_SHOWN])}{more})"
 
 
 def without_broken(datasets: Sequence[Dataset], problems: Iterable[Problem]) -> list[Dataset]:
-    """The data sets without the cases that have errors; one with an error of its own goes as a whole."""
+    """Exclude the cases with errors; a data set with an error of its own is excluded completely."""
     errors = errors_of(problems)
     broken = {(one.dataset, one.case_id) for one in errors}
     kept = []
@@ -217,13 +216,13 @@ def without_broken(datasets: Sequence[Dataset], problems: Iterable[Problem]) -> 
         if (dataset.name, "") in broken:
             continue
         cases = tuple(case for case in dataset.cases if (dataset.name, case.case_id) not in broken)
-        if cases or not dataset.cases:  # one without any has its problem said already
+        if cases or not dataset.cases:  # an empty data set already has an error
             kept.append(msgspec.structs.replace(dataset, cases=cases))
     return kept
 
 
 def problems_text(problems: Sequence[Problem], full: bool = True) -> str:
-    """All problems, errors first, by data set and kind. Without ``full`` long lists of warnings are cut short."""
+    """Format all problems, errors first, by data set and kind. Without ``full``, long lists of warnings are cut."""
     errors, warnings = errors_of(problems), [one for one in problems if one.severity == "warning"]
     lines = [f"{len(errors)} error{_s(errors)}, {len(warnings)} warning{_s(warnings)}"]
     for title, part, limit in (("ERROR", errors, None), ("warning", warnings, None if full else CASES_SHOWN)):

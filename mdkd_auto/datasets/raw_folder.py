@@ -1,4 +1,4 @@
-"""Reading a raw data set: dataset.json as nnU-Net v2 writes it, our three optional fields, and cases.csv."""
+"""Read a raw data set: dataset.json as nnU-Net v2 writes it, three optional fields of ours, and cases.csv."""
 
 import logging
 import os
@@ -29,9 +29,9 @@ NUMBERED = re.compile(r"dataset\d{3}", re.IGNORECASE)
 
 
 def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
-    """Every data set of the raw folder, sorted by name, without the cases that have errors; and all that is wrong.
+    """Return every data set of the raw folder, sorted by name, without cases that have errors; and all problems.
 
-    A data set that cannot be read is left out. Raises DatasetError where there is no raw folder.
+    Unreadable data sets are excluded. Raises DatasetError if the raw folder does not exist.
     """
     if not raw.is_dir():
         if (aim := dangling(raw)) is not None:
@@ -62,19 +62,19 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
 
 
 def _is_unpacked(archive: Path) -> bool:
-    """Whether the folder that an archive is named after lies beside it."""
+    """Whether an archive's folder exists beside it."""
     return any(archive.name.startswith(f"{folder.name}.") for folder in archive.parent.iterdir() if folder.is_dir())
 
 
 def find_folder(given: str, raw: Path) -> Path:
-    """The folder of a data set that is given by its path, its labelsTr, or its name or number in the raw folder.
+    """Return a data set's folder from its path, its labelsTr, or its name or number in the raw folder.
 
     Raises DatasetError.
     """
     if not given.strip():
         raise DatasetError(NO_NAME)
     path = Path(given)
-    whole = Path(os.path.abspath(path))  # a link keeps its own name
+    whole = Path(os.path.abspath(path))  # keeps a link's own name
     for folder in (whole.parent if whole.name == LABELS else whole, whole):
         if whole.is_dir() and (folder / "dataset.json").is_file():
             return folder
@@ -93,15 +93,15 @@ def find_folder(given: str, raw: Path) -> Path:
 
 
 def folder_names(raw: Path) -> list[str]:
-    """All DatasetNNN_Name folders of the raw folder, usable or not; [] without a raw folder."""
+    """Return all DatasetNNN_Name folders, usable or not; [] without a raw folder."""
     found = sorted(folder.name for folder in raw.iterdir() if folder.is_dir()) if raw.is_dir() else []
     return [name for name in found if FOLDER_NAME.fullmatch(name)]
 
 
 def find_name(wanted: str, names: Sequence[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The data set that ``wanted`` means: its name, its number (11, 011) or the name without the number.
+    """Resolve ``wanted``: a data set's name, its number (11, 011) or its name without the number.
 
-    ``others`` are data sets that cannot be taken here, and why not. Raises DatasetError.
+    ``others``: data sets that are unavailable here -> reason. Raises DatasetError.
     """
     if not wanted.strip():
         raise DatasetError(f"{NO_NAME}; found: {', '.join(names) or 'none'}")
@@ -126,7 +126,7 @@ def _meant(wanted: str, names: Sequence[str]) -> list[str]:
 def read_dataset(folder: Path) -> Dataset:
     """Read one DatasetNNN_Name folder. Cases are sorted.
 
-    Raises DatasetError listing every error: the file or field, what was found, and what to do.
+    Raises DatasetError with every error: file or field, details, remedy.
     """
     dataset, problems = _inspected(folder)
     if dataset is None or problems:
@@ -135,9 +135,9 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def read_sound_cases(folder: Path) -> tuple[Dataset, dict[str, str]]:
-    """Like :func:`read_dataset`, without the cases that have errors of their own, and these errors by case.
+    """Read as :func:`read_dataset` does, but exclude cases with errors of their own; returns these errors by case.
 
-    Raises DatasetError for an error of the data set as a whole, or where no case is left.
+    Raises DatasetError for an error of the whole data set, or if no case is left.
     """
     dataset, problems = _inspected(folder)
     kept = [] if dataset is None else without_broken([dataset], problems)
@@ -150,7 +150,7 @@ def read_sound_cases(folder: Path) -> tuple[Dataset, dict[str, str]]:
 
 
 def _inspected(folder: Path) -> tuple[Dataset | None, list[Problem]]:
-    """A data set and its errors; warnings are logged."""
+    """Return a data set and its errors; warnings are logged."""
     dataset, problems = inspect_dataset(folder)
     for one in problems:
         if one.severity == "warning":
@@ -163,7 +163,7 @@ def _refusal(folder: Path, errors: list[Problem]) -> DatasetError:
 
 
 def _inspect_if_let(folder: Path) -> tuple[Dataset | None, list[Problem]]:
-    """Like :func:`inspect_dataset`; a folder that the system refuses to read is one more problem."""
+    """Inspect as :func:`inspect_dataset` does; an unreadable folder is reported as a problem."""
     try:
         return inspect_dataset(folder)
     except OSError as error:
@@ -174,9 +174,9 @@ def _inspect_if_let(folder: Path) -> tuple[Dataset | None, list[Problem]]:
 
 
 def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
-    """Like :func:`read_dataset`, without the cases whose files are wrong; and everything that is wrong.
+    """Read as :func:`read_dataset` does, but exclude cases with wrong files; returns all problems.
 
-    None where the folder or its dataset.json cannot be used at all.
+    None if the folder or its dataset.json is unusable.
     """
     folder = folder.absolute()
     name = folder.name

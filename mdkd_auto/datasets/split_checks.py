@@ -1,5 +1,4 @@
-"""Stored splits against the data set: what no draw of ours would give, what the raw folder now says otherwise, and
-which cases change their part."""
+"""Check stored splits against the data set: impossible splits, contradictions with the raw folder, changed cases."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -12,12 +11,14 @@ from mdkd_auto.datasets.problems import Problem, problem
 from mdkd_auto.datasets.splits import keeps_existing, make_splits, read_raw_splits, torn_by
 
 SPLIT_SEED = 0
-Place = tuple[bool, tuple[int, ...], tuple[int, ...]]  # in the test part; folds that validate on it, that train on it
+Place = tuple[bool, tuple[int, ...], tuple[int, ...]]  # in the test part; folds validating, folds training on it
 
 
 def faults_of(stored: Splits, dataset: Dataset) -> list[str]:
-    """What is wrong with splits that were drawn: lists that are empty, cases that are listed twice, validated on in two
-    folds, or in no part of a fold. Cases in no part at all count as new, those that the data set lacks as gone."""
+    """Find faults in stored splits: empty lists, duplicate cases, cases validated in two folds or missing from a fold.
+
+    Cases in no part count as new, cases missing from the data set as gone.
+    """
     faults = [f"{name!r} is listed twice in test" for name in _twice(stored.test)]
     for number, fold in enumerate(stored.folds):
         for part, cases in (("train", fold.train), ("val", fold.val)):
@@ -34,7 +35,7 @@ def faults_of(stored: Splits, dataset: Dataset) -> list[str]:
 
 
 def emptied_folds(made: Splits, stored: Splits | None) -> list[str]:
-    """Folds that have nothing to train or to validate on, and the ``stored`` cases of theirs that are gone."""
+    """Folds with an empty training or validation part, and the ``stored`` cases that are gone."""
     emptied = []
     for number, fold in enumerate(made.folds):
         for part, cases in (("train", fold.train), ("val", fold.val)):
@@ -45,9 +46,9 @@ def emptied_folds(made: Splits, stored: Splits | None) -> list[str]:
 
 
 def check_stored(stored: Splits, dataset: Dataset) -> None:
-    """Raise DatasetError, naming cases, unless splits made before fit the data set and all that its folder states.
+    """Raise DatasetError, naming cases, unless stored splits agree with the data set and its declarations.
 
-    Cases that are gone, and those in no part, are no contradiction.
+    Cases that are gone, and cases in no part, are not contradictions.
     """
     raw = read_raw_splits(dataset, _places(stored))
     if keeps_existing(dataset, raw):
@@ -69,8 +70,10 @@ def check_stored(stored: Splits, dataset: Dataset) -> None:
 
 
 def changes_of(path: Path, dataset: Dataset, stored: Splits, made: Splits, broken: Collection[str]) -> list[Problem]:
-    """A warning for each case that is new in splits, gone from them, or in another part. ``broken``: cases whose errors
-    are known, which are not said to be gone."""
+    """Warn about each case that is new in, missing from, or moved within the splits.
+
+    ``broken``: cases with known errors, which are not reported as gone.
+    """
     before, after = _places(stored), _places(made)
     found = {name: f"is new: now {_words(place)}" for name, place in after.items() if name not in before}
     found |= {

@@ -1,4 +1,4 @@
-"""Folders named for a split: read where each holds the same folders of classes, refused where they hold images."""
+"""Folders named after a split: read if each holds the same class folders, refused if they hold images."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ TEST_REMEDY = "cases to test on belong into imagesTr, with their truth and split
 
 
 class ClassFolder(NamedTuple):
-    """Where images of one class lie, of one split where the folder above says it; and what their cases begin with."""
+    """A folder with the images of one class, of one split if its parent gives it, and the prefix of its cases."""
 
     path: Path
     class_name: str
@@ -42,7 +42,7 @@ class ClassFolder(NamedTuple):
 
 
 def folders_in(parent: Path) -> list[Path]:
-    """Visible folders; nnU-Net's own (imagesTs, labelsTr) are left out."""
+    """Return the visible folders without nnU-Net's own (imagesTs, labelsTr)."""
     return sorted(
         entry
         for entry in parent.iterdir()
@@ -51,13 +51,13 @@ def folders_in(parent: Path) -> list[Path]:
 
 
 def images_below(folder: Path) -> dict[str, int]:
-    """Images of each folder below this one that holds any, by its path from here; hidden folders hold none."""
+    """Count the images of each folder below this one, by relative path; hidden folders are skipped."""
     places = (file.parent.relative_to(folder) for file in files_below(folder) if is_image(file.name))
     return dict(Counter(place.as_posix() for place in places if place.parts and not _is_hidden(place)))
 
 
 def class_folders(found: ImageFiles, parent: Path) -> list[ClassFolder]:
-    """The folders of classes in ``parent``, or in its folders of splits, which is said; [] where these are refused."""
+    """Return the class folders in ``parent``, or in its split folders, which is logged; [] if these are refused."""
     folders = folders_in(parent)
     named = [one for one in folders if _split_of(one) and one.name not in found.description.labels]
     splits = [one for one in named if _count(one)]
@@ -82,8 +82,10 @@ def class_folders(found: ImageFiles, parent: Path) -> list[ClassFolder]:
 
 
 def check_unread_folders(folder: Path) -> list[Problem]:
-    """Of data sets without folders of classes: images in folders of splits and in nnU-Net's imagesTs and labelsTs, and
-    folders of splits that are links to nothing."""
+    """Report, for data sets without class folders, ignored images and dangling links.
+
+    Covers folders named after a split and nnU-Net's imagesTs and labelsTs.
+    """
     if not folder.is_dir():
         return []
     problems = [
@@ -110,7 +112,7 @@ def check_unread_folders(folder: Path) -> list[Problem]:
 
 
 def _is_refused(found: ImageFiles, splits: list[Path], others: list[Path]) -> bool:
-    """Whether they hold images themselves, or not the same classes, or other folders of images lie beside them."""
+    """Whether split folders hold images themselves, differ in classes, or have other image folders beside them."""
     refused = False
     classes = {one: [below.name for below in folders_in(one)] for one in splits}
     for one in splits:
@@ -131,12 +133,12 @@ def _is_refused(found: ImageFiles, splits: list[Path], others: list[Path]) -> bo
 
 
 def _split_of(folder: Path) -> str:
-    """The split that a folder is named for (train, Test_set, val-images), "" for none."""
+    """Return the split a folder is named after (train, Test_set, val-images), or ""."""
     return SPLIT_OF_FOLDER.get(_BESIDE_SPLIT.sub("", folder.name.lower()), "")
 
 
 def _count(folder: Path) -> int:
-    """Images in a folder and below."""
+    """Count the images in a folder tree."""
     return sum(is_image(file.name) for file in files_below(folder) if not _is_hidden(file.parent.relative_to(folder)))
 
 

@@ -1,8 +1,8 @@
-"""Which patients are tested on, and which train and validate in each fold. Nobody's patient is split apart.
+"""Assign patients to the test part, and to training and validation per fold. A patient is never split.
 
-In order: a splits_final.json in the raw folder, the split column of cases.csv or DeepLesion's, then a draw by seed. The
-draw orders patients by a hash of seed and name, so it depends neither on the order of files nor on the other patients;
-of a classification data set each part gets the classes in about equal shares.
+Sources, in order: splits_final.json in the raw folder, the split column of cases.csv or DeepLesion's, a seeded draw.
+The draw orders patients by a hash of seed and name, so it does not depend on file order or on the other patients.
+For classification, each part is stratified by class.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ DAMAGED_SPLITS = (
     "restore it from a copy; or delete it and run mdkd_plan_and_preprocess: patients are dealt out again, and what was "
     "trained before no longer matches"
 )
-MIN_PATIENTS = 3  # one each to test, train and validate
+MIN_PATIENTS = 3  # one each for testing, training and validation
 
-# Where a patient stands: in the test part, in the validation part of fold 0, 1, ..., or always in training.
+# A patient's place: the test part, the validation part of fold 0, 1, ..., or always training.
 _TEST = -1
 _TRAIN = -2
 
 
 def read_splits(path: Path) -> Splits:
-    """Read splits.json. Raises DatasetError, also for a case that is trained on and held out, or a broken pattern."""
+    """Read splits.json. Raises DatasetError, also for a case both trained on and held out, or a wrong pattern."""
     try:
         splits = read_record(path, Splits, DatasetError)
     except ReadError:
@@ -62,14 +62,14 @@ def read_splits(path: Path) -> Splits:
 
 
 def write_splits(path: Path, splits: Splits) -> None:
-    """Write splits.json, atomically."""
+    """Write splits.json atomically."""
     write_json(path, splits)
 
 
 def read_raw_splits(dataset: Dataset, broken: Collection[str] = ()) -> tuple[Fold, ...] | None:
-    """nnU-Net's splits_final.json of the raw folder, a list of {train, val}; None without one.
+    """Read nnU-Net's splits_final.json from the raw folder, a list of {train, val}; None if absent.
 
-    ``broken``: cases that the data set lacks for errors that are known; they are left out. Raises DatasetError.
+    ``broken``: cases that the data set excludes for known errors; they are dropped. Raises DatasetError.
     """
     path = Path(dataset.folder) / RAW_SPLITS
     if not os.path.lexists(path):
@@ -97,12 +97,12 @@ def make_splits(
     existing: Splits | None = None,
     raw_splits: tuple[Fold, ...] | None = None,
 ) -> Splits:
-    """Split a data set by patient; ``test_fraction`` counts patients.
+    """Split a data set by patient; ``test_fraction`` is a fraction of patients.
 
-    With ``existing``, its patients stay where they are, unless the data set states the test part otherwise; new ones
-    are dealt out, vanished cases are dropped.
-    ``raw_splits`` (see :func:`read_raw_splits`) are taken as they are; what they leave out is the test part.
-    Raises DatasetError for fewer than three patients, or a patient who is stated to be in two parts.
+    Patients in ``existing`` keep their place unless the data set states another test part; new ones are assigned,
+    missing cases are dropped.
+    ``raw_splits`` (see :func:`read_raw_splits`) are used unchanged; cases they leave out form the test part.
+    Raises DatasetError for fewer than three patients, or a patient stated to be in two parts.
     """
     if folds < 2 or not 0 <= test_fraction < 1:
         raise SettingsError(f"folds {folds} and test_fraction {test_fraction}: need at least 2 folds and 0 <= part < 1")
@@ -141,14 +141,14 @@ def make_splits(
 
 
 def keeps_existing(dataset: Dataset, raw_splits: tuple[Fold, ...] | None) -> bool:
-    """Whether :func:`make_splits` goes by ``existing``: the raw folder states neither folds nor a validation part."""
+    """Whether :func:`make_splits` uses ``existing``: the raw folder states neither folds nor a validation part."""
     return raw_splits is None and not any(case.split == "val" for case in dataset.cases)
 
 
 def torn_patients(dataset: Dataset, splits: Splits, patient_of: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Patients with cases in several of the test part, the folds' validation parts and the rest: patient -> parts.
+    """Find patients with cases in several of: test part, validation parts, rest. Returns patient -> number of parts.
 
-    ``patient_of``: case -> its patient, instead of what the data set says.
+    ``patient_of``: case -> patient, overriding the data set's.
     """
     by_case = _place_of_cases(splits)
     parts: dict[str, set[int]] = {}
@@ -160,12 +160,12 @@ def torn_patients(dataset: Dataset, splits: Splits, patient_of: Mapping[str, str
 
 
 def torn_by(existing: Splits, dataset: Dataset) -> dict[str, int]:
-    """:func:`torn_patients` of earlier splits, without those whom splits that are stated tear."""
+    """:func:`torn_patients` of earlier splits, except those torn by stated splits."""
     return torn_patients(_parted_as_stated(dataset), existing)
 
 
 def _parted_as_stated(dataset: Dataset) -> Dataset:
-    """Splits that are stated go before patients of names: those whose cases they part are taken case by case."""
+    """Stated splits take precedence over patients from names: cases of a patient they separate become independent."""
     stated: dict[str, set[str]] = {}
     for case in dataset.cases:
         if case.patient_by in ("pattern", "name"):
@@ -179,7 +179,7 @@ def _parted_as_stated(dataset: Dataset) -> Dataset:
 
 
 def _stated_splits(dataset: Dataset) -> dict[str, str]:
-    """Patient -> the split that is stated, "" where none is."""
+    """Patient -> stated split, "" without one."""
     stated: dict[str, set[str]] = {}
     for case in dataset.cases:
         stated.setdefault(case.patient_id, set()).update({case.split} - {""})
@@ -193,7 +193,7 @@ def _stated_splits(dataset: Dataset) -> dict[str, str]:
 
 
 def _stated_by(dataset: Dataset) -> str:
-    """The columns that splits of cases are from; cases.csv goes before DeepLesion's."""
+    """Name the columns that state splits; cases.csv takes precedence over DeepLesion."""
     folder = Path(dataset.folder)
     rows, _ = read_case_table(folder / "cases.csv", {case.case_id for case in dataset.cases})
     by_deep_lesion = (folder / DEEP_LESION).is_file()
@@ -207,7 +207,7 @@ def _stated_by(dataset: Dataset) -> str:
 
 
 def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
-    """The validation part is stated: one fold, and patients without a split train."""
+    """With a stated validation part: a single fold, and patients without a split are used for training."""
     codes = {"test": _TEST, "val": 0}
     splits = _splits(dataset, {patient: codes.get(split, _TRAIN) for patient, split in stated.items()}, 1)
     if not splits.folds[0].train:
@@ -220,7 +220,7 @@ def _single_fold(dataset: Dataset, stated: dict[str, str]) -> Splits:
 def _deal_test(
     dataset: Dataset, stated: dict[str, str], places: dict[str, int], waiting: list[str], test_fraction: float
 ) -> None:
-    """Move patients from ``waiting`` to the test part until it is large enough, unless that part is stated."""
+    """Move patients from ``waiting`` to the test part up to its size, unless that part is stated."""
     if "test" in stated.values():
         return
     wanted = max(1, round(test_fraction * len(stated))) if test_fraction > 0 else 0
@@ -234,7 +234,7 @@ def _deal_test(
 
 
 def _places(dataset: Dataset, existing: Splits) -> dict[str, int]:
-    """Patient -> where an earlier split put one of his cases."""
+    """Patient -> place of one of the patient's cases in an earlier split."""
     by_case = _place_of_cases(existing)
     known = sorted((case.case_id, case.patient_id) for case in dataset.cases if case.case_id in by_case)
     return {patient: by_case[case_id] for case_id, patient in known}
@@ -247,7 +247,7 @@ def _place_of_cases(splits: Splits) -> dict[str, int]:
 
 
 def _splits(dataset: Dataset, places: dict[str, int], folds: int) -> Splits:
-    """Case identifiers, sorted, from the patients' places."""
+    """Convert patients' places to sorted case identifiers."""
     place = {case.case_id: places[case.patient_id] for case in sorted(dataset.cases, key=lambda case: case.case_id)}
     parts = tuple(
         Fold(
@@ -260,7 +260,7 @@ def _splits(dataset: Dataset, places: dict[str, int], folds: int) -> Splits:
 
 
 def _from_raw(dataset: Dataset, folds: tuple[Fold, ...]) -> Splits:
-    """Folds as given; the cases in none of them are the test part."""
+    """Use the given folds; cases in no fold form the test part."""
     used = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
     test = tuple(sorted({case.case_id for case in dataset.cases} - used))
     sorted_folds = (Fold(train=tuple(sorted(fold.train)), val=tuple(sorted(fold.val))) for fold in folds)
@@ -302,7 +302,7 @@ def _shuffled(seed: int, patients: set[str]) -> list[str]:
 
 
 def _classes(dataset: Dataset) -> dict[str, str | None]:
-    """Patient -> the class of his first case; of boxes, whether any image of his has one; None in segmentation."""
+    """Patient -> class of the first case; for boxes, whether any image has one; None in segmentation."""
     classes: dict[str, str | None] = {}
     boxed = {case.patient_id for case in dataset.cases if case.boxes}
     for case in sorted(dataset.cases, key=lambda case: case.case_id):
@@ -312,7 +312,7 @@ def _classes(dataset: Dataset) -> dict[str, str | None]:
 
 
 def _by_class(class_of: dict[str, str | None], patients: list[str]) -> list[str]:
-    """In an order of which the first so many hold the classes in about equal shares; within a class it stays."""
+    """Interleave patients so that every prefix is stratified by class; order within a class is kept."""
     sizes, seen = Counter(class_of[patient] for patient in patients), Counter[str | None]()
     places = {}
     for patient in patients:

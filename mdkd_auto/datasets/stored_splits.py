@@ -1,4 +1,4 @@
-"""splits.json: kept while it fits the data set, made where it is not there, made again where that is asked for."""
+"""splits.json: kept while it fits the data set, created if absent, recreated on request."""
 
 import logging
 import os
@@ -29,18 +29,18 @@ from mdkd_auto.datasets.splits import (
 
 log = logging.getLogger(__name__)
 
-TEST_FRACTION = 0.2  # of the patients
+TEST_FRACTION = 0.2  # fraction of patients
 UNFIT = "restore it from a copy; or --replan deals the patients out again: runs trained before are kept, but not used"
 
 
 def make_or_keep(
     path: Path, dataset: Dataset, test_fraction: float | None, replan: bool = False, broken: Collection[str] = ()
 ) -> tuple[Splits | None, list[Problem]]:
-    """The data set's splits, those stored at ``path`` kept where they can be, and each case that they place otherwise;
-    or None and why it cannot be split.
+    """Return splits, keeping those stored at ``path`` if possible, and a warning per case that changed its part.
 
-    ``test_fraction``: of the patients, 0.2 where it is None. ``replan``: stored splits that do not fit, or tear a
-    patient apart, are made again, instead of being a problem. ``broken``: cases left out for errors that are known.
+    Returns None and the reason if the data set cannot be split. ``test_fraction``: fraction of patients, None for 0.2.
+    ``replan``: recreate stored splits that do not fit or split a patient, instead of reporting it. ``broken``: cases
+    excluded for known errors.
     """
     patients = len({case.patient_id for case in dataset.cases})
     try:
@@ -82,7 +82,7 @@ def make_or_keep(
 
 
 def _wrong_with(path: Path, existing: Splits, dataset: Dataset) -> Problem | None:
-    """Why stored splits cannot be kept; None where they can."""
+    """Return why stored splits cannot be kept, or None."""
     if torn := torn_by(existing, dataset):
         patients = len({case.patient_id for case in dataset.cases})
         found = f"tears {len(torn)} of {patients} patients apart: {', '.join(list(torn)[:5])}"
@@ -94,7 +94,7 @@ def _wrong_with(path: Path, existing: Splits, dataset: Dataset) -> Problem | Non
 
 
 def _emptied(path: Path, dataset: Dataset, made: Splits, kept: Splits | None) -> Problem | None:
-    """Folds that lack a part, since their cases are gone: from splits that were kept, or from splits_final.json."""
+    """Report folds with an empty part because cases are gone, for kept splits and for splits_final.json."""
     if not (emptied := emptied_folds(made, kept)):
         return None
     file = Path(dataset.folder) / RAW_SPLITS if kept is None else path
@@ -107,7 +107,7 @@ def _in_a_line(faults: list[str]) -> str:
 
 
 def only_those_of(splits: Splits, dataset: Dataset) -> Splits:
-    """The splits without cases that the data set no longer has."""
+    """Return the splits without cases missing from the data set."""
     kept = {case.case_id for case in dataset.cases}
 
     def some(cases: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def only_those_of(splits: Splits, dataset: Dataset) -> Splits:
 
 
 def store(path: Path, dataset: str, splits: Splits) -> None:
-    """Write splits that are not there yet; says how many cases each part has."""
+    """Write splits that do not exist yet; logs the number of cases per part."""
     if path.is_file() and read_splits(path) == splits:
         return
     write_splits(path, splits)
@@ -135,7 +135,7 @@ def store(path: Path, dataset: str, splits: Splits) -> None:
 
 
 def stored_pattern(path: Path) -> str:
-    """The pattern of patients of stored splits; "" without any, or where they cannot be read, which is said later."""
+    """Return the patient pattern of stored splits; "" without splits or if unreadable, which is reported later."""
     with suppress(MdkdError):
         return read_splits(path).patient_pattern if path.is_file() else ""
     return ""

@@ -1,4 +1,4 @@
-"""What each task's raw data sets are like, one entry a task."""
+"""How the raw data sets of each task are read, one entry per task."""
 
 from mdkd_auto.core.records import ByTask
 from mdkd_auto.datasets.dataset_json import TaskData, box_labels, class_labels, mask_labels

@@ -1,4 +1,4 @@
-"""What is wrong with the boxes of a detection data set: their layout, their places, their classes, what is left out."""
+"""Check the boxes of a detection data set: layout, position, classes, exclusions."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from mdkd_auto.datasets.truth.box_layouts import TOLERANCE, Layout, other_layout
 from mdkd_auto.datasets.truth.placeholder_classes import is_no_object
 from mdkd_auto.formats.exif import Size
 
-NAMES_SHOWN = 10  # in one message
-LEAST_INSIDE = 0.5  # of a box over the edge; of less another layout is more likely than an object cut off
+NAMES_SHOWN = 10  # per message
+LEAST_INSIDE = 0.5  # fraction of a box inside the image; below it, another layout is likelier than a truncated object
 
 
 def box_classes(found: ImageFiles, annotations: Annotations) -> Labels:
-    """Those of dataset.json, or else the classes that annotations have. A class that is no object is an error."""
+    """Return the classes of dataset.json, or else of the annotations. Reports classes that are not objects."""
     stated = found.description.labels
     for name in filter(is_no_object, annotations.classes):
         words = f"annotations are of class {_safe(name)}, which names no object"
         found.report("class-no-object", words, found.folder)
     unused = [_safe(name) for name in annotations.unused if name not in stated]
-    if unused and annotations.classes:  # without any box, none is of a category
+    if unused and annotations.classes:  # without boxes, every category is unused
         more = f" and {len(unused) - NAMES_SHOWN} more" if len(unused) > NAMES_SHOWN else ""
         words = f"categories without an annotation: {', '.join(unused[:NAMES_SHOWN])}{more}"
         found.report("category-unused", words, found.folder)
@@ -40,7 +40,7 @@ def _safe(name: str) -> str:
 def has_other_layout(
     found: ImageFiles, annotations: Annotations, listed: dict[str, Annotated], sizes: dict[str, Size | None]
 ) -> bool:
-    """Whether the boxes are surely written in another layout than the format's. This, or a doubt, is reported."""
+    """Whether the boxes certainly use another layout than the format's. Reports this, or a doubt."""
     boxes: list[Box] = []
     limits: list[Size] = []
     for case_id, one in listed.items():
@@ -61,7 +61,7 @@ def has_other_layout(
 def sound_boxes(
     found: ImageFiles, case_id: str, one: Annotated, size: Size | None, labels: Labels, layout: Layout
 ) -> tuple[Box, ...]:
-    """The boxes that are inside the image or cut off at its edge, each once; what is wrong with them is reported."""
+    """Return boxes inside the image or clipped at its edge, without duplicates; reports the others."""
     kept: dict[Box, Box] = {}  # as written -> as kept
     for box in one.boxes:
         if is_no_object(box.class_name):
@@ -85,7 +85,7 @@ def sound_boxes(
 
 
 def _place(box: Box, size: Size, layout: Layout) -> tuple[Box | None, Finding | None]:
-    """The part of a box inside its image, None where it is to be corrected; and what is wrong with its place."""
+    """Return a box clipped to its image, or None if it needs correction; and the problem with its position."""
     inside, beyond = _clipped(box, size)
     if beyond <= TOLERANCE and inside is not None:
         return inside, None
@@ -107,7 +107,7 @@ def _unknown(name: str, labels: Labels) -> str:
 
 
 def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
-    """The part of the box inside the image, None where there is none; and how far it stood out, in pixels."""
+    """Return the part of a box inside the image, None if empty; and the overhang in pixels."""
     left, top = max(box.x, 0.0), max(box.y, 0.0)
     right, bottom = min(box.x + box.width, size[0]), min(box.y + box.height, size[1])
     beyond = max(-box.x, -box.y, box.x + box.width - size[0], box.y + box.height - size[1], 0.0)
@@ -119,13 +119,13 @@ def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
 
 
 def check_classes(found: ImageFiles, images: list[Annotated], labels: Labels) -> None:
-    """There are boxes, and of every class; names of classes are safe to show."""
+    """Check that there are boxes of every class, and that class names are safe to display."""
     present = {box.class_name: Path(one.file) for one in images if not one.left_out for box in one.boxes}
     if not present:
         found.report("no-boxes", "its annotations hold no boxes", found.folder)
         return
     for name in labels:
-        if not is_name(name):  # of the annotations; dataset.json's are checked before
+        if not is_name(name):  # from the annotations; dataset.json's are checked earlier
             words = f"a class is named {shown(name)}; expected {SAFE_NAMES}"
             found.report("annotations-field", words, present.get(name, found.folder), remedy="rename the class")
         elif name not in present:
@@ -140,7 +140,7 @@ def check_classes(found: ImageFiles, images: list[Annotated], labels: Labels) ->
 
 
 def labelled_cases(found: ImageFiles, annotations: Annotations, listed: dict[str, Annotated]) -> dict[str, Annotated]:
-    """Cases all of whose annotations are known. An annotation of an unknown image may be of any that has none."""
+    """Return the cases whose annotations are all known. One of an unknown image may belong to any without boxes."""
     broken = {one.case_id for one in errors_of(found.problems)}
     labelled = {}
     unplaced = f"has no box, and annotations that name no image may be of this one: {annotations.unplaced}"

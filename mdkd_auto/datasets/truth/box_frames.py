@@ -1,4 +1,4 @@
-"""The frame that boxes were drawn in: images are read upright, their annotations may be of the image as stored."""
+"""Resolve the frame of boxes: images are read upright, but annotations may refer to the image as stored."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from mdkd_auto.formats.file_endings import is_planar
 
 
 def read_frames(found: ImageFiles, listed: Mapping[str, Annotated]) -> dict[str, Frame]:
-    """Each case's frame, of those whose images can be read. Reads the files' headers.
+    """Read each case's frame from file headers, if readable.
 
-    Reports images that are of another size than their annotations state, or than the case's other channel.
+    Reports images whose size differs from their annotations or from the case's other channel.
     """
     frames = {case_id: _frame(found, case_id, listed.get(case_id)) for case_id in sorted(found.files)}
     return {case_id: frame for case_id, frame in frames.items() if frame is not None}
 
 
 def drawn_sizes(frames: Mapping[str, Frame], listed: Mapping[str, Annotated]) -> dict[str, Size | None]:
-    """The size of the image that each case's boxes were drawn on; None where it cannot be read."""
+    """Size of the image on which each case's boxes were drawn; None if unreadable."""
     sizes: dict[str, Size | None] = {}
     for case_id, one in listed.items():
         frame = frames.get(case_id)
@@ -29,16 +29,16 @@ def drawn_sizes(frames: Mapping[str, Frame], listed: Mapping[str, Annotated]) ->
 
 
 def upright_size(frames: Mapping[str, Frame], case_id: str) -> Size | None:
-    """The size of the case's image as it is read; None where it cannot be."""
+    """Size of the case's image as it is read; None if unreadable."""
     return frames[case_id].upright if case_id in frames else None
 
 
 def turn_upright(
     found: ImageFiles, listed: Mapping[str, Annotated], frames: Mapping[str, Frame]
 ) -> dict[str, Annotated]:
-    """The annotations with the boxes of upright images: turned where the stated size is that of the image as stored.
+    """Convert annotations to upright images: boxes are rotated if the stated size is that of the stored image.
 
-    Reports once per data set which boxes were turned, and of which images no size tells whether they should be.
+    Reports once per data set which boxes were rotated, and which images have no size to decide it.
     """
     upright, turned, unsure = dict(listed), [], []
     for case_id, frame in frames.items():
@@ -60,7 +60,7 @@ def turn_upright(
 
 
 def _frame(found: ImageFiles, case_id: str, one: Annotated | None) -> Frame | None:
-    """That of the case's first image; all are alike once upright and as the annotations state, or it is reported."""
+    """Frame of the case's first image; reports differences between channels or from the annotations."""
     from mdkd_auto.formats.planar import planar_frame  # needs numpy
 
     first: Frame | None = None

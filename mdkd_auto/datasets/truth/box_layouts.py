@@ -1,7 +1,7 @@
-"""How the four numbers of a box are written, judged by where the boxes of a whole data set lie.
+"""Detect the layout of box numbers from the position of all boxes of a data set.
 
-Corners in the place of x, y, width, height are valid numbers, and every box is wrong. One box says little about this,
-all of a data set say much: boxes leave their images as read, and lie inside them as something else.
+Corners in place of x, y, width, height are valid numbers, yet every box is wrong. A single box is little evidence, but
+all boxes together are: they leave their images as read, and fit in another layout.
 """
 
 import math
@@ -13,32 +13,32 @@ from mdkd_auto.formats.exif import Size
 
 Four = tuple[float, float, float, float]
 
-TOLERANCE = 1.0  # pixels that a box may reach beyond its image: rounding, counting from 0 or 1
+TOLERANCE = 1.0  # pixels a box may exceed its image: rounding, counting from 0 or 1
 OUTLINE_TOLERANCE = 2.0  # pixels between a box and its outline: rounding and counting, at both ends
-AREA_TOLERANCE = 0.01  # of the area
+AREA_TOLERANCE = 0.01  # relative
 ENOUGH_TO_COMPARE = 3  # boxes; with fewer an area may agree by chance
 ENOUGH_TO_DOUBT = 4  # boxes
-DOUBTED_SHARE = 0.1  # of the boxes, and two at least, leave their image
+DOUBTED_SHARE = 0.1  # fraction of the boxes, and at least two, that leave their image
 ENOUGH_FOR_REACH = 30  # boxes
-SMALLER, LARGER = 0.5, 1.25  # furthest reach of all boxes against their images, of boxes drawn on another size
-MISFIT_AREA = 1.05  # of the box: what lies inside it has no larger area
+SMALLER, LARGER = 0.5, 1.25  # reach of all boxes relative to their images, if boxes were drawn on another size
+MISFIT_AREA = 1.05  # relative to the box: an object inside it has no larger area
 
 
 class Layout(NamedTuple):
-    """A way to write a box; ``corners`` turns its four numbers into x1, y1, x2, y2."""
+    """A box layout; ``corners`` converts its four numbers to x1, y1, x2, y2."""
 
     name: str
     corners: Callable[[Four], Four]
     swapped: bool = False  # y before x
 
     def numbers(self, box: Box) -> Four:
-        """A box as this layout writes it, for x, y, width, height and corners."""
+        """Write a box in this layout, for x, y, width, height and corners."""
         found = (box.x, box.y, box.width, box.height)
         return found if self is SIZES else _from_sizes(found)
 
 
 class Contents(NamedTuple):
-    """A box as written, and what the annotation says besides."""
+    """A box as written, with the outline and area of its annotation."""
 
     numbers: Four
     outline: Four | None  # x1, y1, x2, y2
@@ -46,7 +46,7 @@ class Contents(NamedTuple):
 
 
 class Suspicion(NamedTuple):
-    """What speaks against the layout that a file should have: as certain as an error needs, or only a doubt."""
+    """Evidence against the expected layout: an error if certain, otherwise a warning."""
 
     certain: bool
     found: str
@@ -54,7 +54,7 @@ class Suspicion(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Of datasets/problems.py."""
+        """Key of datasets/problems.py."""
         return "box-layout" if self.certain else "box-layout-doubtful"
 
 
@@ -85,9 +85,9 @@ LAYOUTS = (
 
 
 def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout) -> Suspicion | None:
-    """Whether the boxes of a data set, each with its image's size, lie in their images as another layout only.
+    """Check whether the boxes of a data set, each with its image's size, fit their images only in another layout.
 
-    An error where more than half do; a doubt where all of them do, or where boxes seem drawn on images of another size.
+    An error if more than half do; a doubt if all of them do, or if boxes seem drawn on images of another size.
     """
     if not boxes:
         return None
@@ -113,7 +113,7 @@ def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout)
 
 
 def other_layouts(box: Box, size: Size, written: Layout) -> str:
-    """The layouts by which a box that leaves its image would lie in it; "" where there are none."""
+    """Return the layouts in which a box that leaves its image would fit; "" if there are none."""
     numbers = [written.numbers(box)]
     likely, fitting = _likeliest(
         [(layout, _fit(numbers, [size], layout)) for layout in LAYOUTS if layout is not written]
@@ -122,14 +122,14 @@ def other_layouts(box: Box, size: Size, written: Layout) -> str:
 
 
 def _likeliest(flags_of: Sequence[tuple[Layout, Sequence[bool]]]) -> tuple[str, int]:
-    """The layouts that most boxes speak for, and the number of these boxes. Swapped axes last: squares do not tell."""
+    """Return the layouts most boxes support, and the number of these boxes. Swapped axes last: squares fit both."""
     most = max(sum(flags) for _, flags in flags_of)
     best = [layout for layout, flags in flags_of if sum(flags) == most]
     return " or ".join([one.name for one in best if not one.swapped] or [one.name for one in best]), most
 
 
 def _suspect_fractions(numbers: Sequence[Four], written: Layout) -> Suspicion | None:
-    """Numbers from 0 to 1; formats that count from 1 have taken 1 from them already."""
+    """Detect numbers from 0 to 1; formats that count from 1 have already subtracted 1."""
     small = sum(all(abs(one) <= 1 for one in box) and any(one != int(one) for one in box) for box in numbers)
     if small * 2 <= len(numbers):
         return None
@@ -139,7 +139,7 @@ def _suspect_fractions(numbers: Sequence[Four], written: Layout) -> Suspicion | 
 
 
 def _suspect_scale(corners: Sequence[Four], sizes: Sequence[Size], misfits: int) -> Suspicion | None:
-    """Boxes that were drawn on larger or smaller images: far beyond these, or in their first quarter alone."""
+    """Detect boxes drawn on larger or smaller images: far outside these, or only in their first quarter."""
     count = len(corners)
     pairs = list(zip(corners, sizes, strict=True))
     x, y = max(box[2] / size[0] for box, size in pairs), max(box[3] / size[1] for box, size in pairs)
@@ -155,7 +155,7 @@ def _suspect_scale(corners: Sequence[Four], sizes: Sequence[Size], misfits: int)
 
 
 def suspect_contents(annotations: Sequence[Contents], written: Layout) -> Suspicion | None:
-    """Whether boxes agree with their objects' outlines, or else areas, as another layout only."""
+    """Check whether boxes agree with their objects' outlines, or else areas, only in another layout."""
     judged = [one for one in annotations if one.outline is not None or (one.area or 0) > 0]
     count = len(judged)
     if count < ENOUGH_TO_COMPARE:
@@ -178,7 +178,7 @@ def suspect_contents(annotations: Sequence[Contents], written: Layout) -> Suspic
 
 
 def _fit(numbers: Sequence[Four], sizes: Sequence[Size], layout: Layout) -> list[bool]:
-    """Whether boxes have an area and lie in their image."""
+    """Whether boxes have an area and fit in their image."""
     fits = []
     for one, (width, height) in zip(numbers, sizes, strict=True):
         x1, y1, x2, y2 = layout.corners(one)
@@ -196,7 +196,7 @@ def _agrees(one: Contents, layout: Layout) -> bool:
 
 
 def _is_larger(one: Contents, layout: Layout) -> bool:
-    """Whether the object reaches beyond its box; one without an area is told itself."""
+    """Whether the object exceeds its box; boxes without an area are reported elsewhere."""
     corners = layout.corners(one.numbers)
     if _area(corners) == 0:
         return False

@@ -1,4 +1,4 @@
-"""The cases of a detection data set: images of imagesTr, boxes from COCO, Pascal VOC or DeepLesion annotations."""
+"""Read the cases of a detection data set: imagesTr with COCO, Pascal VOC or DeepLesion annotations."""
 
 import os
 from pathlib import Path
@@ -30,11 +30,11 @@ OTHER_JSON = ("dataset.json", "splits_final.json")
 
 
 def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
-    """The cases whose files and boxes are as they should be, the classes, and what is wrong with the others.
+    """Return the sound cases, the classes, and all problems.
 
-    Classes are those of dataset.json; where it names none, the annotations', numbered from 1.
-    An image that is listed without boxes shows nothing: its case has boxes (). One of whose annotations any is left out
-    is unlabelled, and no case.
+    Classes come from dataset.json or else from the annotations, numbered from 1.
+    An image listed without boxes is a negative case with boxes (). An image with an excluded annotation is unlabelled
+    and becomes no case.
     """
     found = ImageFiles(folder, description)
     images = folder / "imagesTr"
@@ -58,7 +58,7 @@ def read_boxed(folder: Path, description: Description) -> tuple[tuple[Case, ...]
     misread = has_other_layout(found, annotations, listed, drawn_sizes(frames, listed))
     listed = turn_upright(found, listed, {} if misread else frames)
     boxes: dict[str, tuple[Box, ...]] = dict.fromkeys(listed, ())
-    if not misread:  # else what is wrong with each box comes from this
+    if not misread:  # otherwise every box is wrong for this reason
         for case_id, one in listed.items():
             size = upright_size(frames, case_id)
             boxes[case_id] = sound_boxes(found, case_id, one, size, labels, annotations.layout)
@@ -79,7 +79,7 @@ def _check_planar(found: ImageFiles) -> None:
 
 
 def _names(found: ImageFiles) -> dict[str, str]:
-    """Names by which annotations may call a case -> the case: its files, with and without channel and ending."""
+    """Map every name annotations may use to its case: file names, with and without channel and ending."""
     names = {case_id: case_id for case_id in found.files}
     stems, files = {}, {}
     for case_id, channels in found.files.items():
@@ -92,7 +92,7 @@ def _names(found: ImageFiles) -> dict[str, str]:
 
 
 def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations | None:
-    """Those of the one format that is there; None where there is not exactly one."""
+    """Read the annotations of the only format present; None unless exactly one is."""
     folder = found.folder
     present = [name for name in (COCO, VOC, DEEP_LESION) if (folder / name).exists()]
     if not present:
@@ -117,7 +117,7 @@ def _read_annotations(found: ImageFiles, names: dict[str, str]) -> Annotations |
 
 
 def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) -> dict[str, Annotated]:
-    """Case -> what the annotations say of it, every image once."""
+    """Match annotated images to cases, each image once."""
     listed: dict[str, Annotated] = {}
     folder = found.folder / "imagesTr"
     deeper = {name for place, _, inside in os.walk(folder) if Path(place) != folder for name in inside}
@@ -146,7 +146,7 @@ def _match(found: ImageFiles, images: list[Annotated], names: dict[str, str]) ->
 def _cases(
     found: ImageFiles, listed: dict[str, Annotated], boxes: dict[str, tuple[Box, ...]], rows: dict[str, dict[str, str]]
 ) -> tuple[Case, ...]:
-    """cases.csv goes before what the annotations say of patients and splits."""
+    """Build the cases; cases.csv takes precedence over patients and splits from annotations."""
     broken = {one.case_id for one in errors_of(found.problems)}
     cases = []
     for case_id, one in sorted(listed.items()):

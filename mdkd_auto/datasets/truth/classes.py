@@ -1,4 +1,4 @@
-"""The cases of a classification data set: one folder a class, or imagesTr with the classes in cases.csv."""
+"""Read the cases of a classification data set: one folder per class, or imagesTr with classes in cases.csv."""
 
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from mdkd_auto.datasets.problems import Problem, errors_of
 from mdkd_auto.datasets.split_folders import SPLIT_OF_FOLDER, ClassFolder, class_folders, folders_in, images_below
 from mdkd_auto.formats.file_endings import is_image
 
-UNREAD = {"images-deeper", "split-folder"}  # images are there, but not read
-FOLDERS_SHOWN = 5  # in one message
+UNREAD = {"images-deeper", "split-folder"}  # problems of images that exist but are not read
+FOLDERS_SHOWN = 5  # per message
 
 
 def read_classified(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
-    """The cases whose files and class are as they should be, the classes, and what is wrong with the others.
+    """Return the sound cases, the classes, and all problems.
 
-    Classes are those of dataset.json; where it names none, the folders' or the table's in alphabetical order.
+    Classes come from dataset.json, or else from the folders or the table, in alphabetical order.
     """
     found = ImageFiles(folder, description)
-    of_folder: dict[str, ClassFolder] = {}  # of each case where its folder says the class
+    of_folder: dict[str, ClassFolder] = {}  # per case, if its folder gives the class
     images = folder / "imagesTr"
     parent = images if images.is_dir() else folder
     if not images.is_dir() and not folders_in(folder):
@@ -39,7 +39,7 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
     for one in class_places:
         if not visible_files(one.path) and one not in deeper:
             found.report("class-empty", "is empty", one.path)
-        # the class in front of the name, as names may repeat
+        # prefix with the class, as names may repeat
         of_folder.update(dict.fromkeys(found.add_folder(one.path, one.prefix), one))
     class_of_folder = {case_id: one.class_name for case_id, one in of_folder.items()}
     if images.is_dir():
@@ -63,7 +63,7 @@ def read_classified(folder: Path, description: Description) -> tuple[tuple[Case,
 
 
 def _report_deeper(found: ImageFiles, folder: Path) -> bool:
-    """Whether there are images in subfolders of a class's folder, where they are not read."""
+    """Report images in subfolders of a class folder, which are not read."""
     below = images_below(folder)
     if not below:
         return False
@@ -78,7 +78,7 @@ def _report_deeper(found: ImageFiles, folder: Path) -> bool:
 
 
 def _report_beside(found: ImageFiles) -> None:
-    """Folders of images beside imagesTr, which alone is read."""
+    """Report image folders beside imagesTr, which are not read."""
     for folder in folders_in(found.folder):
         count = sum(map(is_image, visible_files(folder))) + sum(images_below(folder).values())
         if count:
@@ -86,7 +86,7 @@ def _report_beside(found: ImageFiles) -> None:
 
 
 def _check_classes(found: ImageFiles, classes: dict[str, str], labels: Labels, class_of_folder: dict[str, str]) -> None:
-    """Every case has one class that is known, and there are two classes or more."""
+    """Check that every case has one known class, and that there are at least two classes."""
     table = found.folder / "cases.csv"
     known = ", ".join(labels)
     for case_id, name in sorted(classes.items()):
@@ -111,7 +111,7 @@ def _check_classes(found: ImageFiles, classes: dict[str, str], labels: Labels, c
 
 
 def _split(found: ImageFiles, case_id: str, rows: dict[str, dict[str, str]], of_folder: dict[str, ClassFolder]) -> str:
-    """The split that the table says, else the folder; they may not contradict each other."""
+    """Return the split of the table, else of the folder; reports contradictions."""
     by_table = rows.get(case_id, {}).get("split", "")
     by_folder = of_folder[case_id].split if case_id in of_folder else ""
     if by_table and by_folder and by_table != by_folder:

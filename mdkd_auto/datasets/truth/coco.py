@@ -1,4 +1,4 @@
-"""Boxes as COCO writes them: one JSON of images, annotations and categories (cocodataset.org, "Data format")."""
+"""Read COCO boxes: one JSON file of images, annotations and categories (cocodataset.org, "Data format")."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -28,16 +28,16 @@ Key = int | str
 
 
 def read_coco(path: Path) -> Annotations:
-    """Images with their boxes, classes by the id of their category. A crowd leaves its image unlabelled: an error.
+    """Read images with their boxes; classes are ordered by category id. Crowd annotations are reported as errors.
 
-    An annotation without ``bbox`` has the box around its polygons.
+    An annotation without ``bbox`` gets the bounding box of its polygons.
     """
     content = _content(path)
     return Annotations([], (), [content]) if isinstance(content, Finding) else _Reader(path, content).read()
 
 
 def read_ids(path: Path) -> tuple[dict[Key, tuple[str, ...]], dict[Key, str]]:
-    """Image id -> names of its file, and category id -> name; what is wrong with the annotations is left out."""
+    """Image id -> names of its file, and category id -> name; problems with annotations are ignored."""
     content = _content(path)
     if isinstance(content, Finding):
         return {}, {}
@@ -47,9 +47,9 @@ def read_ids(path: Path) -> tuple[dict[Key, tuple[str, ...]], dict[Key, str]]:
 
 
 def _content(path: Path) -> dict[str, list[Any]] | Finding:
-    """The three lists, or what is wrong with the file."""
+    """Return the three lists, or the problem with the file."""
     try:
-        content = read_json(path, any_number=True)  # each box is judged by itself
+        content = read_json(path, any_number=True)  # each box is checked separately
     except ReadError as error:
         return Finding("refused", str(path), error.found)
     except MdkdError as error:
@@ -61,18 +61,18 @@ def _content(path: Path) -> dict[str, list[Any]] | Finding:
 
 
 class _Reader:
-    """Boxes and findings by the id of their image."""
+    """Boxes and findings by image id."""
 
     def __init__(self, path: Path, content: dict[str, list[Any]]) -> None:
         self.path, self.content = path, content
         self.findings: list[Finding] = []
         self.boxes: dict[Key, list[Box]] = {}
         self.of_image: dict[Key, list[Finding]] = {}
-        self.meant: dict[str, Key] = {}  # ids as text and names of files -> id
-        self.patients: dict[Key, str] = {}  # of images that name one
+        self.meant: dict[str, Key] = {}  # ids as text and file names -> id
+        self.patients: dict[Key, str] = {}  # image -> patient, if given
         self.used: set[str] = set()  # categories
         self.unplaced = 0
-        self.crowds: Counter[Key] = Counter()  # of each image
+        self.crowds: Counter[Key] = Counter()  # per image
         self.contents: list[Contents] = []
 
     def read(self) -> Annotations:
@@ -113,7 +113,7 @@ class _Reader:
         findings.append(Finding(kind, str(self.path), found, part=part))
 
     def _objects(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The objects of a list, and how a message calls them."""
+        """Yield the objects of a list, each with its name for messages."""
         for number, one in enumerate(self.content[name]):
             if isinstance(one, dict):
                 yield f"{name}[{number}]", one
@@ -122,7 +122,7 @@ class _Reader:
                 self._find("annotations-field", f"{where}: is {shown(one)}; expected an object", part=where)
 
     def images(self) -> Iterator[tuple[Key, str, tuple[int, int] | None]]:
-        """Id, file name and size."""
+        """Yield id, file name and size."""
         seen: dict[Key, str] = {}
         for where, one in self._objects("images"):
             key, name = _key(one.get("id")), one.get("file_name")
@@ -159,7 +159,7 @@ class _Reader:
         return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
     def _add_box(self, where: str, one: dict[str, Any], categories: dict[Key, str]) -> None:
-        """Adds the box, or what is wrong with it."""
+        """Add the box, or report its problem."""
         image, category = _key(one.get("image_id")), _key(one.get("category_id"))
         name = None if category is None else categories.get(category)
         if name is not None:
@@ -187,7 +187,7 @@ class _Reader:
             self.boxes[image].append(Box(class_name=name, x=x, y=y, width=width, height=height))
 
     def _numbers(self, one: dict[str, Any]) -> Four | str:
-        """x, y, width and height of an annotation, or what is wrong with them."""
+        """Return x, y, width and height of an annotation, or the problem."""
         stated, segmentation = one.get("bbox"), one.get("segmentation")
         outline = _outline(segmentation)
         if stated is None or stated == []:
@@ -211,7 +211,7 @@ class _Reader:
 
 
 def _outline(segmentation: Any) -> Four | None:
-    """x1, y1, x2, y2 around polygons, each x, y, x, y, ...; None of anything else."""
+    """Bounding box x1, y1, x2, y2 of polygons, each x, y, x, y, ...; None for anything else."""
     if not isinstance(segmentation, list) or not segmentation:
         return None
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
@@ -229,7 +229,7 @@ def _is_five(value: Any) -> bool:
 
 
 def _is_set(flag: Any) -> bool:
-    """1 and true, as text too; not NaN, which tables write for nothing."""
+    """Accept 1 and true, also as text; not NaN, which tables write for empty cells."""
     if not flag:
         return False
     numbers = finite_numbers([flag], 1)
@@ -237,7 +237,7 @@ def _is_set(flag: Any) -> bool:
 
 
 def _key(value: Any) -> Key | None:
-    """An id: a whole number, also where a table made it 1.0, or text."""
+    """Return an id: text or an integer, also if a table made it 1.0."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""Boxes as NIH DeepLesion ships them: DL_info.csv, one lesion a row (Yan et al., J. Med. Imaging 2018)."""
+"""Read the boxes of NIH DeepLesion: DL_info.csv, one lesion per row (Yan et al., J. Med. Imaging 2018)."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -25,15 +25,15 @@ TYPES = {
     "6": "kidney",
     "7": "soft tissue",
     "8": "pelvis",
-}  # -1: not said, as in the whole training part
+}  # -1: unknown, as in the whole training part
 SPLITS: dict[str, Split] = {"1": "train", "2": "val", "3": "test", "": ""}
-FIRST_PIXEL = 1  # boxes count pixels from 1, as the authors' own reader says (github.com/rsummers11/CADLab)
+FIRST_PIXEL = 1  # boxes count pixels from 1, as in the authors' own reader (github.com/rsummers11/CADLab)
 
 Row = dict[str, str]
 
 
 class _Said(NamedTuple):
-    """What a row says of its image; every row of one image says the same."""
+    """The image properties of a row; all rows of one image must agree."""
 
     size: tuple[int, int] | None
     patient_id: str
@@ -42,7 +42,7 @@ class _Said(NamedTuple):
 
 
 class _Classes:
-    """Classes of rows: the one label that is no coarse type, else the types. Counts rows of types not asked for."""
+    """Classes of rows: the single label that is not a coarse type, or else the types. Counts rows of other types."""
 
     def __init__(self, labels: Collection[str]) -> None:
         self.labels = tuple(labels)
@@ -52,13 +52,13 @@ class _Classes:
         self.others: Counter[str] = Counter()
 
     def of(self, row: Row) -> str | None:
-        """None where nothing says the class."""
+        """Return the class of a row, or None."""
         if len(self.labels) == 1 and not (self.some and TYPE in row):
             return self.labels[0]
         return self.types.get(row.get(TYPE, ""))
 
     def leaves_out(self, row: Row) -> bool:
-        """Whether ``labels`` names some types, and not that of the row. Such a row is counted."""
+        """Whether ``labels`` lists some types but not the row's. Such rows are counted."""
         name = self.of(row)
         if not self.some or name is None or name in self.labels:
             return False
@@ -67,10 +67,10 @@ class _Classes:
 
 
 def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str] = ()) -> Annotations:
-    """The images among ``names``; rows of others are counted in one warning.
+    """Read the images among ``names``; one warning counts the rows of others.
 
-    Every box is of the one class in ``labels``, or else of its coarse lesion type. Where ``labels`` names some of the
-    types, rows of the others are counted in one warning, and leave their images unlabelled. Classes in alphabetical
+    Every box belongs to the single class in ``labels``, or else to its coarse lesion type. If ``labels`` lists some
+    types, one warning counts the rows of the others, whose images become unlabelled. Classes are in alphabetical
     order. Rows that the authors mark as possibly noisy are used, and counted in a warning.
     """
     rows, findings = _rows(path, names)
@@ -104,7 +104,7 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
 
 
 def _rows(path: Path, names: Collection[str]) -> tuple[list[tuple[int, Row]], list[Finding]]:
-    """Rows with their numbers. One of too few or too many cells is wrong of the image among ``names`` that it names."""
+    """Return numbered rows. A row of wrong length is a problem of the image it names, if in ``names``."""
     try:
         table = read_table(path, NEEDED, COLUMNS)
     except TableError as error:
@@ -123,7 +123,7 @@ def _rows(path: Path, names: Collection[str]) -> tuple[list[tuple[int, Row]], li
 
 
 def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Classes) -> Annotated:
-    """One image of all its rows."""
+    """Merge all rows of one image."""
     boxes: list[Box] = []
     wrong: list[tuple[str, str]] = []
     first: _Said | None = None
@@ -166,7 +166,7 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
 
 
 def _said(row: Row) -> tuple[_Said, list[str]]:
-    """What the columns besides box and class say, and those that cannot be read."""
+    """Parse the columns besides box and class; returns also the names of unreadable columns."""
     wrong = []
     size = whole_size(row.get("Image_size", "").split(","))
     if size is None and row.get("Image_size"):

@@ -1,4 +1,4 @@
-"""The cases of a segmentation data set: imagesTr and labelsTr, or the files that dataset.json lists."""
+"""Read the cases of a segmentation data set: imagesTr and labelsTr, or the files listed in dataset.json."""
 
 import os
 from pathlib import Path
@@ -15,13 +15,13 @@ from mdkd_auto.formats.companion_files import Companions
 from mdkd_auto.formats.dicom import CONVERT, find_dicom
 from mdkd_auto.formats.file_endings import ends_in, output_ending
 
-SLICER = ".seg"  # between name and ending of what 3-D Slicer saves as a segmentation
+SLICER = ".seg"  # between name and ending in segmentations saved by 3-D Slicer
 Key = TypeVar("Key", int, str)
-Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one a channel, and its label
+Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one per channel, and its label
 
 
 def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
-    """The cases whose files are as they should be, the classes, and what is wrong with the others."""
+    """Return the sound cases, the classes, and the problems of the others."""
     files, problems = (_listed_files if description.entries else _scanned_files)(folder, description)
     broken = {one.case_id for one in errors_of(problems)}
     rows, findings = read_case_table(folder / "cases.csv", set(files) | broken | linked_cases(folder))
@@ -49,7 +49,7 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
 
 
 def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:
-    """The files of imagesTr and labelsTr."""
+    """Find the files of imagesTr and labelsTr."""
     missing = [part for part in ("imagesTr", "labelsTr") if not (folder / part).is_dir()]
     if missing:
         return {}, [
@@ -63,7 +63,7 @@ def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[
 
 
 class _Scan:
-    """Images by case and channel, labels by case, and what is wrong with their names. Endings may be in capitals."""
+    """Images by case and channel, labels by case, and problems with their names. Endings ignore case."""
 
     def __init__(self, folder: Path, description: Description) -> None:
         self.name, self.description, self.ending = folder.name, description, description.file_ending
@@ -90,7 +90,7 @@ class _Scan:
                 self._add(self.images.setdefault(named[0], {}), named[1], file, named[0])
 
     def find_labels(self) -> None:
-        """Labels of JPEG images may be PNG, those of .mhd images .mha, those of .nrrd images may end in .seg.nrrd."""
+        """Masks of JPEG images may be PNG, those of .mhd images .mha, those of .nrrd images may end in .seg.nrrd."""
         names = visible_files(self.labels_folder)
         companions = Companions(self.labels_folder, names)
         usual = output_ending(self.ending)
@@ -113,7 +113,7 @@ class _Scan:
                 self._report_unread(self.labels_folder / name, companions)
 
     def compare(self) -> None:
-        """Every case has its channels and a label, and nothing more."""
+        """Check that every case has its channels and a label, and nothing else."""
         channels = self.description.channel_names
         for case_id in sorted(self.images.keys() | self.labels.keys()):
             have = self.images.get(case_id, {})
@@ -138,7 +138,7 @@ class _Scan:
         }
 
     def _image(self, case_id: str, channel: int) -> Path:
-        """The file, or where it should be."""
+        """Return the file, or its expected path."""
         return self.images[case_id].get(channel, self.images_folder / f"{case_id}_{channel:04d}{self.ending}")
 
     def _label(self, case_id: str) -> Path:
@@ -156,7 +156,7 @@ class _Scan:
 
 
 def _listed_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:
-    """The files of the ``dataset`` entries of dataset.json; relative to its folder."""
+    """Return the files of the ``dataset`` entries of dataset.json, relative to its folder."""
     channels = len(description.channel_names)
     files: Files = {}
     problems = []

@@ -1,4 +1,4 @@
-"""Names that annotation tools give to what is no object: a class of theirs would teach a detector nothing, or noise."""
+"""Names that annotation tools give to non-objects: training a class on them would teach nothing, or noise."""
 
 BACKGROUNDS = frozenset({"background", "bg"})
 OTHERS = frozenset(
@@ -32,7 +32,7 @@ def is_background(name: str) -> bool:
 
 
 def is_no_object(name: str) -> bool:
-    """A background, or one of ``N/A``, ``none``, ``No finding``, ``ignore`` and the like."""
+    """Whether a name is a background, or one of ``N/A``, ``none``, ``No finding``, ``ignore`` and the like."""
     return _letters(name) in BACKGROUNDS | OTHERS
 
 

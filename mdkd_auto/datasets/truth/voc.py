@@ -1,4 +1,4 @@
-"""Boxes as Pascal VOC writes them: one XML an image (Everingham et al., IJCV 2010)."""
+"""Read Pascal VOC boxes: one XML file per image (Everingham et al., IJCV 2010)."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,13 +20,13 @@ from mdkd_auto.datasets.truth.annotations import (
 )
 from mdkd_auto.datasets.truth.box_layouts import CORNERS as LAYOUT
 
-CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of the first and the last pixel in the box, counted from 1
+CORNERS = ("xmin", "ymin", "xmax", "ymax")  # first and last pixel in the box, counted from 1
 EXPECTED = f"expected one of numbers {', '.join(CORNERS)}"
-OTHER_SHAPES = ("robndbox", "polygon")  # rotated boxes and outlines, of tools that write more than Pascal VOC
+OTHER_SHAPES = ("robndbox", "polygon")  # rotated boxes and outlines, written by tools that extend Pascal VOC
 
 
 class _Doctype(Exception):
-    """The file declares a document type, and with it maybe entities that grow or read other files."""
+    """The file declares a document type, and thereby possibly entities that expand or read other files."""
 
 
 class _Plain(ElementTree.TreeBuilder):
@@ -35,9 +35,9 @@ class _Plain(ElementTree.TreeBuilder):
 
 
 def read_voc(folder: Path) -> Annotations:
-    """The image and boxes of every .xml file, classes in alphabetical order.
+    """Read the image and boxes of every .xml file, classes in alphabetical order.
 
-    Objects marked difficult, truncated or occluded are objects like others; a warning counts the difficult ones.
+    Objects marked difficult, truncated or occluded are used; a warning counts the difficult ones.
     """
     images, findings = [], []
     difficult = 0
@@ -63,9 +63,9 @@ def read_voc(folder: Path) -> Annotations:
 
 
 def _read(path: Path) -> tuple[Annotated, int]:
-    """The image of one file, and how many of its objects are marked difficult."""
+    """Return the image of one file, and the number of its objects marked difficult."""
     root = _root(path)
-    if isinstance(root, Finding):  # it stands for the image of its own name, which is then known to be wrong
+    if isinstance(root, Finding):  # reported for the image with the file's name
         return Annotated(path.stem, None, (), file=str(path), findings=(root,)), 0
     findings: list[Finding] = []
     boxes: list[Box] = []
@@ -104,7 +104,7 @@ def _read(path: Path) -> tuple[Annotated, int]:
 
 
 def _root(path: Path) -> ElementTree.Element | Finding:
-    """The outermost element, or what is wrong with the file."""
+    """Return the root element, or the problem with the file."""
     kind = "annotations-syntax"
     try:
         content = read_bytes(path)
@@ -119,7 +119,7 @@ def _root(path: Path) -> ElementTree.Element | Finding:
         found = f"is not valid XML: {error}{encoding}"
     except ReadError as error:
         kind, found = "refused", error.found
-    except (ValueError, LookupError) as error:  # an encoding that is not known
+    except (ValueError, LookupError) as error:  # unknown encoding
         found = f"cannot be read ({error})"
     return Finding(kind, str(path), found)
 
@@ -133,13 +133,13 @@ def _is_of_unknown_encoding(content: bytes) -> bool:
 
 
 def _is_object(element: ElementTree.Element) -> bool:
-    """Also of another case or with a namespace."""
-    tag: object = element.tag  # a function, for a comment
+    """Whether the tag is "object", ignoring case and namespace."""
+    tag: object = element.tag  # a function if the element is a comment
     return isinstance(tag, str) and tag.rpartition("}")[2].lower() == "object"
 
 
 def _box(element: ElementTree.Element) -> Box | tuple[str, str]:
-    """The box of one object, or kind and words of what is wrong with it."""
+    """Return the box of one object, or kind and details of the problem."""
     name, boxes = _text(element, "name"), element.findall("bndbox")
     texts = [[_text(box, corner) for corner in CORNERS] for box in boxes]
     numbers = finite_numbers(texts[0], 4) if len(texts) == 1 else None
@@ -156,7 +156,7 @@ def _box(element: ElementTree.Element) -> Box | tuple[str, str]:
 
 
 def _rotation(element: ElementTree.Element) -> float:
-    """Of the attributes that CVAT adds to an object."""
+    """Return the rotation from CVAT's attributes of an object."""
     for attribute in element.iterfind("attributes/attribute"):
         if _text(attribute, "name") == "rotation":
             return rotation(_text(attribute, "value"))
