@@ -71,7 +71,7 @@ class Setup(NamedTuple):
     def task(self, width: int | None = None) -> TrainingTask:
         lesion = ClassChannel(name="lesion", values=(1,), written=1)
         classes = dict.fromkeys((TARGET, SOURCE), Classes(channels=(lesion,), regions=False, ignore=None))
-        given = Given(self.plan, classes, self.settings, "student", self.architecture, width or self.width, {})
+        given = Given(self.plan, classes, self.settings, True, self.architecture, width or self.width, {})
         return TASK_PARTS[self.task_name].training(given)
 
     def batch_of(self, size: int) -> Batch:

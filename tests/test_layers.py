@@ -3,9 +3,11 @@
 import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
+
+from mdkd_auto.stages.job import StageName
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "mdkd_auto"
@@ -185,6 +187,43 @@ def test_no_other_code_names_a_task() -> None:
         if isinstance(node, ast.Constant) and node.value in ("segmentation", "detection")
     }
     assert names == NAMES_TASKS
+
+
+def stage_comparisons(tree: ast.Module) -> list[int]:
+    """Lines that compare a job's stage with names of stages: ``job.stage == "student"``."""
+    lines = []
+    for node in ast.walk(tree):
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        if isinstance(node, ast.Match):
+            sides = [node.subject, *(value for case in node.cases for value in ast.walk(case.pattern))]
+        names = {side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides}
+        values = {leaf.value for side in sides for leaf in ast.walk(side) if isinstance(leaf, ast.Constant)}
+        if "stage" in names and values & set(get_args(StageName)):
+            lines.append(node.lineno)
+    return lines
+
+
+def test_only_stages_compare_the_stage_of_a_job() -> None:
+    """Other rooms ask the Stage object."""
+    found = {source.module: stage_comparisons(source.tree) for source in SOURCES}
+    assert [module for module, lines in found.items() if lines and module.split(".")[1] != "stages"] == []
+    assert found[f"{PACKAGE}.stages.job"]
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ('job.stage == "student"', [1]),
+        ('"teacher" != stage', [1]),
+        ('x\nstage not in ("teacher", "student")', [2]),
+        ('match job.stage:\n    case "teacher":\n        x', [1]),
+        ("stage == 2", []),
+        ("job.stage == other.stage", []),
+        ('stage.check == "source_use"', []),
+    ],
+)
+def test_comparisons_of_a_stage_are_seen(code: str, lines: list[int]) -> None:
+    assert stage_comparisons(ast.parse(code)) == lines
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.module)

@@ -9,7 +9,7 @@ import msgspec
 
 from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.core.files import read_json, to_record
-from mdkd_auto.core.records import DEFAULT_TASK, ByTask, Record, Task
+from mdkd_auto.core.records import ByTask, Record, Task
 
 Architecture = str  # unet, tresunet; for classification also medvit_small and names of timm: tasks/ knows them
 
@@ -246,53 +246,6 @@ class Settings(Record, frozen=True, kw_only=True):
 
 _DEFAULTS = Settings()
 
-# What each stage's result depends on. A setting that is not named here (device, checkpoint_minutes) changes no result,
-# but for those that a job holds by itself: its network, width and pretrained weights, label_fraction, fold.
-_COMMON = (
-    "epochs",
-    "iterations_per_epoch",
-    "validation_batches",
-    "early_stopping_epochs",
-    "learning_rate",
-    "weight_decay",
-    "gradient_clip_norm",
-    "best_by",
-    "plateau_factor",
-    "plateau_epochs",
-    "batch_size",
-    "task_loss",
-    "keep_classes",
-    "lesion_fraction",
-    "augment",
-    "seed",
-    "precision",
-)
-_DISTILLATION = (
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "temperature_start",
-    "temperature_decay",
-    "temperature_minimum",
-    "warmup_epochs",
-    "ramp_epochs",
-    "ramp",
-    "contrastive_centred",
-)
-SETTINGS_OF_STAGE = {
-    "teacher": _COMMON,
-    "source_teacher": (*_COMMON, "target_label_weight", "discriminator"),
-    "joint_teacher": (*_COMMON, "fuse", "attention_keys", "reliability", "untrained_sources"),
-    "student": (*_COMMON, *_DISTILLATION, "reliability", "turn_down"),
-    "fine_tuned": _COMMON,
-    "multi_head": _COMMON,
-}
-
-
-# Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
-_AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear", "best_by": "loss"}
-
 
 class TaskSettings(NamedTuple):
     """What a task changes of the settings."""
@@ -387,17 +340,6 @@ TASK_SETTINGS = ByTask(
         ),
     }
 )
-
-
-def settings_of_stage(settings: Settings, stage: str, task: Task = DEFAULT_TASK) -> dict[str, Any]:
-    """The settings that ``stage`` depends on."""
-    named = {name: getattr(settings, name) for name in SETTINGS_OF_STAGE[stage]}
-    named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
-    if named.get("turn_down"):
-        named["turn_down"] = "off at once"  # earlier it was halved, in the warm-up too
-    if stage == "joint_teacher":
-        named["reliability"] = settings.reliability and settings.target_label_weight > 0
-    return named | TASK_SETTINGS[task].named(settings, stage)
 
 
 # The paper's tables of hyperparameters for classification, by data set. Students have one learning rate in all; their

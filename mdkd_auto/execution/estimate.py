@@ -66,7 +66,7 @@ def seconds_per_update(experiment: Experiment, job: Job) -> float:
     """
     plan = experiment.plan.configuration(experiment.configuration)
     device = find_device(experiment.settings.device)
-    given = Given(plan, {}, experiment.settings, job.stage, job.architecture, job.width, {})
+    given = Given(plan, {}, experiment.settings, stage_of(job).distils, job.architecture, job.width, {})
     task = TASK_PARTS[experiment.plan.task].training(given)
     encoder = task.encoder()
     model = Model(encoder, task.head(1, encoder)).to(device)

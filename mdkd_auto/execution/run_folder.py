@@ -111,7 +111,8 @@ def ranges_of_training(experiment: Experiment, job: Job) -> dict[str, TrainingRa
 def make_task(run: RunRecord) -> TrainingTask:
     """The task of a run, with its kind of network."""
     job = run.job
-    given = Given(run.plan, run.classes, run.settings, job.stage, job.architecture, job.width, run.class_counts)
+    distils = stage_of(job).distils
+    given = Given(run.plan, run.classes, run.settings, distils, job.architecture, job.width, run.class_counts)
     return TASK_PARTS[run.task].training(given)
 
 

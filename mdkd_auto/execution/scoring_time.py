@@ -88,7 +88,8 @@ def _part_of(experiment: Experiment, job: Job, dataset: str) -> Part:
     plan, settings = experiment.plan.configuration(experiment.configuration), experiment.settings
     classes, own = experiment.classes(dataset), experiment.plan.dataset(dataset)
     parts, device = TASK_PARTS[experiment.plan.task], find_device(settings.device)
-    task = parts.training(Given(plan, {dataset: classes}, settings, job.stage, job.architecture, job.width, {}))
+    distils = stage_of(job).distils
+    task = parts.training(Given(plan, {dataset: classes}, settings, distils, job.architecture, job.width, {}))
     encoder = task.encoder()
     network: nn.Module = Model(encoder, task.head(task.outputs(dataset), encoder)).to(device).eval()
     with torch.no_grad():

@@ -13,7 +13,7 @@ from mdkd_auto.core.errors import SettingsError, TrainingError
 from mdkd_auto.core.files import content_hash, file_hash, to_json_text
 from mdkd_auto.core.paths import Root, RunFolder
 from mdkd_auto.core.records import PreprocessedCase
-from mdkd_auto.core.settings import ONLINE, TASK_SETTINGS, Architecture, settings_of_stage
+from mdkd_auto.core.settings import ONLINE, TASK_SETTINGS, Architecture
 from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.preprocessing.case_store import read_case_record
 from mdkd_auto.preprocessing.dataset import case_key, plan_key
@@ -134,7 +134,7 @@ class JobMaker:
             "network": {**network._asdict(), "pretrained": self._pretrained},
             **({"teachers": teachers} if teachers else {}),
             "settings": {
-                **settings_of_stage(experiment.settings, stage, experiment.plan.task),
+                **kind.settings_of(experiment.settings, experiment.plan.task),
                 "precision": self._precision,
             },
             "plan": {

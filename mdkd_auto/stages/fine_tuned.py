@@ -6,6 +6,7 @@ import torch
 
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.settings import COMMON
 from mdkd_auto.stages.stage import Ingredients, Stage, single_head
 from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.training.interfaces import TrainingTask
@@ -55,6 +56,7 @@ FINE_TUNED = Stage(
     folder_name="FineTuned",
     title="model of {target} fine-tuned from {sources}",
     purpose="continues a source's own teacher on the target: a simple rival",
+    settings=COMMON,
     build_model=build_model,
     make_objective=make_objective,
     jobs=lambda maker, target, sources: maker.fine_tuned(target, sources[0]),

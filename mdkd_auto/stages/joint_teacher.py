@@ -1,10 +1,14 @@
 """Stage 2: the joint teacher fuses the frozen teachers' encoders and learns the target with a new head."""
 
+from typing import Any
+
 import torch
 
 from mdkd_auto.batches.sampling import seed_of
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.stages.job import Job, Network
+from mdkd_auto.stages.settings import COMMON
 from mdkd_auto.stages.stage import Ingredients, JobMaker, Stage
 from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.training.interfaces import TrainingTask
@@ -37,6 +41,11 @@ def untrained_sources(task: TrainingTask, job: Job, seed: int) -> list[Encoder]:
     return encoders
 
 
+def own_settings(settings: Settings) -> dict[str, Any]:
+    """Without target labels nothing tells how reliable a source teacher is."""
+    return {"reliability": settings.reliability and settings.target_label_weight > 0}
+
+
 def jobs(maker: JobMaker, target: str, sources: tuple[str, ...]) -> list[Job]:
     return [job for job in maker.distilled(target, sources) if job.stage != "student"]
 
@@ -46,6 +55,8 @@ JOINT_TEACHER = Stage(
     folder_name="JointTeacher",
     title="joint teacher of {target} from {sources}",
     purpose="fuses the frozen teachers",
+    settings=(*COMMON, "fuse", "attention_keys", "reliability", "untrained_sources"),
+    own_settings=own_settings,
     build_model=build_model,
     make_objective=make_objective,
     jobs=jobs,

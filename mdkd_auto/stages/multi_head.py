@@ -9,6 +9,7 @@ from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.settings import COMMON
 from mdkd_auto.stages.stage import Ingredients, Stage
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 
@@ -68,6 +69,7 @@ MULTI_HEAD = Stage(
     folder_name="MultiHead",
     title="multi-head model of {sources}",
     purpose="one encoder, one head per data set: the baseline",
+    settings=COMMON,
     build_model=build_model,
     make_objective=make_objective,
     jobs=lambda maker, target, sources: [maker.multi_head((target, *sources))],

@@ -12,6 +12,7 @@ from mdkd_auto.networks.discriminator import Discriminator, reversal_strength, r
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.settings import COMMON
 from mdkd_auto.stages.stage import Ingredients, JobMaker, Stage, single_head
 from mdkd_auto.tasks.shared.scored_part import VALIDATION
 from mdkd_auto.training.interfaces import Output, Score, Terms, TrainingTask, outputs_of, some_images
@@ -117,6 +118,7 @@ SOURCE_TEACHER = Stage(
     folder_name="SourceTeacher",
     title="source teacher {sources} -> {target}",
     purpose="learns a source, aligned with the target by adversarial training",
+    settings=(*COMMON, "target_label_weight", "discriminator"),
     build_model=build_model,
     make_objective=make_objective,
     jobs=jobs,

@@ -1,17 +1,21 @@
 """What a stage of the method is: one object that says everything the program knows about a kind of job."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import nn
 
-from mdkd_auto.core.settings import Settings
+from mdkd_auto.core.records import DEFAULT_TASK, Task
+from mdkd_auto.core.settings import TASK_SETTINGS, Settings
 from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.stages.job import Job, StageName
 from mdkd_auto.tasks.shared.classes import Classes
 from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION
 from mdkd_auto.training.interfaces import Objective, TrainingTask
+
+# Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
+_AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear", "best_by": "loss"}
 
 
 class EarlierResults(Protocol):
@@ -76,9 +80,11 @@ class Stage(NamedTuple):
     folder_name: str  # the first word of a run folder's name
     title: str  # with {target} and {sources}
     purpose: str
+    settings: tuple[str, ...]  # names of those its result depends on
     build_model: Callable[[TrainingTask, Job], Model | MultiHeadModel]  # random weights from torch's generator
     make_objective: Callable[[Ingredients], Objective]
     jobs: Callable[[JobMaker, str, tuple[str, ...]], list[Job]]  # what a target and its sources need, this stage last
+    own_settings: Callable[[Settings], dict[str, Any]] = lambda settings: {}  # read otherwise than their value
     reads: tuple[StageName, ...] = ()
     column: str | None = None  # in the result tables
     network: Literal["teachers", "students"] = "students"
@@ -116,6 +122,14 @@ class Stage(NamedTuple):
         if self.several_heads:
             return set(job.datasets) == {target, *sources}
         return job.target == target and (job.sources == sources or not self.knows_sources)
+
+    def settings_of(self, settings: Settings, task: Task = DEFAULT_TASK) -> dict[str, Any]:
+        """The settings that a result of this stage depends on, with the task's own."""
+        named = {name: getattr(settings, name) for name in self.settings}
+        named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
+        if named.get("turn_down"):
+            named["turn_down"] = "off at once"  # earlier it was halved, in the warm-up too
+        return named | self.own_settings(settings) | TASK_SETTINGS[task].named(settings, self.name)
 
     def title_of(self, job: Job) -> str:
         """The job in a few words: student of Dataset011_A from 012, 013."""

@@ -12,6 +12,7 @@ from mdkd_auto.losses.features import feature_loss, pooled, similarity_loss, uni
 from mdkd_auto.losses.weighting import DistillationWeights, distillation_total
 from mdkd_auto.networks.model import Model
 from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.settings import COMMON, DISTILLATION
 from mdkd_auto.stages.stage import Ingredients, Stage, single_head
 from mdkd_auto.training.interfaces import TURNED_DOWN, Score, Terms, TrainingTask
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
@@ -182,6 +183,7 @@ STUDENT = Stage(
     folder_name="Student",
     title="student of {target} from {sources}",
     purpose="learns the target and the joint teacher",
+    settings=(*COMMON, *DISTILLATION, "reliability", "turn_down"),
     build_model=build_model,
     make_objective=make_objective,
     jobs=lambda maker, target, sources: maker.distilled(target, sources),

@@ -8,6 +8,7 @@ from torch import nn
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.networks.model import Model
 from mdkd_auto.stages.job import Job
+from mdkd_auto.stages.settings import COMMON
 from mdkd_auto.stages.stage import Ingredients, Stage, single_head
 from mdkd_auto.training.interfaces import Score, Terms, TrainingTask
 
@@ -61,6 +62,7 @@ TEACHER = Stage(
     folder_name="Teacher",
     title="teacher of {target}",
     purpose="learns the target alone: the data-set-specific baseline",
+    settings=COMMON,
     build_model=build_model,
     make_objective=make_objective,
     jobs=lambda maker, target, sources: [maker.specific(target)],

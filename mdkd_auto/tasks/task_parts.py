@@ -21,7 +21,7 @@ class Given(NamedTuple):
     plan: ConfigurationPlan
     classes: dict[str, Classes]
     settings: Settings  # with the task's own in their place
-    stage: str
+    distils: bool  # whether it is a student's
     architecture: Architecture
     width: int | None
     class_counts: dict[str, tuple[int, ...]]  # training cases of each class of a data set; {} without such classes

@@ -12,13 +12,11 @@ from mdkd_auto.core.settings import (
     CLASSIFICATION_OF_STAGE,
     DETECTION_OF_STAGE,
     PRESETS,
-    SETTINGS_OF_STAGE,
     ClassificationSettings,
     DetectionSettings,
     Settings,
     load_settings,
     replace,
-    settings_of_stage,
 )
 
 
@@ -84,16 +82,6 @@ def test_a_file_that_holds_no_settings(tmp_path: Path) -> None:
         load_settings(settings_file(tmp_path, [1, 2]), {})
     with pytest.raises(MdkdError, match="does not exist"):
         load_settings(tmp_path / "absent.json", {})
-
-
-def test_every_setting_belongs_to_a_stage_or_changes_no_result() -> None:
-    of_a_stage = {name for names in SETTINGS_OF_STAGE.values() for name in names}
-    no_result = {"device", "checkpoint_minutes"}
-    no_result |= {"fold", "teacher_architecture", "student_architecture", "width", "student_width", "pretrained"}
-    no_result |= {"label_fraction", "classification", "detection"}
-    # these two lines: what stands in a job's identity by itself
-    assert of_a_stage | no_result == set(Settings.__struct_fields__)
-    assert not of_a_stage & no_result
 
 
 def test_every_setting_of_classification_belongs_to_a_stage_or_to_all() -> None:
@@ -193,43 +181,9 @@ def test_settings_that_a_task_does_not_use_change_no_stage(task: Task) -> None:
     changed = Settings(**WITHOUT_EFFECT[task])
     assert changed.for_task(task) == Settings().for_task(task)
     assert set(changed.without_effect(task)) == set(WITHOUT_EFFECT[task]) - {"best_by"}  # which is the task's own
-    for stage in SETTINGS_OF_STAGE:
-        default = settings_of_stage(Settings().for_task(task), stage, task)
-        assert settings_of_stage(changed.for_task(task), stage, task) == default
     assert Settings(seed=1, discriminator="pooled", lesion_fraction=0.5, width=4).without_effect(task) == []
 
 
 def test_classification_reads_of_task_loss_which_stages_are_weighted() -> None:
     assert Settings(task_loss="paper").without_effect("classification") == []
     assert Settings(task_loss="paper").for_task("classification").task_loss == "paper"
-
-
-def test_a_stage_sees_only_its_own_settings() -> None:
-    assert settings_of_stage(Settings(gamma=3.0), "student")["gamma"] == 3.0
-    assert settings_of_stage(Settings(gamma=3.0), "teacher") == settings_of_stage(Settings(), "teacher")
-    assert replace(Settings(), seed=4) == Settings(seed=4)
-
-
-def test_without_target_labels_a_joint_teacher_has_nothing_to_weigh_its_sources_by() -> None:
-    alone = Settings(target_label_weight=0.0)
-    assert not settings_of_stage(alone, "joint_teacher")["reliability"]
-    assert settings_of_stage(alone, "student")["reliability"]
-    assert settings_of_stage(Settings(target_label_weight=0.5), "joint_teacher")["reliability"]
-
-
-def test_that_classifiers_are_weighed_above_chance_is_part_of_what_is_weighed() -> None:
-    """It came later: a run that is not weighed is as it was."""
-
-    def named(stage: str, task: Task = "classification", **changes: Any) -> Any:
-        return settings_of_stage(Settings(**changes), stage, task).get("reliability")
-
-    assert [named(stage) for stage in ("teacher", "joint_teacher", "student")] == [None, "above chance", "above chance"]
-    assert [named(stage, reliability=False) for stage in ("joint_teacher", "student")] == [False, False]
-    assert [named(stage, target_label_weight=0.0) for stage in ("joint_teacher", "student")] == [False, "above chance"]
-    assert [named("student", task) for task in ("segmentation", "detection")] == [True, True]
-
-
-def test_that_a_student_is_turned_down_after_the_warm_up_is_part_of_what_it_is() -> None:
-    """It came later: a run that is not turned down is as it was."""
-    named = [settings_of_stage(Settings(turn_down=on), "student").get("turn_down") for on in (True, False)]
-    assert named == ["off at once", None]

@@ -47,7 +47,7 @@ def segmentation() -> tuple[Any, torch.Tensor]:
 
 def classification() -> tuple[Any, torch.Tensor]:
     settings = Settings().for_task("classification")
-    return ClassificationTask(PLAN, CLASSES, settings, "teacher", counts={A: (2, 1, 1)}), torch.randn(4, 3)
+    return ClassificationTask(PLAN, CLASSES, settings, counts={A: (2, 1, 1)}), torch.randn(4, 3)
 
 
 @pytest.mark.parametrize("made", [segmentation, classification])

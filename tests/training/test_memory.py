@@ -45,7 +45,7 @@ def objective_of(
 ) -> Objective:
     lesion = ClassChannel(name="lesion", values=(1,), written=1)
     classes = dict.fromkeys((TARGET, SOURCE), Classes(channels=(lesion,), regions=False, ignore=None))
-    task = SegmentationTask(plan_of(patch_size), classes, Settings(), "student", architecture, width)
+    task = SegmentationTask(plan_of(patch_size), classes, Settings(), True, architecture, width)
     model = Model(task.encoder(), task.head(1))
     if kind == "teacher":
         return TeacherObjective(model, task, TARGET)

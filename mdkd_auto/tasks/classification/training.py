@@ -101,7 +101,7 @@ class ClassificationTask:
         plan: ConfigurationPlan,
         classes: dict[str, Classes],
         settings: Settings,
-        stage: str = "teacher",
+        distils: bool = False,
         architecture: Architecture = "unet",
         width: int | None = None,
         counts: dict[str, tuple[int, ...]] | None = None,
@@ -109,7 +109,7 @@ class ClassificationTask:
         self.plan, self.classes, self.settings = plan, classes, settings
         self.own = settings.classification
         self.architecture, self.width = architecture, width
-        self.weighted = settings.task_loss != "paper" or stage == "student"
+        self.weighted = settings.task_loss != "paper" or distils
         self.weights = {name: class_weights(numbers) for name, numbers in (counts or {}).items()}
         check_architecture(architecture, len(plan.patch_size))
 

@@ -109,12 +109,12 @@ class SegmentationTask:
         plan: ConfigurationPlan,
         classes: dict[str, Classes],
         settings: Settings,
-        stage: str = "teacher",
+        distils: bool = False,
         architecture: Architecture = "unet",
         width: int | None = None,
     ) -> None:
         self.classes, self.settings = classes, settings
-        self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and stage == "student")
+        self.use_bce = settings.task_loss == "dice_bce" or (settings.task_loss == "paper" and distils)
         check_architecture(architecture)
         self.network = NETWORKS[architecture]
         self.topology = self.network.topology(plan.topology, width)

@@ -74,8 +74,8 @@ CLASSES = {
 COUNTS = {"a": (6, 2), "b": (1, 1, 1)}
 
 
-def task(settings: Settings = SETTINGS, stage: str = "teacher", **changes: object) -> ClassificationTask:
-    return ClassificationTask(PLAN, CLASSES, settings, stage, counts=COUNTS, **{"width": 2, **changes})  # type: ignore[arg-type]
+def task(settings: Settings = SETTINGS, distils: bool = False, **changes: object) -> ClassificationTask:
+    return ClassificationTask(PLAN, CLASSES, settings, distils, counts=COUNTS, **{"width": 2, **changes})  # type: ignore[arg-type]
 
 
 def batch(*classes: int) -> Batch:
@@ -122,7 +122,7 @@ def test_loss_is_weighted_by_class_and_in_the_papers_way_for_students_alone() ->
     paper = Settings(task_loss="paper").for_task("classification")
     torch.testing.assert_close(task().loss(output, drawn, "a"), weighted)
     torch.testing.assert_close(task(paper).loss(output, drawn, "a"), plain)
-    torch.testing.assert_close(task(paper, "student").loss(output, drawn, "a"), weighted)
+    torch.testing.assert_close(task(paper, distils=True).loss(output, drawn, "a"), weighted)
 
 
 def test_score_is_the_balanced_accuracy_in_parts() -> None:
@@ -145,7 +145,7 @@ def test_more_layers_than_there_are() -> None:
 
 
 def student(settings: Settings) -> StudentObjective:
-    made = task(settings, "student")
+    made = task(settings, distils=True)
     encoder = made.encoder()
     joint = made.joint_encoder([task().encoder(), task().encoder()], None)
     return StudentObjective(
