@@ -1,4 +1,4 @@
-"""Which channel of each data set the group's networks read: they take one."""
+"""Choose the input channel of each data set: the group's networks read one."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,9 @@ from mdkd_auto.core.records import Dataset, Reason
 def choose_channels(
     datasets: Sequence[Dataset], overrides: Mapping[str, str], previous: Mapping[str, str] | None = None
 ) -> tuple[dict[str, int], list[Reason]]:
-    """Channel index of each data set: the name all share, else each one's first.
+    """Return the channel index of each data set: the name all share, otherwise each one's first.
 
-    ``overrides`` win; next what ``previous``, an earlier plan (data set -> channel name), had decided.
+    ``overrides`` take precedence, then the choice of ``previous``, an earlier plan (data set -> channel name).
     """
     earlier = previous or {}
     unknown = sorted(set(overrides) - {dataset.name for dataset in datasets})

@@ -1,4 +1,4 @@
-"""The plan of a classification group: whole images, resized to one input size (as for detection)."""
+"""Plan a classification group: whole images, resized to one input size (as for detection)."""
 
 import math
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from mdkd_auto.planners.plan_request import Wish
 from mdkd_auto.planners.topology import plan_topology
 
 STEP = 32  # the networks' total stride
-MOST = {2: 224, 3: 96}  # voxels a side; 2-D: the paper's input, after ImageNet's
-LEAST_SIDES = 2  # of STEP: instance normalisation needs more than one voxel at the bottleneck
+MOST = {2: 224, 3: 96}  # voxels per side; 2-D: the paper's input, after ImageNet's
+LEAST_SIDES = 2  # times STEP: instance normalisation needs more than one voxel at the bottleneck
 
 
 def plan_whole_images(
     configuration: Configuration, members: Sequence[Member], wish: Wish, most: int | None = None
 ) -> ConfigurationPlan:
-    """One square (or cubic) input for all images of a group, and a batch. Raises PlanError for a size that fails.
+    """Plan one square (or cubic) input for all images of a group, and a batch. Raises PlanError for an invalid size.
 
-    A side that is asked for (a multiple of 32) is taken, else that of the earlier plan, else what the rules say, which
-    is ``most`` at most. The earlier plan's batch stays with its side and memory.
+    The side (a multiple of 32) is the requested one, else that of the earlier plan, else chosen by the rules up to
+    ``most``. The earlier plan's batch is kept together with its side and memory.
     """
     axes = 2 if configuration == "2d" else 3
     taking_part = [member for member in members if member.is_2d == (axes == 2)]
     longest = {member.name: float(np.median(member.shapes[:, -axes:].max(axis=1))) for member in taking_part}
     side, why_size = _input_size(longest, most or MOST[axes], axes, wish.input_size, wish.kept_side(configuration))
     patch = (side,) * axes
-    spacing = (1.0,) * axes  # of the resized image, in its own voxels
+    spacing = (1.0,) * axes  # in voxels of the resized image
     topology = plan_topology(patch, spacing)
     fit = Fit(patch, topology, feature_map_elements(patch, topology))
     voxels = {member.name: float(len(member.shapes) * math.prod(patch)) for member in taking_part}
@@ -54,7 +54,7 @@ def plan_whole_images(
 
 
 def plan_classification(members: Sequence[Member], wish: Wish) -> list[ConfigurationPlan]:
-    """2d for the data sets of images, 3d_fullres for those of volumes; what was planned before stays."""
+    """Plan 2d for data sets of images and 3d_fullres for volumes; earlier decisions are kept."""
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     return [
         plan_whole_images(name, members, wish)
@@ -64,7 +64,7 @@ def plan_classification(members: Sequence[Member], wish: Wish) -> list[Configura
 
 
 def class_counts(fingerprint: Fingerprint) -> Reason:
-    """How many cases of each class are planned from, of how many patients, and how large the images are."""
+    """Report the planned cases and patients per class, and the image sizes."""
     counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
     sides = np.array([case.shape[-2:] for case in fingerprint.cases])
     low, high = (text_voxels(limit.tolist()) for limit in (sides.min(0), sides.max(0)))

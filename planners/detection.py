@@ -1,4 +1,4 @@
-"""The plan of a detection group: whole images at one input size, anchors and queries that suit its boxes."""
+"""Plan a detection group: whole images at one input size, with anchors and queries fitted to its boxes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,26 +13,26 @@ from mdkd_auto.planners.group_member import Floats, Member
 from mdkd_auto.planners.memory import text_voxels
 from mdkd_auto.planners.plan_request import Wish
 
-STEP = 32  # total stride of a ResNet, and patch x windows of the RF-DETR sizes that take any plan
-MOST = 512  # voxels a side: DeepLesion's slices; RF-DETR small's input
+STEP = 32  # total stride of a ResNet, and patch x windows of the RF-DETR sizes that accept any plan
+MOST = 512  # voxels per side: DeepLesion's slices; RF-DETR small's input
 LEAST = 64
-LEVELS = 4  # of the feature pyramid, strides 4 to 32
+LEVELS = 4  # feature pyramid, strides 4 to 32
 SMALL_BOX_PERCENTILE, LARGE_BOX_PERCENTILE = 10.0, 90.0
-LEAST_ANCHOR = 8.0  # voxels a side: two of the finest level
+LEAST_ANCHOR = 8.0  # voxels per side: two of the finest level
 RATIOS = (0.5, 1.0, 2.0)  # Faster R-CNN's
-TALL = 3.0  # where boxes are often more than so many times as high as wide, or as wide as high, RATIOS go that far
-WELL_PLACED = 0.5  # intersection over union of a box and the best anchor, both on one centre
-KEEP_WITHIN = 0.05  # of the boxes of a data set: as many may be placed worse by the anchors of an earlier plan
-QUERIES_A_BOX = 3  # of the fullest image: each object has a few that compete for it
+TALL = 3.0  # if boxes often exceed this aspect ratio, RATIOS extend to it
+WELL_PLACED = 0.5  # intersection over union of a box and its best anchor, concentric
+KEEP_WITHIN = 0.05  # fraction of a data set's boxes that anchors of an earlier plan may place worse
+QUERIES_A_BOX = 3  # per object of the fullest image, so that several compete for it
 LEAST_QUERIES, MOST_QUERIES = 20, 300  # RF-DETR's own is 300
 
 Anchors = tuple[tuple[float, ...], tuple[float, ...]]  # sizes and ratios
 
 
 def plan_detection(members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], wish: Wish) -> ConfigurationPlan:
-    """One square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
+    """Plan one square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
 
-    Anchors and queries of the earlier plan are kept while they are about as good, so that finished work stays valid.
+    Anchors and queries of the earlier plan are kept while they are about as good, so finished work stays valid.
     """
     earlier = wish.earlier().get("2d")
     volumes = ", ".join(member.name for member in members if not member.is_2d)
@@ -64,15 +64,15 @@ def plan_detection(members: Sequence[Member], fingerprints: Mapping[str, Fingerp
 
 
 def scaled_boxes(fingerprint: Fingerprint, side: int) -> Floats:
-    """Height and width (N, 2) of every box in voxels of the input, into which each image just fits."""
+    """Height and width (N, 2) of every box in input voxels, with each image scaled to just fit the input."""
     rows = [np.array(case.boxes) * (side / max(case.cropped_shape[1:])) for case in fingerprint.cases if case.boxes]
     return np.concatenate(rows) if rows else np.zeros((0, 2))
 
 
 def choose_anchors(boxes: Mapping[str, Floats]) -> tuple[tuple[float, ...], tuple[float, ...], list[Reason]]:
-    """A size for each level, from the small to the large boxes in equal steps of the logarithm, and shapes.
+    """Choose one size per level, from small to large boxes in equal logarithmic steps, and aspect ratios.
 
-    Every data set has the same vote, however many boxes it has. Raises PlanError without a single box.
+    Every data set has the same weight, however many boxes it has. Raises PlanError without any box.
     """
     given = {name: values for name, values in boxes.items() if len(values)}
     if not given:
@@ -81,7 +81,7 @@ def choose_anchors(boxes: Mapping[str, Floats]) -> tuple[tuple[float, ...], tupl
     small = min(float(np.percentile(values, SMALL_BOX_PERCENTILE)) for values in sides.values())
     large = max(float(np.percentile(values, LARGE_BOX_PERCENTILE)) for values in sides.values())
     first = max(LEAST_ANCHOR, small)
-    last = max(large, first * 2 ** (LEVELS - 1) / 4)  # levels that say the same are of no use
+    last = max(large, first * 2 ** (LEVELS - 1) / 4)  # keep the levels distinct
     sizes = tuple(round(float(size), 1) for size in np.geomspace(first, last, LEVELS))
     shapes = [float(np.percentile(np.maximum(v[:, 0] / v[:, 1], v[:, 1] / v[:, 0]), 90)) for v in given.values()]
     ratios = (1 / TALL, *RATIOS, TALL) if max(shapes) > TALL else RATIOS
@@ -115,7 +115,7 @@ def _anchor_text(sizes: Sequence[float], ratios: Sequence[float]) -> str:
 
 
 def best_overlap(boxes: Floats, sizes: Sequence[float], ratios: Sequence[float]) -> Floats:
-    """Of each box (N, 2: height, width) the intersection over union with the best anchor on its centre."""
+    """Intersection over union of each box (N, 2: height, width) with the best concentric anchor."""
     anchors = np.array([(size * math.sqrt(ratio), size / math.sqrt(ratio)) for size in sizes for ratio in ratios])
     common = np.minimum(boxes[:, None], anchors).prod(-1)  # (N, anchors)
     overlaps: Floats = (common / (boxes.prod(-1)[:, None] + anchors.prod(-1) - common)).max(1)
@@ -123,8 +123,8 @@ def best_overlap(boxes: Floats, sizes: Sequence[float], ratios: Sequence[float])
 
 
 def choose_queries(fullest: int, side: int) -> tuple[int, Reason]:
-    """Queries of RF-DETR: a few for each object of the fullest image, and not more than tokens."""
-    tokens = (side // STEP * 2) ** 2  # of patches of 16 voxels
+    """Choose RF-DETR's queries: a few per object of the fullest image, at most the number of tokens."""
+    tokens = (side // STEP * 2) ** 2  # patches of 16 voxels
     queries = min(tokens, MOST_QUERIES, max(LEAST_QUERIES, QUERIES_A_BOX * fullest))
     because = (
         f"{QUERIES_A_BOX} for each box of the fullest image ({fullest}), from {LEAST_QUERIES} to {MOST_QUERIES}; an "
@@ -134,12 +134,12 @@ def choose_queries(fullest: int, side: int) -> tuple[int, Reason]:
 
 
 def _percentiles(values: Floats) -> str:
-    """Of the 10th, 50th and 90th percentile."""
+    """Format the 10th, 50th and 90th percentile."""
     return ", ".join(f"{value:.3g}" for value in np.percentile(values, (10, 50, 90)))
 
 
 def _image_sizes(fingerprint: Fingerprint) -> str:
-    """Height and width of the smallest, the median and the largest image by area; once where all are alike."""
+    """Format height and width of the smallest, median and largest image by area; once if all are equal."""
     sizes = sorted((case.shape[1:] for case in fingerprint.cases), key=lambda size: (math.prod(size), size))
     if sizes[0] == sizes[-1]:
         return f"{text_voxels(sizes[0])} pixels"
@@ -148,7 +148,7 @@ def _image_sizes(fingerprint: Fingerprint) -> str:
 
 
 def box_counts(fingerprint: Fingerprint) -> Reason:
-    """How many boxes of each class are planned from, in what images, how many show none, and what boxes are like."""
+    """Report boxes per class, images with and without boxes, and the box sizes."""
     counts = ", ".join(f"{name} {count}" for name, count in fingerprint.classes.items())
     per_image = [len(case.boxes) for case in fingerprint.cases]
     empty = sum(count == 0 for count in per_image)

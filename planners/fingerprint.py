@@ -1,4 +1,4 @@
-"""What the planner needs to know of a data set, case by case; unchanged cases are read from the cache."""
+"""Fingerprint a data set case by case for the planner; unchanged cases are read from the cache."""
 
 import hashlib
 import logging
@@ -46,17 +46,17 @@ from mdkd_auto.preprocessing.lesions import largest_diameters_mm
 
 log = logging.getLogger(__name__)
 
-FINGERPRINT_VERSION = 5  # raise it when a case's fingerprint is computed differently
+FINGERPRINT_VERSION = 5  # raise it if fingerprints are computed differently
 
-THUMBNAIL = "thumbnail"  # among a case's stored arrays
+THUMBNAIL = "thumbnail"  # key in a case's stored arrays
 
 
 def fingerprint_dataset(
     dataset: Dataset, cache_folder: Path, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Fingerprint, list[Problem]]:
-    """Read, check and fingerprint every case; returns also all that is wrong with those that had to be left out.
+    """Read, check and fingerprint every case; returns also the problems of the cases that were excluded.
 
-    A plan is made from what :func:`pooled_fingerprint` leaves of it once the test part is known.
+    Plans use the result of :func:`pooled_fingerprint`, once the test part is known.
     """
     make_folder(cache_folder)
     without_cases = msgspec.structs.replace(dataset, cases=())
@@ -80,9 +80,9 @@ def fingerprint_dataset(
 def pooled_fingerprint(
     dataset: Dataset, cases: Sequence[CaseFingerprint], cache_folder: Path, test: Set[str] = frozenset()
 ) -> Fingerprint:
-    """The fingerprint of a data set from those of its cases.
+    """Pool the fingerprints of a data set's cases.
 
-    Cases of the ``test`` part enter no statistic. How images are read must suit them too.
+    ``test`` cases enter no statistic, but count in decisions on how images are read.
     """
     used = [case for case in cases if case.case_id not in test]
     seen = {case.case_id for case in used}
@@ -102,7 +102,7 @@ def pooled_fingerprint(
 
 
 def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFingerprint | list[Finding]:
-    """One case, from the cache if its files and its data set's declarations are what they were; or what is wrong."""
+    """Fingerprint one case, from the cache if files and declarations are unchanged; or return its problems."""
     declared = {
         "labels": dataset.labels,
         "ignore": dataset.ignore_label,
@@ -164,7 +164,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
 
 
 def _voxel_hash(channels: Sequence[Array]) -> str:
-    """Of the first channel's values, whatever type and file they were stored in."""
+    """Hash the first channel's values, independent of their stored type and file."""
     first = channels[0]
     digest = hashlib.sha256(str(first.shape).encode())
     for part in first:
@@ -173,7 +173,7 @@ def _voxel_hash(channels: Sequence[Array]) -> str:
 
 
 def foreground_mask(label: NDArray[np.int16], dataset: Dataset) -> NDArray[np.bool_]:
-    """Every labelled voxel: not background, not ignore."""
+    """Mask of all labelled voxels: neither background nor ignore."""
     mask: NDArray[np.bool_] = label != 0
     if dataset.ignore_label is not None:
         mask &= label != dataset.ignore_label
@@ -181,7 +181,7 @@ def foreground_mask(label: NDArray[np.int16], dataset: Dataset) -> NDArray[np.bo
 
 
 def inside_boxes(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Every voxel (z, y, x) of a 2-D image that a box touches."""
+    """Mask of all voxels (z, y, x) of a 2-D image that a box touches."""
     mask = np.zeros(shape, dtype=np.bool_)
     for box in boxes:
         rows = slice(max(0, math.floor(box.y)), math.ceil(box.y + box.height))
@@ -190,7 +190,7 @@ def inside_boxes(boxes: Sequence[Box], shape: tuple[int, ...]) -> NDArray[np.boo
 
 
 def find_lesions(foreground: NDArray[np.bool_], spacing_mm: Triple, rectangularity: float = 1.0) -> tuple[Lesion, ...]:
-    """Connected components (26-neighbourhood) with their sizes; of a single slice area and disc.
+    """Connected components (26-neighbourhood) with their sizes; for a single slice, area and equivalent disc.
 
     ``rectangularity``: the volume of a voxel as a fraction of its sides' product.
     """
@@ -226,7 +226,7 @@ def _triple_of_ints(shape: tuple[int, ...]) -> IntTriple:
 
 
 def _read_cached(case_id: str, key: str, cache_folder: Path) -> CaseFingerprint | None:
-    """None where there is none of these files, and, with a word, where it is damaged: it is computed again."""
+    """Read a cached case; None if absent, or, with a warning, if damaged, so that it is recomputed."""
     record, values = cache_folder / f"{case_id}.json", cache_folder / f"{case_id}.npz"
     if not record.is_file() or not values.is_file():
         return None
@@ -261,23 +261,23 @@ def _makes_sense(cached: CaseFingerprint, case_id: str) -> bool:
 
 
 def _read_histograms(path: Path, channels: int) -> list[Histogram]:
-    """Raises ReadError, MdkdError naming the file where it is damaged."""
+    """Read histograms. Raises ReadError, or MdkdError naming the file if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return [Histogram(stored[f"values_{index}"], stored[f"counts_{index}"]) for index in range(channels)]
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds
+    except Exception as error:  # zipfile, zlib and numpy raise many types
         raise_if_refused(path, error)
         raise MdkdError(f"{path}: damaged ({error}); delete it") from None
 
 
 def read_thumbnail(case_id: str, cache_folder: Path) -> NDArray[np.uint8]:
-    """The small copy of a case that was fingerprinted. Raises ReadError, MdkdError where the cache is damaged."""
+    """Read a fingerprinted case's thumbnail. Raises ReadError, or MdkdError if the cache is damaged."""
     path = cache_folder / f"{case_id}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
             small: NDArray[np.uint8] = stored[THUMBNAIL]
             return small
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds
+    except Exception as error:  # zipfile, zlib and numpy raise many types
         raise_if_refused(path, error)
         raise MdkdError(f"{path}: damaged ({error}); delete it") from None
 

@@ -1,4 +1,4 @@
-"""The group plan: one spacing, patch, topology and input channel for all data sets of a modality and task."""
+"""Plan a group: one spacing, patch, topology and input channel for all data sets of a modality and task."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,13 +25,12 @@ def plan_group(
     input_size: int | None = None,
     patch_size: IntTriple | None = None,
 ) -> Plan:
-    """Decide everything the data sets of one group share, and what is each one's own.
+    """Decide what the data sets of a group share, and what each one has of its own.
 
-    ``channels`` maps a data set to the name or index of its input channel. What ``previous`` decided is kept
-    where it is still about right (see :mod:`mdkd_auto.planners.plan_stability`) unless ``replan``. ``spacing_mm``
-    (z, y, x of the transposed axes) is taken instead of what the rules say, ``input_size`` (voxels a side) of a
-    classification or detection group likewise, ``patch_size`` (voxels z, y, x) of a segmentation
-    group. Raises PlanError.
+    ``channels`` maps a data set to the name or index of its input channel. Decisions of ``previous`` are kept while
+    they are about right (see :mod:`mdkd_auto.planners.plan_stability`) unless ``replan``. ``spacing_mm`` (z, y, x of
+    the transposed axes), ``input_size`` (voxels per side, for classification and detection) and ``patch_size``
+    (voxels z, y, x, for segmentation) override the rules. Raises PlanError.
     """
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
@@ -92,7 +91,7 @@ def _previous_part(previous: Plan | None, name: str) -> DatasetPlan | None:
 
 
 def _by_dataset(reasons: Sequence[Reason], parts: Sequence[DatasetPlan]) -> list[Reason]:
-    """Reasons sorted by data set, in the order of the parts."""
+    """Sort reasons by data set, in the order of the parts."""
     names = [part.dataset for part in parts]
     return sorted(reasons, key=lambda reason: names.index(reason.decision.split(":")[0]))
 

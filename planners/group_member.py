@@ -1,4 +1,4 @@
-"""One data set of the group as the shared decisions see it: sizes and spacings in transposed axes."""
+"""One data set of a group as input to shared decisions: sizes and spacings in transposed axes."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Member:
-    """Transposed axes (z, y, x); one row a case."""
+    """A data set in transposed axes (z, y, x), with one row per case."""
 
     name: str
     is_2d: bool
-    spacings_mm: Floats  # (cases, 3), the assumed one where the file has none
+    spacings_mm: Floats  # (cases, 3); the assumed spacing if a file has none
     shapes: Floats  # (cases, 3), cropped to non-zero
-    diameters_mm: Floats  # of every lesion of at least SPECK_VOXELS voxels
+    diameters_mm: Floats  # all lesions of at least SPECK_VOXELS voxels
     specks: int  # smaller components, left out
 
     @property
@@ -28,13 +28,13 @@ class Member:
         return np.asarray(np.median(self.spacings_mm, axis=0))
 
     def resampled_shapes(self, spacing_mm: Floats) -> Floats:
-        """Shapes (cases, 3) at a common spacing; NaN in ``spacing_mm`` keeps each case's own along that axis."""
+        """Shapes (cases, 3) at a common spacing; NaN in ``spacing_mm`` keeps each case's own spacing on that axis."""
         target = np.where(np.isnan(spacing_mm), self.spacings_mm, spacing_mm)
         return np.maximum(1.0, np.rint(self.shapes * self.spacings_mm / target))
 
 
 def make_member(fingerprint: Fingerprint, plan: DatasetPlan) -> Member:
-    """Bring a fingerprint into the transposed axes and millimetres of its data set's plan."""
+    """Convert a fingerprint to the transposed axes and millimetres of its data set's plan."""
     order = list(plan.transpose)
     assumed = plan.assumed_spacing_mm
     spacings = np.array([case_spacing(case, assumed) for case in fingerprint.cases])[:, order]
@@ -57,12 +57,12 @@ def make_member(fingerprint: Fingerprint, plan: DatasetPlan) -> Member:
 
 
 def case_spacing(case: CaseFingerprint, assumed: Triple | None) -> Triple:
-    """The case's spacing in canonical axes, or the assumed one where its file has none."""
+    """Return the case's spacing in canonical axes, or the assumed one if its file has none."""
     return case.spacing_mm if case.spacing_known or assumed is None else assumed
 
 
 def _diameter_scale(case: CaseFingerprint, assumed: Triple | None) -> float:
-    """Millimetres a pixel where the fingerprint's diameters are in pixels."""
+    """Millimetres per pixel if the fingerprint's diameters are in pixels."""
     if case.spacing_known or assumed is None:
         return 1.0
     if case.shape[0] == 1:

@@ -1,4 +1,4 @@
-"""What is wrong with images that can be read: seen from their fingerprints, case by case and compared."""
+"""Find problems with readable images from their fingerprints, per case and between cases."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,19 +16,19 @@ from mdkd_auto.datasets.splits import torn_patients
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.planners.near_duplicates import CANDIDATE_BITS, LEAST_SIMILARITY, near_pairs, similarity
 
-ABSURD_VALUE = 1e8  # no scanner writes such
+ABSURD_VALUE = 1e8  # far beyond any scanner
 UNUSUAL_VALUE = 1e6
 UNUSUAL_VALUE_OF = {"CT": 32768.0}  # Hounsfield units fit into 16 bits
-HOUNSFIELD_OFFSET = 32768.0  # of 16-bit PNG and TIFF, which hold no negative numbers (DeepLesion)
-LOWEST_HOUNSFIELD = -4096.0  # of the padding around a round field of view, with a margin
+HOUNSFIELD_OFFSET = 32768.0  # added in 16-bit PNG and TIFF, which hold no negative numbers (DeepLesion)
+LOWEST_HOUNSFIELD = -4096.0  # padding around a round field of view, with a margin
 USUAL_SPACING_MM = (0.02, 20.0)
-NAMES_SHOWN = 5  # in one message
+NAMES_SHOWN = 5  # per message
 SPACING_TOLERANCE = 0.01  # relative
-USUAL_SPACING_FACTOR = 3.0  # of the data set's median, up or down, on any axis
+USUAL_SPACING_FACTOR = 3.0  # times the data set's median, up or down, on any axis
 
 
 def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
-    """All that is odd about the readable cases of one data set."""
+    """Report everything unusual about the readable cases of one data set."""
     cases = {case.case_id: case for case in dataset.cases}
     problems: list[Problem] = []
 
@@ -87,12 +87,12 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
 
 
 def _has_offset(low: float, high: float) -> bool:
-    """Whether values are Hounsfield units and 32768. They are used as they are: normalisation takes the mean away."""
+    """Whether values are Hounsfield units plus 32768. They are used unchanged: normalisation removes the mean."""
     return low >= HOUNSFIELD_OFFSET + LOWEST_HOUNSFIELD and high < 2 * HOUNSFIELD_OFFSET
 
 
 def _odd_offsets(cases: Sequence[CaseFingerprint]) -> list[tuple[CaseFingerprint, str]]:
-    """CT images that have the offset where most of the data set have not, or the other way round."""
+    """Find CT images with the offset if most of the data set lack it, or the reverse."""
     shifted = [_has_offset(seen.image_minimum[0], seen.image_maximum[0]) for seen in cases]
     usual = 2 * sum(shifted) > len(cases)
     words = ("no offset of 32768 as most of the images have", "an offset of 32768 as most of the images have not")
@@ -104,9 +104,9 @@ def _odd_offsets(cases: Sequence[CaseFingerprint]) -> list[tuple[CaseFingerprint
 
 
 def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerprint]) -> list[Problem]:
-    """Images and patients that several data sets of a group share: sources and tests would not be independent.
+    """Report images and patients shared by several data sets of a group, which makes sources and tests dependent.
 
-    And classes whose names are almost one: those of one name share an output, these do not.
+    Also reports classes whose names are almost equal: classes share an output only if their names are equal.
     """
     problems = []
     seen_images: dict[str, tuple[str, str]] = {}
@@ -141,7 +141,7 @@ def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerpr
 
 
 def check_classes(dataset: Dataset, splits: Splits) -> list[Problem]:
-    """Classes of a classification data set that no case has, or that some part of the splits lacks."""
+    """Report classes of a classification data set without cases, overall or in a part of the splits."""
     problems = []
     of_case = {case.case_id: case.class_name for case in dataset.cases}
     parts = {"the test part": splits.test} | {
@@ -161,7 +161,7 @@ def check_classes(dataset: Dataset, splits: Splits) -> list[Problem]:
 
 
 def check_patients(dataset: Dataset, splits: Splits) -> list[Problem]:
-    """Patients who are torn apart by splits that are stated, and cases of one subject by their names that are torn."""
+    """Report patients separated by stated splits, and separated cases whose names suggest one subject."""
     problems = []
     if torn := torn_patients(dataset, splits):
         patients = len({case.patient_id for case in dataset.cases})
@@ -186,10 +186,10 @@ def check_likeness(
     splits: Mapping[str, Splits],
     allowed: bool = False,
 ) -> list[Problem]:
-    """Pictures that look the same: an error where one is tested on and the other trained on, unless ``allowed``.
+    """Report near-duplicate images: an error if one is tested on and the other trained on, unless ``allowed``.
 
-    Without a test part validation cases are what a table scores. The error is the training picture's, so that leaving
-    it out keeps the test whole.
+    Without a test part, tables score the validation cases. The error concerns the training image, so that excluding it
+    keeps the test part complete.
     """
     pictures = [
         (dataset, case, seen.picture_hash)
@@ -216,9 +216,9 @@ def check_thumbnails(
     splits: Mapping[str, Splits],
     thumbnail_of: Callable[[Dataset, Case], NDArray[np.uint8]],
 ) -> list[Problem]:
-    """Slices and volumes of different patients that look the same, each once; the same voxels are said elsewhere.
+    """Report near-duplicate slices and volumes of different patients, once each; identical voxels are found elsewhere.
 
-    ``thumbnail_of`` is called only for cases whose hashes are alike.
+    ``thumbnail_of`` is called only for cases with similar hashes.
     """
     cases = [
         (dataset, case, seen)
@@ -244,7 +244,7 @@ def check_thumbnails(
 def _trained_first(
     a: tuple[Dataset, Case], b: tuple[Dataset, Case], splits: Mapping[str, Splits]
 ) -> tuple[tuple[Dataset, Case], tuple[Dataset, Case], str]:
-    """Two cases, the one that is trained on first, and how the other is scored; "" where that is no leak."""
+    """Order two cases so that the training case is first, and say how the other is scored; "" if that is no leak."""
     of_a, of_b = ((splits[dataset.name], case.case_id) for dataset, case in (a, b))
     unfair = [_scored_and_trained(*of_a, *of_b), _scored_and_trained(*of_b, *of_a)]  # the first of a pair is scored
     one, other = (a, b) if unfair == [False, True] else (b, a)
@@ -253,12 +253,12 @@ def _trained_first(
 
 
 def _named_from(dataset: Dataset, other: Dataset, twin: Case) -> str:
-    """A case as it is named among those of ``dataset``."""
+    """Name a case from the viewpoint of ``dataset``."""
     return f"case {twin.case_id}" if dataset is other else f"case {twin.case_id} of {other.name}"
 
 
 def _scored_and_trained(splits: Splits, case: str, others: Splits, other: str) -> bool:
-    """Whether a table scores a case while a model of it was trained on the other."""
+    """Whether a table scores ``case`` with a model trained on ``other``."""
     if splits.test:
         return case in splits.test and other not in others.test
     numbers = range(max(len(splits.folds), len(others.folds)))
@@ -285,7 +285,7 @@ def _odd_orientations(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFi
 
 
 def _other_spacings(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> list[CaseFingerprint]:
-    """Those whose own spacing, of the file or of its table, is not what dataset.json states."""
+    """Find cases whose own spacing, from file or table, differs from dataset.json."""
     if dataset.spacing_mm is None:
         return []
     found = []
@@ -314,7 +314,7 @@ def _odd_spacings(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFinger
 
 
 def _same_images(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, CaseFingerprint]]:
-    """Each repeated image with the first of its kind; constant images are another matter."""
+    """Pair each repeated image with its first occurrence; constant images are reported elsewhere."""
     first: dict[str, CaseFingerprint] = {}
     for case in cases:
         earlier = first.setdefault(case.voxel_hash, case)
@@ -323,11 +323,11 @@ def _same_images(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerp
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names."""
+    """Format the first names."""
     return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
 def _named_patients(cases: Sequence[Case]) -> list[str]:
-    """Patients that cases.csv names; the names of cases say nothing: sub-01 is in every data set."""
+    """Patients named in cases.csv; case names are not used: sub-01 exists in every data set."""
     stated = (case for case in cases if case.patient_by not in ("pattern", "name"))
     return sorted({case.patient_id for case in stated if case.patient_id != case.case_id})

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from mdkd_auto.core.records import Intensities
 
-COUNTING_RANGE = 1 << 20  # whole numbers within this range are counted, not sorted
+COUNTING_RANGE = 1 << 20  # integers within this range are counted, not sorted
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
 
 
 class Histogram(NamedTuple):
-    """Sorted unique values and how often each occurs."""
+    """Sorted unique values and their counts."""
 
     values: NDArray[Any]
     counts: NDArray[np.int64]
@@ -32,7 +32,7 @@ def histogram(voxels: NDArray[Any], integer_valued: bool) -> Histogram:
 
 
 def pool(histograms: Sequence[Histogram]) -> Histogram:
-    """The histogram of all voxels together."""
+    """Merge histograms."""
     values, inverse = np.unique(np.concatenate([part.values for part in histograms]), return_inverse=True)
     counts = np.concatenate([part.counts for part in histograms])
     pooled = np.zeros(values.size, dtype=np.int64)
@@ -41,7 +41,7 @@ def pool(histograms: Sequence[Histogram]) -> Histogram:
 
 
 def statistics(part: Histogram) -> Intensities | None:
-    """Mean, standard deviation (population), extremes and percentiles; None for no voxels."""
+    """Mean, standard deviation (population), extremes and percentiles; None without voxels."""
     total = int(part.counts.sum())
     if total == 0:
         return None
@@ -62,7 +62,7 @@ def statistics(part: Histogram) -> Intensities | None:
 
 
 def percentile(part: Histogram, percent: float) -> float:
-    """What ``numpy.percentile(all voxels, percent)`` with linear interpolation gives."""
+    """Equal ``numpy.percentile(all voxels, percent)`` with linear interpolation."""
     cumulative = np.cumsum(part.counts)
     total = int(cumulative[-1])
     position = (total - 1) * percent / 100
@@ -73,7 +73,7 @@ def percentile(part: Histogram, percent: float) -> float:
 
 
 def image_percentiles(image: NDArray[Any]) -> tuple[float, float]:
-    """The 0.5 and 99.5 percentiles of all voxels of an image (z, y, x), slice by slice where they can be counted."""
+    """Return the 0.5 and 99.5 percentiles of an image (z, y, x), slice by slice if values can be counted."""
     lowest, highest = image.min(), image.max()
     if image.dtype.kind in "iu" and image.dtype.itemsize < 8 and int(highest) - int(lowest) < COUNTING_RANGE:
         counts = np.zeros(int(highest) - int(lowest) + 1, dtype=np.int64)

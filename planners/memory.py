@@ -1,4 +1,4 @@
-"""Patch and batch that fit the memory: shrink until the estimate fits, spend the rest on the batch."""
+"""Fit patch and batch to memory: shrink the patch until the estimate fits, then enlarge the batch."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ REFERENCE_GB = 8.0
 REFERENCE_ELEMENTS = {2: 85e6, 3: 560e6}  # feature-map elements of one sample that fit at the reference batch
 REFERENCE_BATCH = {2: 12, 3: 2}
 MIN_BATCH = {2: 4, 3: 2}  # 2-D: the contrastive loss (equation 11) needs 3 samples
-MAX_BATCH = 16  # the paper's, of slices
-MOST_PADDING = 2.0  # a patch asked for that is more times as long as the images is said to be padding
-MAX_SHARE_OF_DATASET = 0.05  # of the voxels of the median data set of the group, in one batch
+MAX_BATCH = 16  # slices, as in the paper
+MOST_PADDING = 2.0  # a requested patch beyond this multiple of the image size is reported as padding
+MAX_SHARE_OF_DATASET = 0.05  # fraction of the voxels of the group's median data set in one batch
 
 
 class Fit(NamedTuple):
@@ -40,12 +40,12 @@ def feature_map_elements(patch_size: Sequence[int], topology: Topology) -> float
 
 
 def memory_needed_gb(elements: float, axes: int) -> float:
-    """Memory for a batch whose feature maps have so many elements in all, by the same reference."""
+    """Memory for a batch with this total of feature-map elements, on the same reference."""
     return REFERENCE_GB * elements / (REFERENCE_ELEMENTS[axes] * REFERENCE_BATCH[axes])
 
 
 def fit_patch(spacing_mm: Sequence[float], median_shape: Sequence[float], memory_gb: float) -> tuple[Fit, Reason]:
-    """The largest patch of the wanted aspect whose feature maps fit. Raises PlanError if none does."""
+    """Return the largest patch of the given aspect ratio whose feature maps fit. Raises PlanError if none fits."""
     axes = len(spacing_mm)
     budget = REFERENCE_ELEMENTS[axes] * memory_gb / REFERENCE_GB
     patch = initial_patch(spacing_mm, median_shape)
@@ -77,9 +77,9 @@ def asked_patch(
     median_shape: Sequence[float],
     memory_gb: float,
 ) -> tuple[Fit, Reason]:
-    """The patch that the user wants, padded to what pooling divides.
+    """Return the user's patch, padded to a multiple of the total stride.
 
-    Raises PlanError where it is too small for a network, or batches of the least size do not fit.
+    Raises PlanError if it is too small for a network, or if the minimum batch does not fit.
     """
     axes = len(spacing_mm)
     topology = plan_topology(patch_size, spacing_mm)
@@ -107,7 +107,7 @@ def asked_patch(
 
 
 def choose_batch(fit: Fit, voxels: dict[str, float], memory_gb: float) -> tuple[int, Reason]:
-    """As many samples as the memory left allows, within the limits. ``voxels``: in all, of each data set."""
+    """Choose the largest batch that fits into the remaining memory, within limits. ``voxels``: total per data set."""
     axes = len(fit.patch_size)
     budget = REFERENCE_ELEMENTS[axes] * memory_gb / REFERENCE_GB
     share = MAX_SHARE_OF_DATASET * median(voxels.values()) / math.prod(fit.patch_size)
@@ -124,5 +124,5 @@ def choose_batch(fit: Fit, voxels: dict[str, float], memory_gb: float) -> tuple[
 
 
 def text_voxels(shape: Sequence[float]) -> str:
-    """256 x 256."""
+    """Format a shape, e.g. 256 x 256."""
     return " x ".join(f"{value:g}" for value in shape)

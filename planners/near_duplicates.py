@@ -1,8 +1,8 @@
-"""Images that look the same though their files differ: saved again, resized, brightened.
+"""Find near-duplicate images, i.e. equal content in different files: saved again, resized, brightened.
 
-The perceptual hash of Zauner (2010, the variant known as pHash): the lowest frequencies of the cosine transform of a
-small copy, each above or below their median. Pictures of classification are compared by it alone. Slices and volumes of
-the other tasks keep a thumbnail too: hashes name candidates, and the structural similarity of Wang et al. (2004)
+The perceptual hash of Zauner (2010, the variant known as pHash) takes the lowest frequencies of the cosine transform of
+a small copy, each above or below their median. Classification compares images by hash alone. Slices and volumes of the
+other tasks also keep a thumbnail: hashes select candidates, and the structural similarity of Wang et al. (2004)
 decides.
 """
 
@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.ndimage import shift, zoom
 
-SMALL_COPY = 64  # pixels a side
-FREQUENCIES = 16  # a side, so 256 bits
-MOST_BITS = 28  # that may differ in pictures that look the same; docs/integrity.md says what was seen
-CANDIDATE_BITS = 48  # that may differ in thumbnails that are then compared
-LEAST_SIMILARITY = 0.9  # of thumbnails that look the same; docs/integrity.md says what was seen
+SMALL_COPY = 64  # pixels per side
+FREQUENCIES = 16  # per side, so 256 bits
+MOST_BITS = 28  # most differing bits of near-duplicates; docs/integrity.md gives measurements
+CANDIDATE_BITS = 48  # most differing bits of thumbnails that are then compared
+LEAST_SIMILARITY = 0.9  # between near-duplicate thumbnails; docs/integrity.md gives measurements
 SLICE_THUMBNAIL = (64, 64)
 VOLUME_THUMBNAIL = (32, 32, 32)
-_CONTRAST = (1, 99)  # percentiles of a thumbnail that become 0 and 255
-_MOST_SHIFT = 0.1  # of a thumbnail's side, between two that are aligned
-_PARTS_OF_A_PIXEL = 10  # to which a shift is found
-_BLOCK = 512  # hashes compared with all at a time
+_CONTRAST = (1, 99)  # percentiles of a thumbnail, mapped to 0 and 255
+_MOST_SHIFT = 0.1  # fraction of a thumbnail's side, when aligning two
+_PARTS_OF_A_PIXEL = 10  # precision of a shift
+_BLOCK = 512  # hashes per block of comparisons
 _DIGITS = FREQUENCIES * FREQUENCIES // 4  # hexadecimal
 
 
 def picture_hash(picture: NDArray[np.generic]) -> str:
-    """256 bits of a picture (y, x) as 64 hexadecimal digits."""
+    """Hash an image (y, x) to 256 bits, as 64 hexadecimal digits."""
     low = dctn(_small(picture, (SMALL_COPY, SMALL_COPY)), norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()
     return _bits(low[1:])  # without the mean
 
 
 def _small(image: NDArray[np.generic], size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Means of blocks, then linear interpolation to ``size``."""
+    """Average over blocks, then interpolate linearly to ``size``."""
     values = image.astype(np.float32)
     steps = [max(1, side // (2 * small)) for side, small in zip(values.shape, size, strict=True)]
     whole = values[tuple(slice(side // step * step) for side, step in zip(values.shape, steps, strict=True))]
@@ -48,7 +48,7 @@ def _small(image: NDArray[np.generic], size: tuple[int, ...]) -> NDArray[np.floa
 
 
 def _bits(frequencies: NDArray[np.float32]) -> str:
-    """Above the median or not, and a last bit that is always 0, as hexadecimal digits."""
+    """One bit per frequency, set above the median, plus a last bit 0, as hexadecimal digits."""
     return np.packbits(np.append(frequencies > np.median(frequencies), False)).tobytes().hex()
 
 
@@ -58,7 +58,7 @@ def is_picture_hash(text: str) -> bool:
 
 
 def thumbnail(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """A small copy of (z, y, x) with the contrast stretched: (32, 32, 32), or (64, 64) of a single slice."""
+    """Shrink (z, y, x) and stretch its contrast: (32, 32, 32), or (64, 64) for a single slice."""
     small = _small(image[0], SLICE_THUMBNAIL) if image.shape[0] == 1 else _small(image, VOLUME_THUMBNAIL)
     low, high = np.percentile(small, _CONTRAST)
     if low == high:
@@ -67,7 +67,7 @@ def thumbnail(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def thumbnail_hash(small: NDArray[np.uint8]) -> str:
-    """256 bits of the lowest frequencies of a thumbnail as 64 hexadecimal digits; "" where it shows nothing."""
+    """Hash a thumbnail's lowest frequencies to 256 bits, as 64 hexadecimal digits; "" for a blank thumbnail."""
     if small.min() == small.max():
         return ""
     frequencies = dctn(small.astype(np.float32), norm="ortho")
@@ -76,13 +76,13 @@ def thumbnail_hash(small: NDArray[np.uint8]) -> str:
 
 @functools.cache
 def _lowest(shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Places of the lowest frequencies of a cosine transform, without the mean."""
+    """Indices of the lowest frequencies of a cosine transform, without the mean."""
     squared = sum(axis**2 for axis in np.indices(shape)).ravel()
     return np.argsort(squared, kind="stable")[1 : FREQUENCIES * FREQUENCIES]
 
 
 def similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Structural similarity of two thumbnails once they are aligned, at most 1; 0 for a slice and a volume."""
+    """Structural similarity of two aligned thumbnails, at most 1; 0 for a slice and a volume."""
     from skimage.metrics import structural_similarity
     from skimage.registration import phase_cross_correlation
 
@@ -98,7 +98,7 @@ def similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def near_pairs(hashes: Sequence[str], most_bits: int = MOST_BITS) -> Iterator[tuple[int, int, int]]:
-    """Places i < j of images with hashes alike, and how many bits differ; "" is an image without a hash."""
+    """Yield indices i < j of images with similar hashes, and the number of differing bits; "" is skipped."""
     places = [place for place, text in enumerate(hashes) if text]
     if not places:
         return

@@ -1,16 +1,16 @@
-"""How a data set's intensities become network input."""
+"""Choose the normalisation of a data set's intensities."""
 
 import numpy as np
 
 from mdkd_auto.core.records import Fingerprint, Normalisation, Reason
 
-HOUNSFIELD_BELOW = -100.0  # a CT in Hounsfield units holds air or fat ...
-HOUNSFIELD_ABOVE = 300.0  # ... or bone; 8-bit grey values hold neither
-MASK_BELOW_FRACTION = 0.75  # of the image left by cropping: nnU-Net's rule
+HOUNSFIELD_BELOW = -100.0  # a CT in Hounsfield units contains air or fat ...
+HOUNSFIELD_ABOVE = 300.0  # ... or bone; 8-bit grey values reach neither
+MASK_BELOW_FRACTION = 0.75  # fraction of the image left by cropping: nnU-Net's rule
 
 
 def choose_normalisation(fingerprint: Fingerprint, channel: int) -> tuple[Normalisation, Reason]:
-    """``ct`` for Hounsfield units with a labelled foreground, else ``zscore``, masked if much was cropped away."""
+    """Choose ``ct`` for Hounsfield units with a labelled foreground, else ``zscore``, masked if much was cropped."""
     name = fingerprint.channel_names[channel]
     minimum = min(case.image_minimum[channel] for case in fingerprint.cases)
     maximum = max(case.image_maximum[channel] for case in fingerprint.cases)

@@ -1,4 +1,4 @@
-"""What an earlier plan decided is kept while it is still about right, so that finished work stays valid."""
+"""Keep decisions of an earlier plan while they are about right, so that finished work stays valid."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from mdkd_auto.planners.memory import text_voxels
 from mdkd_auto.planners.plan_request import Wish
 from mdkd_auto.planners.spacing import text_mm
 
-KEEP_SPACING_WITHIN = 0.25  # of the spacing the rules would now choose, on every axis
-KEEP_NORMALISATION_WITHIN = 0.10  # of the earlier standard deviation
+KEEP_SPACING_WITHIN = 0.25  # relative to the spacing the current rules would choose, on every axis
+KEEP_NORMALISATION_WITHIN = 0.10  # fraction of the earlier standard deviation
 
 
 def keep_configuration(fresh: ConfigurationPlan, wish: Wish) -> ConfigurationPlan:
-    """The earlier spacing, patch, batch and topology if its spacing is within 25 % of the fresh one on every axis.
+    """Keep the earlier spacing, patch, batch and topology if its spacing is within 25 % of the fresh one on every axis.
 
-    A changed memory_gb asks for a fresh plan, and so does another spacing or patch where the user asked for it.
+    A changed memory_gb requires a fresh plan, and so does a requested spacing or patch that differs.
     """
     old = wish.earlier().get(fresh.configuration)
     if old is None or _decisions(old) == _decisions(fresh):
@@ -45,12 +45,12 @@ def keep_configuration(fresh: ConfigurationPlan, wish: Wish) -> ConfigurationPla
 
 
 def keeps_spacing(fresh: Sequence[float] | NDArray[np.float64], old: Sequence[float]) -> bool:
-    """Whether an earlier spacing is about what the rules say now."""
+    """Whether an earlier spacing is close to the choice of the current rules."""
     return _all_within(fresh, old, KEEP_SPACING_WITHIN)
 
 
 def keep_dataset(fresh: DatasetPlan, old: DatasetPlan | None) -> tuple[DatasetPlan, list[Reason]]:
-    """The earlier transpose, and the earlier normalisation if it is close and of the same channel."""
+    """Keep the earlier transpose, and the earlier normalisation if it is close and of the same channel."""
     if old is None:
         return fresh, []
     reasons = []
@@ -76,7 +76,7 @@ def keep_dataset(fresh: DatasetPlan, old: DatasetPlan | None) -> tuple[DatasetPl
 def keep_assumed_spacing(
     dataset: str, fresh: Triple | None, previous: Plan | None
 ) -> tuple[Triple | None, Reason | None]:
-    """The earlier assumed spacing where one is still needed and it is within 25 %."""
+    """Keep the earlier assumed spacing if one is still needed and it is within 25 %."""
     parts = () if previous is None else previous.datasets
     old = next((part.assumed_spacing_mm for part in parts if part.dataset == dataset), None)
     if fresh is None or old is None or old == fresh or not _all_within(fresh, old, KEEP_SPACING_WITHIN):
@@ -94,7 +94,7 @@ def _all_within(fresh: Sequence[float] | NDArray[np.float64], old: Sequence[floa
 
 
 def _close(old: Normalisation, fresh: Normalisation) -> bool:
-    """Same scheme, and every number within a share of the earlier standard deviation."""
+    """Whether the schemes agree, and all numbers within a fraction of the earlier standard deviation."""
     if old.scheme != fresh.scheme or old.masked != fresh.masked:
         return False
     limit = KEEP_NORMALISATION_WITHIN * old.std

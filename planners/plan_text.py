@@ -1,4 +1,4 @@
-"""Plans in words: the reasons on the screen, and what changed between two plans."""
+"""Plans as text: the reasons on the screen, and the changes between two plans."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from mdkd_auto.planners.spacing import text_mm
 
 
 def plan_text(plan: Plan) -> str:
-    """The decisions and their reasons as text for a screen or plan.txt."""
+    """Format the decisions and their reasons for a screen or plan.txt."""
     names = ", ".join(part.dataset for part in plan.datasets)
     lines = [f"Plan of {plan.group} ({names}), for {plan.memory_gb:g} GB", ""]
     lines += _reason_lines(plan.reasons)
@@ -19,7 +19,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def describe_changes(old: Plan | None, new: Plan) -> tuple[str, ...]:
-    """What a new plan changes, one sentence a change; empty where nothing does."""
+    """List the changes of a new plan, one sentence per change; empty if nothing changes."""
     if old is None:
         return (f"{new.group}: planned for the first time",)
     changes = []

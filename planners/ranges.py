@@ -1,4 +1,4 @@
-"""What a data set's training images span, kept with a model, and how a new image differs from all of them."""
+"""Record the ranges of a data set's training images with a model, and compare new images with them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from mdkd_auto.formats.image import Image
 from mdkd_auto.planners.group_member import case_spacing
 from mdkd_auto.planners.intensities import image_percentiles
 
-# Beyond these factors an image counts as unlike the training images. No held-out image of 16 public data sets does; all
-# of another modality do, unless both were made 8-bit pictures: benchmarks/unlike_training.py.
+# Beyond these factors an image counts as unlike the training images. No held-out image of 16 public data sets exceeds
+# them; all of another modality do, unless both were converted to 8 bits: benchmarks/unlike_training.py.
 SPACING_FACTOR = 1.5
 SIZE_FACTOR = 2.0
 INTENSITY_FACTOR = 3.0
-LEAST_MARGIN = 0.1  # of the contrast, on both sides of an intensity range: three times 0 is 0
+LEAST_MARGIN = 0.1  # fraction of the contrast, at both ends of an intensity range: three times 0 is 0
 _ROUNDING = 1e-6  # relative
 
 
@@ -27,21 +27,21 @@ class Range(NamedTuple):
 
 
 class TrainingRanges(Record, frozen=True, kw_only=True):
-    """Minimum and maximum over the training images of one data set, of the one channel a model reads."""
+    """Minimum and maximum over the training images of one data set, for the one channel a model reads."""
 
-    spacing_mm: tuple[Triple, Triple] | None  # canonical (z, y, x); None where neither the files nor the plan state one
+    spacing_mm: tuple[Triple, Triple] | None  # canonical (z, y, x); None if neither files nor plan give one
     shape: tuple[IntTriple, IntTriple]  # voxels, canonical (z, y, x)
-    percentile_00_5: Range  # of all voxels of an image
+    percentile_00_5: Range  # over all voxels of an image
     percentile_99_5: Range
 
 
 class Unlike(Record, frozen=True, kw_only=True):
-    """One property of an image that is outside what the training images span."""
+    """One property of an image outside the range of the training images."""
 
-    field: str  # such as "spacing z (mm)"
+    field: str  # e.g. "spacing z (mm)"
     found: float
-    training: Range | None  # None: no image may be so
-    allowed: Range | None  # ``training`` with its tolerance
+    training: Range | None  # None: not allowed in any image
+    allowed: Range | None  # ``training`` with tolerance
 
     def __str__(self) -> str:
         if self.training is None:
@@ -50,7 +50,7 @@ class Unlike(Record, frozen=True, kw_only=True):
 
 
 def training_ranges(cases: Sequence[CaseFingerprint], plan: DatasetPlan) -> TrainingRanges | None:
-    """What the training ``cases`` span; None without cases, or where one was fingerprinted by an earlier version."""
+    """Ranges over the training ``cases``; None without cases, or if an earlier version fingerprinted one."""
     if not cases or any(plan.channel >= len(case.image_percentiles) for case in cases):
         return None
     spacings = [case_spacing(case, plan.assumed_spacing_mm) for case in cases]
@@ -66,10 +66,10 @@ def training_ranges(cases: Sequence[CaseFingerprint], plan: DatasetPlan) -> Trai
 
 
 def unlike_training(image: Image, ranges: TrainingRanges | None) -> tuple[Unlike, ...]:
-    """How an image, with the one channel that the model reads, differs from all training images.
+    """Compare an image, holding only the channel the model reads, with all training images.
 
-    Without ``ranges`` only an image of a single value is found. A file without a spacing is not compared by it, nor
-    is a single slice by its thickness.
+    Without ``ranges``, only a constant image is reported. Spacing is not compared for a file without spacing, nor
+    thickness for a single slice.
     """
     lowest = float(image.array.min())
     if lowest == float(image.array.max()):
@@ -81,7 +81,7 @@ def unlike_training(image: Image, ranges: TrainingRanges | None) -> tuple[Unlike
 
 
 def _outside(image: Image, ranges: TrainingRanges, lower: float, upper: float) -> Iterator[Unlike]:
-    """Spacing, size and intensities (p0.5 ``lower``, p99.5 ``upper``) that are outside."""
+    """Yield spacing, size and intensities (p0.5 ``lower``, p99.5 ``upper``) that are out of range."""
     size = image.array.shape
     for axis, name in enumerate("zyx"):
         if ranges.spacing_mm is not None and image.spacing_known and (size[axis] > 1 or axis > 0):
@@ -102,12 +102,12 @@ def _compared(field: str, found: float, training: Range, allowed: Range) -> Iter
 
 
 def _scaled(spans: Range, factor: float) -> Range:
-    """Of lengths, which are above 0."""
+    """Widen a range of positive lengths by a factor."""
     return Range(spans.lower / factor, spans.upper * factor)
 
 
 def widened(spans: Range, margin: float) -> Range:
-    """An intensity range with its tolerance: each end a factor of 3 farther out, and by ``margin`` at least."""
+    """Widen an intensity range: move each end out by a factor of 3, and by at least ``margin``."""
     lower, upper = spans
     farther_down = lower / INTENSITY_FACTOR if lower > 0 else lower * INTENSITY_FACTOR
     farther_up = upper * INTENSITY_FACTOR if upper > 0 else upper / INTENSITY_FACTOR
@@ -115,5 +115,5 @@ def widened(spans: Range, margin: float) -> Range:
 
 
 def _by_axis(extreme: Callable[..., Any], values: Sequence[Sequence[float]]) -> Any:
-    """The minimum or maximum of each column."""
+    """Minimum or maximum of each column."""
     return tuple(extreme(values, axis=0).tolist())

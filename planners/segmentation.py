@@ -1,4 +1,4 @@
-"""The plan of a segmentation group: one spacing, and a patch and topology that fit the memory."""
+"""Plan a segmentation group: one spacing, and a patch and topology that fit the memory."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ LARGE_LESION_PERCENTILE = 90.0
 
 
 def plan_segmentation(members: Sequence[Member], wish: Wish) -> list[ConfigurationPlan]:
-    """2d, and 3d_fullres where there are volumes; what was planned before stays where it is about right."""
+    """Plan 2d, and 3d_fullres if there are volumes; earlier decisions are kept while they are about right."""
     names: tuple[Configuration, ...] = ("2d",) if all(member.is_2d for member in members) else ("2d", "3d_fullres")
     return [keep_configuration(plan_patches(name, members, wish), wish) for name in names]
 
 
 def plan_patches(configuration: Configuration, members: Sequence[Member], wish: Wish) -> ConfigurationPlan:
-    """What the rules say of one configuration, at the spacing and with the patch wanted if there is one."""
+    """Plan one configuration by the rules, with the requested spacing and patch if given."""
     wanted_mm, memory_gb = wish.spacing_mm, wish.memory_gb
     if configuration == "2d":
         taking_part = list(members)
@@ -79,7 +79,7 @@ def plan_patches(configuration: Configuration, members: Sequence[Member], wish: 
 
 
 def _lesion_coverage(patch_size: Sequence[int], spacing: Floats, members: Sequence[Member]) -> list[Reason]:
-    """Whether the patch holds the large lesions of every data set."""
+    """Report whether the patch covers the large lesions of every data set."""
     large = {
         member.name: float(np.percentile(member.diameters_mm, LARGE_LESION_PERCENTILE))
         for member in members

@@ -1,4 +1,4 @@
-"""Spacing: what to assume where files have none, which axis comes first, and the group's common target."""
+"""Choose the spacing: assumed for files without one, axis order, and the group's common target."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ from mdkd_auto.core.records import Fingerprint, IntTriple, Reason, Triple
 from mdkd_auto.planners.group_member import Floats, Member, case_spacing
 
 # Assumed width of an image without physical spacing. CT: 512 pixels of 0.78 mm, the median in-plane spacing of
-# LiTS and MSD Lung (0.77 to 0.79 mm). MRI: a usual head field of view. CXR: a 43 cm detector, a little collimated.
+# LiTS and MSD Lung (0.77 to 0.79 mm). MRI: a usual head field of view. CXR: a slightly collimated 43 cm detector.
 FIELD_OF_VIEW_MM = {"CT": 400.0, "MRI": 240.0, "CXR": 400.0}
 OTHER_FIELD_OF_VIEW_MM = 400.0
-COARSE_AXIS_FACTOR = 1.5  # an axis this much coarser than the others becomes the first
+COARSE_AXIS_FACTOR = 1.5  # an axis coarser by this factor comes first
 ISOTROPIC_WITHIN = 0.10  # in-plane axes this close are made equal
 STRONG_ANISOTROPY = 3.0  # nnU-Net's rule
 MIN_LESION_VOXELS = 4.0  # width of the 10th percentile lesion at the target spacing
 SMALL_LESION_PERCENTILE = 10.0
-FINEST_FACTOR = 2.0  # lesions lower the spacing by this factor at most: cost grows with its square or cube
+FINEST_FACTOR = 2.0  # lesions lower the spacing by at most this factor: cost grows with its square or cube
 
 
 def assume_spacing(fingerprint: Fingerprint, modality: str) -> tuple[Triple | None, Reason | None]:
-    """A nominal spacing (canonical axes) for a data set with images that have none, if only in its test part."""
+    """Return a nominal spacing (canonical axes) if any image of a data set has none, even only in its test part."""
     if fingerprint.spacing_known:
         return None, None
     unknown = [case for case in fingerprint.cases if not case.spacing_known]
@@ -39,7 +39,7 @@ def assume_spacing(fingerprint: Fingerprint, modality: str) -> tuple[Triple | No
 
 
 def choose_transpose(fingerprint: Fingerprint, assumed: Triple | None) -> tuple[IntTriple, str]:
-    """The order of the canonical axes (z, y, x): the coarsest first if it is much coarser. And why."""
+    """Order the canonical axes (z, y, x), the coarsest first if it is much coarser; returns also the reason."""
     if fingerprint.is_2d:
         return (0, 1, 2), "2-D images keep their axes"
     spacing = np.median([case_spacing(case, assumed) for case in fingerprint.cases], axis=0)
@@ -67,7 +67,7 @@ def in_plane_spacing(members: Sequence[Member]) -> tuple[Floats, list[Reason]]:
 
 
 def volume_spacing(members: Sequence[Member]) -> tuple[Floats, list[Reason]]:
-    """(z, y, x) target of 3d_fullres: nnU-Net's rules with one vote a data set, lowered for small lesions."""
+    """(z, y, x) target of 3d_fullres: nnU-Net's rules with one vote per data set, lowered for small lesions."""
     medians = np.array([member.spacing_mm for member in members])
     target = np.median(medians, axis=0)
     votes = ", ".join(f"{_short(m.name)} {text_mm(m.spacing_mm)}" for m in members)
@@ -87,10 +87,10 @@ def volume_spacing(members: Sequence[Member]) -> tuple[Floats, list[Reason]]:
 
 
 def lower_for_lesions(target: Floats, finest: Floats, members: Sequence[Member]) -> tuple[Floats, Reason]:
-    """Lower the spacing until small lesions are MIN_LESION_VOXELS wide, within two limits, and say which rule bit.
+    """Lower the spacing until small lesions are MIN_LESION_VOXELS wide, within two limits; reports the active limit.
 
-    Never below ``finest``, the finest data set's median spacing (there is no information beyond it), and never
-    by more than FINEST_FACTOR.
+    The spacing stays at or above ``finest``, the finest data set's median spacing (there is no information beyond it),
+    and falls by at most FINEST_FACTOR.
     """
     small = {
         member.name: float(np.percentile(member.diameters_mm, SMALL_LESION_PERCENTILE))
@@ -128,14 +128,14 @@ def _what_bit(target: Floats, lowered: Floats, needed: float, finest: Floats) ->
 
 
 def _isotropic_if_close(spacing: Floats) -> Floats:
-    """(y, x) made equal (geometric mean) if they differ by at most ISOTROPIC_WITHIN."""
+    """Equalise (y, x) to the geometric mean if they differ by at most ISOTROPIC_WITHIN."""
     if spacing.max() <= spacing.min() * (1 + ISOTROPIC_WITHIN):
         return np.full(2, float(np.sqrt(spacing[0] * spacing[1])))
     return spacing
 
 
 def text_mm(spacing: Floats | Sequence[float]) -> str:
-    """1.56 x 1.56 mm."""
+    """Format a spacing, e.g. 1.56 x 1.56 mm."""
     return " x ".join(f"{float(value):.3g}" for value in spacing) + " mm"
 
 

@@ -1,4 +1,4 @@
-"""The rules of planning that differ from task to task, one entry a task."""
+"""Planning rules that differ between tasks, one entry per task."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from mdkd_auto.planners.segmentation import plan_segmentation
 
 
 class TaskRules(NamedTuple):
-    """How the groups of a task are planned."""
+    """How groups of a task are planned."""
 
     plan: Callable[[Sequence[Member], Mapping[str, Fingerprint], Wish], list[ConfigurationPlan]]
-    counts: Callable[[Fingerprint], Reason] | None = None  # of a data set, in words
-    check_splits: Callable[[Dataset, Splits], list[Problem]] | None = None  # what its truth says of them
+    counts: Callable[[Fingerprint], Reason] | None = None  # reports class or box counts of a data set
+    check_splits: Callable[[Dataset, Splits], list[Problem]] | None = None  # checks splits against the truth
 
 
 TASK_RULES = ByTask(

@@ -1,4 +1,4 @@
-"""Patch and UNet topology from spacing: which axes to pool, how often, with which kernels (nnU-Net's rules)."""
+"""Derive patch and UNet topology from spacing: which axes to pool, how often, with which kernels (nnU-Net's rules)."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from mdkd_auto.core.records import Topology
 
 MIN_EDGE_TO_POOL = 8  # voxels: the bottleneck keeps at least 4
-ANISOTROPY_LIMIT = 2.0  # an axis this much coarser than the finest is neither pooled nor convolved across
+ANISOTROPY_LIMIT = 2.0  # an axis coarser than the finest by this factor is neither pooled nor convolved across
 BASE_FEATURES = 32
 MAX_FEATURES = {2: 512, 3: 320}  # by number of axes
 INITIAL_VOXELS = {2: 2048**2, 3: 256**3}
 
 
 def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) -> tuple[int, ...]:
-    """A cube in millimetres of 256^3 (2-D: 2048^2) voxels, clipped to the median shape."""
+    """Return a cube in millimetres with 256^3 (2-D: 2048^2) voxels, clipped to the median shape."""
     axes = len(spacing_mm)
     edge = (INITIAL_VOXELS[axes] * math.prod(spacing_mm)) ** (1 / axes)  # mm
     sizes = [edge / value for value in spacing_mm]
@@ -21,7 +21,7 @@ def initial_patch(spacing_mm: Sequence[float], median_shape: Sequence[float]) ->
 
 
 def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Topology:
-    """Pool while an axis has 8 voxels and is not 2 x coarser than the finest axis that can still be pooled."""
+    """Pool each axis that has 8 voxels and is at most 2 x coarser than the finest axis that can still be pooled."""
     size = [float(voxels) for voxels in patch_size]
     spacing = list(spacing_mm)
     axes = range(len(size))
@@ -44,10 +44,10 @@ def plan_topology(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Top
 
 
 def total_stride(topology: Topology) -> tuple[int, ...]:
-    """Voxels of the input for one of the bottleneck, per axis."""
+    """Input voxels per bottleneck voxel, along each axis."""
     return tuple(math.prod(steps) for steps in zip(*topology.strides, strict=True))
 
 
 def pad_to_multiple(patch_size: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
-    """The next size up that pooling divides evenly."""
+    """Round up to the next size that pooling divides evenly."""
     return tuple(math.ceil(size / step) * step for size, step in zip(patch_size, multiple, strict=True))

@@ -13,8 +13,8 @@ from mdkd_auto.core.records import LesionSample, Triple
 from mdkd_auto.preprocessing.crop import box_slices, nonzero_box
 
 POINTS_A_LESION = 64
-SPECK_VOXELS = 3  # components of fewer voxels are annotation noise, without a vote or a diameter
-_MOST_COMPARED = 500  # points; of more, those on the convex hull
+SPECK_VOXELS = 3  # smaller components are annotation noise, without a vote or a diameter
+_MOST_COMPARED = 500  # above this number of points, only those on the convex hull
 
 
 def sample_lesions(label: NDArray[Any], ignore_label: int | None = None) -> tuple[LesionSample, ...]:
@@ -44,9 +44,9 @@ def sample_lesions(label: NDArray[Any], ignore_label: int | None = None) -> tupl
 
 
 def largest_diameters_mm(components: NDArray[np.integer[Any]], spacing_mm: Triple) -> dict[int, float]:
-    """Component of (z, y, x) -> the largest distance between the centres of its voxels; none for specks.
+    """Component of (z, y, x) -> the largest distance between its voxel centres; specks are left out.
 
-    scikit-image's own ``feret_diameter_max`` raises ValueError for components of one slice.
+    scikit-image's ``feret_diameter_max`` raises ValueError for components of one slice.
     """
     from skimage.measure import regionprops_table
 
@@ -61,16 +61,16 @@ def largest_diameters_mm(components: NDArray[np.integer[Any]], spacing_mm: Tripl
 
 
 def _farthest(region: NDArray[np.bool_], spacing_mm: Triple) -> float:
-    """Of a region in its bounding box."""
-    ends = region & ~(_shifted(region, 1) & _shifted(region, -1))  # both ends of each run along x hold the farthest
+    """Largest distance between voxel centres of a cropped region, mm."""
+    ends = region & ~(_shifted(region, 1) & _shifted(region, -1))  # the farthest points are ends of runs along x
     points = np.argwhere(ends) * spacing_mm
     if len(points) > _MOST_COMPARED:
         points = points[ConvexHull(points, qhull_options="QJ").vertices]  # joggled: a region may lie in one plane
-    return float(pdist(points).max(initial=0.0))  # the library tries it on a single voxel first
+    return float(pdist(points).max(initial=0.0))  # regionprops probes it with a single voxel first
 
 
 def _shifted(region: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """Moved along x, with background where nothing was."""
+    """Shift along x, padded with background."""
     moved = np.zeros_like(region)
     if by > 0:
         moved[..., by:] = region[..., :-by]

@@ -22,7 +22,7 @@ Kind = Literal["nearest", "linear", "cubic"]
 Floats = NDArray[np.float32]
 
 NEGLIGIBLE = 1e-6  # spline weights fall by a factor of 0.27 per voxel: about 20 remain
-POLE = math.sqrt(3) - 2  # of the filter from voxels to cubic B-spline coefficients (Unser 1999)
+POLE = math.sqrt(3) - 2  # pole of the filter from voxels to cubic B-spline coefficients (Unser 1999)
 POLE_REACH = 11  # voxels per side until that filter is negligible
 SLICEWISE_ANISOTROPY = 3.0  # above this ratio the coarse axis is not interpolated (nnU-Net's rule)
 

@@ -174,7 +174,7 @@ class Finding(NamedTuple):
     file: str
     found: str
     remedy: str = ""  # "": the kind's remedy
-    part: str = ""  # of the file, that can be excluded on its own: a row, an annotation
+    part: str = ""  # a row or annotation of the file that can be excluded on its own
 
 
 def problem(kind: str, found: str, *, dataset: str, case_id: str = "", file: object = "", remedy: str = "") -> Problem:

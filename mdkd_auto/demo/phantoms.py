@@ -22,7 +22,7 @@ class Look(NamedTuple):
     spacing_mm: tuple[float, float, float]  # (z, y, x)
     shape: tuple[int, int, int]  # (z, y, x)
     noise_hu: float
-    scale: float  # of all intensities: another kernel or calibration
+    scale: float  # factor on all intensities: another kernel or calibration
     contrast_hu: float  # lesion minus tissue
     radius_mm: tuple[float, float]
     elongation: float  # 1: spheres

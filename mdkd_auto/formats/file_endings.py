@@ -9,7 +9,7 @@ ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
 TIFF_ENDINGS = (".tif", ".tiff")
 JPEG_ENDINGS = (".jpg", ".jpeg")
 PLANAR_ENDINGS = (".png", ".bmp", *JPEG_ENDINGS, *TIFF_ENDINGS)
-PILLOW_FORMATS = ("PNG", "JPEG", "BMP")  # of Pillow's other formats, some run external programs: EPS runs Ghostscript
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP")  # others may run external programs: EPS runs Ghostscript
 ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS, *PLANAR_ENDINGS)
 
 # JPEG would corrupt labels; an .mhd is two files, which cannot be replaced atomically.

@@ -47,9 +47,9 @@ class Header:
 
     ending: str  # .nii.gz
     shape: IntTriple  # canonical (z, y, x)
-    dimensions: int = 3  # of the file: 2 or 3
+    dimensions: int = 3  # axes in the file: 2 or 3
     orientation: Orientation = Orientation()
-    affine: Affine | None = None  # of the file's axes (i, j, k); None for images without world coordinates
+    affine: Affine | None = None  # for file axes (i, j, k); None for images without world coordinates
     nifti: bytes = b""  # the complete NIfTI header: q-form, s-form, their codes, units
     itk: ItkGeometry | None = None
     segments: tuple[tuple[str, int], ...] = ()  # names the file gives to mask values, as in 3-D Slicer

@@ -20,7 +20,7 @@ from mdkd_auto.core.records import Record
 from mdkd_auto.metrics.masks import Mask, check_masks, in_plane
 from mdkd_auto.metrics.surfels import Floats, surfel_sizes
 
-HAUSDORFF_FRACTION = 0.95  # of the surface, for HD95
+HAUSDORFF_FRACTION = 0.95  # fraction of the surface, for HD95
 TOLERANCE_MM = 2.0  # default of the surface Dice; two pixels if the spacing is unknown
 ROUNDING = 1e-6  # relative to the tolerance: NIfTI stores spacings in float32, 0.4 mm as 0.4000000059604645
 

@@ -52,7 +52,7 @@ class RFDETRSize(NamedTuple):
     self_heads: int
     cross_heads: int
     feedforward: int
-    groups: int  # of queries, in training only
+    groups: int  # query groups, in training only
     queries: int = 300  # published; at most the number of tokens
     points: int = 2  # sampled per head of the deformable attention
 

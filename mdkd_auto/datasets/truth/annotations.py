@@ -27,7 +27,7 @@ class Annotated(NamedTuple):
     file: str = ""
     findings: tuple[Finding, ...] = ()
     other_names: tuple[str, ...] = ()  # tried if no file has the first name
-    stem: str = ""  # of a single-image annotation file, which is usually named after the image
+    stem: str = ""  # name of a single-image annotation file, usually that of the image
     left_out: str = ""  # why some annotations were excluded, which makes the image unlabelled
 
 
@@ -39,7 +39,7 @@ class Annotations(NamedTuple):
     findings: list[Finding]
     unused: tuple[str, ...] = ()  # declared classes without annotations
     unplaced: int = 0  # annotations of unknown images: they may belong to any image
-    layout: Layout = SIZES  # of the file format
+    layout: Layout = SIZES  # the file format's layout
     suspicion: Suspicion | None = None  # evidence for another layout from sources other than the boxes
 
 
