@@ -65,7 +65,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "mdkd_auto/training/checkpoints.py": QUICK_FIT,
         "mdkd_auto/training/loop.py": QUICK_FIT,
         "mdkd_auto/training/interruption.py": f"tests/training/test_interruption.py {QUICK_FIT}",
-        "mdkd_auto/stages/student.py": "tests/stages/test_student.py",
+        **{
+            f"mdkd_auto/stages/{stage}.py": f"tests/stages/test_{stage}.py"
+            for stage in ("teacher", "source_teacher", "joint_teacher", "student", "fine_tuned", "multi_head")
+        },
         "mdkd_auto/training/schedules.py": "tests/training/test_schedules.py",
     },
     "planners": {

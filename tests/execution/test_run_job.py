@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -26,11 +25,9 @@ from mdkd_auto.experiments import jobs as jobs_module
 from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.experiments.jobs import JobMaker, check_unchanged
 from mdkd_auto.metrics.summary import score_masks
-from mdkd_auto.networks.faster_rcnn import FasterRCNNHead, ResNetEncoder
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
-from mdkd_auto.stages.fine_tuned import continue_from, rows_of_outputs
 from mdkd_auto.stages.job import Job, Network
 from mdkd_auto.tasks.segmentation.scoring import CaseScores, summary_of, write_summary
 from mdkd_auto.training.checkpoints import save_weights
@@ -127,27 +124,6 @@ def test_a_fine_tuned_classifier_takes_the_classes_by_their_names(
         torch.testing.assert_close(head.weight[place], layer.weight[row])
         torch.testing.assert_close(head.bias[place], layer.bias[row])
     assert same(continued.encoder, source.encoder)
-
-
-def test_a_fine_tuned_detector_takes_the_background_and_the_classes_by_their_names() -> None:
-    """Faster R-CNN: a row of scores and four of a box for each class, the background's first."""
-
-    def head(classes: int) -> FasterRCNNHead:
-        return FasterRCNNHead("faster_rcnn_small", encoder.channels, encoder.strides, classes, (8, 16, 32, 64), (1.0,))
-
-    encoder = ResNetEncoder("faster_rcnn_small")
-    model, trained = Model(encoder, head(2)), Model(ResNetEncoder("faster_rcnn_small"), head(3))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    rows = rows_of_outputs(SimpleNamespace(head=lambda count, _: head(count)), encoder, 2)  # type: ignore[arg-type]
-    box = "regions.box_predictor.bbox_pred"
-    assert {name: count for name, count in rows.items() if "weight" in name} == {
-        "regions.box_predictor.cls_score.weight": 1,
-        f"{box}.weight": 4,
-    }
-    continue_from(model, trained, rows, ("new", "b"), ("a", "b", "c"))
-    own, theirs = model.state_dict()[f"head.{box}.weight"], trained.state_dict()[f"head.{box}.weight"]
-    torch.testing.assert_close(own, torch.cat([theirs[:4], before[f"head.{box}.weight"][4:8], theirs[8:12]]))
-    assert same(model.encoder, trained.encoder)
 
 
 def test_a_student_knows_what_it_is_judged_by(root: Root, experiment_in: Callable[..., Any]) -> None:

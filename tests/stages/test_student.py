@@ -1,5 +1,4 @@
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,16 +9,10 @@ from torch import nn
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.core.records import ConfigurationPlan, Topology
 from mdkd_auto.core.settings import Settings
-from mdkd_auto.losses.domain import domain_loss
-from mdkd_auto.networks.discriminator import Discriminator, reversal_strength
 from mdkd_auto.networks.fusion.joint import JointEncoder
 from mdkd_auto.networks.model import Model
-from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.stages import student as student_module
-from mdkd_auto.stages.multi_head import MultiHeadObjective
-from mdkd_auto.stages.source_teacher import SourceTeacherObjective
 from mdkd_auto.stages.student import StudentObjective
-from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.tasks.segmentation.training import SegmentationTask
 from mdkd_auto.tasks.shared.classes import ClassChannel, Classes
 from mdkd_auto.training.schedules import contrastive_weight, curriculum, temperature
@@ -47,14 +40,6 @@ TASK = SegmentationTask(PLAN, CLASSES, Settings())
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def batch(size: int = 4, classes: int = 1, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(size, 1, 16, 16, generator=generator)
@@ -66,129 +51,10 @@ def joint_teacher() -> Model:
     return Model(JointEncoder([TASK.encoder(), TASK.encoder()]), TASK.head(1))
 
 
-def source_teacher(settings: Settings) -> SourceTeacherObjective:
-    model = Model(TASK.encoder(), TASK.head(3))
-    return SourceTeacherObjective(model, Discriminator(4), TASK, SOURCE, TARGET, settings)
-
-
-def both() -> dict[str, Batch]:
-    return {SOURCE: batch(2, classes=2, seed=1), TARGET: batch(3, seed=2)}
-
-
 def gradients(loss: torch.Tensor, module: nn.Module) -> list[torch.Tensor]:
     parameters = list(module.parameters())
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-
-
-# --- teachers -------------------------------------------------------------------------------------------------------
-
-
-def test_no_gradient_reaches_the_teachers_of_a_joint_teacher() -> None:
-    objective = TeacherObjective(joint_teacher(), TASK, TARGET)
-    (terms,) = objective.losses({TARGET: batch()}, 0.5)
-    terms["total"].backward()
-    encoder = objective.model.encoder
-    assert isinstance(encoder, JointEncoder)
-    assert all(parameter.grad is None for parameter in encoder.teachers.parameters())
-    trained = [parameter for parameter in objective.trained().parameters() if parameter.requires_grad]
-    assert all(parameter.grad is not None for parameter in trained)
-    assert len(trained) == len(list(encoder.fusions.parameters())) + len(list(objective.model.head.parameters()))
-
-
-def test_a_teacher_learns_the_task_loss_alone() -> None:
-    objective = TeacherObjective(Model(TASK.encoder(), TASK.head(1)), TASK, TARGET)
-    drawn = batch()
-    (terms,) = objective.losses({TARGET: drawn}, 0.0)
-    assert set(terms) == {"total"}
-    loss, score = objective.validate(TARGET, drawn)
-    torch.testing.assert_close(loss, terms["total"])
-    assert score.numerator.shape == score.denominator.shape == (1,)
-
-
-# --- source teacher -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("weight", [1.0, 0.5, 0.0])
-def test_source_teacher_adds_up(weight: float) -> None:
-    """Eq. (2); r = 0 leaves the target's labels out, also of validation."""
-    objective = source_teacher(Settings(target_label_weight=weight))
-    (terms,) = objective.losses(both(), 0.3)
-    expected = terms["source"] + terms["domain"] + (weight * terms["target"] if weight else 0)
-    torch.testing.assert_close(terms["total"], expected)
-    assert set(terms) == {"total", "source", "domain"} | ({"target"} if weight else set())
-    assert tuple(objective.validated_on()) == ((TARGET,) if weight else (SOURCE,))
-    assert objective.batch_fractions == {SOURCE: 0.5, TARGET: 0.5}
-
-
-def test_each_data_set_has_its_own_output_layer() -> None:
-    objective = source_teacher(Settings())
-    batches = both()
-    (terms,) = objective.losses(batches, 0.3)
-    layer = [module for module in objective.model.head.modules() if isinstance(module, nn.Conv2d)][-1]
-    assert layer.out_channels == 3
-    for name, own, foreign in (("source", slice(0, 2), slice(2, 3)), ("target", slice(2, 3), slice(0, 2))):
-        for gradient in gradients(terms[name], layer):
-            assert gradient[own].abs().amax() > 0
-            assert gradient[foreign].abs().amax() == 0
-    for dataset, term in ((SOURCE, "source"), (TARGET, "target")):
-        torch.testing.assert_close(objective.validate(dataset, batches[dataset])[0], terms[term])
-    output = objective.model(batches[SOURCE].images)
-    torch.testing.assert_close(TASK.loss(output[:, :2], batches[SOURCE], SOURCE), terms["source"])
-
-
-def test_without_target_labels_nothing_of_them_is_learned() -> None:
-    objective = source_teacher(Settings(target_label_weight=0.0))
-    batches = both()
-    other = {**batches, TARGET: batches[TARGET]._replace(labels=1 - batches[TARGET].labels)}
-    (first,), (second,) = objective.losses(batches, 0.3), objective.losses(other, 0.3)
-    torch.testing.assert_close(first["total"], second["total"])
-
-
-@pytest.mark.parametrize("progress", [0.0, 0.05, 0.5, 1.0])
-def test_the_encoder_ascends_the_domain_loss(progress: float) -> None:
-    """Its gradient is -lambda(p) times the one without reversal; the discriminator's is untouched."""
-    objective = source_teacher(Settings())
-    batches = both()
-    (terms,) = objective.losses(batches, progress)
-
-    def plain() -> torch.Tensor:
-        logits = [objective.discriminator(objective.model.features(batches[d].images)[-1]) for d in (SOURCE, TARGET)]
-        return domain_loss(*logits)
-
-    strength = 2 / (1 + math.exp(-10 * progress)) - 1
-    assert reversal_strength(progress) == pytest.approx(strength)
-    without = plain()
-    torch.testing.assert_close(terms["domain"], without)
-    for ours, reference in zip(
-        gradients(terms["domain"], objective.model.encoder), gradients(without, objective.model.encoder), strict=True
-    ):
-        torch.testing.assert_close(ours, -strength * reference)
-    for ours, reference in zip(
-        gradients(terms["domain"], objective.discriminator), gradients(without, objective.discriminator), strict=True
-    ):
-        torch.testing.assert_close(ours, reference)
-
-
-def test_the_reversed_gradient_against_finite_differences() -> None:
-    objective = source_teacher(Settings())
-    batches = both()
-    weight = next(objective.model.encoder.parameters())
-    (terms,) = objective.losses(batches, 0.1)
-    (gradient,) = torch.autograd.grad(terms["domain"], weight)
-    values = []
-    for step in (1e-5, -1e-5):
-        with torch.no_grad():
-            weight.view(-1)[3] += step
-            (changed,) = objective.losses(batches, 0.1)
-            values.append(changed["domain"].item())
-            weight.view(-1)[3] -= step
-    slope = (values[0] - values[1]) / 2e-5
-    assert abs(slope) > 1e-8
-    assert gradient.view(-1)[3].item() == pytest.approx(-reversal_strength(0.1) * slope, rel=1e-4)
-
-
-# --- student --------------------------------------------------------------------------------------------------------
 
 
 def student(settings: Settings) -> StudentObjective:
@@ -338,48 +204,11 @@ def test_a_narrower_student_is_projected() -> None:
         assert all(gradient.abs().sum() > 0 for gradient in gradients(terms[term], objective.projections)[::2]), term
 
 
-# --- multi-head baseline --------------------------------------------------------------------------------------------
-
-
-def test_parts_of_the_multi_head_model_add_up_to_the_mean_loss() -> None:
-    encoder = TASK.encoder()
-    model = MultiHeadModel(encoder, {TARGET: TASK.head(1), SOURCE: TASK.head(2)})
-    objective = MultiHeadObjective(model, TASK, (TARGET, SOURCE))
-    batches = both()
-    for terms in objective.losses(batches, 0.0):
-        terms["total"].backward()
-    accumulated = [parameter.grad for parameter in model.parameters()]
-    losses = {name: TASK.loss(model.of(name)(drawn.images), drawn, name) for name, drawn in batches.items()}
-    mean = torch.stack(list(losses.values())).mean()
-    for ours, reference in zip(accumulated, gradients(mean, model), strict=True):
-        torch.testing.assert_close(ours, reference)
-    parts = list(objective.losses(batches, 0.0))
-    assert [set(part) for part in parts] == [{"total", SOURCE}, {"total", TARGET}]
-    for part, name in zip(parts, batches, strict=True):
-        torch.testing.assert_close(part[name], losses[name])
-    torch.testing.assert_close(sum(part["total"] for part in parts), mean)
-    assert objective.batch_fractions == {TARGET: 1.0, SOURCE: 1.0}
-    assert tuple(objective.validated_on()) == (TARGET, SOURCE)
-
-
-def test_a_head_never_learns_from_another_data_set() -> None:
-    model = MultiHeadModel(TASK.encoder(), {TARGET: TASK.head(1), SOURCE: TASK.head(2)})
-    objective = MultiHeadObjective(model, TASK, (TARGET, SOURCE))
-    (terms,) = objective.losses({TARGET: batch()}, 0.0)
-    assert all(gradient.abs().sum() == 0 for gradient in gradients(terms["total"], model.of(SOURCE).head))
-    assert any(gradient.abs().sum() > 0 for gradient in gradients(terms["total"], model.of(TARGET).head))
-    assert model.of(TARGET).encoder is model.of(SOURCE).encoder
-
-
 def test_schedules_are_those_of_the_losses() -> None:
     settings = Settings()
     student = StudentObjective(Model(TASK.encoder(), TASK.head(1)), joint_teacher(), TASK, TARGET, settings, 0.5)
     values = list(student.schedules(0.1).values())
     assert values == [0.5 * curriculum(0.1, settings), contrastive_weight(0.1, settings), temperature(0.1, settings)]
-    model = Model(TASK.encoder(), TASK.head(3))
-    source = SourceTeacherObjective(model, Discriminator(4), TASK, SOURCE, TARGET, settings)
-    assert list(source.schedules(0.1).values()) == [reversal_strength(0.1)]
-    assert TeacherObjective(model, TASK, TARGET).schedules(0.1) == {}
 
 
 def test_a_student_behind_its_baseline_turns_distillation_down() -> None:
