@@ -1,5 +1,6 @@
 """Optional packages: a missing one is named with the line that installs it."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -40,3 +41,9 @@ def test_what_needs_the_packages_of_detection_says_so(monkeypatch: pytest.Monkey
         average_precision([box], [box])
     with pytest.raises(MissingPackageError, match=r"pip install 'mdkd_auto\[detection\]'"):
         RFDETREncoder("rfdetr_tiny", 64)
+
+
+def test_a_plain_install_imports_every_command_and_the_pipeline() -> None:
+    modules = [module for extra in extras.EXTRAS for module in extra.modules]
+    code = f"import sys; sys.modules.update(dict.fromkeys({modules!r})); import mdkd_auto.pipeline, mdkd_auto.__main__"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
