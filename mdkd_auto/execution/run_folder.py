@@ -25,6 +25,7 @@ from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges
 from mdkd_auto.stages.hierarchy import stage_of
 from mdkd_auto.stages.job import Job, Network
+from mdkd_auto.stages.student import STUDENT
 from mdkd_auto.tasks.shared.classes import Classes, faults_of_classes
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
 from mdkd_auto.tasks.task_parts import TASK_PARTS, Given
@@ -241,7 +242,7 @@ def load_predictor(folder: Path, options: PredictionOptions, dataset: str | None
 
 def finished_students(root: Root) -> dict[Path, str]:
     """Run folders of all finished students, sorted, and their configurations."""
-    runs = [path.parent for path in sorted(root.results.glob("Dataset*/Student-*/fold_*/finished.json"))]
+    runs = [path.parent for path in sorted(root.results.glob(f"Dataset*/{STUDENT.folder_name}-*/fold_*/finished.json"))]
     return {run: run.parent.name.rsplit("__", 1)[-1] for run in runs}
 
 

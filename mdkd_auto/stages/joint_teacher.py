@@ -9,7 +9,7 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.networks.model import Encoder, Model
 from mdkd_auto.stages.job import Job, Network
 from mdkd_auto.stages.settings import COMMON
-from mdkd_auto.stages.stage import Ingredients, JobMaker, Stage
+from mdkd_auto.stages.stage import Ingredients, MakesJobs, Stage
 from mdkd_auto.stages.teacher import TeacherObjective
 from mdkd_auto.training.interfaces import TrainingTask
 
@@ -46,7 +46,7 @@ def own_settings(settings: Settings) -> dict[str, Any]:
     return {"reliability": settings.reliability and settings.target_label_weight > 0}
 
 
-def jobs(maker: JobMaker, target: str, sources: tuple[str, ...]) -> list[Job]:
+def jobs(maker: MakesJobs, target: str, sources: tuple[str, ...]) -> list[Job]:
     return [job for job in maker.distilled(target, sources) if job.stage != "student"]
 
 

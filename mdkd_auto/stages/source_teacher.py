@@ -13,7 +13,7 @@ from mdkd_auto.networks.model import Model
 from mdkd_auto.networks.multi_head import MultiHeadModel
 from mdkd_auto.stages.job import Job
 from mdkd_auto.stages.settings import COMMON
-from mdkd_auto.stages.stage import Ingredients, JobMaker, Stage, single_head
+from mdkd_auto.stages.stage import Ingredients, MakesJobs, Stage, single_head
 from mdkd_auto.tasks.shared.scored_part import VALIDATION
 from mdkd_auto.training.interfaces import Output, Score, Terms, TrainingTask, outputs_of, some_images
 
@@ -109,7 +109,7 @@ def network_for(network: Model | MultiHeadModel, task: TrainingTask, job: Job, d
     return TargetOutputs(network, places[dataset])
 
 
-def jobs(maker: JobMaker, target: str, sources: tuple[str, ...]) -> list[Job]:
+def jobs(maker: MakesJobs, target: str, sources: tuple[str, ...]) -> list[Job]:
     return [job for job in maker.distilled(target, sources) if job.stage == "source_teacher"]
 
 

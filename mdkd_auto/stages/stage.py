@@ -51,7 +51,7 @@ class Ingredients(NamedTuple):
         return self.network
 
 
-class JobMaker(Protocol):
+class MakesJobs(Protocol):
     """Makes the jobs of an experiment."""
 
     def specific(self, target: str) -> Job:
@@ -83,7 +83,7 @@ class Stage(NamedTuple):
     settings: tuple[str, ...]  # names of those its result depends on
     build_model: Callable[[TrainingTask, Job], Model | MultiHeadModel]  # random weights from torch's generator
     make_objective: Callable[[Ingredients], Objective]
-    jobs: Callable[[JobMaker, str, tuple[str, ...]], list[Job]]  # what a target and its sources need, this stage last
+    jobs: Callable[[MakesJobs, str, tuple[str, ...]], list[Job]]  # what a target and its sources need, this stage last
     own_settings: Callable[[Settings], dict[str, Any]] = lambda settings: {}  # read otherwise than their value
     reads: tuple[StageName, ...] = ()
     column: str | None = None  # in the result tables
