@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import PermutationMethod, bootstrap, rankdata, wilcoxon
@@ -17,7 +18,7 @@ MOST_PERMUTED = 50  # differences; above this the normal approximation is accura
 PERMUTATIONS = 20_000
 DECIMALS = 12  # means over trainings that differ only by rounding are ties
 WANTED_GAIN = 0.02  # 2 points of DSC
-RANKS_DISAGREE = "most of the differences point the other way, a few large ones make the mean"
+RANKS_DISAGREE = "most differences have the opposite sign; a few large ones dominate the mean"
 
 
 class Comparison(Record, frozen=True, kw_only=True):
@@ -33,6 +34,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     replicates: int = 1  # trainings with different seeds or folds
     spread: float | None = None  # standard deviation of their mean differences; None for one, or if they share no unit
     detectable: float | None = None  # smallest mean difference detectable with a power of 80 %
+    ranks_disagree: bool = False  # most differences have the opposite sign to their mean
     replicates_needed: int | None = None  # to detect WANTED_GAIN on these units; None: no number suffices
 
 
@@ -65,21 +67,22 @@ def replicated_comparison(
     left_out = int(np.count_nonzero(~evaluable))
     differences = differences[np.ix_(useful, evaluable)]
     if not differences.size:
-        _, note = _signed_rank(np.empty(0))
+        note = _signed_rank(np.empty(0)).note
         return Comparison(
             pairs=0, left_out=left_out, mean_difference=None, interval=None, p_value=None, note=note, replicates=len(a)
         )
     trainings = _independent(differences, np.asarray(folds)[useful] if folds is not None else None)
     units = np.nanmean(trainings, axis=0)
     noise = noise_of(trainings)
-    p_value, note = _signed_rank(units)
+    test = _signed_rank(units)
     return Comparison(
         pairs=len(units),
         left_out=left_out,
         mean_difference=float(units.mean()),
         interval=_interval(units, noise, seed) if noise is not None else None,
-        p_value=p_value,
-        note=note,
+        p_value=test.p_value,
+        note=test.note,
+        ranks_disagree=test.ranks_disagree,
         replicates=len(differences),
         spread=_spread(differences),
         detectable=noise.shown_by(noise.trainings) if noise is not None else None,
@@ -130,20 +133,28 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(adjusted)
 
 
-def _signed_rank(differences: Array) -> tuple[float | None, str]:
-    """Return the p-value, or None and the reason."""
+class _SignedRank(NamedTuple):
+    """The p-value, or None and the reason."""
+
+    p_value: float | None
+    note: str
+    ranks_disagree: bool = False
+
+
+def _signed_rank(differences: Array) -> _SignedRank:
     unequal = np.round(differences, DECIMALS)
     unequal = unequal[unequal != 0]
     if len(differences) and not len(unequal):
-        return None, "no test: all differences are zero"
+        return _SignedRank(None, "no test: all differences are zero")
     if len(unequal) < FEWEST_DIFFERENCES:
-        return None, f"no test: {len(unequal)} differences other than zero, at least {FEWEST_DIFFERENCES} needed"
+        return _SignedRank(None, f"no test: {len(unequal)} nonzero differences, at least {FEWEST_DIFFERENCES} needed")
     ties = len(set(np.abs(unequal))) < len(unequal)
     permuted = ties and len(unequal) <= MOST_PERMUTED
     method = PermutationMethod(n_resamples=PERMUTATIONS, rng=0) if permuted else "auto"
     p_value = float(wilcoxon(unequal, alternative="two-sided", method=method).pvalue)
     rank_sum = float((np.sign(unequal) * rankdata(np.abs(unequal))).sum())
-    return p_value, RANKS_DISAGREE if rank_sum * differences.mean() < 0 else ""
+    disagree = bool(rank_sum * differences.mean() < 0)
+    return _SignedRank(p_value, RANKS_DISAGREE if disagree else "", disagree)
 
 
 def _interval(units: Array, noise: Noise, seed: int) -> tuple[float, float]:

@@ -106,6 +106,7 @@ def ablation_table(study: Study) -> Table | None:
         scale=TASK_SCORES[experiment.plan.task].scale,
         answers=("better", "worse"),
         undecided="no evidence of a difference",
+        points_to_controls=False,
         further=tuple(dict.fromkeys(further)),
         further_question=ablation.further,
         further_reading=ablation.reading,

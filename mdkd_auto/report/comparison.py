@@ -26,7 +26,6 @@ from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION, AnySummary
 from mdkd_auto.tasks.task_scores import TASK_SCORES, Scale
 
 COLUMNS = ("multi-head", "data-set-specific", "joint teacher", "student")
-HELPED = "the other data sets helped"
 Trained = tuple[Experiment, Job]
 
 
@@ -46,8 +45,9 @@ class Layout(NamedTuple):
     references: Mapping[str, str]  # judged column -> the column it is compared with
     question: str
     scale: Scale = TASK_SCORES[DEFAULT_TASK].scale
-    answers: tuple[str, str] = (HELPED, "the other data sets hurt")
+    answers: tuple[str, str] = ("the other data sets helped", "the other data sets hurt")  # helped, hurt
     undecided: str = "no evidence that the other data sets helped or hurt"
+    points_to_controls: bool = True  # a gain needs the controls to tell its cause
     further: tuple[Contrast, ...] = ()  # comparisons beside those of ``references``, below them
     further_question: str = ""
     further_reading: str = ""  # what their answers mean
@@ -176,7 +176,7 @@ def compare(
     if right_or_wrong and len(ours) == 1 and set(a[0] + b[0]) <= {0.0, 1.0}:
         p_value = mcnemar([bool(score) for score in a[0]], [bool(score) for score in b[0]])
         note = "" if p_value is not None else "no test: both are right and wrong on the same cases"
-        return msgspec.structs.replace(comparison, p_value=p_value, note=note, test="McNemar")
+        return msgspec.structs.replace(comparison, p_value=p_value, note=note, test="McNemar", ranks_disagree=False)
     return comparison
 
 

@@ -29,7 +29,7 @@ def test_pairs_that_are_not_evaluable_are_left_out():
 def test_no_test_says_why():
     few = paired_comparison([1.0, 2.0, 3.0, 4.0, 5.0], [0.0] * 5)
     assert few.p_value is None
-    assert "5 differences" in few.note
+    assert "5 nonzero differences" in few.note
     equal = paired_comparison([0.5] * 8, [0.5] * 8)
     assert equal.p_value is None
     assert "all differences are zero" in equal.note

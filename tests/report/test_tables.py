@@ -18,12 +18,12 @@ from mdkd_auto.execution.evaluate_run import cases_of_part
 from mdkd_auto.execution.run_folder import Finished
 from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.experiments.jobs import JobMaker
-from mdkd_auto.metrics.statistics import RANKS_DISAGREE, Comparison, replicated_comparison
+from mdkd_auto.metrics.statistics import Comparison, replicated_comparison
 from mdkd_auto.metrics.summary import Scores, score_masks
-from mdkd_auto.report import tables
-from mdkd_auto.report.comparison import COLUMNS, HELPED, Contrast, Layout, Row, compare
+from mdkd_auto.report.comparison import COLUMNS, Contrast, Layout, Row, compare
+from mdkd_auto.report.table_markdown import checks_text, table_markdown
 from mdkd_auto.report.tables import permutation_table
-from mdkd_auto.report.verdicts import ONE_TRAINING, verdict, verdicts
+from mdkd_auto.report.verdicts import ONE_TRAINING, judge, verdict_text, verdicts
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.classification.scoring import Answer, ClassSummary, summary_of_answers
 from mdkd_auto.tasks.detection.scoring import BoxAnswer, BoxSummary, Corners, summary_of_boxes
@@ -40,6 +40,10 @@ FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validat
 def paired_comparison(a: list[float | None], b: list[float | None]) -> Comparison:
     """Of one replicate."""
     return replicated_comparison([a], [b])
+
+
+def text_of(layout: Layout, name: str, comparison: Comparison, p_value: float | None, failed: bool = False) -> str:
+    return verdict_text(judge(layout, name, comparison, p_value, failed), layout, name)
 
 
 def scores_of(dice: float | None) -> Scores:
@@ -210,44 +214,12 @@ def test_false_alarms_on_patients_without_a_box_count() -> None:
     assert (found.pairs, found.left_out) == (22, 0)
     assert found.mean_difference == pytest.approx(-10 / 22)
     layout = LAYOUT._replace(scale=TASK_SCORES["detection"].scale)
-    said = verdict(layout, "student", found, found.p_value)
+    said = text_of(layout, "student", found, found.p_value)
     assert said.startswith("student -45.5 points F1 against data-set-specific (n=22")
-    assert said.endswith(f": the other data sets hurt, {ONE_TRAINING}")
+    assert said.endswith(f": the other data sets hurt ({ONE_TRAINING})")
     assert compare([quiet], [loud]).mean_difference == pytest.approx(10 / 22)
     assert compare([loud], [loud]).mean_difference == 0
     assert [one.scores.metrics["f1"].mean for one in (quiet, loud)] == [1, pytest.approx(24 / 34)]  # pooled, as ever
-
-
-def comparison_of(*replicates: list[float]) -> str:
-    """The verdict on these differences."""
-    scores = [[0.5 + difference for difference in differences] for differences in replicates]
-    comparison = replicated_comparison(scores, [[0.5] * len(some) for some in scores])
-    return verdict(LAYOUT, "student", comparison, comparison.p_value)
-
-
-def test_verdicts() -> None:
-    gains = [0.1 + 0.01 * number for number in range(10)]
-    helped = comparison_of(gains)
-    assert helped.startswith("student +14.5 points DSC against data-set-specific (n=10, 95 % interval +")
-    assert helped.endswith(f"): the other data sets helped, {ONE_TRAINING}")
-    assert comparison_of([-gain for gain in gains]).endswith(f": the other data sets hurt, {ONE_TRAINING}")
-    both = comparison_of(gains, gains)
-    assert "(n=10, 2 replicates that differ by 0.0, 95 % interval " in both
-    assert both.endswith("): the other data sets helped")
-    few_large = comparison_of([-0.005 - 0.0001 * number for number in range(80)] + [0.4] * 20)
-    assert few_large.startswith("student +7.3 points")
-    assert few_large.endswith(f": no evidence that the other data sets helped or hurt: {RANKS_DISAGREE}")
-    undecided = comparison_of([gain * (-1) ** number for number, gain in enumerate(gains)])
-    assert ": no evidence that the other data sets helped or hurt; such data show differences from " in undecided
-    few = comparison_of([0.3, 0.3])  # the difference is large, two cases prove nothing
-    assert ": no evidence that the other data sets helped or hurt" in few
-    assert "at least 6 needed" in few
-    same = comparison_of([0.0] * 10)
-    assert same.endswith("no test: all differences are zero): no evidence that the other data sets helped or hurt")
-    assert verdict(LAYOUT, "student", None, None) == (
-        "not evaluable: student and data-set-specific have no finished replicate in common"
-    )
-    assert verdict(LAYOUT, "student", paired_comparison([None, 0.5], [0.5, None]), None).startswith("not evaluable")
 
 
 def test_no_verdict_between_models_that_find_nothing(
@@ -255,10 +227,10 @@ def test_no_verdict_between_models_that_find_nothing(
 ) -> None:
     """However significant the difference of 1 and 4 % is."""
     comparison = paired_comparison([0.04 + 0.001 * number for number in range(20)], [0.01] * 20)
-    said = verdict(LAYOUT, "student", comparison, comparison.p_value)
-    assert said.endswith(f": the other data sets helped, {ONE_TRAINING}")
-    said = verdict(LAYOUT, "student", comparison, comparison.p_value, failed=True)
-    assert said.endswith(": no verdict, both find next to nothing (below 10 % DSC); train longer, or look at the data")
+    said = text_of(LAYOUT, "student", comparison, comparison.p_value)
+    assert said.endswith(f": the other data sets helped ({ONE_TRAINING})")
+    said = text_of(LAYOUT, "student", comparison, comparison.p_value, failed=True)
+    assert said.endswith(": no verdict, both score below 10 % DSC; train longer, or check the data")
     jobs = jobs_in(experiment)
     first, second, _ = experiment.datasets
     for job in jobs:
@@ -270,7 +242,7 @@ def test_no_verdict_between_models_that_find_nothing(
         name: next(line for line in table.markdown.splitlines() if line.startswith(f"- {name} (test): student"))
         for name in (first, second)
     }
-    assert "no verdict, both find next to nothing" in lines[first]
+    assert "no verdict, both score below 10 % DSC" in lines[first]
     assert "no verdict" not in lines[second]
 
 
@@ -302,8 +274,10 @@ def test_no_verdict_between_classifiers_that_guess(right: tuple[int, int], faile
         comparisons={"student": compare([ours], [theirs], right_or_wrong=True)},
     )
     layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
-    said = verdicts(layout, [row])["Dataset021_Toy"]["student"]
-    words = "no verdict, both hardly do better than chance (5 points balanced accuracy); train longer"
+    verdict = verdicts(layout, [row])["Dataset021_Toy"]["student"]
+    assert (verdict.outcome == "both_fail") == failed
+    said = verdict_text(verdict, layout, "student")
+    words = "no verdict, both are within 5 points of chance (balanced accuracy); train longer"
     assert (words in said) == failed
 
 
@@ -324,10 +298,12 @@ def test_a_gain_points_to_the_controls(
     table = permutation_table([(experiment, jobs)])
     assert table is not None
     assert "mdkd_ablate controls" not in table.markdown
-    monkeypatch.setattr("mdkd_auto.report.verdicts.verdict", lambda *arguments: f"student +9 points: {HELPED}")
+    monkeypatch.setattr("mdkd_auto.report.verdicts._outcome", lambda *_: "helped")
     table = permutation_table([(experiment, jobs)])
     assert table is not None
-    assert "not that longer training's, only controls tell: `mdkd_ablate controls`" in table.markdown.replace("\n", " ")
+    assert "rather than from longer training: `mdkd_ablate controls`" in table.markdown
+    stored = json.loads(table.path.with_suffix(".json").read_text())
+    assert [row["outcomes"] for row in stored] == [{"student": "helped"}] * 3
 
 
 def test_further_comparisons(experiment: Experiment) -> None:
@@ -361,16 +337,18 @@ def test_further_comparisons(experiment: Experiment) -> None:
             if reference in columns
         },
     )
-    words = verdicts(layout, [row])["A"]
+    judged = verdicts(layout, [row])["A"]
+    assert [verdict.outcome for verdict in judged.values()] == ["helped", "helped", "hurt"]
+    words = {name: verdict_text(verdict, layout, name) for name, verdict in judged.items()}
     assert list(words) == ["student", "student against self-distilled", "student against fine-tuned"]
     p = row.comparisons["student"].p_value
     assert p is not None
     for name, end in zip(
         words, ("better", "student is ahead of self-distilled", "student is behind fine-tuned"), strict=True
     ):
-        assert words[name].endswith(f"Wilcoxon p={3 * p:.3f} after Holm): {end}, {ONE_TRAINING}")
+        assert words[name].endswith(f"Wilcoxon p={3 * p:.3f} after Holm): {end} ({ONE_TRAINING})")
         assert "other data sets" not in words[name]
-    markdown = tables._markdown(experiment, layout, [row])
+    markdown = table_markdown(experiment.settings, layout, [row], {"A": judged})
     judged, asked = markdown.split("## Does it?")[1].split("## Whose?")
     assert [judged.count("- A (test): "), asked.count("- A (test): student ")] == [1, 2]
     assert "\n\nThe reading.\n\np after Holm: adjusted for all 3 tests of this table.\n" in asked
@@ -384,7 +362,7 @@ def test_every_students_check_is_said() -> None:
         "late-1": {"explained": 0.02, "distilled": False},
     }
     row = Row(target="A", sources=(), part=TEST, folders={}, checks=checks, comparisons={}, summaries={})
-    assert tables._checks(row) == (
+    assert checks_text(row) == (
         "the joint teacher uses its sources (silencing them changes its output by 25.0 %); "
         "the student is distilled (it explains 50 % of the joint teacher's feature maps); "
         "late-1 is NOT distilled (it explains 2 % of the joint teacher's feature maps)"
@@ -419,7 +397,7 @@ def test_the_verdict_names_the_test_that_was_made(images: int, replicates: int, 
     ours, theirs = answers_of([True] * 16, images), answers_of([True] * 8 + [False] * 8, images)
     comparison = compare([ours] * replicates, [theirs] * replicates, right_or_wrong=True)
     layout = LAYOUT._replace(scale=TASK_SCORES["classification"].scale)
-    said = verdict(layout, "student", comparison, comparison.p_value)
+    said = text_of(layout, "student", comparison, comparison.p_value)
     p_value = 2 / 2**8  # of 8 patients all for ours, exact in either test
     assert comparison.p_value == pytest.approx(p_value)
     assert f", {test} p={p_value:.3f} after Holm)" in said
@@ -445,5 +423,5 @@ def test_replicates_are_one_column(
     joint = "100.0 (n=1, 1 of 2 replicates)"
     assert f"| {first} | - | 50.0 ± 0.0 (n=1) | {joint} | 100.0 ± 0.0 (n=1) |" in table.markdown
     assert f"- {first} (test): student +50.0 points DSC" in table.markdown
-    assert "2 replicates that differ by 0.0" in table.markdown
+    assert "2 replicates with SD 0.0" in table.markdown
     assert [len(row.folders["student"]) for row in table.rows] == [2, 2, 2]
