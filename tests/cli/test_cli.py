@@ -554,7 +554,7 @@ def test_a_data_set_with_fewer_folds(command: Command, planned: Root, copied: Co
     said = command(train_all_permutations.main, *arguments)
     assert said.status == 0, said.err
     assert "CT_segmentation, 2d: 38 jobs" in said.out  # of three targets in one fold, of two in the others: 16 + 2 x 11
-    line = "Dataset902_FlatFaint has 1 fold: no replicates of the others with it as target; as a source its last fold"
+    line = "Dataset902_FlatFaint has 1 fold: no replicates for its missing folds as a target; as a source its last fold"
     assert said.out.count(line) == 1
     assert command(train.main, "902", *arguments).out.count("student of Dataset902_FlatFaint") == 1
     alone = ("--root", root.folder, "--dry-run", *SMALL, "--fold", 2)
