@@ -198,7 +198,8 @@ def stage_comparisons(tree: ast.Module) -> list[int]:
             sides = [node.subject, *(value for case in node.cases for value in ast.walk(case.pattern))]
         names = {side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides}
         values = {leaf.value for side in sides for leaf in ast.walk(side) if isinstance(leaf, ast.Constant)}
-        if "stage" in names and values & set(get_args(StageName)):
+        among = isinstance(node, ast.Compare) and any(isinstance(op, ast.In | ast.NotIn) for op in node.ops)
+        if "stage" in names and (among or values & set(get_args(StageName))):
             lines.append(node.lineno)
     return lines
 
@@ -217,6 +218,7 @@ def test_only_stages_compare_the_stage_of_a_job() -> None:
         ('"teacher" != stage', [1]),
         ('x\nstage not in ("teacher", "student")', [2]),
         ('match job.stage:\n    case "teacher":\n        x', [1]),
+        ("stage in stages", [1]),
         ("stage == 2", []),
         ("job.stage == other.stage", []),
         ('stage.check == "source_use"', []),

@@ -255,6 +255,7 @@ class TaskSettings(NamedTuple):
     named: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # its own, that a stage depends on
     teachers_of: Callable[[Settings], Mapping[str, Architecture]] = lambda settings: {}  # 021 -> network of its teacher
     unused: tuple[str, ...] = ()  # settings that do nothing here
+    reliability: bool | str = True  # how a job names teachers weighted by their scores
 
 
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
@@ -302,15 +303,6 @@ def _class_weights_of(settings: Settings) -> str:
     return settings.task_loss if settings.task_loss == "paper" else "dice_bce"
 
 
-def _of_classifier(settings: Settings, stage: str) -> dict[str, Any]:
-    """Its own settings; and that teachers are weighed by what they are above chance, which came later."""
-    stages = ("joint_teacher", "student") if settings.target_label_weight > 0 else ("student",)
-    above_chance = settings.reliability and stage in stages
-    return _own("classification", CLASSIFICATION_OF_STAGE)(settings, stage) | (
-        {"reliability": "above chance"} if above_chance else {}
-    )
-
-
 def _own(part: str, names: Mapping[str, tuple[str, ...]]) -> Callable[[Settings, str], dict[str, Any]]:
     return lambda settings, stage: {name: getattr(getattr(settings, part), name) for name in names.get(stage, ())}
 
@@ -323,9 +315,10 @@ TASK_SETTINGS = ByTask(
         "classification": TaskSettings(
             lambda settings: _replaced(settings, settings.classification, task_loss=_class_weights_of(settings)),
             _classification_of_stage,
-            _of_classifier,
+            _own("classification", CLASSIFICATION_OF_STAGE),
             lambda settings: settings.classification.architecture_of,
             unused=("fuse", "attention_keys", "keep_classes"),
+            reliability="above chance",
         ),
         "detection": TaskSettings(
             lambda settings: _replaced(

@@ -129,7 +129,10 @@ class Stage(NamedTuple):
         named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
         if named.get("turn_down"):
             named["turn_down"] = "off at once"  # earlier it was halved, in the warm-up too
-        return named | self.own_settings(settings) | TASK_SETTINGS[task].named(settings, self.name)
+        named |= self.own_settings(settings)
+        if named.get("reliability"):
+            named["reliability"] = TASK_SETTINGS[task].reliability
+        return named | TASK_SETTINGS[task].named(settings, self.name)
 
     def title_of(self, job: Job) -> str:
         """The job in a few words: student of Dataset011_A from 012, 013."""
