@@ -100,12 +100,12 @@ def _off_grid(image: Image, file: Path, first_file: Path, first: Image) -> list[
     difference = compare_geometry(first, image)
     if difference is None:
         return []
-    found = f"does not lie on the grid of {first_file.name}: {difference.text}"
+    message = f"does not lie on the grid of {first_file.name}: {difference.text}"
     if first.header.exif == image.header.exif:
-        return [Finding(difference.kind, str(file), found)]
+        return [Finding(difference.kind, str(file), message)]
     turns = f"EXIF orientation {first.header.exif} turns {first_file.name} upright, {image.header.exif} this file"
     remedy = "save both files upright, without EXIF orientation" if difference.kind == "shape" else ""
-    return [Finding(difference.kind, str(file), f"{found}; {turns}", remedy)]
+    return [Finding(difference.kind, str(file), f"{message}; {turns}", remedy)]
 
 
 def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: Dataset) -> list[Finding]:
@@ -117,8 +117,8 @@ def misnamed_segments(segments: Sequence[tuple[str, int]], file: Path, dataset: 
     if not wrong:
         return []
     declared = ", ".join(f"{name} = {' or '.join(map(str, members))}" for name, members in dataset.labels.items())
-    found = f"its segments are named {', '.join(wrong)}, the classes of dataset.json are {declared}"
-    return [Finding("label-names", str(file), found)]
+    message = f"its segments are named {', '.join(wrong)}, the classes of dataset.json are {declared}"
+    return [Finding("label-names", str(file), message)]
 
 
 def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[np.int16] | None, list[Finding]]:
@@ -126,8 +126,8 @@ def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[n
     if array.dtype.kind == "f":
         wrong = array[~(np.isfinite(array) & (array == np.rint(array)))]
         if wrong.size:
-            found = f"label value {wrong[0]:g} is not a whole number ({wrong.size} voxels hold such)"
-            return None, [Finding("label-fractional", str(file), found)]
+            message = f"label value {wrong[0]:g} is not a whole number ({wrong.size} voxels hold such)"
+            return None, [Finding("label-fractional", str(file), message)]
     values = whole_values(array)
     declared = declared_values(dataset)
     unknown = [value for value in values if value not in declared]
@@ -135,8 +135,8 @@ def checked_label(array: Array, file: Path, dataset: Dataset) -> tuple[NDArray[n
         kind = "label-0-255" if set(values) <= {0, 255} else "label-undeclared"
         shown = ", ".join(str(value) for value in unknown[:8])
         allowed = ", ".join(str(value) for value in sorted(declared))
-        found = f"label values {shown} are not declared in dataset.json (declared: {allowed})"
-        return None, [Finding(kind, str(file), found)]
+        message = f"label values {shown} are not declared in dataset.json (declared: {allowed})"
+        return None, [Finding(kind, str(file), message)]
     return array.astype(LABEL_TYPE), []
 
 
@@ -146,8 +146,8 @@ def whole_values(array: Array) -> list[int]:
     if high - low >= COUNTING_RANGE:
         return [int(value) for value in np.unique(array)]
     counts = np.zeros(high - low + 1, dtype=np.intp)
-    for part in array:
-        counts += np.bincount(part.ravel().astype(np.intp) - low, minlength=counts.size)
+    for plane in array:
+        counts += np.bincount(plane.ravel().astype(np.intp) - low, minlength=counts.size)
     return [int(value) + low for value in np.flatnonzero(counts)]
 
 

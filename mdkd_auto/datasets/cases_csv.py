@@ -64,8 +64,8 @@ def read_case_table(path: Path, case_ids: set[str]) -> tuple[dict[str, dict[str,
         for text in [fault] if fault else _row_problems(row, case_ids, table, nearly):
             findings.append(Finding("cases-csv", str(path), f"row {number}: {text}"))
         table["" if fault else row["case_id"]] = row
-    findings += [Finding("cases-csv-column", str(path), found, remedy) for found, remedy in _meant(read.columns)]
-    findings += [Finding("patients-alike", str(path), found) for found in _alike(table)]
+    findings += [Finding("cases-csv-column", str(path), message, remedy) for message, remedy in _meant(read.columns)]
+    findings += [Finding("patients-alike", str(path), message) for message in _alike(table)]
     return table, findings
 
 
@@ -94,7 +94,7 @@ def _row_problems(
 def likeness_of_id(name: str) -> str:
     """Normalise a name: equal if names differ only by case, spaces, leading zeros, ``.0`` or an image ending."""
     name = "".join(name.split()).casefold().removesuffix(".0")
-    ending = max((one for one in ENDINGS if name.endswith(one)), key=len, default="")
+    ending = max((candidate for candidate in ENDINGS if name.endswith(candidate)), key=len, default="")
     name = name.removesuffix(ending)
     if ending:
         name = _CHANNEL_0.sub("", name)
@@ -118,17 +118,17 @@ def _alike(table: dict[str, dict[str, str]]) -> list[str]:
     by_likeness: dict[str, list[str]] = {}
     for patient in sorted(patients):
         by_likeness.setdefault(likeness_of_id(patient), []).append(patient)
-    found = [
+    messages = [
         f"patients {', '.join(map(repr, names))} differ by case, spaces or leading zeros alone"
         for names in by_likeness.values()
         if len(names) > 1
     ]
-    found += [
+    messages += [
         f"patient {patient!r} has {count} cases, which count as one patient's"
         for patient, count in patients.items()
         if patient.casefold() in NO_VALUE and count > 1
     ]
-    return found
+    return messages
 
 
 def name_problems(dataset: str, case_ids: list[str]) -> list[Problem]:
@@ -139,10 +139,10 @@ def name_problems(dataset: str, case_ids: list[str]) -> list[Problem]:
         if wrong := check_case_id(case_id):
             problems.append(problem("case-name", f"the name {case_id!r} {wrong}", dataset=dataset, case_id=case_id))
         elif is_unusual(case_id):
-            found = f"the name {case_id!r} holds a space or a sign with a meaning to shells"
-            problems.append(problem("case-name-unusual", found, dataset=dataset, case_id=case_id))
+            message = f"the name {case_id!r} holds a space or a sign with a meaning to shells"
+            problems.append(problem("case-name-unusual", message, dataset=dataset, case_id=case_id))
         twin = lowered.setdefault(case_id.lower(), case_id)
         if twin != case_id:
-            found = f"the names {twin!r} and {case_id!r} differ by upper and lower case only"
-            problems.append(problem("case-names-alike", found, dataset=dataset, case_id=case_id))
+            message = f"the names {twin!r} and {case_id!r} differ by upper and lower case only"
+            problems.append(problem("case-names-alike", message, dataset=dataset, case_id=case_id))
     return problems

@@ -65,8 +65,8 @@ def read_description(path: Path, tasks: Mapping[Task, TaskData]) -> tuple[Descri
     except MdkdError as error:
         return None, [Finding("dataset-json-syntax", str(path), str(error).removeprefix(f"{path}: "))]
     if not isinstance(content, dict):
-        found = f"holds {_kind(content)}; expected an object with channel_names and labels"
-        return None, [Finding("dataset-json-syntax", str(path), found)]
+        message = f"holds {_kind(content)}; expected an object with channel_names and labels"
+        return None, [Finding("dataset-json-syntax", str(path), message)]
     fields = _Fields(path, content)
     task = fields.read(lambda content: _task(content, tasks)) or DEFAULT_TASK
     masks = tasks[task].masks
@@ -142,10 +142,10 @@ def _modality(content: dict[str, Any], channel_names: tuple[str, ...]) -> str:
             _refuse("group", group, "a word of letters, digits, '-' and '.', like MRI")
         return group
     for name in channel_names:
-        words = re.split(r"[^a-z0-9]+", name.lower())
-        if "ct" in words:
+        tokens = re.split(r"[^a-z0-9]+", name.lower())
+        if "ct" in tokens:
             return "CT"
-        if "cxr" in words or "xray" in "".join(words):
+        if "cxr" in tokens or "xray" in "".join(tokens):
             return "CXR"
     return "MRI"
 

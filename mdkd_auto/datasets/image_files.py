@@ -68,22 +68,22 @@ class ImageFiles:
             beside = next(iter(files.values()))
             for channel in sorted(set(files) ^ set(range(len(channels)))):
                 if channel in files:
-                    found = f"one channel too many; dataset.json names {len(channels)}"
+                    message = f"one channel too many; dataset.json names {len(channels)}"
                     remedy = EXTRA_OF_ONE if len(channels) == 1 else ""
-                    self.report("image-extra", found, files[channel], case_id, remedy)
+                    self.report("image-extra", message, files[channel], case_id, remedy)
                 else:
-                    found = f"channel {channel}, {channels[channel]}, of this case is missing"
-                    self.report("image-missing", found, beside, case_id)
+                    message = f"channel {channel}, {channels[channel]}, of this case is missing"
+                    self.report("image-missing", message, beside, case_id)
 
     def check_number(self) -> None:
         """Check that cases exist, as many as dataset.json states."""
         if not self.files:
-            found, dicom = "holds no images that can be read", find_dicom(self.folder)
+            message, dicom = "holds no images that can be read", find_dicom(self.folder)
             if dicom is not None:
-                self.report("no-cases", f"{found}, but DICOM ({dicom})", self.folder, remedy=CONVERT)
+                self.report("no-cases", f"{message}, but DICOM ({dicom})", self.folder, remedy=CONVERT)
             else:
-                self.report("no-cases", found, self.folder)
+                self.report("no-cases", message, self.folder)
         number = self.description.number_of_cases
         if self.files and number is not None and number != len(self.files):
-            found = f"says numTraining {number}, the folder holds {len(self.files)} cases"
-            self.report("number-of-cases", found, self.folder / "dataset.json")
+            message = f"says numTraining {number}, the folder holds {len(self.files)} cases"
+            self.report("number-of-cases", message, self.folder / "dataset.json")

@@ -112,8 +112,8 @@ def _is_by_numbers(groups: Groups) -> bool:
 
 def _number_after(subject: str, name: str) -> str:
     """The part after the subject, up to the next separator, without examination dates."""
-    words = _SEPARATORS.split(_DAY.sub("", name[len(subject) :]))
-    return next((word for word in words if word), "")
+    tokens = _SEPARATORS.split(_DAY.sub("", name[len(subject) :]))
+    return next((word for word in tokens if word), "")
 
 
 def _may_be_subject(text: str) -> bool:

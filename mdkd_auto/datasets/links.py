@@ -43,32 +43,32 @@ def check_links(folder: Path, class_folders: bool = False) -> list[Problem]:
     for path in _visible(folder):
         read = path.name in (*FILES_READ, *FOLDERS_READ)
         may_be_class = class_folders and not path.suffix and path.name.lower() not in NOT_READ
-        if (read or may_be_class) and (found := dangling(path)) is not None:
-            problems.append(problem("link-dangling", found, dataset=folder.name, file=path))
+        if (read or may_be_class) and (target := dangling(path)) is not None:
+            problems.append(problem("link-dangling", target, dataset=folder.name, file=path))
         elif path.is_dir() and (path.name in FOLDERS_READ or may_be_class):
             problems += [
-                problem("link-dangling", found, dataset=folder.name, case_id=_case_of(below, folder), file=below)
+                problem("link-dangling", target, dataset=folder.name, case_id=_case_of(below, folder), file=below)
                 for below in files_below(path)
-                if (found := dangling(below)) is not None
+                if (target := dangling(below)) is not None
             ]
     return problems
 
 
 def linked_cases(folder: Path, class_folders: bool = False) -> set[str]:
     """Return the cases whose files are dangling links."""
-    return {one.case_id for one in check_links(folder, class_folders)} - {""}
+    return {entry.case_id for entry in check_links(folder, class_folders)} - {""}
 
 
 def with_links(problems: list[Problem], links: list[Problem]) -> list[Problem]:
     """Merge both lists, dropping missing-file problems and their consequences that a dangling link explains."""
-    files, cases = {one.file for one in links}, {one.case_id for one in links} - {""}
-    folders = {os.path.dirname(one.file) for one in links}
+    files, cases = {entry.file for entry in links}, {entry.case_id for entry in links} - {""}
+    folders = {os.path.dirname(entry.file) for entry in links}
     kept = []
-    for one in problems:
-        of_case = one.kind in ABSENT and bool({one.case_id, _case_of_file(one.case_id)} & cases)
-        of_folder = one.kind == "class-empty" and one.file in folders
-        if one.file not in files and not of_case and not of_folder and not (cases and one.kind in COUNTED):
-            kept.append(one)
+    for entry in problems:
+        of_case = entry.kind in ABSENT and bool({entry.case_id, _case_of_file(entry.case_id)} & cases)
+        of_folder = entry.kind == "class-empty" and entry.file in folders
+        if entry.file not in files and not of_case and not of_folder and not (cases and entry.kind in COUNTED):
+            kept.append(entry)
     return kept + links
 
 
@@ -83,9 +83,9 @@ def check_names(folder: Path) -> list[Problem]:
         if name == "cases.csv":
             meant |= {f"cases{ending}" for ending in SHEETS}
         problems += [
-            problem("name-almost", f"is not read; {name} would be", dataset=folder.name, file=folder / one)
-            for one in sorted(present)
-            if one.lower() in meant
+            problem("name-almost", f"is not read; {name} would be", dataset=folder.name, file=folder / file_name)
+            for file_name in sorted(present)
+            if file_name.lower() in meant
         ]
     return problems
 
@@ -103,20 +103,22 @@ def files_below(folder: Path) -> Iterator[Path]:
     entered = set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         entered.add(os.path.realpath(place))
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(subfolder for subfolder in folders if not subfolder.startswith("."))
         yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
-        folders[:] = [one for one in folders if os.path.realpath(os.path.join(place, one)) not in entered]
+        folders[:] = [
+            subfolder for subfolder in folders if os.path.realpath(os.path.join(place, subfolder)) not in entered
+        ]
 
 
 def _case_of(path: Path, folder: Path) -> str:
     """Return the case of a file by its name; below a class folder, the folders form a prefix."""
     parts = path.parent.relative_to(folder).parts
-    return "_".join((*(part for part in parts if part not in FOLDERS_READ), _case_of_file(path.name)))
+    return "_".join((*(component for component in parts if component not in FOLDERS_READ), _case_of_file(path.name)))
 
 
 def _case_of_file(name: str) -> str:
     """Strip ending and channel."""
-    ending = max((one for one in ENDINGS if name.lower().endswith(one)), key=len, default="")
+    ending = max((candidate for candidate in ENDINGS if name.lower().endswith(candidate)), key=len, default="")
     stem = name[: len(name) - len(ending)] if ending else Path(name).stem
     named = split_name(f"{stem}.", ".")
     return named[0] if named else stem

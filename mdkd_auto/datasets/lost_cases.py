@@ -16,9 +16,9 @@ def lost_cases(dataset: Dataset, splits: Splits, problems: Iterable[Problem] = (
     named = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
     lost = sorted(named - present)
     why: dict[str, str] = {}
-    for one in sorted(problems, key=lambda one: one.severity != "error"):
-        if one.dataset == dataset.name and (case := case_of(one.case_id, lost)):
-            why.setdefault(case, str(one))
+    for entry in sorted(problems, key=lambda entry: entry.severity != "error"):
+        if entry.dataset == dataset.name and (case := case_of(entry.case_id, lost)):
+            why.setdefault(case, str(entry))
     return {case: why.get(case, GONE) for case in lost}
 
 
@@ -31,4 +31,4 @@ def cases_without_part(dataset: Dataset, splits: Splits) -> list[str]:
 def case_of(name: str, cases: Collection[str]) -> str:
     """Return the case of a problem; for an absent image, ``name`` is the file's. "" if no case matches."""
     stem = name[: len(name) - len(image_ending(name))] if is_image(name) else name
-    return next((one for one in (name, stem, stem.removesuffix(_FIRST_CHANNEL)) if one in cases), "")
+    return next((candidate for candidate in (name, stem, stem.removesuffix(_FIRST_CHANNEL)) if candidate in cases), "")

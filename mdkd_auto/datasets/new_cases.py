@@ -32,26 +32,30 @@ def find_cases(path: Path, ending: str | None, channels: int, needed: int | None
     if not path.exists():
         raise PredictionError(f"{path}: {dangling(path) or 'neither a folder nor a file'}")
     folder = (path if path.is_dir() else path.parent).absolute()
-    found: dict[str, dict[int, Path]] = {}
+    files_by_case: dict[str, dict[int, Path]] = {}
     problems = []
     for name in visible_files(folder) + _dangling_images(folder):
         named = _case_and_channel(name, ending if path.is_dir() else None, channels, needed)
         if named is None:
             continue
-        files = found.setdefault(named[0], {})
+        files = files_by_case.setdefault(named[0], {})
         if named[1] in files:
             problems.append(f"{files[named[1]].name} and {name} are both channel {named[1]} of {named[0]}")
         files[named[1]] = folder / name
     if path.is_file():
-        found = {case_id: files for case_id, files in found.items() if folder / path.name in files.values()}
+        files_by_case = {
+            case_id: files for case_id, files in files_by_case.items() if folder / path.name in files.values()
+        }
         problems = [problem for problem in problems if path.name in problem]
     wanted = range(channels) if needed is None else (needed,)
-    problems += [_missing(case_id, files, wanted) for case_id, files in found.items() if not set(wanted) <= set(files)]
+    problems += [
+        _missing(case_id, files, wanted) for case_id, files in files_by_case.items() if not set(wanted) <= set(files)
+    ]
     if problems:
         raise PredictionError(f"{path}: the images do not fit the model:{listed(problems)}")
-    if not found:
+    if not files_by_case:
         raise PredictionError(f"{path}: no images named {{case}}_0000{ending or '.*'}; {_endings_in(folder)}")
-    chosen = {case_id: [files[channel] for channel in wanted] for case_id, files in sorted(found.items())}
+    chosen = {case_id: [files[channel] for channel in wanted] for case_id, files in sorted(files_by_case.items())}
     refused = {case_id: why for case_id, files in chosen.items() if (why := _refusal(case_id, files)) is not None}
     if len(refused) == len(chosen):
         raise PredictionError(f"{path}: no image can be predicted:{listed(list(refused.values()))}")
@@ -75,7 +79,7 @@ def not_read(folder: Path) -> list[str]:
             for path in visible
             if path.is_dir() and any(is_image(file.name) for file in path.rglob("*"))
         ),
-        *(f"{path.name}: {found}" for path in visible if not is_image(path.name) and (found := dangling(path))),
+        *(f"{path.name}: {target}" for path in visible if not is_image(path.name) and (target := dangling(path))),
     ]
 
 
@@ -91,7 +95,9 @@ def _refusal(case_id: str, files: Sequence[Path]) -> str | None:
         name = repr(case_id) if is_utf8(case_id) else escaped(case_id)
         return f"the name {name} {wrong}; rename it: letters, digits, '_', '-' and '.' are safe"
     lost = ((file.name, dangling(file)) for file in files)
-    return next((f"{case_id}: {name} {found}; restore its target, or remove it" for name, found in lost if found), None)
+    return next(
+        (f"{case_id}: {name} {target}; restore its target, or remove it" for name, target in lost if target), None
+    )
 
 
 def _case_and_channel(name: str, ending: str | None, channels: int, needed: int | None) -> tuple[str, int] | None:

@@ -89,8 +89,8 @@ def tell_patients(
         for dataset in idle if found_some else ():
             chosen[dataset.name] = before[dataset.name]
             tried[dataset.name] = with_patients(dataset, before[dataset.name])
-            found = f"{FLAG} {asked} finds no patient in the names of its cases"
-            problems.append(problem("pattern-unused", found, dataset=dataset.name, file=dataset.folder))
+            message = f"{FLAG} {asked} finds no patient in the names of its cases"
+            problems.append(problem("pattern-unused", message, dataset=dataset.name, file=dataset.folder))
     for name, (dataset, unmatched) in tried.items():
         problems += [
             problem(
@@ -119,7 +119,7 @@ def plain_name(case: Case, folder: str) -> str:
         parts = Path(case.images[0]).parent.relative_to(folder).parts if case.images else ()
     except ValueError:  # a file outside the folder
         parts = ()
-    prefix = "".join(f"{part}_" for part in parts if part != "imagesTr")
+    prefix = "".join(f"{component}_" for component in parts if component != "imagesTr")
     return case.case_id.removeprefix(prefix)
 
 

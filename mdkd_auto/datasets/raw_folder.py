@@ -47,8 +47,8 @@ def find_datasets(raw: Path) -> tuple[list[Dataset], list[Problem]]:
             problems.append(problem("data-set-is-a-file", "is a file, not a folder", dataset=folder.name, file=folder))
         if folder.name.startswith(".") or not folder.is_dir() or not meant:
             continue
-        dataset, found = _inspect_if_let(folder)
-        problems += found
+        dataset, folder_problems = _inspect_if_let(folder)
+        problems += folder_problems
         if dataset is None:
             continue
         twin = next((other.name for other in datasets if other.short_name == dataset.short_name), None)
@@ -85,17 +85,17 @@ def find_folder(given: str, raw: Path) -> Path:
                 f"{given}: not a folder, and {raw} has no data set of this name; give the folder, or --root"
             )
         return raw / find_name(given, names)
-    found = "has no dataset.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
+    reason = "has no dataset.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
     raise DatasetError(
-        f"{given}: {found}; expected the folder of a raw data set (.../Dataset011_LungTumour), its "
+        f"{given}: {reason}; expected the folder of a raw data set (.../Dataset011_LungTumour), its "
         "labelsTr, or its name or number under --root"
     )
 
 
 def folder_names(raw: Path) -> list[str]:
     """Return all DatasetNNN_Name folders, usable or not; [] without a raw folder."""
-    found = sorted(folder.name for folder in raw.iterdir() if folder.is_dir()) if raw.is_dir() else []
-    return [name for name in found if FOLDER_NAME.fullmatch(name)]
+    names = sorted(folder.name for folder in raw.iterdir() if folder.is_dir()) if raw.is_dir() else []
+    return [name for name in names if FOLDER_NAME.fullmatch(name)]
 
 
 def find_name(wanted: str, names: Sequence[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -144,22 +144,22 @@ def read_sound_cases(folder: Path) -> tuple[Dataset, dict[str, str]]:
     if not kept:
         raise _refusal(folder, problems)
     broken: dict[str, str] = {}
-    for one in problems:
-        broken.setdefault(one.case_id, str(one))
+    for entry in problems:
+        broken.setdefault(entry.case_id, str(entry))
     return kept[0], broken
 
 
 def _inspected(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     """Return a data set and its errors; warnings are logged."""
     dataset, problems = inspect_dataset(folder)
-    for one in problems:
-        if one.severity == "warning":
-            log.warning("%s", one)
+    for entry in problems:
+        if entry.severity == "warning":
+            log.warning("%s", entry)
     return dataset, errors_of(problems)
 
 
 def _refusal(folder: Path, errors: list[Problem]) -> DatasetError:
-    return DatasetError(str(errors[0]) if len(errors) == 1 else f"{folder}:{listed([str(one) for one in errors])}")
+    return DatasetError(str(errors[0]) if len(errors) == 1 else f"{folder}:{listed([str(error) for error in errors])}")
 
 
 def _inspect_if_let(folder: Path) -> tuple[Dataset | None, list[Problem]]:
@@ -181,8 +181,8 @@ def inspect_dataset(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     folder = folder.absolute()
     name = folder.name
     if not FOLDER_NAME.fullmatch(name) or (wrong := check_case_id(name)):
-        found = f"the name {wrong}" if FOLDER_NAME.fullmatch(name) else "the folder is not named DatasetNNN_Name"
-        return None, [problem("folder-name", found, dataset=name, file=folder)]
+        message = f"the name {wrong}" if FOLDER_NAME.fullmatch(name) else "the folder is not named DatasetNNN_Name"
+        return None, [problem("folder-name", message, dataset=name, file=folder)]
     description, findings = read_description(folder / "dataset.json", TASK_DATA)
     problems = [problem_of(name, finding) for finding in findings] + check_names(folder)
     if description is None:

@@ -53,8 +53,8 @@ def check_stored(stored: Splits, dataset: Dataset) -> None:
     raw = read_raw_splits(dataset, _places(stored))
     if keeps_existing(dataset, raw):
         if torn := torn_by(stored, dataset):
-            words = "has cases of one patient in several parts"
-            raise DatasetError(f"{words} ({', '.join(torn)}); run mdkd_plan_and_preprocess --replan")
+            message = "has cases of one patient in several parts"
+            raise DatasetError(f"{message} ({', '.join(torn)}); run mdkd_plan_and_preprocess --replan")
         if faults := faults_of(stored, dataset):
             raise DatasetError(f"does not fit; restore it, or run mdkd_plan_and_preprocess --replan:{listed(faults)}")
     places = _places(stored)
@@ -75,20 +75,20 @@ def changes_of(path: Path, dataset: Dataset, stored: Splits, made: Splits, broke
     ``broken``: cases with known errors, which are not reported as gone.
     """
     before, after = _places(stored), _places(made)
-    found = {name: f"is new: now {_words(place)}" for name, place in after.items() if name not in before}
-    found |= {
+    changes = {name: f"is new: now {_words(place)}" for name, place in after.items() if name not in before}
+    changes |= {
         name: f"is not in the data set any more: was {_words(place)}"
         for name, place in before.items()
         if name not in after and name not in broken
     }
-    found |= {
+    changes |= {
         name: f"was {_words(before[name])}, is now {_words(place)}"
         for name, place in after.items()
         if name in before and before[name] != place
     }
     return [
-        problem("splits-changed", f"{name}: {words}", dataset=dataset.name, case_id=name, file=path)
-        for name, words in sorted(found.items())
+        problem("splits-changed", f"{name}: {message}", dataset=dataset.name, case_id=name, file=path)
+        for name, message in sorted(changes.items())
     ]
 
 

@@ -56,28 +56,28 @@ def images_below(folder: Path) -> dict[str, int]:
     return dict(Counter(place.as_posix() for place in places if place.parts and not _is_hidden(place)))
 
 
-def class_folders(found: ImageFiles, parent: Path) -> list[ClassFolder]:
+def class_folders(image_files: ImageFiles, parent: Path) -> list[ClassFolder]:
     """Return the class folders in ``parent``, or in its split folders, which is logged; [] if these are refused."""
     folders = folders_in(parent)
-    named = [one for one in folders if _split_of(one) and one.name not in found.description.labels]
-    splits = [one for one in named if _count(one)]
+    named = [entry for entry in folders if _split_of(entry) and entry.name not in image_files.description.labels]
+    splits = [entry for entry in named if _count(entry)]
     if not splits:
-        return [ClassFolder(one, one.name) for one in folders]
-    for one in named:
-        if one not in splits:
-            found.report("class-empty", "is empty", one)
-    if _is_refused(found, splits, [one for one in folders if one not in named]):
+        return [ClassFolder(entry, entry.name) for entry in folders]
+    for entry in named:
+        if entry not in splits:
+            image_files.report("class-empty", "is empty", entry)
+    if _is_refused(image_files, splits, [entry for entry in folders if entry not in named]):
         return []
-    counts = ", ".join(f"{one.name} {_count(one)}" for one in splits)
+    counts = ", ".join(f"{entry.name} {_count(entry)}" for entry in splits)
     if len(splits) == 1:
-        words = f"alone is named for a split; its images ({counts}) are split as any"
-        found.report("splits-by-folders", words, splits[0])
+        message = f"alone is named for a split; its images ({counts}) are split as any"
+        image_files.report("splits-by-folders", message, splits[0])
     else:
-        found.report("splits-by-folders", f"has folders that are read as splits, with images: {counts}", parent)
+        image_files.report("splits-by-folders", f"has folders that are read as splits, with images: {counts}", parent)
     return [
-        ClassFolder(below, below.name, _split_of(one) if len(splits) > 1 else "")
-        for one in splits
-        for below in folders_in(one)
+        ClassFolder(below, below.name, _split_of(entry) if len(splits) > 1 else "")
+        for entry in splits
+        for below in folders_in(entry)
     ]
 
 
@@ -98,36 +98,36 @@ def check_unread_folders(folder: Path) -> list[Problem]:
         if not (count := _count(one)):
             continue
         if one.name in TEST_FOLDERS:
-            words, remedy, kind = f"is not read; files in it: {count}", TEST_REMEDY, "images-beside"
+            message, remedy, kind = f"is not read; files in it: {count}", TEST_REMEDY, "images-beside"
         elif _split_of(one) and read:
-            words, remedy, kind = f"is not read beside imagesTr; images in it: {count}", "", "images-beside"
+            message, remedy, kind = f"is not read beside imagesTr; images in it: {count}", "", "images-beside"
         elif _split_of(one):
             by = f", and {ROBOFLOW}" if (one / ROBOFLOW).is_file() else ""
-            words, kind = f"holds {count} images{by}; only imagesTr is read", "split-folder"
+            message, kind = f"holds {count} images{by}; only imagesTr is read", "split-folder"
             remedy = f"{TO_IMAGES_TR}; boxes into one annotations.json" if by else TO_IMAGES_TR
         else:
             continue
-        problems.append(problem(kind, words, dataset=folder.name, file=one, remedy=remedy))
+        problems.append(problem(kind, message, dataset=folder.name, file=one, remedy=remedy))
     return problems
 
 
-def _is_refused(found: ImageFiles, splits: list[Path], others: list[Path]) -> bool:
+def _is_refused(image_files: ImageFiles, splits: list[Path], others: list[Path]) -> bool:
     """Whether split folders hold images themselves, differ in classes, or have other image folders beside them."""
     refused = False
-    classes = {one: [below.name for below in folders_in(one)] for one in splits}
-    for one in splits:
-        if count := sum(map(is_image, visible_files(one))):
-            words = f"is named for a split and holds images itself ({count})"
-            found.report("split-folder", words, one, remedy=TO_TABLE)
+    classes = {entry: [below.name for below in folders_in(entry)] for entry in splits}
+    for entry in splits:
+        if count := sum(map(is_image, visible_files(entry))):
+            message = f"is named for a split and holds images itself ({count})"
+            image_files.report("split-folder", message, entry, remedy=TO_TABLE)
             refused = True
     if not refused and any(names != classes[splits[0]] for names in classes.values()):
-        listed = "; ".join(f"{one.name} holds {', '.join(names)}" for one, names in classes.items())
-        found.report("split-folder", f"has folders of splits with other classes: {listed}", splits[0].parent)
+        listed = "; ".join(f"{entry.name} holds {', '.join(names)}" for entry, names in classes.items())
+        image_files.report("split-folder", f"has folders of splits with other classes: {listed}", splits[0].parent)
         refused = True
-    for one in others:
-        if count := _count(one):
-            words = f"lies beside folders of splits ({splits[0].name}); images in it: {count}"
-            found.report("split-folder", words, one)
+    for entry in others:
+        if count := _count(entry):
+            message = f"lies beside folders of splits ({splits[0].name}); images in it: {count}"
+            image_files.report("split-folder", message, entry)
             refused = True
     return refused
 
@@ -143,4 +143,4 @@ def _count(folder: Path) -> int:
 
 
 def _is_hidden(place: Path) -> bool:
-    return any(part.startswith((".", "__")) for part in place.parts)
+    return any(component.startswith((".", "__")) for component in place.parts)

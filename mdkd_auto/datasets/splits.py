@@ -51,8 +51,8 @@ def read_splits(path: Path) -> Splits:
         pairs = (("train", "val"), ("train", "test"), ("val", "test"))
         shared = {f"{name} ({a}, {b})" for a, b in pairs for name in parts[a] & parts[b]}
         if shared:
-            some = ", ".join(sorted(shared)[:LISTED])
-            raise DatasetError(f"{path}: fold {number}: in two of train, val and test: {some}; {DAMAGED_SPLITS}")
+            examples = ", ".join(sorted(shared)[:LISTED])
+            raise DatasetError(f"{path}: fold {number}: in two of train, val and test: {examples}; {DAMAGED_SPLITS}")
     try:
         if splits.patient_pattern:
             compile_pattern(splits.patient_pattern, "patient_pattern")

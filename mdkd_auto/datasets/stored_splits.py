@@ -48,8 +48,8 @@ def make_or_keep(
     except ReadError as error:
         return None, [problem("refused", error.found, dataset=dataset.name, file=path)]
     except MdkdError as error:
-        found = str(error).removeprefix(f"{path}: ").removesuffix(f"; {DAMAGED_SPLITS}")
-        return None, [problem("splits", found, dataset=dataset.name, file=path, remedy=DAMAGED_SPLITS)]
+        message = str(error).removeprefix(f"{path}: ").removesuffix(f"; {DAMAGED_SPLITS}")
+        return None, [problem("splits", message, dataset=dataset.name, file=path, remedy=DAMAGED_SPLITS)]
     share = TEST_FRACTION if test_fraction is None else test_fraction
     try:
         raw_splits = read_raw_splits(dataset, broken)
@@ -85,8 +85,8 @@ def _wrong_with(path: Path, existing: Splits, dataset: Dataset) -> Problem | Non
     """Return why stored splits cannot be kept, or None."""
     if torn := torn_by(existing, dataset):
         patients = len({case.patient_id for case in dataset.cases})
-        found = f"tears {len(torn)} of {patients} patients apart: {', '.join(list(torn)[:5])}"
-        return problem("splits-torn", found, dataset=dataset.name, file=path)
+        message = f"tears {len(torn)} of {patients} patients apart: {', '.join(list(torn)[:5])}"
+        return problem("splits-torn", message, dataset=dataset.name, file=path)
     faults = faults_of(existing, dataset)
     if not faults:
         return None

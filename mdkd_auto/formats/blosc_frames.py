@@ -31,12 +31,12 @@ def check_frame(path: Path) -> None:
     except OSError as error:
         raise ReadError(str(path), unread_because(error)) from error
     try:
-        found = _unexpected(content)
+        unexpected = _unexpected(content)
     except (msgspec.MsgspecError, ValueError, TypeError, IndexError, RecursionError):
-        found = "its header cannot be read"
-    if found:
-        words = f"damaged, or not written by this program ({found})"
-        raise MdkdError(f"{path}: {words}; delete it and run mdkd_plan_and_preprocess again")
+        unexpected = "its header cannot be read"
+    if unexpected:
+        message = f"damaged, or not written by this program ({unexpected})"
+        raise MdkdError(f"{path}: {message}; delete it and run mdkd_plan_and_preprocess again")
 
 
 def _unexpected(content: bytes) -> str:

@@ -50,8 +50,8 @@ def class_indices(indices: Array, palette: Array) -> Array:
     in_grey = bool((colours == greys[:, None]).all())
     black_and_white = dict(zip(used.tolist(), greys.tolist(), strict=True)).items() <= {0: 0, 1: 255}.items()
     if in_grey and not black_and_white and not np.array_equal(greys, used):
-        words = f"its palette gives its indices {_few(used)} the greys {_few(greys)}: either may be the classes"
-        raise ImageError(f"{words}; save it as 8-bit grey with the class numbers as values")
+        message = f"its palette gives its indices {_few(used)} the greys {_few(greys)}: either may be the classes"
+        raise ImageError(f"{message}; save it as 8-bit grey with the class numbers as values")
     return indices
 
 

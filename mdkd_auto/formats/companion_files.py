@@ -68,12 +68,12 @@ def voxel_names(header: Path) -> tuple[str, ...]:
         return ()
     with open(header, "rb") as file:
         text = file.read(LONGEST_HEADER).decode("latin-1")
-    found = _VOXELS.search(text)
-    if found is None or found[1].upper() == "LOCAL":
+    match = _VOXELS.search(text)
+    if match is None or match[1].upper() == "LOCAL":
         return ()
-    if found[1].upper().startswith("LIST"):
-        return tuple(line.strip() for line in text[found.end() :].splitlines() if line.strip())
-    return (found[1].split()[0] if _NUMBER.search(found[1]) else found[1],)
+    if match[1].upper().startswith("LIST"):
+        return tuple(line.strip() for line in text[match.end() :].splitlines() if line.strip())
+    return (match[1].split()[0] if _NUMBER.search(match[1]) else match[1],)
 
 
 def voxel_files(image: Path) -> list[Path]:
@@ -82,7 +82,7 @@ def voxel_files(image: Path) -> list[Path]:
     plain = [image.parent / name for name in names if not _NUMBER.search(name)]
     patterns = [name for name in names if _NUMBER.search(name)]
     if patterns:
-        plain += [path for path in image.parent.iterdir() if any(_fits(path.name, one) for one in patterns)]
+        plain += [path for path in image.parent.iterdir() if any(_fits(path.name, pattern) for pattern in patterns)]
     return sorted(path for path in plain if path.is_file())
 
 
@@ -97,7 +97,7 @@ def hash_image(image: Path, hash_of: Callable[[Path], str] = file_hash) -> str:
         if not is_refusal(error):
             raise
         raise ReadError(str(image), unread_because(error)) from error
-    hashes = [hash_of(part) for part in parts]
+    hashes = [hash_of(file) for file in parts]
     return hashes[0] if len(hashes) == 1 else content_hash(hashes)
 
 
@@ -112,17 +112,17 @@ class Companions:
         """Return None if the file is read together with its header. ``wanted``: the file_ending."""
         lower = name.lower()
         if lower.endswith(PAIR_ENDINGS) or (lower.endswith(VOXEL_ENDINGS) and self._has(name, PAIR_ENDINGS)):
-            words = "is a part of an image in two files, header and voxels, which is not read"
-            return Unread(words, f"ignored; keep both, and convert them to one file ending in {wanted or '.nii.gz'}")
+            message = "is a part of an image in two files, header and voxels, which is not read"
+            return Unread(message, f"ignored; keep both, and convert them to one file ending in {wanted or '.nii.gz'}")
         if lower.endswith(VOXEL_ENDINGS):
             if self._is_voxels_of_another(name):
                 return None
             stem = _stem(name, VOXEL_ENDINGS)
-            words = f"holds voxels whose header is missing: no {stem}.mhd and no other header here names it"
-            return Unread(words, "ignored; keep it, and copy its header too")
+            message = f"holds voxels whose header is missing: no {stem}.mhd and no other header here names it"
+            return Unread(message, "ignored; keep it, and copy its header too")
         if lower.endswith(ENDINGS) and wanted:
-            words = f"does not end in {wanted}, the file_ending of dataset.json"
-            return Unread(words, f"ignored; if it belongs to a case, save it as {wanted}")
+            message = f"does not end in {wanted}, the file_ending of dataset.json"
+            return Unread(message, f"ignored; if it belongs to a case, save it as {wanted}")
         if is_dicom(self.folder / name):
             return Unread("is DICOM", f"ignored; {CONVERT}")
         if lower.endswith(DOCUMENTS):
@@ -139,7 +139,7 @@ class Companions:
             return True
         if self._voxels is None:  # read once, and only if a file's own name does not identify its header
             self._voxels = frozenset(self._named())
-        return any(_fits(name, one) for one in self._voxels)
+        return any(_fits(name, written) for written in self._voxels)
 
     def _named(self) -> Iterator[str]:
         for other in self.names:
@@ -150,11 +150,11 @@ class Companions:
 
 
 def _stem(name: str, endings: tuple[str, ...]) -> str:
-    ending = next((one for one in endings if name.lower().endswith(one)), "")
+    ending = next((candidate for candidate in endings if name.lower().endswith(candidate)), "")
     return name[: len(name) - len(ending)]
 
 
 def _fits(name: str, written: str) -> bool:
     """Whether ``name`` matches the name in a header, which may contain a number pattern."""
-    parts = [re.escape(part) for part in _NUMBER.split(written)]
+    parts = [re.escape(literal) for literal in _NUMBER.split(written)]
     return re.fullmatch(r"\d+".join(parts), name) is not None

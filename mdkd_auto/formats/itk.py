@@ -99,21 +99,23 @@ def write_itk(path: Path, mask: Array, header: Header) -> None:
         path.write_bytes(with_unit(path.read_bytes(), path.suffix.lower(), header.itk.unit, header.dimensions))
 
 
-def _geometry(image: Any, dimensions: int, said: ItkHeader) -> ItkGeometry:
+def _geometry(image: Any, dimensions: int, header: ItkHeader) -> ItkGeometry:
     """Return the geometry of the first ``dimensions`` axes, in the file's unit, or in mm if units differ."""
     direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)[:dimensions, :dimensions]
     spacing, origin = image.GetSpacing()[:dimensions], image.GetOrigin()[:dimensions]
     lengths = np.linalg.norm(direction, axis=0)
     if np.abs(lengths - 1).max() > MOST_SCALE:
         given, scales = (" x ".join(f"{value:.4g}" for value in values) for values in (spacing, lengths))
-        found = f"its voxel sizes contradict each other: spacing {given}, but its directions are {scales} long"
-        raise ImageError(f"{found}, not 1; correct its header", "spacing-contradicts")
-    units = (*(said.axis_units or said.world_units), *[""] * dimensions)[:dimensions]  # a header gives one of the two
+        message = f"its voxel sizes contradict each other: spacing {given}, but its directions are {scales} long"
+        raise ImageError(f"{message}, not 1; correct its header", "spacing-contradicts")
+    units = (*(header.axis_units or header.world_units), *[""] * dimensions)[
+        :dimensions
+    ]  # a header gives one of the two
     factors = np.array([mm_per_unit(unit) for unit in units])
     unit = units[0] if len(set(factors)) == 1 and factors[0] != 1 else ""
     if len(set(factors)) > 1:
         steps = direction * np.array(spacing)
-        steps = steps * factors if said.axis_units else steps * factors[:, None]
+        steps = steps * factors if header.axis_units else steps * factors[:, None]
         spacing, origin = tuple(np.linalg.norm(steps, axis=0)), tuple(np.array(origin) * factors)
         direction = steps / np.array(spacing)
     return ItkGeometry(tuple(spacing), tuple(origin), tuple(float(value) for value in direction.ravel()), unit)
@@ -127,43 +129,43 @@ def _affine_mm(geometry: ItkGeometry, mm_per_unit: float) -> Affine:
     return LPS_TO_RAS @ affine
 
 
-def _check_whole(said: ItkHeader) -> None:
+def _check_whole(header: ItkHeader) -> None:
     """Raise ImageError unless the voxels decompress completely, checksum included, to the promised size."""
-    promised = said.voxel_bytes
-    most = len(said.content) * MOST_EXPANSION if said.content and said.encoding not in BZIP2 else None
+    promised = header.voxel_bytes
+    most = len(header.content) * MOST_EXPANSION if header.content and header.encoding not in BZIP2 else None
     if promised is not None:
         check_promise(promised, most)
-    rest = Rest(promised or 0, said.slice_bytes)
+    rest = Rest(promised or 0, header.slice_bytes)
     try:
-        found = 0
-        for piece in _pieces(said):
-            found += len(piece)
-            if promised is not None and found > promised:
-                rest.add(piece[-min(len(piece), found - promised) :])
+        received = 0
+        for piece in _pieces(header):
+            received += len(piece)
+            if promised is not None and received > promised:
+                rest.add(piece[-min(len(piece), received - promised) :])
     except EOFError:
         raise ImageError("its compressed voxels break off (truncated); copy or export it anew", "truncated") from None
     except (OSError, DAMAGED) as error:
         raise ImageError(f"its checksum is wrong: damaged voxels ({error}); copy it anew", "checksum") from None
-    checked = said.encoding in ("raw", "zlib", *GZIP, *BZIP2)
-    if checked and promised is not None and found < promised:
-        words = f"it is truncated: {found} bytes of voxels where its header promises {promised}; copy it anew"
-        raise ImageError(words, "truncated")
+    checked = header.encoding in ("raw", "zlib", *GZIP, *BZIP2)
+    if checked and promised is not None and received < promised:
+        message = f"it is truncated: {received} bytes of voxels where its header promises {promised}; copy it anew"
+        raise ImageError(message, "truncated")
 
 
-def _pieces(said: ItkHeader) -> Iterator[bytes]:
+def _pieces(header: ItkHeader) -> Iterator[bytes]:
     """Yield the decompressed voxels in pieces. Raises EOFError if they are truncated."""
-    if said.encoding in GZIP or said.encoding in BZIP2:
-        content = io.BytesIO(said.content)
-        unzip = igzip.IGzipFile(fileobj=content, mode="rb") if said.encoding in GZIP else bz2.BZ2File(content)
+    if header.encoding in GZIP or header.encoding in BZIP2:
+        content = io.BytesIO(header.content)
+        unzip = igzip.IGzipFile(fileobj=content, mode="rb") if header.encoding in GZIP else bz2.BZ2File(content)
         with unzip as stream:
             while piece := stream.read(PIECE_BYTES):
                 yield piece
-    elif said.encoding == "zlib":
+    elif header.encoding == "zlib":
         inflate = isal_zlib.decompressobj()
         step = PIECE_BYTES // 16
-        for start in range(0, len(said.content), step):
-            yield inflate.decompress(said.content[start : start + step])
+        for start in range(0, len(header.content), step):
+            yield inflate.decompress(header.content[start : start + step])
         if not inflate.eof:
             raise EOFError
-    elif said.encoding == "raw":
-        yield said.content
+    elif header.encoding == "raw":
+        yield header.content

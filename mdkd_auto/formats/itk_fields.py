@@ -178,15 +178,15 @@ def _check_directions(fields: Mapping[str, str], axes: int, each: str) -> None:
 
 def short_type(name: str) -> str:
     """Return the shortest NRRD spelling: ``unsigned short int`` and ``uint16_t`` -> ``ushort``, ``uint16``."""
-    words = name.lower().replace("unsigned ", "u").replace("signed ", "").removesuffix("_t")
-    if words not in {"int", "uint"}:
-        words = words.removesuffix(" int")
-    return words.replace(" ", "")
+    short = name.lower().replace("unsigned ", "u").replace("signed ", "").removesuffix("_t")
+    if short not in {"int", "uint"}:
+        short = short.removesuffix(" int")
+    return short.replace(" ", "")
 
 
 def _refused(field: str, found: str | None, expected: str) -> ImageError:
-    said = f"has no {field}" if found is None else f"says {field} {found[:SHOWN]!r}"
-    return ImageError(f"its header {said}: expected {expected}; {CORRECT}", "header-contradicts")
+    statement = f"has no {field}" if found is None else f"says {field} {found[:SHOWN]!r}"
+    return ImageError(f"its header {statement}: expected {expected}; {CORRECT}", "header-contradicts")
 
 
 def _check_sizes(field: str, text: str | None, axes: int, each: str) -> None:
@@ -213,15 +213,15 @@ def _floats(text: str) -> Sequence[float] | None:
 
 def _vectors(text: str) -> list[Sequence[float] | None] | None:
     """``(1,0,0) none`` -> [[1, 0, 0], None]; None if the text holds anything else."""
-    found: list[Sequence[float] | None] = []
+    vectors: list[Sequence[float] | None] = []
     if VECTOR.sub("", text).strip():
         return None
     for numbers, without in VECTOR.findall(text):
         vector = None if without else _floats(numbers.replace(",", " "))
         if vector is None and not without:
             return None
-        found.append(vector)
-    return found
+        vectors.append(vector)
+    return vectors
 
 
 def _is_whole(text: str, least: int) -> bool:

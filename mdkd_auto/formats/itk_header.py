@@ -91,8 +91,8 @@ def _read_meta(path: Path) -> ItkHeader:
     while "ElementDataFile" not in fields:
         end = content.find(b"\n", position)
         if end < 0:
-            words = "its MetaImage header breaks off: it has no line ElementDataFile, the last one"
-            raise ImageError(f"{words}; copy or export it anew")
+            message = "its MetaImage header breaks off: it has no line ElementDataFile, the last one"
+            raise ImageError(f"{message}; copy or export it anew")
         key, _, value = content[position:end].decode("latin-1").partition("=")
         _set_once(fields, key.strip(), value.strip())
         position = end + 1
@@ -102,8 +102,8 @@ def _read_meta(path: Path) -> ItkHeader:
     skipped = _skipped_bytes(fields)
     if data_file.upper() == "LOCAL":
         if skipped not in {0, position}:
-            found = f"its header says HeaderSize {skipped}, but its voxels begin at byte {position}"
-            raise ImageError(f"{found}; remove HeaderSize", "header-contradicts")
+            details = f"its header says HeaderSize {skipped}, but its voxels begin at byte {position}"
+            raise ImageError(f"{details}; remove HeaderSize", "header-contradicts")
         voxels = content[position:]
     elif data_file.upper().startswith("LIST") or "%" in data_file:
         _check_beside([data_file, *content[position:].decode("latin-1").splitlines()])
@@ -183,14 +183,14 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _segments(keys: dict[str, str]) -> tuple[tuple[str, int], ...]:
-    found: dict[str, dict[str, str]] = {}
+    segments: dict[str, dict[str, str]] = {}
     for key, value in keys.items():
         if (match := SEGMENT.fullmatch(key)) is not None:
-            found.setdefault(match[1], {})[match[2]] = value.strip()
+            segments.setdefault(match[1], {})[match[2]] = value.strip()
     return tuple(
-        (one["Name"], int(one["LabelValue"]))
-        for one in found.values()
-        if one.get("Name") and one.get("LabelValue", "").isdecimal()
+        (segment["Name"], int(segment["LabelValue"]))
+        for segment in segments.values()
+        if segment.get("Name") and segment.get("LabelValue", "").isdecimal()
     )
 
 
@@ -208,16 +208,16 @@ def _check_meta(fields: dict[str, str]) -> None:
         given = [name for name in names if name in fields]
         for name in given[1:]:
             if not _alike(fields[given[0]], fields[name]):
-                found = f"its header says {given[0]} {fields[given[0]][:60]}, but {name} {fields[name][:60]}"
-                raise ImageError(found, "header-contradicts")
+                details = f"its header says {given[0]} {fields[given[0]][:60]}, but {name} {fields[name][:60]}"
+                raise ImageError(details, "header-contradicts")
     for name, nothing in META_SCALE:
         if not _alike(fields.get(name, nothing), nothing):
-            words = f"its header says {name} {fields[name][:40]}, which readers do not apply"
-            raise ImageError(f"{words}; save the values themselves", "header-contradicts")
+            message = f"its header says {name} {fields[name][:40]}, which readers do not apply"
+            raise ImageError(f"{message}; save the values themselves", "header-contradicts")
     size, spacing = fields.get("ElementSize", ""), fields.get("ElementSpacing", "")
     if size and spacing and not _alike(" ".join(size.split()[:2]), " ".join(spacing.split()[:2])):
-        found = f"its voxel sizes contradict each other: ElementSpacing {spacing[:60]}, ElementSize {size[:60]}"
-        raise ImageError(f"{found}; keep the one that is right", "spacing-contradicts")
+        details = f"its voxel sizes contradict each other: ElementSpacing {spacing[:60]}, ElementSize {size[:60]}"
+        raise ImageError(f"{details}; keep the one that is right", "spacing-contradicts")
 
 
 def _skipped_bytes(fields: dict[str, str]) -> int:
@@ -230,8 +230,10 @@ def _check_nrrd(fields: dict[str, str]) -> None:
     """Raise ImageError if voxel sizes are given twice and differ."""
     spacings = _numbers(fields.get("spacings", ""))
     if spacings.size and np.isfinite(spacings).any() and "space directions" in fields:
-        found = f"spacings {fields['spacings'][:60]}, space directions {fields['space directions'][:80]}"
-        raise ImageError(f"its voxel sizes are given twice: {found}; keep those that are right", "spacing-contradicts")
+        details = f"spacings {fields['spacings'][:60]}, space directions {fields['space directions'][:80]}"
+        raise ImageError(
+            f"its voxel sizes are given twice: {details}; keep those that are right", "spacing-contradicts"
+        )
     lows, highs, sizes = (_numbers(fields.get(name, "")) for name in ("axis mins", "axis maxs", "sizes"))
     if not spacings.size or not spacings.shape == lows.shape == highs.shape == sizes.shape:
         return
@@ -239,8 +241,8 @@ def _check_nrrd(fields: dict[str, str]) -> None:
     stated = np.isfinite(spacings) & np.isfinite(by_cell)
     alike = [np.isclose(size, spacings, MOST_DIFFERENCE, 0) for size in (by_cell, by_node)]
     if not (alike[0] | alike[1] | ~stated).all():
-        found = ", ".join(f"{name} {fields[name][:60]}" for name in ("spacings", "axis mins", "axis maxs"))
-        raise ImageError(f"its voxel sizes contradict each other: {found}; correct its header", "spacing-contradicts")
+        details = ", ".join(f"{name} {fields[name][:60]}" for name in ("spacings", "axis mins", "axis maxs"))
+        raise ImageError(f"its voxel sizes contradict each other: {details}; correct its header", "spacing-contradicts")
 
 
 def _numbers(text: str) -> Floats:
@@ -264,8 +266,8 @@ def _check_beside(names: list[str]) -> None:
     for name in names:
         path = PurePosixPath(name.strip().replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in name:
-            words = f"its header takes voxels from {name.strip()[:80]}; move them beside it and correct the name"
-            raise ImageError(words)
+            message = f"its header takes voxels from {name.strip()[:80]}; move them beside it and correct the name"
+            raise ImageError(message)
 
 
 def _read_beside(path: Path, name: str) -> bytes:

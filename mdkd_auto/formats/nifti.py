@@ -136,8 +136,8 @@ def _read_zipped(file: BinaryIO, size: int) -> _Stored:
     except EOFError:
         raise ImageError("cannot be read (truncated: its gzip stream breaks off); copy it anew", "truncated") from None
     except damage as error:
-        words = f"cannot be read (its checksum is wrong: damaged gzip stream, {error}); copy it anew"
-        raise ImageError(words, "checksum") from None
+        message = f"cannot be read (its checksum is wrong: damaged gzip stream, {error}); copy it anew"
+        raise ImageError(message, "checksum") from None
 
 
 def _read_on(stream: Stream, rest: Rest | None = None) -> None:
@@ -175,8 +175,10 @@ def _parse(stream: Stream, most: int) -> _Stored:
     stream.read(begin - len(header.binaryblock))
     content = stream.read(count * dtype.itemsize)
     if len(content) < count * dtype.itemsize:
-        found = len(content) + begin
-        raise ImageError(f"it is truncated: {found} bytes where its header promises {end}; copy it anew", "truncated")
+        available = len(content) + begin
+        raise ImageError(
+            f"it is truncated: {available} bytes where its header promises {end}; copy it anew", "truncated"
+        )
     return _Stored(header, np.frombuffer(content, dtype).reshape(shape, order="F"), end)
 
 
@@ -197,8 +199,8 @@ def _parse_header(stream: Stream) -> Any:
 
 
 def _no_header(content: bytes) -> ImageError:
-    words = f"it is truncated: it holds {len(content)} bytes, too few for a NIfTI header; copy or export it anew"
-    return ImageError(words, "truncated")
+    message = f"it is truncated: it holds {len(content)} bytes, too few for a NIfTI header; copy or export it anew"
+    return ImageError(message, "truncated")
 
 
 def _integer(content: bytes, order: Any) -> int:

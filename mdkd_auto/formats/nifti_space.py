@@ -63,11 +63,11 @@ def form_remarks(header: Any, spacing_from: SpacingFrom | None) -> tuple[Remark,
     forms = _forms(header)
     if spacing_from in forms or len(forms) < 2 or not all(_is_usable(form) for form in forms.values()):
         return ()
-    said = {name: "".join(aff2axcodes(form)) for name, form in forms.items()}
-    if len(set(said.values())) < 2:
+    codes = {name: "".join(aff2axcodes(form)) for name, form in forms.items()}
+    if len(set(codes.values())) < 2:
         return ()
-    found = f"its s-form points to {said['sform']}, its q-form to {said['qform']}; the s-form is taken"
-    return (Remark("forms-contradict", found),)
+    message = f"its s-form points to {codes['sform']}, its q-form to {codes['qform']}; the s-form is taken"
+    return (Remark("forms-contradict", message),)
 
 
 def _chosen(header: Any, shape: tuple[int, ...], spacing_from: SpacingFrom | None) -> Affine | None:
@@ -111,8 +111,8 @@ def _check_sizes(header: Any, shape: tuple[int, ...], mm_per_unit: float) -> Non
         return
     sform, pixdim = _text(form * mm_per_unit), _text(stated * mm_per_unit)
     qform = pixdim if int(header["qform_code"]) > 0 else "not set"
-    found = f"its voxel sizes contradict each other: s-form {sform}, q-form {qform}, pixdim {pixdim}"
-    raise ImageError(f"{found} mm (the file's axes); {CHOICE}", "spacing-contradicts")
+    message = f"its voxel sizes contradict each other: s-form {sform}, q-form {qform}, pixdim {pixdim}"
+    raise ImageError(f"{message} mm (the file's axes); {CHOICE}", "spacing-contradicts")
 
 
 def _is_usable(form: Affine) -> bool:

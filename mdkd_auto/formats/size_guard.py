@@ -19,8 +19,8 @@ DAMAGED: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # it
 def check_promise(promised: int, most: int | None = None) -> None:
     """Raise ImageError if a header promises more bytes than its file can hold or than fit into memory."""
     if most is not None and promised > most:
-        words = f"it is truncated: {most} bytes at most where its header promises {promised}; copy it anew"
-        raise ImageError(words, "truncated")
+        message = f"it is truncated: {most} bytes at most where its header promises {promised}; copy it anew"
+        raise ImageError(message, "truncated")
     if COPIES * promised > psutil.virtual_memory().total:
         raise ImageError(f"it takes {COPIES * promised / 1e9:.0f} GB of memory, more than this machine has")
 
@@ -33,14 +33,14 @@ def check_resampling(shape: Sequence[int], spacing_mm: Sequence[float], target_m
     needed = BYTES_A_VOXEL * math.prod(shape)
     growth = math.prod(old / new for old, new in zip(spacing_mm, target_mm, strict=True))
     if needed > psutil.virtual_memory().total:
-        found = f"{needed / 1e9:.3g} GB, more than this machine's memory"
+        reason = f"{needed / 1e9:.3g} GB, more than this machine's memory"
     elif growth > MOST_GROWTH:
-        found = f"{growth:.3g} times as many as it has, more than the {MOST_GROWTH} allowed"
+        reason = f"{growth:.3g} times as many as it has, more than the {MOST_GROWTH} allowed"
     else:
         return
     sizes, old, new = (" x ".join(f"{value:.5g}" for value in values) for values in (shape, spacing_mm, target_mm))
-    words = f"from its spacing {old} mm to the plan's {new} mm it becomes {sizes} voxels: {found}"
-    raise ImageError(f"{words}; check its voxel size and unit", "spacing-unusual")
+    message = f"from its spacing {old} mm to the plan's {new} mm it becomes {sizes} voxels: {reason}"
+    raise ImageError(f"{message}; check its voxel size and unit", "spacing-unusual")
 
 
 class Rest:
@@ -55,5 +55,5 @@ class Rest:
         self.count += len(piece)
         self.blank = self.blank and not piece.strip(b"\0")
         if self.count > SPARE_BYTES + self.promised or (not self.blank and self.count >= self.of_slice > 0):
-            words = f"its header promises {self.promised} bytes, but {self.count} or more follow these"
-            raise ImageError(f"{words}: the header is wrong, in its sizes or type; correct it, or export anew")
+            message = f"its header promises {self.promised} bytes, but {self.count} or more follow these"
+            raise ImageError(f"{message}: the header is wrong, in its sizes or type; correct it, or export anew")

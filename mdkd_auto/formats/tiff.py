@@ -58,7 +58,10 @@ def read_tiff(content: bytes, colour_to_grey: bool, as_mask: bool) -> tuple[Arra
         _check_alike(pages)
         decoded = (page.asarray().reshape(page.shaped) for page in pages)
         samples = decoded if len(pages) > 1 else [_single(file, pages[0], content)]
-        grey = [_grey(some, page, colour_to_grey, as_mask) for some, page in zip(samples, pages, strict=True)]
+        grey = [
+            _grey(page_samples, page, colour_to_grey, as_mask)
+            for page_samples, page in zip(samples, pages, strict=True)
+        ]
         pixels = np.concatenate(grey)
         orientation = _orientation(pages[0])
         return to_upright(pixels if as_mask else _calibrated(pixels, file), orientation), orientation
@@ -162,8 +165,8 @@ def _check_alike(pages: Sequence[Any]) -> None:
             ("types", {page.dtype for page in pages}),
             ("orientations", {_orientation(page) for page in pages}),
         )
-        found = " and ".join(f"{len(values)} different {name}" for name, values in named if len(values) > 1)
-        raise ImageError(f"its pages are of {found}; save one file an image")
+        message = " and ".join(f"{len(values)} different {name}" for name, values in named if len(values) > 1)
+        raise ImageError(f"its pages are of {message}; save one file an image")
     if len(pages) > 1 and pages[0].shaped[1] > 1:
         raise ImageError(f"it holds {len(pages)} volumes; save one volume (z, y, x) a file")
 
@@ -181,8 +184,8 @@ def _check_axes(file: Any) -> None:
         if not axes and len(leading) > 1 + (file.pages.first.samplesperpixel > 1):
             raise ImageError(f"it has the axes {shape}; save one volume (z, y, x) a file")
     elif "<OME" in (description := file.pages.first.description)[:2000]:
-        found = {axis: re.search(rf'\bSize{axis}="(\d+)"', description) for axis in "CZT"}
-        sizes = {axis: int(match[1]) for axis, match in found.items() if match}
+        matches = {axis: re.search(rf'\bSize{axis}="(\d+)"', description) for axis in "CZT"}
+        sizes = {axis: int(match[1]) for axis, match in matches.items() if match}
     several = {axis: size for axis, size in sizes.items() if axis not in "YXS" and size > 1}
     if several.get("C", 1) > file.pages.first.samplesperpixel:
         raise ImageError(f"its pages are {several['C']} channels; save one file a channel (case_0000, case_0001, ...)")
@@ -252,7 +255,11 @@ def _grey(samples: Array, page: Any, colour_to_grey: bool, as_mask: bool) -> Arr
 def _calibrated(pixels: Array, file: Any) -> Array:
     """Apply ImageJ's linear calibration (cf 0), which it uses for signed 16-bit images such as CT."""
     stated = (file.imagej_metadata or {}) if file.is_imagej else {}
-    line = [one for one in (stated.get("c0"), stated.get("c1")) if isinstance(one, (int, float)) and math.isfinite(one)]
+    line = [
+        coefficient
+        for coefficient in (stated.get("c0"), stated.get("c1"))
+        if isinstance(coefficient, (int, float)) and math.isfinite(coefficient)
+    ]
     if stated.get("cf") != 0 or len(line) < 2 or pixels.dtype.kind not in "ui":
         return pixels
     offset, slope = line
@@ -276,11 +283,11 @@ def _without_extra(pixels: Array, page: Any, colours: int) -> Array:
 def _inverted(shades: Array, bits: int, as_mask: bool) -> Array:
     """Convert min-is-white to min-is-black, (z, y, x)."""
     if shades.dtype.kind not in "bu" or bits > MOST_INVERTED_BITS:
-        words = "which have no largest" if shades.dtype.kind not in "bu" else "whose largest no image reaches"
-        raise ImageError(f"it is min-is-white with {shades.dtype} values, {words}; save it min-is-black")
+        message = "which have no largest" if shades.dtype.kind not in "bu" else "whose largest no image reaches"
+        raise ImageError(f"it is min-is-white with {shades.dtype} values, {message}; save it min-is-black")
     if as_mask and bits == 1:
-        words = "it is a mask of 1 bit that is min-is-white: whether 0 or 1 is the class cannot be told"
-        raise ImageError(f"{words}; save it min-is-black, with 8 bits")
+        message = "it is a mask of 1 bit that is min-is-white: whether 0 or 1 is the class cannot be told"
+        raise ImageError(f"{message}; save it min-is-black, with 8 bits")
     return (_top(bits) - shades).astype(shades.dtype)
 
 

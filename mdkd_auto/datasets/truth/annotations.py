@@ -67,19 +67,23 @@ def _decoded(path: str) -> Iterator[str]:
 
 def finite_numbers(values: Any, count: int) -> tuple[float, ...] | None:
     """Convert ``count`` numbers or texts to floats; None if that fails, or for NaN or infinity."""
-    if not isinstance(values, (list, tuple)) or len(values) != count or any(isinstance(one, bool) for one in values):
+    if (
+        not isinstance(values, (list, tuple))
+        or len(values) != count
+        or any(isinstance(value, bool) for value in values)
+    ):
         return None
     try:
-        numbers = tuple(float(one) for one in values)
+        numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError, OverflowError):
         return None
-    return numbers if all(math.isfinite(one) for one in numbers) else None
+    return numbers if all(math.isfinite(value) for value in numbers) else None
 
 
 def whole_size(values: Any) -> tuple[int, int] | None:
     """Return width and height as positive integers, or None."""
     numbers = finite_numbers(values, 2)
-    if numbers is None or not all(one > 0 and one == int(one) for one in numbers):
+    if numbers is None or not all(number > 0 and number == int(number) for number in numbers):
         return None
     return int(numbers[0]), int(numbers[1])
 

@@ -18,17 +18,17 @@ NAMES_SHOWN = 10  # per message
 LEAST_INSIDE = 0.5  # fraction of a box inside the image; below it, another layout is likelier than a truncated object
 
 
-def box_classes(found: ImageFiles, annotations: Annotations) -> Labels:
+def box_classes(image_files: ImageFiles, annotations: Annotations) -> Labels:
     """Return the classes of dataset.json, or else of the annotations. Reports classes that are not objects."""
-    stated = found.description.labels
+    stated = image_files.description.labels
     for name in filter(is_no_object, annotations.classes):
-        words = f"annotations are of class {_safe(name)}, which names no object"
-        found.report("class-no-object", words, found.folder)
+        message = f"annotations are of class {_safe(name)}, which names no object"
+        image_files.report("class-no-object", message, image_files.folder)
     unused = [_safe(name) for name in annotations.unused if name not in stated]
     if unused and annotations.classes:  # without boxes, every category is unused
         more = f" and {len(unused) - NAMES_SHOWN} more" if len(unused) > NAMES_SHOWN else ""
-        words = f"categories without an annotation: {', '.join(unused[:NAMES_SHOWN])}{more}"
-        found.report("category-unused", words, found.folder)
+        message = f"categories without an annotation: {', '.join(unused[:NAMES_SHOWN])}{more}"
+        image_files.report("category-unused", message, image_files.folder)
     objects = [name for name in annotations.classes if not is_no_object(name)]
     return stated or {name: (value,) for value, name in enumerate(objects, start=1)}
 
@@ -38,15 +38,15 @@ def _safe(name: str) -> str:
 
 
 def has_other_layout(
-    found: ImageFiles, annotations: Annotations, listed: dict[str, Annotated], sizes: dict[str, Size | None]
+    image_files: ImageFiles, annotations: Annotations, listed: dict[str, Annotated], sizes: dict[str, Size | None]
 ) -> bool:
     """Whether the boxes certainly use another layout than the format's. Reports this, or a doubt."""
     boxes: list[Box] = []
     limits: list[Size] = []
-    for case_id, one in listed.items():
+    for case_id, annotated in listed.items():
         size = sizes[case_id]
-        if size is not None and one.size in {None, size}:
-            objects = [box for box in one.boxes if not is_no_object(box.class_name)]
+        if size is not None and annotated.size in {None, size}:
+            objects = [box for box in annotated.boxes if not is_no_object(box.class_name)]
             boxes += objects
             limits += [size] * len(objects)
     suspicion = annotations.suspicion
@@ -54,31 +54,33 @@ def has_other_layout(
         suspicion = suspect_places(boxes, limits, annotations.layout) or suspicion
     if suspicion is None:
         return False
-    found.report(suspicion.kind, suspicion.found, found.folder, remedy=suspicion.remedy)
+    image_files.report(suspicion.kind, suspicion.found, image_files.folder, remedy=suspicion.remedy)
     return suspicion.certain
 
 
 def sound_boxes(
-    found: ImageFiles, case_id: str, one: Annotated, size: Size | None, labels: Labels, layout: Layout
+    image_files: ImageFiles, case_id: str, annotated: Annotated, size: Size | None, labels: Labels, layout: Layout
 ) -> tuple[Box, ...]:
     """Return boxes inside the image or clipped at its edge, without duplicates; reports the others."""
     kept: dict[Box, Box] = {}  # as written -> as kept
-    for box in one.boxes:
+    for box in annotated.boxes:
         if is_no_object(box.class_name):
             continue  # an error of the whole data set
         where = f"box of {_safe(box.class_name)} at x {box.x:g}, y {box.y:g}, {box.width:g} x {box.height:g}"
         if box.class_name not in labels:
-            found.report("class-unknown", f"{where}: {_unknown(box.class_name, labels)}", Path(one.file), case_id)
+            image_files.report(
+                "class-unknown", f"{where}: {_unknown(box.class_name, labels)}", Path(annotated.file), case_id
+            )
         if box.width <= 0 or box.height <= 0:
             negative = box.width < 0 or box.height < 0
-            words = "has a negative size: its corners are in the wrong order" if negative else "has no area"
-            found.report("box-empty", f"{where} {words}", Path(one.file), case_id)
+            message = "has a negative size: its corners are in the wrong order" if negative else "has no area"
+            image_files.report("box-empty", f"{where} {message}", Path(annotated.file), case_id)
         elif box in kept:
-            found.report("box-twice", f"{where} stands there twice", Path(one.file), case_id)
+            image_files.report("box-twice", f"{where} stands there twice", Path(annotated.file), case_id)
         elif size is not None:
             inside, wrong = _place(box, size, layout)
             if wrong is not None:
-                found.report(wrong.kind, f"{where} {wrong.found}", Path(one.file), case_id, wrong.remedy)
+                image_files.report(wrong.kind, f"{where} {wrong.found}", Path(annotated.file), case_id, wrong.remedy)
             if inside is not None:
                 kept[box] = inside
     return tuple(kept.values())
@@ -118,30 +120,39 @@ def _clipped(box: Box, size: Size) -> tuple[Box | None, float]:
     return msgspec.structs.replace(box, x=left, y=top, width=right - left, height=bottom - top), beyond
 
 
-def check_classes(found: ImageFiles, images: list[Annotated], labels: Labels) -> None:
+def check_classes(image_files: ImageFiles, images: list[Annotated], labels: Labels) -> None:
     """Check that there are boxes of every class, and that class names are safe to display."""
-    present = {box.class_name: Path(one.file) for one in images if not one.left_out for box in one.boxes}
+    present = {
+        box.class_name: Path(annotated.file)
+        for annotated in images
+        if not annotated.left_out
+        for box in annotated.boxes
+    }
     if not present:
-        found.report("no-boxes", "its annotations hold no boxes", found.folder)
+        image_files.report("no-boxes", "its annotations hold no boxes", image_files.folder)
         return
     for name in labels:
         if not is_name(name):  # from the annotations; dataset.json's are checked earlier
-            words = f"a class is named {shown(name)}; expected {SAFE_NAMES}"
-            found.report("annotations-field", words, present.get(name, found.folder), remedy="rename the class")
+            message = f"a class is named {shown(name)}; expected {SAFE_NAMES}"
+            image_files.report(
+                "annotations-field", message, present.get(name, image_files.folder), remedy="rename the class"
+            )
         elif name not in present:
             remedy = "right where other data sets have it; else correct labels or the annotations"
-            found.report("class-without-cases", f"no box is of class {name}", found.folder, remedy=remedy)
+            image_files.report("class-without-cases", f"no box is of class {name}", image_files.folder, remedy=remedy)
     first_of: dict[str, str] = {}
     for name in labels:
         twin = first_of.setdefault(likeness_of_name(name), name)
         if twin != name:
-            words = f"class {name!r} and class {twin!r} differ by case or spaces alone"
-            found.report("class-names-alike", words, found.folder)
+            message = f"class {name!r} and class {twin!r} differ by case or spaces alone"
+            image_files.report("class-names-alike", message, image_files.folder)
 
 
-def labelled_cases(found: ImageFiles, annotations: Annotations, listed: dict[str, Annotated]) -> dict[str, Annotated]:
+def labelled_cases(
+    image_files: ImageFiles, annotations: Annotations, listed: dict[str, Annotated]
+) -> dict[str, Annotated]:
     """Return the cases whose annotations are all known. One of an unknown image may belong to any without boxes."""
-    broken = {one.case_id for one in errors_of(found.problems)}
+    broken = {error.case_id for error in errors_of(image_files.problems)}
     labelled = {}
     unplaced = f"has no box, and annotations that name no image may be of this one: {annotations.unplaced}"
     for case_id, one in listed.items():
@@ -149,5 +160,5 @@ def labelled_cases(found: ImageFiles, annotations: Annotations, listed: dict[str
         if not why:
             labelled[case_id] = one
         elif case_id not in broken:
-            found.report("image-unlabelled", why, next(iter(found.files[case_id].values())), case_id)
+            image_files.report("image-unlabelled", why, next(iter(image_files.files[case_id].values())), case_id)
     return labelled

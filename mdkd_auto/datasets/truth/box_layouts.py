@@ -103,12 +103,12 @@ def suspect_places(boxes: Sequence[Box], sizes: Sequence[Size], written: Layout)
         [(layout, [there and not here for here, there in zip(fits, fit, strict=True)]) for layout, fit in others]
     )
     if explained * 2 > count:
-        words = f"{explained} of {count} boxes {found} do as {likely}"
-        return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
+        message = f"{explained} of {count} boxes {found} do as {likely}"
+        return Suspicion(True, message, f"write {written.name}; the numbers seem to be {likely}")
     likely, explained = _likeliest(others)
     if count >= ENOUGH_TO_DOUBT and misfits >= max(2, DOUBTED_SHARE * count) and explained == count:
-        words = f"{misfits} of {count} boxes {found} all do as {likely}"
-        return Suspicion(False, words, f"look at some boxes: if they are {likely}, write {written.name}")
+        message = f"{misfits} of {count} boxes {found} all do as {likely}"
+        return Suspicion(False, message, f"look at some boxes: if they are {likely}, write {written.name}")
     return _suspect_scale([written.corners(one) for one in numbers], sizes, misfits)
 
 
@@ -125,17 +125,21 @@ def _likeliest(flags_of: Sequence[tuple[Layout, Sequence[bool]]]) -> tuple[str, 
     """Return the layouts most boxes support, and the number of these boxes. Swapped axes last: squares fit both."""
     most = max(sum(flags) for _, flags in flags_of)
     best = [layout for layout, flags in flags_of if sum(flags) == most]
-    return " or ".join([one.name for one in best if not one.swapped] or [one.name for one in best]), most
+    return " or ".join(
+        [candidate.name for candidate in best if not candidate.swapped] or [candidate.name for candidate in best]
+    ), most
 
 
 def _suspect_fractions(numbers: Sequence[Four], written: Layout) -> Suspicion | None:
     """Detect numbers from 0 to 1; formats that count from 1 have already subtracted 1."""
-    small = sum(all(abs(one) <= 1 for one in box) and any(one != int(one) for one in box) for box in numbers)
+    small = sum(
+        all(abs(number) <= 1 for number in box) and any(number != int(number) for number in box) for box in numbers
+    )
     if small * 2 <= len(numbers):
         return None
-    words = f"{small} of {len(numbers)} boxes have numbers from 0 to 1: fractions of the image"
+    message = f"{small} of {len(numbers)} boxes have numbers from 0 to 1: fractions of the image"
     remedy = f"write {written.name} in pixels: times the image's width and height; YOLO's x and y are the box's centre"
-    return Suspicion(True, words, remedy)
+    return Suspicion(True, message, remedy)
 
 
 def _suspect_scale(corners: Sequence[Four], sizes: Sequence[Size], misfits: int) -> Suspicion | None:
@@ -144,65 +148,67 @@ def _suspect_scale(corners: Sequence[Four], sizes: Sequence[Size], misfits: int)
     pairs = list(zip(corners, sizes, strict=True))
     x, y = max(box[2] / size[0] for box, size in pairs), max(box[3] / size[1] for box, size in pairs)
     if count >= ENOUGH_TO_DOUBT and misfits * 2 > count and min(x, y) >= LARGER:
-        words = f"{misfits} of {count} boxes leave their image; the furthest reach {x:.2g} times its width and "
+        message = f"{misfits} of {count} boxes leave their image; the furthest reach {x:.2g} times its width and "
         remedy = f"if they were drawn on images about {x / 2 + y / 2:.2g} times as large, scale them"
-        return Suspicion(False, f"{words}{y:.2g} times its height", remedy)
+        return Suspicion(False, f"{message}{y:.2g} times its height", remedy)
     if count >= ENOUGH_FOR_REACH and misfits == 0 and max(x, y) <= SMALLER:
-        words = f"all {count} boxes lie in the first {x:.0%} of the width and {y:.0%} of the height"
+        message = f"all {count} boxes lie in the first {x:.0%} of the width and {y:.0%} of the height"
         remedy = "right where objects lie there alone; if they were drawn on smaller images, scale them"
-        return Suspicion(False, words, remedy)
+        return Suspicion(False, message, remedy)
     return None
 
 
 def suspect_contents(annotations: Sequence[Contents], written: Layout) -> Suspicion | None:
     """Check whether boxes agree with their objects' outlines, or else areas, only in another layout."""
-    judged = [one for one in annotations if one.outline is not None or (one.area or 0) > 0]
+    judged = [annotation for annotation in annotations if annotation.outline is not None or (annotation.area or 0) > 0]
     count = len(judged)
     if count < ENOUGH_TO_COMPARE:
         return None
     likely, explained = _likeliest(
         [
-            (layout, [_agrees(one, layout) and not _agrees(one, written) for one in judged])
+            (layout, [_agrees(annotation, layout) and not _agrees(annotation, written) for annotation in judged])
             for layout in LAYOUTS
             if layout is not written
         ]
     )
     if explained * 2 > count:
-        words = f"{explained} of {count} boxes agree with their segmentation or area as {likely}, not as {written.name}"
-        return Suspicion(True, words, f"write {written.name}; the numbers seem to be {likely}")
-    larger = sum(_is_larger(one, written) for one in judged)
+        message = (
+            f"{explained} of {count} boxes agree with their segmentation or area as {likely}, not as {written.name}"
+        )
+        return Suspicion(True, message, f"write {written.name}; the numbers seem to be {likely}")
+    larger = sum(_is_larger(annotation, written) for annotation in judged)
     if larger * 2 > count:
-        words = f"the segmentation or area of {larger} of {count} objects is larger than their box"
-        return Suspicion(False, words, "look at some boxes: were boxes or images resized, and the others not?")
+        message = f"the segmentation or area of {larger} of {count} objects is larger than their box"
+        return Suspicion(False, message, "look at some boxes: were boxes or images resized, and the others not?")
     return None
 
 
 def _fit(numbers: Sequence[Four], sizes: Sequence[Size], layout: Layout) -> list[bool]:
     """Whether boxes have an area and fit in their image."""
     fits = []
-    for one, (width, height) in zip(numbers, sizes, strict=True):
-        x1, y1, x2, y2 = layout.corners(one)
+    for box, (width, height) in zip(numbers, sizes, strict=True):
+        x1, y1, x2, y2 = layout.corners(box)
         inside = min(x1, y1) >= -TOLERANCE and x2 <= width + TOLERANCE and y2 <= height + TOLERANCE
         fits.append(inside and x2 > x1 and y2 > y1)
     return fits
 
 
-def _agrees(one: Contents, layout: Layout) -> bool:
-    corners = layout.corners(one.numbers)
-    if one.outline is not None:
-        return all(abs(a - b) <= OUTLINE_TOLERANCE for a, b in zip(corners, one.outline, strict=True))
-    area = one.area or math.nan
+def _agrees(contents: Contents, layout: Layout) -> bool:
+    corners = layout.corners(contents.numbers)
+    if contents.outline is not None:
+        return all(abs(a - b) <= OUTLINE_TOLERANCE for a, b in zip(corners, contents.outline, strict=True))
+    area = contents.area or math.nan
     return abs(_area(corners) - area) <= AREA_TOLERANCE * area
 
 
-def _is_larger(one: Contents, layout: Layout) -> bool:
+def _is_larger(contents: Contents, layout: Layout) -> bool:
     """Whether the object exceeds its box; boxes without an area are reported elsewhere."""
-    corners = layout.corners(one.numbers)
+    corners = layout.corners(contents.numbers)
     if _area(corners) == 0:
         return False
-    if one.outline is None:
-        return (one.area or 0) > MISFIT_AREA * _area(corners)
-    (x1, y1, x2, y2), (left, top, right, bottom) = corners, one.outline
+    if contents.outline is None:
+        return (contents.area or 0) > MISFIT_AREA * _area(corners)
+    (x1, y1, x2, y2), (left, top, right, bottom) = corners, contents.outline
     return max(x1 - left, y1 - top, right - x2, bottom - y2) > OUTLINE_TOLERANCE
 
 

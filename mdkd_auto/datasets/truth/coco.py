@@ -81,11 +81,11 @@ class _Reader:
         listed = len(self.content["annotations"])
         annotations = list(self._objects("annotations"))
         self.unplaced = listed - len(annotations)
-        for where, one in annotations:
-            self._add_box(where, one, categories)
+        for where, record in annotations:
+            self._add_box(where, record, categories)
         for image, count in self.crowds.items():
-            words = "annotation is a crowd (iscrowd)" if count == 1 else "annotations are crowds (iscrowd)"
-            self._find("annotations-crowd", f"{count} {words} or to be ignored (ignore)", image)
+            message = "annotation is a crowd (iscrowd)" if count == 1 else "annotations are crowds (iscrowd)"
+            self._find("annotations-crowd", f"{count} {message} or to be ignored (ignore)", image)
         annotated = [
             Annotated(
                 base_name(name),
@@ -114,34 +114,34 @@ class _Reader:
 
     def _objects(self, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the objects of a list, each with its name for messages."""
-        for number, one in enumerate(self.content[name]):
-            if isinstance(one, dict):
-                yield f"{name}[{number}]", one
+        for number, record in enumerate(self.content[name]):
+            if isinstance(record, dict):
+                yield f"{name}[{number}]", record
             else:
                 where = f"{name}[{number}]"
-                self._find("annotations-field", f"{where}: is {shown(one)}; expected an object", part=where)
+                self._find("annotations-field", f"{where}: is {shown(record)}; expected an object", part=where)
 
     def images(self) -> Iterator[tuple[Key, str, tuple[int, int] | None]]:
         """Yield id, file name and size."""
         seen: dict[Key, str] = {}
-        for where, one in self._objects("images"):
-            key, name = _key(one.get("id")), one.get("file_name")
+        for where, record in self._objects("images"):
+            key, name = _key(record.get("id")), record.get("file_name")
             if key is None or not isinstance(name, str) or not base_name(name):
-                words = f"{where}: id {shown(one.get('id'))}, file_name {shown(name)}; expected both"
-                self._find("annotations-field", words)
+                message = f"{where}: id {shown(record.get('id'))}, file_name {shown(name)}; expected both"
+                self._find("annotations-field", message)
                 continue
             if seen.setdefault(key, name) != name:
                 self._find("annotations-field", f"{where}: id {key!r} is that of {seen[key]} too")
             self.boxes.setdefault(key, [])
             self.of_image.setdefault(key, [])
             self.meant |= dict.fromkeys((str(key), name, base_name(name)), key)
-            if (patient := _key(one.get("patient_id"))) not in (None, ""):
+            if (patient := _key(record.get("patient_id"))) not in (None, ""):
                 self.patients[key] = str(patient)
-            stated = [one.get("width"), one.get("height")]
+            stated = [record.get("width"), record.get("height")]
             size = whole_size(stated)
             if size is None and is_no_size(stated):
-                words = f"{where}: width and height are 0; the size of the image's own file is taken"
-                self._find("annotations-no-size", words, key)
+                message = f"{where}: width and height are 0; the size of the image's own file is taken"
+                self._find("annotations-no-size", message, key)
             elif size is None and stated != [None, None]:
                 self._find("annotations-field", f"{where}: width and height are {shown(stated)}", key)
             yield key, name, size
@@ -149,46 +149,46 @@ class _Reader:
     def categories(self) -> dict[Key, str]:
         """Names by id, in order."""
         names: dict[Key, str] = {}
-        for where, one in self._objects("categories"):
-            key, name = _key(one.get("id")), one.get("name")
+        for where, record in self._objects("categories"):
+            key, name = _key(record.get("id")), record.get("name")
             if key is None or not isinstance(name, str) or not name:
-                words = f"{where}: id {shown(one.get('id'))}, name {shown(name)}; expected both"
-                self._find("annotations-field", words)
+                message = f"{where}: id {shown(record.get('id'))}, name {shown(name)}; expected both"
+                self._find("annotations-field", message)
             elif names.setdefault(key, name) != name:
                 self._find("annotations-field", f"{where}: id {key!r} is that of {names[key]} too")
         return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
-    def _add_box(self, where: str, one: dict[str, Any], categories: dict[Key, str]) -> None:
+    def _add_box(self, where: str, record: dict[str, Any], categories: dict[Key, str]) -> None:
         """Add the box, or report its problem."""
-        image, category = _key(one.get("image_id")), _key(one.get("category_id"))
+        image, category = _key(record.get("image_id")), _key(record.get("category_id"))
         name = None if category is None else categories.get(category)
         if name is not None:
             self.used.add(name)
         if image is None or image not in self.boxes:
-            found = f"{where}: image_id {shown(one.get('image_id'))} is not among the images"
+            message = f"{where}: image_id {shown(record.get('image_id'))} is not among the images"
             meant = self.meant.get(str(image).strip())
             if meant is not None:
-                self._find("annotation-without-image", f"{found}; {meant!r} seems to be meant", meant)
+                self._find("annotation-without-image", f"{message}; {meant!r} seems to be meant", meant)
             else:
-                self._find("annotation-without-image", found, part=where)
+                self._find("annotation-without-image", message, part=where)
                 self.unplaced += 1
             return
-        if _is_set(one.get("iscrowd")) or _is_set(one.get("ignore")):
+        if _is_set(record.get("iscrowd")) or _is_set(record.get("ignore")):
             self.crowds[image] += 1
             return
         if name is None:
-            found = f"category_id {shown(one.get('category_id'))} is not in categories"
-            self._find("class-unknown", f"{where}: {found} ({', '.join(map(str, categories))})", image)
-        numbers = self._numbers(one)
+            message = f"category_id {shown(record.get('category_id'))} is not in categories"
+            self._find("class-unknown", f"{where}: {message} ({', '.join(map(str, categories))})", image)
+        numbers = self._numbers(record)
         if isinstance(numbers, str):
             self._find("box-number", f"{where}: {numbers}", image)
         elif name is not None:
             x, y, width, height = numbers
             self.boxes[image].append(Box(class_name=name, x=x, y=y, width=width, height=height))
 
-    def _numbers(self, one: dict[str, Any]) -> Four | str:
+    def _numbers(self, record: dict[str, Any]) -> Four | str:
         """Return x, y, width and height of an annotation, or the problem."""
-        stated, segmentation = one.get("bbox"), one.get("segmentation")
+        stated, segmentation = record.get("bbox"), record.get("segmentation")
         outline = _outline(segmentation)
         if stated is None or stated == []:
             if outline is not None:
@@ -200,11 +200,11 @@ class _Reader:
         if numbers is None:
             rotated = " (five are a rotated box; boxes here are upright)" if _is_five(stated) else ""
             return f"bbox is {shown(stated)}; {EXPECTED}{rotated}"
-        attributes = one.get("attributes")
+        attributes = record.get("attributes")
         angle = rotation(attributes.get("rotation")) if isinstance(attributes, dict) else 0.0
         if angle:
             return f"the box is rotated by {angle:g} degrees; expected an upright box around the object"
-        area = finite_numbers([one.get("area")], 1)
+        area = finite_numbers([record.get("area")], 1)
         x, y, width, height = numbers
         self.contents.append(Contents((x, y, width, height), outline, area[0] if area else None))
         return x, y, width, height
@@ -215,9 +215,9 @@ def _outline(segmentation: Any) -> Four | None:
     if not isinstance(segmentation, list) or not segmentation:
         return None
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
-    if not all(isinstance(one, list) and len(one) % 2 == 0 for one in polygons):
+    if not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in polygons):
         return None
-    flat = [number for one in polygons for number in one]
+    flat = [number for polygon in polygons for number in polygon]
     numbers = finite_numbers(flat, len(flat))
     if numbers is None or len(numbers) < 6:
         return None

@@ -80,26 +80,26 @@ def read_deep_lesion(path: Path, names: Collection[str], labels: Collection[str]
     for number, row in rows:
         name = base_name(row["File_name"])
         if not name:
-            found = f"row {number}: has no File_name"
-            findings.append(Finding("annotation-without-image", str(path), found, part=f"row {number}"))
+            details = f"row {number}: has no File_name"
+            findings.append(Finding("annotation-without-image", str(path), details, part=f"row {number}"))
         elif name in names:
             of_image.setdefault(name, []).append((number, row))
         else:
             elsewhere += 1
     if elsewhere:
-        found = f"{elsewhere} of {len(rows)} rows name images that are not in imagesTr; they are left out"
-        findings.append(Finding("annotations-elsewhere", str(path), found))
+        details = f"{elsewhere} of {len(rows)} rows name images that are not in imagesTr; they are left out"
+        findings.append(Finding("annotations-elsewhere", str(path), details))
     images = [_annotated(path, name, members, of_row) for name, members in of_image.items()]
     if of_row.others:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(of_row.others.items()))
-        found = f"{of_row.others.total()} of {len(rows)} rows are of types that labels of dataset.json does not name"
-        findings.append(Finding("annotations-other-type", str(path), f"{found} ({counts}); they are left out"))
+        details = f"{of_row.others.total()} of {len(rows)} rows are of types that labels of dataset.json does not name"
+        findings.append(Finding("annotations-other-type", str(path), f"{details} ({counts}); they are left out"))
     read = [row for members in of_image.values() for _, row in members]
     noisy = sum(row.get(NOISY, "") not in ("", "0") for row in read)
     if noisy:
-        words = f"rows marked {NOISY}: {noisy} of {len(read)}; they are used like the others"
-        findings.append(Finding("annotations-doubtful", str(path), words))
-    classes = {box.class_name for one in images for box in one.boxes}
+        message = f"rows marked {NOISY}: {noisy} of {len(read)}; they are used like the others"
+        findings.append(Finding("annotations-doubtful", str(path), message))
+    classes = {box.class_name for annotated in images for box in annotated.boxes}
     return Annotations(images, tuple(sorted(classes)), findings, layout=CORNERS)
 
 
@@ -129,36 +129,36 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
     first: _Said | None = None
     left_out = ""
     for number, row in rows:
-        said, unread = _said(row)
-        wrong += [("annotations-field", f"row {number}: {words}") for words in unread]
-        first = first or said
-        if said != first and not unread:
-            words = f"row {number}: patient, split, spacing or size differ from those of row {rows[0][0]}"
-            wrong.append(("annotations-field", words))
+        fields, unread = _said(row)
+        wrong += [("annotations-field", f"row {number}: {message}") for message in unread]
+        first = first or fields
+        if fields != first and not unread:
+            message = f"row {number}: patient, split, spacing or size differ from those of row {rows[0][0]}"
+            wrong.append(("annotations-field", message))
         if of_row.leaves_out(row):
             left_out = f"row {number} is of type {of_row.of(row)}, which labels of dataset.json does not name"
             continue
         class_name = of_row.of(row)
         if class_name is None:
-            words = f"row {number}: {TYPE} is {row.get(TYPE)!r}; expected 1 to 8, or in labels of dataset.json"
-            wrong.append(("class-unknown", f"{words} one class that is no type, which all boxes are of"))
+            message = f"row {number}: {TYPE} is {row.get(TYPE)!r}; expected 1 to 8, or in labels of dataset.json"
+            wrong.append(("class-unknown", f"{message} one class that is no type, which all boxes are of"))
         numbers = finite_numbers(row["Bounding_boxes"].split(","), 4)
         if numbers is None:
-            words = f"row {number}: Bounding_boxes is {shown(row['Bounding_boxes'])}; expected x1, y1, x2, y2"
-            wrong.append(("box-number", words))
+            message = f"row {number}: Bounding_boxes is {shown(row['Bounding_boxes'])}; expected x1, y1, x2, y2"
+            wrong.append(("box-number", message))
         elif class_name is not None:
             x1, y1, x2, y2 = numbers
             corner = {"x": x1 - FIRST_PIXEL, "y": y1 - FIRST_PIXEL}
             boxes.append(Box(class_name=class_name, width=x2 - x1, height=y2 - y1, **corner))
-    said = first or _Said(None, "", "", None)
-    findings = tuple(Finding(kind, str(path), words) for kind, words in wrong)
+    fields = first or _Said(None, "", "", None)
+    findings = tuple(Finding(kind, str(path), message) for kind, message in wrong)
     return Annotated(
         name,
-        said.size,
+        fields.size,
         tuple(boxes),
-        said.patient_id,
-        said.split,
-        said.spacing_mm,
+        fields.patient_id,
+        fields.split,
+        fields.spacing_mm,
         str(path),
         findings,
         left_out=left_out,

@@ -23,7 +23,7 @@ Files = dict[str, tuple[tuple[str, ...], str]]  # case -> its images, one per ch
 def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, ...], Labels, list[Problem]]:
     """Return the sound cases, the classes, and the problems of the others."""
     files, problems = (_listed_files if description.entries else _scanned_files)(folder, description)
-    broken = {one.case_id for one in errors_of(problems)}
+    broken = {error.case_id for error in errors_of(problems)}
     rows, findings = read_case_table(folder / "cases.csv", set(files) | broken | linked_cases(folder))
     problems += [problem_of(folder.name, finding) for finding in findings]
     cases = []
@@ -37,23 +37,24 @@ def read_segmented(folder: Path, description: Description) -> tuple[tuple[Case, 
             )
     if not files and not errors_of(problems):
         place = folder / "imagesTr"
-        found = f"holds no files ending in {description.file_ending}, the file_ending of dataset.json"
+        message = f"holds no files ending in {description.file_ending}, the file_ending of dataset.json"
         dicom = find_dicom(place)
-        found, remedy = (found, "") if dicom is None else (f"{found}, but DICOM ({dicom})", CONVERT)
-        problems.append(problem("no-cases", found, dataset=folder.name, file=place, remedy=remedy))
+        message, remedy = (message, "") if dicom is None else (f"{message}, but DICOM ({dicom})", CONVERT)
+        problems.append(problem("no-cases", message, dataset=folder.name, file=place, remedy=remedy))
     number = description.number_of_cases
     if files and number is not None and number != len(files):
-        found = f"says numTraining {number}, the folder holds {len(files)} cases"
-        problems.append(problem("number-of-cases", found, dataset=folder.name, file=folder / "dataset.json"))
+        message = f"says numTraining {number}, the folder holds {len(files)} cases"
+        problems.append(problem("number-of-cases", message, dataset=folder.name, file=folder / "dataset.json"))
     return tuple(cases), description.labels, problems + name_problems(folder.name, sorted(files))
 
 
 def _scanned_files(folder: Path, description: Description) -> tuple[Files, list[Problem]]:
     """Find the files of imagesTr and labelsTr."""
-    missing = [part for part in ("imagesTr", "labelsTr") if not (folder / part).is_dir()]
+    missing = [folder_name for folder_name in ("imagesTr", "labelsTr") if not (folder / folder_name).is_dir()]
     if missing:
         return {}, [
-            problem("folder-missing", f"has no folder {part}", dataset=folder.name, file=folder) for part in missing
+            problem("folder-missing", f"has no folder {folder_name}", dataset=folder.name, file=folder)
+            for folder_name in missing
         ]
     scan = _Scan(folder, description)
     scan.find_images()
@@ -122,11 +123,11 @@ class _Scan:
                 continue
             for channel in sorted(set(have) ^ set(range(len(channels)))):
                 if channel < len(channels):
-                    found = f"missing (channel {channel}, {channels[channel]})"
-                    self.report("image-missing", self._image(case_id, channel), found, case_id)
+                    message = f"missing (channel {channel}, {channels[channel]})"
+                    self.report("image-missing", self._image(case_id, channel), message, case_id)
                 else:
-                    found = f"one channel too many; dataset.json names {len(channels)}"
-                    self.report("image-extra", have[channel], found, case_id)
+                    message = f"one channel too many; dataset.json names {len(channels)}"
+                    self.report("image-extra", have[channel], message, case_id)
             if case_id not in self.labels:
                 self.report("label-missing", self._label(case_id), "missing", case_id)
 
@@ -165,13 +166,13 @@ def _listed_files(folder: Path, description: Description) -> tuple[Files, list[P
         files[case_id] = (tuple(paths[:-1]), paths[-1])
         if len(images) != channels:
             kind = "image-missing" if len(images) < channels else "image-extra"
-            found = f"field 'dataset' lists {len(images)} images for {channels} channels"
-            problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=folder / "dataset.json"))
+            message = f"field 'dataset' lists {len(images)} images for {channels} channels"
+            problems.append(problem(kind, message, dataset=folder.name, case_id=case_id, file=folder / "dataset.json"))
         for path in paths:
             if not os.path.isfile(path):
                 kind = "label-missing" if path == paths[-1] else "image-missing"
                 aim = dangling(Path(path))
-                kind, found = (kind, "does not exist") if aim is None else ("link-dangling", aim)
-                found = f"{found}; field 'dataset' of dataset.json names it"
-                problems.append(problem(kind, found, dataset=folder.name, case_id=case_id, file=path))
+                kind, message = (kind, "does not exist") if aim is None else ("link-dangling", aim)
+                message = f"{message}; field 'dataset' of dataset.json names it"
+                problems.append(problem(kind, message, dataset=folder.name, case_id=case_id, file=path))
     return files, problems

@@ -50,14 +50,14 @@ def read_voc(folder: Path) -> Annotations:
             findings.append(Finding("file-unknown", str(folder / name), "is no .xml file"))
     for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         findings.append(Finding("file-unknown", str(inner), "is a folder; files in it are not read"))
-    boxes = [box for one in images for box in one.boxes]
+    boxes = [box for annotated in images for box in annotated.boxes]
     if difficult:
-        words = f"objects marked difficult: {difficult} of {len(boxes)}; they are used like the others"
-        findings.append(Finding("annotations-doubtful", str(folder), words))
+        message = f"objects marked difficult: {difficult} of {len(boxes)}; they are used like the others"
+        findings.append(Finding("annotations-doubtful", str(folder), message))
     from_zero = sum(box.x == -1 or box.y == -1 for box in boxes)
     if from_zero:
-        words = f"{from_zero} of {len(boxes)} boxes have xmin or ymin 0, which Pascal VOC counts from 1"
-        findings.append(Finding("box-from-zero", str(folder), words))
+        message = f"{from_zero} of {len(boxes)} boxes have xmin or ymin 0, which Pascal VOC counts from 1"
+        findings.append(Finding("box-from-zero", str(folder), message))
     classes = {box.class_name for box in boxes}
     return Annotations(images, tuple(sorted(classes)), findings, layout=LAYOUT)
 
@@ -111,17 +111,17 @@ def _root(path: Path) -> ElementTree.Element | Finding:
         root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_Plain()))
         if root.tag == "annotation":
             return root
-        found = f"its outermost element is {shown(root.tag)}; expected 'annotation'"
+        message = f"its outermost element is {shown(root.tag)}; expected 'annotation'"
     except _Doctype:
-        found = "declares a document type (DOCTYPE), which annotations do not need; remove it"
+        message = "declares a document type (DOCTYPE), which annotations do not need; remove it"
     except ElementTree.ParseError as error:
         encoding = "; it is no UTF-8, and says no other encoding" if _is_of_unknown_encoding(content) else ""
-        found = f"is not valid XML: {error}{encoding}"
+        message = f"is not valid XML: {error}{encoding}"
     except ReadError as error:
-        kind, found = "refused", error.found
+        kind, message = "refused", error.found
     except (ValueError, LookupError) as error:  # unknown encoding
-        found = f"cannot be read ({error})"
-    return Finding(kind, str(path), found)
+        message = f"cannot be read ({error})"
+    return Finding(kind, str(path), message)
 
 
 def _is_of_unknown_encoding(content: bytes) -> bool:
