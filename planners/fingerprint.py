@@ -71,8 +71,15 @@ def fingerprint_dataset(
             cases.append(result)
             continue
         problems += [
-            problem(one.kind, one.found, dataset=dataset.name, case_id=case_id, file=one.file, remedy=one.remedy)
-            for one in result
+            problem(
+                finding.kind,
+                finding.found,
+                dataset=dataset.name,
+                case_id=case_id,
+                file=finding.file,
+                remedy=finding.remedy,
+            )
+            for finding in result
         ]
     return pooled_fingerprint(dataset, cases, cache_folder), problems
 
@@ -155,7 +162,7 @@ def fingerprint_case(case: Case, dataset: Dataset, cache_folder: Path) -> CaseFi
         lesions=lesions,
         remarks=arrays.remarks,
         boxes=tuple((box.height, box.width) for box in case.boxes or ()),
-        exif=arrays.exif if any(one != UPRIGHT for one in arrays.exif) else (),
+        exif=arrays.exif if any(orientation != UPRIGHT for orientation in arrays.exif) else (),
         picture_hash=picture_hash(arrays.channels[0][shape[0] // 2]) if pictures else "",
         thumbnail_hash="" if small is None else thumbnail_hash(small),
     )
@@ -167,8 +174,8 @@ def _voxel_hash(channels: Sequence[Array]) -> str:
     """Hash the first channel's values, independent of their stored type and file."""
     first = channels[0]
     digest = hashlib.sha256(str(first.shape).encode())
-    for part in first:
-        digest.update(np.ascontiguousarray(part, dtype=np.float32).data)
+    for plane in first:
+        digest.update(np.ascontiguousarray(plane, dtype=np.float32).data)
     return digest.hexdigest()
 
 

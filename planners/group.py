@@ -35,14 +35,16 @@ def plan_group(
     _require_plannable(datasets, fingerprints, memory_gb)
     kept = None if replan else previous
     overrides = channels or {}
-    earlier = {part.dataset: part.channel_name for part in kept.datasets} if kept is not None else {}
+    earlier = (
+        {dataset_plan.dataset: dataset_plan.channel_name for dataset_plan in kept.datasets} if kept is not None else {}
+    )
     indices, reasons = choose_channels(datasets, overrides, earlier)
     parts = []
     for dataset in datasets:
-        part, why = _plan_dataset(dataset, fingerprints[dataset.name], indices[dataset.name], kept)
-        parts.append(part)
+        dataset_plan, why = _plan_dataset(dataset, fingerprints[dataset.name], indices[dataset.name], kept)
+        parts.append(dataset_plan)
         reasons.extend(why)
-    members = [make_member(fingerprints[part.dataset], part) for part in parts]
+    members = [make_member(fingerprints[dataset_plan.dataset], dataset_plan) for dataset_plan in parts]
     first = datasets[0]
     wish = Wish(memory_gb, spacing_mm, patch_size, input_size, kept)
     configurations = TASK_RULES[first.task].plan(members, fingerprints, wish)
@@ -82,17 +84,21 @@ def _plan_dataset(
         reasons.insert(0, counts(fingerprint))
     if why_assumed is not None and TASK_DATA[dataset.task].masks:  # whole images are resized, whatever their spacing
         reasons.append(kept_assumed or why_assumed)
-    part, why_kept = keep_dataset(fresh, old)
-    return part, reasons + why_kept
+    dataset_plan, why_kept = keep_dataset(fresh, old)
+    return dataset_plan, reasons + why_kept
 
 
 def _previous_part(previous: Plan | None, name: str) -> DatasetPlan | None:
-    return None if previous is None else next((part for part in previous.datasets if part.dataset == name), None)
+    return (
+        None
+        if previous is None
+        else next((dataset_plan for dataset_plan in previous.datasets if dataset_plan.dataset == name), None)
+    )
 
 
 def _by_dataset(reasons: Sequence[Reason], parts: Sequence[DatasetPlan]) -> list[Reason]:
     """Sort reasons by data set, in the order of the parts."""
-    names = [part.dataset for part in parts]
+    names = [dataset_plan.dataset for dataset_plan in parts]
     return sorted(reasons, key=lambda reason: names.index(reason.decision.split(":")[0]))
 
 

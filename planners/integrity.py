@@ -32,9 +32,9 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
     cases = {case.case_id: case for case in dataset.cases}
     problems: list[Problem] = []
 
-    def report(kind: str, found: str, seen: CaseFingerprint, channel: int = 0) -> None:
+    def report(kind: str, message: str, seen: CaseFingerprint, channel: int = 0) -> None:
         file = cases[seen.case_id].images[channel]
-        problems.append(problem(kind, found, dataset=dataset.name, case_id=seen.case_id, file=file))
+        problems.append(problem(kind, message, dataset=dataset.name, case_id=seen.case_id, file=file))
 
     for seen in fingerprint.cases:
         for channel, (low, high) in enumerate(zip(seen.image_minimum, seen.image_maximum, strict=True)):
@@ -46,39 +46,39 @@ def check_dataset(dataset: Dataset, fingerprint: Fingerprint) -> list[Problem]:
                 report("absurd-values", f"values from {low:g} to {high:g}", seen, channel)
             elif largest > UNUSUAL_VALUE_OF.get(dataset.modality, UNUSUAL_VALUE):
                 report("unusual-values", f"values from {low:g} to {high:g} in {dataset.modality}", seen, channel)
-        for kind, found, channel in seen.remarks:
+        for kind, message, channel in seen.remarks:
             file = cases[seen.case_id].label if channel == LABEL else cases[seen.case_id].images[channel]
-            problems.append(problem(kind, found, dataset=dataset.name, case_id=seen.case_id, file=file))
+            problems.append(problem(kind, message, dataset=dataset.name, case_id=seen.case_id, file=file))
         if cases[seen.case_id].label is not None and seen.labelled_voxels == 0:
             report("label-empty", "its label is empty", seen)
         if seen.labelled_voxels == np.prod(seen.shape):
             report("label-full", "its label covers every voxel", seen)
     if dataset.modality == "CT":
-        for seen, found in _odd_offsets(fingerprint.cases):
-            report("unusual-values", found, seen)
-    for seen, found in _odd_orientations(fingerprint.cases):
-        report("orientation", found, seen)
-    for seen, found in _odd_spacings(fingerprint.cases):
-        report("spacing-unusual", found, seen)
+        for seen, message in _odd_offsets(fingerprint.cases):
+            report("unusual-values", message, seen)
+    for seen, message in _odd_orientations(fingerprint.cases):
+        report("orientation", message, seen)
+    for seen, message in _odd_spacings(fingerprint.cases):
+        report("spacing-unusual", message, seen)
     others = _other_spacings(dataset, fingerprint.cases)
     if others and dataset.spacing_mm is not None:
         first = others[0]
         stated, own = (" x ".join(f"{size:.3g}" for size in sizes) for sizes in (dataset.spacing_mm, first.spacing_mm))
-        found = (
+        message = (
             f"spacing_mm is {stated} mm (z, y, x), but {len(others)} of {len(fingerprint.cases)} images have a "
             f"spacing of their own, {first.case_id} {own} mm"
         )
         file = f"{dataset.folder}/dataset.json"
-        problems.append(problem("spacing-stated", found, dataset=dataset.name, file=file))
+        problems.append(problem("spacing-stated", message, dataset=dataset.name, file=file))
     turned = [seen.case_id for seen in fingerprint.cases if seen.exif]
     if turned:
-        found = f"EXIF turns images upright: {names_shown(turned)} of {len(fingerprint.cases)}"
+        message = f"EXIF turns images upright: {names_shown(turned)} of {len(fingerprint.cases)}"
         remedy = "" if TASK_DATA[dataset.task].masks else "right where viewers show them upright; look at one"
-        problems.append(problem("exif-turned", found, dataset=dataset.name, file=dataset.folder, remedy=remedy))
+        problems.append(problem("exif-turned", message, dataset=dataset.name, file=dataset.folder, remedy=remedy))
     flat = [seen for seen in fingerprint.cases if seen.shape[0] == 1]
     if flat and len(flat) < len(fingerprint.cases):
-        found = f"{len(flat)} of {len(fingerprint.cases)} cases are single slices"
-        problems.append(problem("mixed-dimensions", found, dataset=dataset.name, file=dataset.folder))
+        message = f"{len(flat)} of {len(fingerprint.cases)} cases are single slices"
+        problems.append(problem("mixed-dimensions", message, dataset=dataset.name, file=dataset.folder))
     for seen, first in _same_images(fingerprint.cases):
         patients = {cases[seen.case_id].patient_id, cases[first.case_id].patient_id}
         kind = "same-image" if len(patients) > 1 else "same-image-same-patient"
@@ -95,9 +95,12 @@ def _odd_offsets(cases: Sequence[CaseFingerprint]) -> list[tuple[CaseFingerprint
     """Find CT images with the offset if most of the data set lack it, or the reverse."""
     shifted = [_has_offset(seen.image_minimum[0], seen.image_maximum[0]) for seen in cases]
     usual = 2 * sum(shifted) > len(cases)
-    words = ("no offset of 32768 as most of the images have", "an offset of 32768 as most of the images have not")
+    messages = ("no offset of 32768 as most of the images have", "an offset of 32768 as most of the images have not")
     return [
-        (seen, f"values from {seen.image_minimum[0]:g} to {seen.image_maximum[0]:g}, with {words[0 if usual else 1]}")
+        (
+            seen,
+            f"values from {seen.image_minimum[0]:g} to {seen.image_maximum[0]:g}, with {messages[0 if usual else 1]}",
+        )
         for seen, own in zip(cases, shifted, strict=True)
         if own != usual
     ]
@@ -129,14 +132,14 @@ def check_group(datasets: Sequence[Dataset], fingerprints: Mapping[str, Fingerpr
         for patient in _named_patients(dataset.cases):
             other = seen_patients.setdefault(patient, dataset.name)
             if other != dataset.name:
-                found = f"patient_id {patient!r} of cases.csv is also in {other}"
+                message = f"patient_id {patient!r} of cases.csv is also in {other}"
                 file = f"{dataset.folder}/cases.csv"
-                problems.append(problem("same-patient-other-dataset", found, dataset=dataset.name, file=file))
+                problems.append(problem("same-patient-other-dataset", message, dataset=dataset.name, file=file))
         for label in dataset.labels if any(case.class_name is not None for case in dataset.cases) else ():
             other, name = seen_classes.setdefault(likeness_of_name(label), (dataset.name, label))
             if name != label:
-                found = f"class {label!r} and class {name!r} of {other} differ by case or spaces alone"
-                problems.append(problem("class-names-alike", found, dataset=dataset.name, file=dataset.folder))
+                message = f"class {label!r} and class {name!r} of {other} differ by case or spaces alone"
+                problems.append(problem("class-names-alike", message, dataset=dataset.name, file=dataset.folder))
     return problems
 
 
@@ -165,18 +168,18 @@ def check_patients(dataset: Dataset, splits: Splits) -> list[Problem]:
     problems = []
     if torn := torn_patients(dataset, splits):
         patients = len({case.patient_id for case in dataset.cases})
-        found = f"{len(torn)} of {patients} patients have cases in several of test, validation and training: "
-        found += _some(list(torn))
-        problems.append(problem("patients-torn", found, dataset=dataset.name, file=dataset.folder))
+        message = f"{len(torn)} of {patients} patients have cases in several of test, validation and training: "
+        message += _some(list(torn))
+        problems.append(problem("patients-torn", message, dataset=dataset.name, file=dataset.folder))
     unknown = {case.case_id: plain_name(case, dataset.folder) for case in dataset.cases if not case.patient_by}
     subjects = likely_subjects(unknown.values())
     subject_of_name = {name: subject for subject, names in subjects.items() for name in names}
     subject_of = {case_id: subject_of_name[name] for case_id, name in unknown.items() if name in subject_of_name}
     if torn := torn_patients(dataset, splits, subject_of):
         names = subjects[next(iter(torn))]
-        found = f"{len(torn)} of {len(subjects)} subjects, going by names like {_some(names[:2])}, have cases in "
-        found += "several of test, validation and training"
-        problems.append(problem("subjects-torn", found, dataset=dataset.name, file=dataset.folder))
+        message = f"{len(torn)} of {len(subjects)} subjects, going by names like {_some(names[:2])}, have cases in "
+        message += "several of test, validation and training"
+        problems.append(problem("subjects-torn", message, dataset=dataset.name, file=dataset.folder))
     return problems
 
 
@@ -202,11 +205,11 @@ def check_likeness(
         (dataset, case), (other, twin), unfair = _trained_first(a[:2], b[:2], splits)
         if dataset is other and case.patient_id == twin.patient_id:
             continue
-        found = f"looks the same as {_named_from(dataset, other, twin)} ({bits} of 256 bits differ)"
+        message = f"looks the same as {_named_from(dataset, other, twin)} ({bits} of 256 bits differ)"
         kind = "near-duplicate"
         if unfair and not allowed:
-            found, kind = f"{found}{unfair}", "near-duplicate-train-test"
-        problems.append(problem(kind, found, dataset=dataset.name, case_id=case.case_id, file=case.images[0]))
+            message, kind = f"{message}{unfair}", "near-duplicate-train-test"
+        problems.append(problem(kind, message, dataset=dataset.name, case_id=case.case_id, file=case.images[0]))
     return problems
 
 
@@ -235,9 +238,9 @@ def check_thumbnails(
             continue
         alike = similarity(thumbnail_of(dataset, case), thumbnail_of(other, twin))
         if alike >= LEAST_SIMILARITY:
-            found = f"looks the same as {_named_from(dataset, other, twin)} (similarity {alike:.2f}){unfair}"
+            message = f"looks the same as {_named_from(dataset, other, twin)} (similarity {alike:.2f}){unfair}"
             file = case.images[0]
-            problems[key] = problem("near-duplicate-image", found, dataset=key[0], case_id=key[1], file=file)
+            problems[key] = problem("near-duplicate-image", message, dataset=key[0], case_id=key[1], file=file)
     return list(problems.values())
 
 
@@ -247,9 +250,9 @@ def _trained_first(
     """Order two cases so that the training case is first, and say how the other is scored; "" if that is no leak."""
     of_a, of_b = ((splits[dataset.name], case.case_id) for dataset, case in (a, b))
     unfair = [_scored_and_trained(*of_a, *of_b), _scored_and_trained(*of_b, *of_a)]  # the first of a pair is scored
-    one, other = (a, b) if unfair == [False, True] else (b, a)
+    trained, other = (a, b) if unfair == [False, True] else (b, a)
     scored = "tested on" if splits[other[0].name].test else "validated on, as there is no test part"
-    return one, other, f", which is {scored}" if any(unfair) else ""
+    return trained, other, f", which is {scored}" if any(unfair) else ""
 
 
 def _named_from(dataset: Dataset, other: Dataset, twin: Case) -> str:
@@ -288,12 +291,12 @@ def _other_spacings(dataset: Dataset, cases: Sequence[CaseFingerprint]) -> list[
     """Find cases whose own spacing, from file or table, differs from dataset.json."""
     if dataset.spacing_mm is None:
         return []
-    found = []
+    differing = []
     for case in cases:
         axes = slice(1 if case.shape[0] == 1 else 0, None)  # a slice has no spacing along z
         if not np.allclose(case.spacing_mm[axes], dataset.spacing_mm[axes], SPACING_TOLERANCE, 0):
-            found.append(case)
-    return found
+            differing.append(case)
+    return differing
 
 
 def _odd_spacings(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerprint, str]]:

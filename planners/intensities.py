@@ -33,22 +33,22 @@ def histogram(voxels: NDArray[Any], integer_valued: bool) -> Histogram:
 
 def pool(histograms: Sequence[Histogram]) -> Histogram:
     """Merge histograms."""
-    values, inverse = np.unique(np.concatenate([part.values for part in histograms]), return_inverse=True)
-    counts = np.concatenate([part.counts for part in histograms])
+    values, inverse = np.unique(np.concatenate([item.values for item in histograms]), return_inverse=True)
+    counts = np.concatenate([item.counts for item in histograms])
     pooled = np.zeros(values.size, dtype=np.int64)
     np.add.at(pooled, inverse.ravel(), counts)
     return Histogram(values, pooled)
 
 
-def statistics(part: Histogram) -> Intensities | None:
+def statistics(counted: Histogram) -> Intensities | None:
     """Mean, standard deviation (population), extremes and percentiles; None without voxels."""
-    total = int(part.counts.sum())
+    total = int(counted.counts.sum())
     if total == 0:
         return None
-    values = part.values.astype(np.float64)
-    mean = float(np.dot(values, part.counts) / total)
-    variance = float(np.dot((values - mean) ** 2, part.counts) / total)
-    lower, median, upper = (percentile(part, percent) for percent in (LOW_PERCENT, 50.0, HIGH_PERCENT))
+    values = counted.values.astype(np.float64)
+    mean = float(np.dot(values, counted.counts) / total)
+    variance = float(np.dot((values - mean) ** 2, counted.counts) / total)
+    lower, median, upper = (percentile(counted, percent) for percent in (LOW_PERCENT, 50.0, HIGH_PERCENT))
     return Intensities(
         count=total,
         mean=mean,
@@ -61,14 +61,14 @@ def statistics(part: Histogram) -> Intensities | None:
     )
 
 
-def percentile(part: Histogram, percent: float) -> float:
+def percentile(counted: Histogram, percent: float) -> float:
     """Equal ``numpy.percentile(all voxels, percent)`` with linear interpolation."""
-    cumulative = np.cumsum(part.counts)
+    cumulative = np.cumsum(counted.counts)
     total = int(cumulative[-1])
     position = (total - 1) * percent / 100
     below = int(np.floor(position))
     above = min(below + 1, total - 1)
-    low, high = (float(part.values[np.searchsorted(cumulative, rank, side="right")]) for rank in (below, above))
+    low, high = (float(counted.values[np.searchsorted(cumulative, rank, side="right")]) for rank in (below, above))
     return low + (high - low) * (position - below)
 
 
@@ -77,8 +77,8 @@ def image_percentiles(image: NDArray[Any]) -> tuple[float, float]:
     lowest, highest = image.min(), image.max()
     if image.dtype.kind in "iu" and image.dtype.itemsize < 8 and int(highest) - int(lowest) < COUNTING_RANGE:
         counts = np.zeros(int(highest) - int(lowest) + 1, dtype=np.int64)
-        for part in image:
-            counts += np.bincount(part.ravel().astype(np.int64) - int(lowest), minlength=counts.size)
+        for plane in image:
+            counts += np.bincount(plane.ravel().astype(np.int64) - int(lowest), minlength=counts.size)
         present = np.flatnonzero(counts)
         whole = Histogram((present + int(lowest)).astype(np.float64), counts[present])
         return percentile(whole, LOW_PERCENT), percentile(whole, HIGH_PERCENT)

@@ -138,17 +138,17 @@ def interpolation(before: int, after: int, kind: Kind) -> sparse.csr_array:
     return sparse.csr_array((weights[kept].astype(np.float32), (rows[kept], columns[kept])), shape=(after, before))
 
 
-def _linear(part: NDArray[np.float64]) -> NDArray[np.float64]:
+def _linear(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 2): weights of the two voxels around positions at ``part`` (N,) voxels after the first."""
-    return np.stack([1 - part, part], axis=1)
+    return np.stack([1 - fraction, fraction], axis=1)
 
 
-def _cubic(part: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cubic(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 26): weights of a cubic spline: four B-spline coefficients, each a sum over filtered voxels."""
-    rest = 1 - part
-    splines = [rest**3, 4 - 6 * part**2 + 3 * part**3, 4 - 6 * rest**2 + 3 * rest**3, part**3]
+    rest = 1 - fraction
+    splines = [rest**3, 4 - 6 * fraction**2 + 3 * fraction**3, 4 - 6 * rest**2 + 3 * rest**3, fraction**3]
     reach = np.abs(np.arange(-POLE_REACH, POLE_REACH + 1))
-    weights = np.zeros((len(part), len(reach) + 3))
+    weights = np.zeros((len(fraction), len(reach) + 3))
     for offset, spline in enumerate(splines):
         weights[:, offset : offset + len(reach)] += spline[:, None] / 6 * math.sqrt(3) * POLE**reach
     return weights / weights.sum(axis=1, keepdims=True)

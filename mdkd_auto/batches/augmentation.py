@@ -238,28 +238,28 @@ def _change(
         images.index_copy_(0, index, transform(images.index_select(0, index), given.view(shape)))
 
 
-def _blur(part: torch.Tensor, sigma_voxels: torch.Tensor) -> torch.Tensor:
+def _blur(images: torch.Tensor, sigma_voxels: torch.Tensor) -> torch.Tensor:
     """Separable Gaussian filter for (n, 1, *S) with sigma (n, D, *1); borders are replicated."""
-    offsets = torch.arange(BLUR_REACH + 1, device=part.device, dtype=part.dtype)
-    offsets = offsets.view(-1, *[1] * part.ndim)
+    offsets = torch.arange(BLUR_REACH + 1, device=images.device, dtype=images.dtype)
+    offsets = offsets.view(-1, *[1] * images.ndim)
     weights = torch.exp(-0.5 * (offsets / sigma_voxels) ** 2)  # (reach + 1, n, D, *1)
     weights = weights / (2 * weights.sum(0) - weights[0])
-    for axis in range(2, part.ndim):
-        count, of_axis = part.shape[axis], weights[:, :, axis - 2, None]
-        ends = [part.narrow(axis, place, 1) for place in (0, count - 1)]
-        padded = torch.cat([ends[0]] * BLUR_REACH + [part] + [ends[1]] * BLUR_REACH, dim=axis)
-        part = part * of_axis[0]
+    for axis in range(2, images.ndim):
+        count, of_axis = images.shape[axis], weights[:, :, axis - 2, None]
+        ends = [images.narrow(axis, place, 1) for place in (0, count - 1)]
+        padded = torch.cat([ends[0]] * BLUR_REACH + [images] + [ends[1]] * BLUR_REACH, dim=axis)
+        images = images * of_axis[0]
         for step in range(1, BLUR_REACH + 1):
             pair = padded.narrow(axis, BLUR_REACH - step, count) + padded.narrow(axis, BLUR_REACH + step, count)
-            part.add_(pair.mul_(of_axis[step]))
-    return part
+            images.add_(pair.mul_(of_axis[step]))
+    return images
 
 
-def _contrast(part: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+def _contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Stretch about the mean, clipped to the original range."""
-    low, high = _range(part)
-    mean = _mean(part)
-    return part.sub_(mean).mul_(factor).add_(mean).clamp_(low, high)
+    low, high = _range(images)
+    mean = _mean(images)
+    return images.sub_(mean).mul_(factor).add_(mean).clamp_(low, high)
 
 
 def _low_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch.Tensor:
@@ -271,22 +271,22 @@ def _low_resolution(image: torch.Tensor, zoom: float, in_plane: bool) -> torch.T
     return F.interpolate(reduced, size=size, mode=mode, align_corners=False)
 
 
-def _gamma(part: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+def _gamma(images: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
     """Apply a power law to each image's range; mean and standard deviation are kept."""
-    mean = _mean(part)
-    std = _mean((part - mean).square_()).sqrt_()
-    low, high = _range(part)
-    part.sub_(low).div_((high - low).clamp_min_(SMALLEST)).pow_(gamma)
-    part.sub_(_mean(part))
-    return part.mul_(std / _mean(part.square()).sqrt_().clamp_min_(SMALLEST)).add_(mean)
+    mean = _mean(images)
+    std = _mean((images - mean).square_()).sqrt_()
+    low, high = _range(images)
+    images.sub_(low).div_((high - low).clamp_min_(SMALLEST)).pow_(gamma)
+    images.sub_(_mean(images))
+    return images.mul_(std / _mean(images.square()).sqrt_().clamp_min_(SMALLEST)).add_(mean)
 
 
-def _mean(part: torch.Tensor) -> torch.Tensor:
+def _mean(images: torch.Tensor) -> torch.Tensor:
     """Mean of each image, (n, 1, *1)."""
-    return part.mean(tuple(range(1, part.ndim)), keepdim=True)
+    return images.mean(tuple(range(1, images.ndim)), keepdim=True)
 
 
-def _range(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _range(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Minimum and maximum of each image, (n, 1, *1) each."""
-    axes = tuple(range(1, part.ndim))
-    return part.amin(axes, keepdim=True), part.amax(axes, keepdim=True)
+    axes = tuple(range(1, images.ndim))
+    return images.amin(axes, keepdim=True), images.amax(axes, keepdim=True)

@@ -45,7 +45,7 @@ class Batch(NamedTuple):
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             return tensor.to(device, non_blocking=True)
 
-        sources = [part._replace(image=moved(part.image), label=moved(part.label)) for part in self.sources]
+        sources = [source._replace(image=moved(source.image), label=moved(source.label)) for source in self.sources]
         boxes = tuple(moved(rows) for rows in self.boxes)
         return Batch(moved(self.images), moved(self.labels), self.cases, tuple(sources), boxes)
 

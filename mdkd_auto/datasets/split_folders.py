@@ -89,25 +89,25 @@ def check_unread_folders(folder: Path) -> list[Problem]:
     if not folder.is_dir():
         return []
     problems = [
-        problem("images-beside", f"is not read, and {aim}", dataset=folder.name, file=one)
-        for one in sorted(folder.iterdir())
-        if _split_of(one) and (aim := dangling(one)) is not None
+        problem("images-beside", f"is not read, and {aim}", dataset=folder.name, file=subfolder)
+        for subfolder in sorted(folder.iterdir())
+        if _split_of(subfolder) and (aim := dangling(subfolder)) is not None
     ]
     read = (folder / "imagesTr").is_dir()
-    for one in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        if not (count := _count(one)):
+    for subfolder in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        if not (count := _count(subfolder)):
             continue
-        if one.name in TEST_FOLDERS:
+        if subfolder.name in TEST_FOLDERS:
             message, remedy, kind = f"is not read; files in it: {count}", TEST_REMEDY, "images-beside"
-        elif _split_of(one) and read:
+        elif _split_of(subfolder) and read:
             message, remedy, kind = f"is not read beside imagesTr; images in it: {count}", "", "images-beside"
-        elif _split_of(one):
-            by = f", and {ROBOFLOW}" if (one / ROBOFLOW).is_file() else ""
+        elif _split_of(subfolder):
+            by = f", and {ROBOFLOW}" if (subfolder / ROBOFLOW).is_file() else ""
             message, kind = f"holds {count} images{by}; only imagesTr is read", "split-folder"
             remedy = f"{TO_IMAGES_TR}; boxes into one annotations.json" if by else TO_IMAGES_TR
         else:
             continue
-        problems.append(problem(kind, message, dataset=folder.name, file=one, remedy=remedy))
+        problems.append(problem(kind, message, dataset=folder.name, file=subfolder, remedy=remedy))
     return problems
 
 

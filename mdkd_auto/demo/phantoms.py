@@ -265,8 +265,8 @@ def _texture(shape: tuple[int, int, int], rng: np.random.Generator, strength: fl
     for axis, size in enumerate(shape):
         positions = np.linspace(0, coarse.shape[axis] - 1, size)
         below = np.minimum(positions.astype(int), coarse.shape[axis] - 2)
-        part = np.expand_dims(positions - below, tuple(other for other in range(3) if other != axis))
-        coarse = np.take(coarse, below, axis) * (1 - part) + np.take(coarse, below + 1, axis) * part
+        fraction = np.expand_dims(positions - below, tuple(other for other in range(3) if other != axis))
+        coarse = np.take(coarse, below, axis) * (1 - fraction) + np.take(coarse, below + 1, axis) * fraction
     return coarse
 
 

@@ -47,8 +47,8 @@ def read_itk(path: Path, ending: str) -> Image:
     """Read an NRRD, MHA or MHD file. Raises ImageError without the file's name."""
     import SimpleITK as sitk
 
-    said = read_header(path, ending)
-    _check_whole(said)
+    itk_header = read_header(path, ending)
+    _check_whole(itk_header)
     try:
         image = sitk.ReadImage(str(path), imageIO=READERS[ending])
     except RuntimeError as error:
@@ -62,7 +62,7 @@ def read_itk(path: Path, ending: str) -> Image:
     if stored.dtype.kind not in "iuf":
         raise ImageError(f"it holds {stored.dtype} voxels; export plain grey values")
     voxels = stored.astype(np.float32) if stored.dtype.kind == "f" else stored
-    geometry = _geometry(image, len(shape), said)
+    geometry = _geometry(image, len(shape), itk_header)
     mm = mm_per_unit(geometry.unit)
     affine, orientation = None, Orientation()
     if len(shape) == 2:
@@ -74,8 +74,8 @@ def read_itk(path: Path, ending: str) -> Image:
         array = to_canonical(voxels, orientation)
         spacing_mm = canonical_spacing(affine, orientation)
     z, y, x = array.shape
-    header = Header(ending, (z, y, x), len(shape), orientation, affine, itk=geometry, segments=said.segments)
-    known = said.spacing_known
+    header = Header(ending, (z, y, x), len(shape), orientation, affine, itk=geometry, segments=itk_header.segments)
+    known = itk_header.spacing_known
     return Image(array, spacing_mm if known else (1.0, 1.0, 1.0), known, header, shear_remarks(header))
 
 

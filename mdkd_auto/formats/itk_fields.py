@@ -164,10 +164,12 @@ def _check_directions(fields: Mapping[str, str], axes: int, each: str) -> None:
         if vectors is None or len(vectors) != axes:
             raise _refused("space directions", text, wanted)
         kinds = fields.get("kinds", "???").lower().split() * axes
-        for kind, one in zip(kinds, vectors, strict=False):
-            if one is None and axes <= coordinates and kind in SPATIAL_KINDS:
+        for kind, direction in zip(kinds, vectors, strict=False):
+            if direction is None and axes <= coordinates and kind in SPATIAL_KINDS:
                 raise _refused("space directions", text, f"{wanted}; an axis in space has a vector")
-            if one is not None and (len(one) != coordinates or not math.isfinite(math.hypot(*one)) or not any(one)):
+            if direction is not None and (
+                len(direction) != coordinates or not math.isfinite(math.hypot(*direction)) or not any(direction)
+            ):
                 raise _refused("space directions", text, f"{wanted}, of finite numbers that are not all 0")
     if "space origin" in fields:
         origin = _vectors(fields["space origin"]) or []

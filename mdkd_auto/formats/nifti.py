@@ -60,11 +60,11 @@ def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None)
     Raises ImageError without the file's name; :func:`images.read_image` adds it.
     """
     stored = _read(path)
-    said, dimensions = stored.header, stored.voxels.ndim
-    voxels = _grey_values(stored.voxels, said)
+    nifti_header, dimensions = stored.header, stored.voxels.ndim
+    voxels = _grey_values(stored.voxels, nifti_header)
     if dimensions == 2:
         voxels = voxels[:, :, None]
-    affine = affine_mm(said, voxels.shape, spacing_from)
+    affine = affine_mm(nifti_header, voxels.shape, spacing_from)
     orientation = closest_orientation(affine)
     array = to_canonical(voxels, orientation)
     z, y, x = array.shape
@@ -74,14 +74,14 @@ def read_nifti(path: Path, ending: str, spacing_from: SpacingFrom | None = None)
         dimensions=dimensions,
         orientation=orientation,
         affine=affine,
-        nifti=said.binaryblock,
+        nifti=nifti_header.binaryblock,
     )
     return Image(
         array=array,
         spacing_mm=canonical_spacing(affine, orientation),
         spacing_known=True,
         header=header,
-        remarks=(*form_remarks(said, spacing_from), *shear_remarks(header)),
+        remarks=(*form_remarks(nifti_header, spacing_from), *shear_remarks(header)),
     )
 
 

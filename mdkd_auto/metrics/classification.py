@@ -89,8 +89,8 @@ def confusion(logits: Floats, truth: Ints) -> Ints:
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float | None:
     """Exact two-sided p-value of McNemar (1947) over cases where a and b differ; None if they never differ."""
-    only_a = sum(one and not other for one, other in zip(a, b, strict=True))
-    only_b = sum(other and not one for one, other in zip(a, b, strict=True))
+    only_a = sum(a_right and not b_right for a_right, b_right in zip(a, b, strict=True))
+    only_b = sum(b_right and not a_right for a_right, b_right in zip(a, b, strict=True))
     return None if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
 
 
@@ -119,7 +119,7 @@ def class_intervals(
     blocks = []
     for done in range(0, draws, rows):
         drawn = generator.integers(len(names), size=(min(rows, draws - done), len(names)))
-        times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn])  # (draw, patient)
+        times = np.stack([np.bincount(indices, minlength=len(names)) for indices in drawn])  # (draw, patient)
         blocks.append(_weighted_scores(times[:, patient].astype(np.float64), logits, truth, temperature))
     return {name: _interval(np.concatenate([block[name] for block in blocks])) for name in CLASS_METRICS}
 

@@ -128,8 +128,8 @@ def average_precision(truth: Sequence[Boxes], detections: Sequence[Boxes]) -> di
     )
     metric.warn_on_many_detections = False
     metric.update([_tensors(image, _scores(image)) for image in detections], [_tensors(image) for image in truth])
-    found = metric.compute()
-    return {name: float(found[name]) for name in ("map_50", "map")}
+    result = metric.compute()
+    return {name: float(result[name]) for name in ("map_50", "map")}
 
 
 def matched_precision(levels: Sequence[Matches], drawn: Ints | None = None) -> float | None:
@@ -184,13 +184,13 @@ def matches_at(truth: Sequence[Boxes], detections: Sequence[Boxes], ious: Sequen
     classes = 1 + max((int(image.classes.max()) for image in (*truth, *detections) if len(image.classes)), default=0)
     truths = np.zeros((len(truth), classes), dtype=np.int64)
     all_scores, all_hits, all_images, all_classes = [], [], [], []
-    for number, (real, found) in enumerate(zip(truth, detections, strict=True)):
+    for number, (real, detected) in enumerate(zip(truth, detections, strict=True)):
         truths[number] = np.bincount(real.classes, minlength=classes)
-        scores = _scores(found)
-        for kind in np.unique(found.classes):
-            rows = np.flatnonzero(found.classes == kind)
+        scores = _scores(detected)
+        for kind in np.unique(detected.classes):
+            rows = np.flatnonzero(detected.classes == kind)
             rows = rows[np.argsort(-scores[rows], kind="stable")[:MAX_DETECTIONS]]
-            overlap = box_ious(found.boxes[rows], real.boxes[real.classes == kind])
+            overlap = box_ious(detected.boxes[rows], real.boxes[real.classes == kind])
             all_scores.append(scores[rows])
             all_hits.append(np.stack([_greedy(overlap, iou) for iou in ious]))
             all_images.append(np.full(len(rows), number))
@@ -307,8 +307,8 @@ def threshold_scores(counts: BoxCounts) -> dict[str, float | None]:
     }
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def bootstrap_interval(
         return None
     generator = np.random.default_rng(seed)
     chosen = generator.integers(len(names), size=(draws, len(names)))
-    values = [value_of(np.bincount(some, minlength=len(names))[patient]) for some in chosen]
+    values = [value_of(np.bincount(indices, minlength=len(names))[patient]) for indices in chosen]
     evaluable = [value for value in values if value is not None]
     if 2 * len(evaluable) < draws:
         return None

@@ -166,7 +166,7 @@ class FasterRCNNOutput:
 
     def images(self, start: int, stop: int) -> "FasterRCNNOutput":
         pyramid, objectness, deltas = (
-            [level[start:stop] for level in part] for part in (self.pyramid, self.objectness, self.deltas)
+            [level[start:stop] for level in levels] for levels in (self.pyramid, self.objectness, self.deltas)
         )
         return FasterRCNNOutput(self.head, pyramid, objectness, deltas, self.classes)
 
@@ -181,7 +181,7 @@ class FasterRCNNOutput:
 
     def losses(self, objects: Sequence[Objects]) -> dict[str, Tensor]:
         rpn, heads = self.head.rpn, self.head.regions
-        targets = [{"boxes": one.boxes, "labels": one.classes + 1} for one in objects]
+        targets = [{"boxes": image_objects.boxes, "labels": image_objects.classes + 1} for image_objects in objects]
         objectness, deltas = self._flat
         labels, matched = rpn.assign_targets_to_anchors(self._anchors, targets)
         wanted = rpn.box_coder.encode(matched, self._anchors)
@@ -196,7 +196,9 @@ class FasterRCNNOutput:
         boxes, scores, labels = self.head.regions.postprocess_detections(
             regions.logits, regions.deltas, regions.boxes, [self.sides] * len(self)
         )
-        return [Detected(*parts) for parts in zip(boxes, [one - 1 for one in labels], scores, strict=True)]
+        return [
+            Detected(*parts) for parts in zip(boxes, [image_labels - 1 for image_labels in labels], scores, strict=True)
+        ]
 
     def described(self, boxes: Sequence[Tensor]) -> list[Described]:
         """The given boxes, then the proposals."""
@@ -249,7 +251,7 @@ class FasterRCNNOutput:
     def _proposals(self) -> list[Tensor]:
         """The most probable regions of each image, without gradients."""
         rpn = self.head.rpn
-        objectness, deltas = (part.detach() for part in self._flat)
+        objectness, deltas = (output.detach() for output in self._flat)
         boxes = rpn.box_coder.decode(deltas, self._anchors).view(len(self), -1, 4)
         counts = [level[0].numel() for level in self.objectness]
         proposals, _ = rpn.filter_proposals(boxes, objectness, [self.sides] * len(self), counts)

@@ -189,13 +189,13 @@ class PooledAttention(nn.Module):
         """(B, C, y, x) -> the same shape."""
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
         pooled = self.pool(x).flatten(2).transpose(1, 2)  # (B, M, C)
-        found = nn.functional.scaled_dot_product_attention(
+        attended = nn.functional.scaled_dot_product_attention(
             self._split(self.query(tokens)),
             self._split(self.key(pooled)),
             self._split(self.value(pooled)),
             dropout_p=self.attention_dropout if self.training else 0.0,
         )  # (B, heads, N, C / heads)
-        mixed = self.dropout(self.output(found.transpose(1, 2).flatten(2)))  # (B, N, C)
+        mixed = self.dropout(self.output(attended.transpose(1, 2).flatten(2)))  # (B, N, C)
         result: Tensor = mixed.transpose(1, 2).reshape(x.shape)
         return result
 

@@ -157,16 +157,16 @@ class RFDETRHead(nn.Module):
                 f"{self.size}: {self.config.num_queries} queries, but an image has {height} x {width} tokens; use at "
                 f"most {height * width} queries, or larger images"
             )
-        found = self.detector.model(x)
+        output = self.detector.model(x)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would shift boxes by a voxel or two
-            hidden = found.intermediate_hidden_states.float()  # (layers, B, groups x queries, d_model)
-            references = found.intermediate_reference_points[-1].float()
+            hidden = output.intermediate_hidden_states.float()  # (layers, B, groups x queries, d_model)
+            references = output.intermediate_reference_points[-1].float()
             logits, boxes = self.detector.predict_class_and_boxes(hidden, references)
-            proposed = self.detector.predict_encoder_class_logits(found.enc_outputs_class.float())
+            proposed = self.detector.predict_encoder_class_logits(output.enc_outputs_class.float())
         patch = _size(self.size).patch
         return RFDETROutput(
             torch.cat([proposed[None], logits]),
-            torch.cat([found.enc_outputs_coord_logits.float()[None], boxes]),
+            torch.cat([output.enc_outputs_coord_logits.float()[None], boxes]),
             hidden[-1],
             (height * patch, width * patch),
             self.config,
@@ -192,8 +192,10 @@ class RFDETROutput:
 
     def images(self, start: int, stop: int) -> "RFDETROutput":
         """The output for images start..stop-1."""
-        part = slice(start, stop)
-        return replace(self, logits=self.logits[:, part], boxes=self.boxes[:, part], embeddings=self.embeddings[part])
+        selected = slice(start, stop)
+        return replace(
+            self, logits=self.logits[:, selected], boxes=self.boxes[:, selected], embeddings=self.embeddings[selected]
+        )
 
     def of(self, classes: list[int]) -> "RFDETROutput":
         """Restrict the output to these classes."""
@@ -204,14 +206,16 @@ class RFDETROutput:
 
         Classification is cross-entropy: focal for queries without an object, towards the IoU for matched queries.
         """
-        sizes = [len(one.boxes) for one in objects]
-        boxes = torch.cat([_as_shares(one.boxes.to(self.boxes.device), self.shape) for one in objects])
-        classes = torch.cat([one.classes.to(self.boxes.device) for one in objects])
+        sizes = [len(image_objects.boxes) for image_objects in objects]
+        boxes = torch.cat(
+            [_as_shares(image_objects.boxes.to(self.boxes.device), self.shape) for image_objects in objects]
+        )
+        classes = torch.cat([image_objects.classes.to(self.boxes.device) for image_objects in objects])
         config = self.config
         classification, off, apart = self.logits.new_zeros(3).unbind()
-        for logits, found in zip(self.logits, self.boxes, strict=True):
-            image, query, which = self._matched(logits, found, boxes, classes, sizes)
-            picked, true = found[image, query], boxes[which]
+        for logits, predicted in zip(self.logits, self.boxes, strict=True):
+            image, query, which = self._matched(logits, predicted, boxes, classes, sizes)
+            picked, true = predicted[image, query], boxes[which]
             iou, giou = _overlap(picked, true)
             matched = (image, query, classes[which])
             classification = classification + _classification(logits, matched, iou.detach(), config.focal_alpha)
@@ -227,7 +231,7 @@ class RFDETROutput:
 
     @torch.no_grad()
     def _matched(
-        self, logits: Tensor, found: Tensor, boxes: Tensor, classes: Tensor, sizes: list[int]
+        self, logits: Tensor, predicted: Tensor, boxes: Tensor, classes: Tensor, sizes: list[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Image, query and object of each pair; every group of queries is matched to all objects of its image."""
         probability = logits.sigmoid()
@@ -236,20 +240,22 @@ class RFDETROutput:
         starts = np.cumsum([0, *sizes]).tolist()
         costs = []  # per image: (Q, N), flattened
         for image, (start, stop) in enumerate(itertools.pairwise(starts)):
-            own, true = found[image][:, None], boxes[start:stop][None]  # (Q, 1, 4), (1, N, 4)
+            own, true = predicted[image][:, None], boxes[start:stop][None]  # (Q, 1, 4), (1, N, 4)
             cost = self.config.class_cost * (there - absent)[image][:, classes[start:stop]]
             cost = cost + self.config.bbox_cost * (own - true).abs().sum(-1)
             costs.append((cost - self.config.giou_cost * _overlap(own, true)[1]).flatten())
         flat = _on_cpu(torch.cat(costs))  # one transfer per stage
         group = self.config.num_queries
         pairs = []
-        for image, part in enumerate(np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])):
-            groups = part.reshape(-1, group, sizes[image]) if sizes[image] else part[:0]  # (groups, queries, N)
+        for image, costs_of_image in enumerate(np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])):
+            groups = (
+                costs_of_image.reshape(-1, group, sizes[image]) if sizes[image] else costs_of_image[:0]
+            )  # (groups, queries, N)
             for number, cost_of_group in enumerate(groups):
                 query, which = linear_sum_assignment(cost_of_group)
                 pairs.append(np.stack([np.full_like(query, image), query + number * group, which + starts[image]]))
         found_pairs = np.concatenate(pairs, 1) if pairs else np.zeros((3, 0), np.int64)
-        images, queries, objects = torch.from_numpy(found_pairs).to(found.device)
+        images, queries, objects = torch.from_numpy(found_pairs).to(predicted.device)
         return images, queries, objects
 
     def _first_group(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -278,10 +284,10 @@ class RFDETROutput:
     def described(self, boxes: Sequence[Tensor]) -> list[Described]:
         """All queries; ``boxes`` are ignored."""
         del boxes
-        _, found, embeddings = self._first_group()
+        _, query_boxes, embeddings = self._first_group()
         order = self.likelihoods().argsort(dim=1, descending=True, stable=True)  # (B, queries)
-        corners = self._in_voxels(found)
-        return [Described(corners[image][some], embeddings[image][some]) for image, some in enumerate(order)]
+        corners = self._in_voxels(query_boxes)
+        return [Described(corners[image][indices], embeddings[image][indices]) for image, indices in enumerate(order)]
 
     def _in_voxels(self, boxes: Tensor) -> Tensor:
         """(..., 4) centre x, y, width, height as fractions -> x1, y1, x2, y2 in voxels, float32, clipped."""
@@ -295,7 +301,10 @@ class RFDETROutput:
         The matching cost combines boxes (L1 and GIoU) and scores; no gradient flows through it.
         """
         assert isinstance(teacher, RFDETROutput)
-        (logits, boxes, embeddings), theirs = self._first_group(), [part.detach() for part in teacher._first_group()]
+        (logits, boxes, embeddings), theirs = (
+            self._first_group(),
+            [output.detach() for output in teacher._first_group()],
+        )
         mine, other = _same_queries(logits.detach(), boxes.detach(), theirs[0], theirs[1])
         image = torch.arange(len(self), device=logits.device)[:, None]
         own, goal = logits[image, mine] / temperature, theirs[0][image, other] / temperature  # (B, pairs, K)
@@ -356,15 +365,15 @@ def _as_shares(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.stack([(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height], -1)
 
 
-def _overlap(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and GIoU of boxes (centre x, y, width, height), broadcast: (..., 4) and (..., 4) -> (...)."""
-    one, other = _corners(one), _corners(other)
+    a, b = _corners(a), _corners(b)
 
     def area(low: Tensor, high: Tensor) -> Tensor:
         return (high - low).clamp(min=0).prod(-1)
 
-    low, high = one[..., :2], one[..., 2:]
-    from_, to = other[..., :2], other[..., 2:]
+    low, high = a[..., :2], a[..., 2:]
+    from_, to = b[..., :2], b[..., 2:]
     inter = area(torch.maximum(low, from_), torch.minimum(high, to))
     union = area(low, high) + area(from_, to) - inter
     hull = area(torch.minimum(low, from_), torch.maximum(high, to))

@@ -27,11 +27,11 @@ def check_size(name: str, size: tuple[int, ...]) -> None:
         encoder = TimmEncoder(name).eval()
         made_for = encoder.body.default_cfg.get("input_size", ())[1:]  # type: ignore[operator, union-attr]
         try:
-            found = [tuple(one.shape[:2]) for one in encoder(torch.zeros(1, 1, *size)) if one.ndim == 4]
-            why = f"its maps have channels {[shape[-1] for shape in found]}, expected {list(encoder.channels)}"
+            shapes = [tuple(level.shape[:2]) for level in encoder(torch.zeros(1, 1, *size)) if level.ndim == 4]
+            why = f"its maps have channels {[shape[-1] for shape in shapes]}, expected {list(encoder.channels)}"
         except Exception as error:  # timm's models raise many types
-            found, why = [], str(error)
-    if found == [(1, channels) for channels in encoder.channels]:
+            shapes, why = [], str(error)
+    if shapes == [(1, channels) for channels in encoder.channels]:
         return
     own, given = (" x ".join(map(str, sides)) for sides in (made_for, size))
     remedy = "take another network"
@@ -69,5 +69,5 @@ class TimmEncoder(Encoder):
         """(B, C, y, x) -> one map per level, (B, channels[i], y / stride, x / stride)."""
         maps: list[Tensor] = self.body(x)
         if getattr(self.body, "output_fmt", None) == "NHWC":
-            return [one.movedim(3, 1) for one in maps]  # (B, y, x, C) -> (B, C, y, x)
+            return [level.movedim(3, 1) for level in maps]  # (B, y, x, C) -> (B, C, y, x)
         return maps

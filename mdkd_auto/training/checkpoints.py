@@ -61,8 +61,8 @@ def load_training(path: Path, trained: nn.Module, optimiser: torch.optim.Optimiz
         full = _optimiser_state(tensors, optimiser, state["learning_rates"])
         optimiser.load_state_dict(full)
     except (MdkdError, LookupError, TypeError, ValueError, AttributeError) as error:
-        words = f"its training state is damaged ({type(error).__name__}: {error}); {_BEGIN_AGAIN}"
-        raise TrainingError(f"{path}: {words}") from None
+        message = f"its training state is damaged ({type(error).__name__}: {error}); {_BEGIN_AGAIN}"
+        raise TrainingError(f"{path}: {message}") from None
     trained.load_state_dict(weights)
     return state
 
@@ -84,14 +84,14 @@ def _optimiser_state(
 
 def _check_fit(path: Path, tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
     expected = {name: _layout(value) for name, value in model.state_dict().items()}
-    found = {name: _layout(value) for name, value in tensors.items()}
-    if expected != found:
-        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    layouts = {name: _layout(value) for name, value in tensors.items()}
+    if expected != layouts:
+        differing = sorted(name for name in expected.keys() | layouts.keys() if expected.get(name) != layouts.get(name))
         name = differing[0]
         raise TrainingError(
             f"{path}: the weights do not fit the network: {len(differing)} "
             f"{'tensor differs' if len(differing) == 1 else 'tensors differ'}, the first is {name[:100]}: "
-            f"found {found.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}"
+            f"found {layouts.get(name, 'nothing')}, expected {expected.get(name, 'nothing')}"
         )
 
 

@@ -19,9 +19,9 @@ def kept_numbers(objective: Objective, patch_size: Sequence[int]) -> float:
     objective, on the CPU, is left in training mode.
     """
     objective.trained().train()
-    one, two = (_kept_bytes(objective, patch_size, size) for size in (1, 2))  # samples per data set
+    bytes_of_1, bytes_of_2 = (_kept_bytes(objective, patch_size, size) for size in (1, 2))  # samples per data set
     share = max(objective.batch_fractions.values())  # largest fraction of a batch held by one data set
-    return (two - one) * share / _BYTES
+    return (bytes_of_2 - bytes_of_1) * share / _BYTES
 
 
 def _kept_bytes(objective: Objective, patch_size: Sequence[int], size: int) -> int:

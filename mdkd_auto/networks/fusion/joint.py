@@ -82,8 +82,8 @@ class CrossAttentionFusion(nn.Module):
         tokens, keys = self._tokens_and_keys(joined)
         values = self.value(tokens).flatten(1, 2)  # (B, teachers * N, width)
         attended = _attention(self._queries(joined, query_size), self._split(keys), self._split(values))
-        found = self.output(attended.transpose(1, 2).flatten(2))  # (B, M, C)
-        return found.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
+        output = self.output(attended.transpose(1, 2).flatten(2))  # (B, M, C)
+        return output.transpose(1, 2).unflatten(2, query_size)  # (B, C, *query_size)
 
     def shares(self, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
         """Return the fraction of attention each target token gives to each teacher, (B, teachers, *query_size).
@@ -122,10 +122,10 @@ class CrossAttentionFusion(nn.Module):
         """
         size = joined.shape[2:]
         convolve = F.conv2d if len(size) == 2 else F.conv3d
-        found = convolve(attended, self.reduce.weight[:, : self.channels], self.reduce.bias)
-        if found.shape[2:] != size:
-            found = resized_linearly(found, size)
-        return convolve(joined, self.reduce.weight[:, self.channels :]).add_(found)
+        reduced = convolve(attended, self.reduce.weight[:, : self.channels], self.reduce.bias)
+        if reduced.shape[2:] != size:
+            reduced = resized_linearly(reduced, size)
+        return convolve(joined, self.reduce.weight[:, self.channels :]).add_(reduced)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, width) -> (B, heads, N, width / heads)."""

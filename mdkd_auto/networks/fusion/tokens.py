@@ -34,8 +34,8 @@ class FusionAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, teachers: Tensor) -> Tensor:
         """(B, N, C) and (B, teachers * N, C) -> (B, N, C)."""
-        found, _ = self.attention(self.norm(x), teachers, teachers, need_weights=False)
-        x = x + found
+        attended, _ = self.attention(self.norm(x), teachers, teachers, need_weights=False)
+        x = x + attended
         result: Tensor = x + self.perceptron(x)
         return result
 
@@ -76,7 +76,9 @@ class FusionAttentionEncoder(FusedEncoder):
             adapted = pooled_to(adapter(maps[-1]), grid).flatten(2).transpose(1, 2)  # (B, N, C)
             tokens.append(self.weights[number] * norm(adapted))
         x = self.reduce(torch.cat(tokens, dim=2))  # (B, N, C)
-        keys = torch.cat([part + self.teacher_embedding[number] for number, part in enumerate(tokens)], dim=1)
+        keys = torch.cat(
+            [teacher_tokens + self.teacher_embedding[number] for number, teacher_tokens in enumerate(tokens)], dim=1
+        )
         fused = []
         for block in self.blocks:
             x = block(x, keys)

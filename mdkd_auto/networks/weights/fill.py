@@ -49,7 +49,7 @@ def load_encoder(path: Path, body: nn.Module) -> None:
     """
     tensors = read_tensors(path)
     if not set(tensors) & set(body.state_dict()):
-        prefix = next((one for one in _OURS if any(name.startswith(one) for name in tensors)), "")
+        prefix = next((candidate for candidate in _OURS if any(name.startswith(candidate) for name in tensors)), "")
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     fill_encoder(tensors, body, str(path))
 
@@ -61,13 +61,13 @@ def fill_encoder(weights: Mapping[str, Tensor], body: nn.Module, source: str) ->
     """
     tensors, expected = dict(weights), body.state_dict()
     for name, value in expected.items():
-        found = tensors.get(name)
-        if found is not None and found.ndim == value.ndim > 2 and (found.shape[1], value.shape[1]) == (3, 1):
-            tensors[name] = found.float().sum(1, keepdim=True)  # (C, 3, k, k) -> (C, 1, k, k)
+        tensor = tensors.get(name)
+        if tensor is not None and tensor.ndim == value.ndim > 2 and (tensor.shape[1], value.shape[1]) == (3, 1):
+            tensors[name] = tensor.float().sum(1, keepdim=True)  # (C, 3, k, k) -> (C, 1, k, k)
     wrong = [name for name, value in expected.items() if name not in tensors or tensors[name].shape != value.shape]
     if wrong:
-        found = tensors.get(wrong[0])
-        shown = "nothing" if found is None else tuple(found.shape)
+        tensor = tensors.get(wrong[0])
+        shown = "nothing" if tensor is None else tuple(tensor.shape)
         raise SettingsError(
             f"{source}: the pretrained weights do not fit: {len(wrong)} of {len(expected)} tensors are missing or "
             f"differ, the first is {wrong[0]}: found {shown}, expected {tuple(expected[wrong[0]].shape)}; give those "
@@ -85,8 +85,8 @@ def _place(name: str) -> str:
         return name
     stage, number, kind, index, tensor = block.groups()
     layer = int(index) - 1
-    part = {"conv": f"layers.{layer}.0", "bn": f"layers.{layer}.1", "downsample.": f"shortcut.{index}"}[kind]
-    return f"{stage}.{int(number) + 1}.{part}.{tensor}"
+    layer_name = {"conv": f"layers.{layer}.0", "bn": f"layers.{layer}.1", "downsample.": f"shortcut.{index}"}[kind]
+    return f"{stage}.{int(number) + 1}.{layer_name}.{tensor}"
 
 
 def read_tensors(path: Path, batch_norm: bool = True) -> dict[str, Tensor]:

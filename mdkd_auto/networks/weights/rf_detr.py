@@ -69,7 +69,7 @@ def _library_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if ".in_proj_" in name:
             start, kind = name.split("in_proj_")
             parts = zip("qkv", value.chunk(3), strict=True)
-            renamed |= {f"{start}{part}_proj.{kind}": chunk.contiguous() for part, chunk in parts}
+            renamed |= {f"{start}{letter}_proj.{kind}": chunk.contiguous() for letter, chunk in parts}
         else:
             renamed[name] = value
     return renamed
