@@ -85,7 +85,9 @@ class DetectorOutput(Protocol):
         ``boxes``: one (N, 4) per image. A head that can evaluate any region puts these first; queries ignore them.
         """
 
-    def learns_from(self, teacher: "DetectorOutput", temperature: float, project: Projection = as_it_is) -> Taught:
+    def distillation_losses(
+        self, teacher: "DetectorOutput", temperature: float, project: Projection = as_it_is
+    ) -> Taught:
         """The losses of eq. (22) and (23) against a frozen teacher of the same family, on the same images.
 
         ``project`` maps our embeddings (..., E) to the teacher's width.

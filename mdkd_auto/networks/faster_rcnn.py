@@ -208,7 +208,9 @@ class FasterRCNNOutput:
         embeddings = self.pooled(regions).embeddings.split([len(one) for one in regions])
         return [Described(*one) for one in zip(regions, embeddings, strict=True)]
 
-    def learns_from(self, teacher: "FasterRCNNOutput", temperature: float, project: Projection = as_it_is) -> Taught:
+    def distillation_losses(
+        self, teacher: "FasterRCNNOutput", temperature: float, project: Projection = as_it_is
+    ) -> Taught:
         """On the regions sampled for the student's loss, or else its proposals; both heads get the same regions."""
         ours = self._sampled if self._sampled is not None else self.pooled(self._proposals)
         with torch.no_grad():

@@ -295,7 +295,9 @@ class RFDETROutput:
         scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
         return (_corners(boxes).clamp(0, 1) * scale).float()
 
-    def learns_from(self, teacher: DetectorOutput, temperature: float, project: Projection = as_it_is) -> Taught:
+    def distillation_losses(
+        self, teacher: DetectorOutput, temperature: float, project: Projection = as_it_is
+    ) -> Taught:
         """Eq. (22), Bernoulli KL summed over classes, and eq. (23), between queries matched one to one.
 
         The matching cost combines boxes (L1 and GIoU) and scores; no gradient flows through it.

@@ -1,4 +1,4 @@
-"""What a task brings to training, and what every training objective offers the loop."""
+"""The interfaces of tasks and objectives to the training loop."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -9,14 +9,14 @@ from torch import nn
 from mdkd_auto.batches.sampling import Batch
 from mdkd_auto.networks.model import Encoder
 
-TURNED_DOWN = "turned_down"  # logged among the losses: the factor of an epoch's distillation
+TURNED_DOWN = "turned_down"  # logged with the losses: the factor on an epoch's distillation terms
 
 Terms = dict[str, torch.Tensor]
-Output = Any  # of a head: logits (B, K, ...), or of a detector networks.detector.DetectorOutput
+Output = Any  # a head's output: logits (B, K, ...), or a networks.detector.DetectorOutput
 
 
 class Score(NamedTuple):
-    """A ratio in parts, so that batches can be summed before dividing: one entry a class."""
+    """Numerator and denominator of a ratio, one entry per class, so that batches are summed before dividing."""
 
     numerator: torch.Tensor
     denominator: torch.Tensor
@@ -26,23 +26,23 @@ class TrainingTask(Protocol):
     """A task's parts for one configuration: encoder, head, supervised loss and a quick validation score."""
 
     def outputs(self, dataset: str) -> int:
-        """Channels, or classes, that the head gives for ``dataset``."""
+        """Number of channels or classes the head predicts for ``dataset``."""
 
     def source_and_target_outputs(self, source: str, target: str) -> tuple[int, dict[str, list[int]]]:
-        """Outputs of a source teacher, which serves both, and which of them are each data set's."""
+        """Outputs of a source teacher for both data sets, and the indices that belong to each."""
 
     def joint_encoder(self, teachers: Sequence[Encoder], weights: Sequence[float] | None) -> Encoder:
-        """The fusion of frozen teachers, the target's first, each with its weight."""
+        """Fuse frozen teachers, the target's first, each with its weight."""
 
     def pairs(self, student: Encoder, teacher: Encoder) -> list[tuple[int, int]]:
-        """Levels of the student and of the joint teacher that belong together, the deepest last."""
+        """Matching levels of student and joint teacher, the deepest last."""
 
     @property
     def distils_output(self) -> bool:
-        """Whether the student learns from the joint teacher's head too, and not from its maps alone."""
+        """Whether the student also learns from the joint teacher's head, not only from its maps."""
 
     def head_projection(self, student: nn.Module, teacher: nn.Module) -> nn.Module:
-        """What brings that of the student's head which is compared to the width of the teacher's; trained with it."""
+        """Projection of the student's head embeddings to the teacher's width; trained with the student."""
 
     def distilled(
         self,
@@ -52,22 +52,22 @@ class TrainingTask(Protocol):
         teacher_maps: list[torch.Tensor],
         projection: nn.Module,
     ) -> dict[str, tuple[float, torch.Tensor]]:
-        """Where :attr:`distils_output`, what is learned beside eq. (11) to (13): name -> its weight and loss.
+        """If :attr:`distils_output`, the losses beside eq. (11) to (13): name -> weight and loss.
 
-        ``maps``: of the levels that belong together, as they are. ``projection``: :meth:`head_projection`'s.
+        ``maps`` belong to the matching levels, unprojected. ``projection`` comes from :meth:`head_projection`.
         """
 
     def probabilities(self, output: Output) -> torch.Tensor:
-        """Of an output: (B, ...), of whatever it says is likely or not."""
+        """Probabilities (B, ...) of an output."""
 
     def encoder(self, architecture: str | None = None, width: int | None = None) -> Encoder:
-        """A new encoder with ``.channels`` and ``.strides``; returns a list of maps, the bottleneck last.
+        """Build an encoder with ``.channels`` and ``.strides``; it returns a list of maps, the bottleneck last.
 
-        With ``architecture`` of that kind and ``width`` (None: as the plan or the kind has it), else of the task's own.
+        Uses ``architecture`` and ``width`` (None: the default width) if given, else the task's own.
         """
 
     def head(self, outputs: int, encoder: Encoder | None = None) -> nn.Module:
-        """A new head on the maps of ``encoder``, or on those of :meth:`encoder`."""
+        """Build a head on the maps of ``encoder``, or on those of :meth:`encoder`."""
 
     def loss(self, output: Output, batch: Batch, dataset: str) -> torch.Tensor:
         """The supervised loss of ``dataset``: eq. (1) or (10) for segmentation."""
@@ -77,41 +77,41 @@ class TrainingTask(Protocol):
 
 
 class Objective(Protocol):
-    """A stage of the method for the loop: which batches it needs, its losses, and what it trains."""
+    """A stage of the method as seen by the loop: its batches, its losses, and its trained parameters."""
 
     batch_fractions: dict[str, float]  # data set -> its fraction of a batch
 
     @property
     def model(self) -> nn.Module:
-        """What is saved as the stage's result."""
+        """The module saved as the stage's result."""
 
     def trained(self) -> nn.Module:
-        """The module whose parameters are updated (with helpers such as a discriminator)."""
+        """The module whose parameters are updated (including helpers such as a discriminator)."""
 
     def losses(self, batches: dict[str, Batch], progress: float) -> Iterator[Terms]:
-        """Named terms, ``total`` among them; several parts are back-propagated in turn and updated together.
+        """Yield named terms, including ``total``; several yields are back-propagated in turn and updated together.
 
         ``progress`` is the fraction of updates done.
         """
 
     def schedules(self, progress: float) -> dict[str, float]:
-        """What depends on the fraction of updates done, by name, for the picture of the run; {} where nothing does."""
+        """Scheduled values by name, for the run's figure; {} if nothing is scheduled."""
 
     def on_epoch_end(self, score: float) -> None:
-        """Told the validation score at the end of every epoch, and all earlier ones when training goes on."""
+        """Receives the validation score after every epoch; after a resume, first all earlier scores."""
 
     def validate(self, dataset: str, batch: Batch) -> tuple[torch.Tensor, Score]:
         """Task loss and score on a validation batch."""
 
     def validated_on(self) -> Iterable[str]:
-        """Data sets on which the objective is judged."""
+        """Data sets used for validation."""
 
     def to(self, device: torch.device) -> None:
         """Move every network."""
 
 
 def outputs_of(output: Output, places: list[int]) -> Output:
-    """The outputs (B, K, ...), or a detector's classes, at these places; a view where they are consecutive."""
+    """Select outputs (B, K, ...), or a detector's classes, by index; a view if the indices are consecutive."""
     if not isinstance(output, torch.Tensor):
         return output.of(places)
     if places == list(range(places[0], places[0] + len(places))):

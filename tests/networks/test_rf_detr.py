@@ -212,7 +212,7 @@ def test_bfloat16(images: Tensor) -> None:
     losses = torch.stack(list(output.losses(SOME).values()))
     losses.sum().backward()
     assert all(torch.isfinite(value.grad).all() for value in detector.parameters() if value.grad is not None)
-    taught = output.learns_from(build(1)(images), 2.0)
+    taught = output.distillation_losses(build(1)(images), 2.0)
     assert taught.logits.dtype == torch.float32
 
 
@@ -229,7 +229,7 @@ def test_training_is_deterministic(images: Tensor) -> None:
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(images: Tensor, detector: Detector) -> None:
-    taught = detector(images).learns_from(detector(images), 2.0)
+    taught = detector(images).distillation_losses(detector(images), 2.0)
     assert taught.logits.abs() < 1e-6
     assert taught.embeddings == 0
 
@@ -243,7 +243,7 @@ def test_the_order_of_a_teachers_queries_does_not_matter(images: Tensor, detecto
         boxes=teacher.boxes[:, :, order],
         embeddings=teacher.embeddings[:, order],
     )
-    taught, again = student.learns_from(teacher, 2.0), student.learns_from(shuffled, 2.0)
+    taught, again = student.distillation_losses(teacher, 2.0), student.distillation_losses(shuffled, 2.0)
     torch.testing.assert_close(again, taught)
     assert taught.logits > 0
     assert taught.embeddings > 0
@@ -257,18 +257,18 @@ def test_a_lesson_by_hand(detector: Detector, images: Tensor) -> None:
     boxes = boxes.expand_as(output.boxes)
     student = replace(output, boxes=boxes, logits=torch.zeros_like(output.logits), embeddings=output.embeddings * 0 + 5)
     teacher = replace(student, logits=student.logits + 2, embeddings=-3 * student.embeddings)
-    taught = student.learns_from(teacher, 2.0)
+    taught = student.distillation_losses(teacher, 2.0)
     share = torch.tensor(1.0).sigmoid()
     expected = 4 * (share * (share / 0.5).log() + (1 - share) * ((1 - share) / 0.5).log())
     torch.testing.assert_close(taught.logits, expected)
     assert taught.embeddings.item() == pytest.approx(4)  # 1 against -1
     louder = replace(student, embeddings=7 * student.embeddings)
-    assert student.learns_from(louder, 2.0).embeddings.item() == pytest.approx(0, abs=1e-10)
+    assert student.distillation_losses(louder, 2.0).embeddings.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_a_lesson_reaches_the_student_alone(images: Tensor) -> None:
     student, teacher = build().train(), build(1)
-    taught = student(images).learns_from(teacher(images), 2.0)
+    taught = student(images).distillation_losses(teacher(images), 2.0)
     (taught.logits + taught.embeddings).backward()
     assert all(value.grad is None for value in teacher.parameters())
     gradient = next(student.encoder.parameters()).grad
@@ -283,7 +283,7 @@ def test_a_teacher_of_another_width_is_learned_from_through_a_projection(images:
     twice = nn.Linear(width, 2 * width, bias=False)
     with torch.no_grad():
         twice.weight.copy_(torch.cat([torch.eye(width), torch.eye(width)]))
-    assert output.learns_from(wider, 2.0, twice).embeddings.item() == pytest.approx(0, abs=1e-10)
+    assert output.distillation_losses(wider, 2.0, twice).embeddings.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_state(images: Tensor, detector: Detector) -> None:

@@ -148,7 +148,7 @@ class DetectionTask:
         projection: nn.Module,
     ) -> dict[str, tuple[float, torch.Tensor]]:
         """Eq. (19)-(23)."""
-        head = output.learns_from(taught, self.own.logits_temperature, projection)
+        head = output.distillation_losses(taught, self.own.logits_temperature, projection)
         return {
             "attention": (self.own.attention, attention_transfer_loss(maps, teacher_maps)),
             "logits": (self.own.logits, head.logits),
