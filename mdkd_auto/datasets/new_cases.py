@@ -25,7 +25,7 @@ def find_cases(path: Path, ending: str | None, channels: int, needed: int | None
     """Return the cases of a folder, or of one file, sorted by name.
 
     ``channels``: number of channels in the data set. ``needed``: the only channel a model reads, or None for all;
-    ``Case.images`` then holds that one file. With a single channel, plain ``{case}{ending}`` names are accepted.
+    ``Case.images`` then holds that one file. If only one channel is read, plain ``{case}{ending}`` names work too.
     ``ending`` None accepts every supported format. Invalid names are refused as in a raw folder, and so are dangling
     links. Raises PredictionError.
     """
@@ -101,7 +101,7 @@ def _refusal(case_id: str, files: Sequence[Path]) -> str | None:
 
 
 def _case_and_channel(name: str, ending: str | None, channels: int, needed: int | None) -> tuple[str, int] | None:
-    """With a single channel, a number beyond the channels belongs to the name (``patient_2023.png``)."""
+    """If one channel is read, a number beyond the channels belongs to the name (``patient_2023.png``)."""
     try:
         found = name[len(name) - len(image_ending(name)) :]
     except ImageError:
