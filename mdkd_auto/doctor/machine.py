@@ -64,8 +64,8 @@ class Report:
             if facts is not None:
                 self.facts[section] = facts
         except Exception as error:
-            self.facts[section] = unreadable(error)
-            self.find("error", f"{section} {unreadable(error)}", "mend the installation or the rights of the folder")
+            self.facts[section] = str(unread(error))
+            self.find("error", f"{section} {unread(error)!s}", "mend the installation or the rights of the folder")
 
     def text(self) -> str:
         """All of it for a reader, findings last. Of the jobs only those that are not finished."""
@@ -82,20 +82,38 @@ class Report:
         return {**self.facts, "findings": [finding._asdict() for finding in self.findings]}
 
 
-def unreadable(error: Exception) -> str:
-    """What may be said of an error: its message may hold names, its type does not."""
+class Unread(NamedTuple):
+    """Why something could not be read, without names that the error's message may hold."""
+
+    reason: str
+    refused: bool  # the system refused: no right, a failing disk; the content may be sound
+
+    def __str__(self) -> str:
+        return f"could not be read: {self.reason}"
+
+
+def unread(error: Exception) -> Unread:
+    """What may be shown of an error: its type and errno, or the message of :class:`Unreadable`."""
     if isinstance(error, Unreadable):
-        return f"could not be read: {error}"
+        return Unread(str(error), refused=False)
     number = error.errno if isinstance(error, OSError) else None
-    return f"could not be read: {type(error).__name__}" + (f" ({os.strerror(number)})" if number else "")
+    missing = isinstance(error, FileNotFoundError)
+    refused = isinstance(error, PermissionError) or (bool(number) and not missing)
+    return Unread(type(error).__name__ + (f" ({os.strerror(number)})" if number else ""), refused)
 
 
-def guarded(look: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``look`` returns, or that it could not be read."""
+def attempt(look: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``look`` returns, or an :class:`Unread`."""
     try:
         return look(*arguments)
     except Exception as error:
-        return unreadable(error)
+        return unread(error)
+
+
+def guarded(look: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``look`` returns, or the text that it could not be read."""
+    result = attempt(look, *arguments)
+    return str(result) if isinstance(result, Unread) else result
 
 
 def shown_path(path: Path) -> str:

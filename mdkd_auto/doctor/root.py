@@ -22,11 +22,12 @@ from mdkd_auto.core.errors import MdkdError
 from mdkd_auto.core.files import ReadError, read_json, to_record, write_text
 from mdkd_auto.core.paths import Root, RunFolder
 from mdkd_auto.core.records import ConfigurationPlan, Dataset, Plan, Splits
+from mdkd_auto.core.settings import Settings
 from mdkd_auto.datasets.problems import KINDS, Problem, errors_of
 from mdkd_auto.datasets.raw_folder import FOLDER_NAME, inspect_dataset
 from mdkd_auto.datasets.splits import DAMAGED_SPLITS
 from mdkd_auto.datasets.task_data import TASK_DATA
-from mdkd_auto.doctor.machine import GB, Report, Unreadable, guarded, shown_path
+from mdkd_auto.doctor.machine import GB, Report, Unread, Unreadable, attempt, guarded, shown_path
 from mdkd_auto.preprocessing.case_store import image_path, label_path, record_path
 
 LOW_DISK_GB, LEAST_DISK_GB = 10, 1
@@ -93,17 +94,24 @@ def _folder(report: Report, root: Root, given: str) -> dict[str, Any]:
             report.find("error", f"{name} is a link to nothing", "mount the drive, or correct the link")
         elif os.path.lexists(part) and not part.is_dir():
             report.find("error", f"{name} is a file; expected a folder", "move it elsewhere, or use another root")
-    trials = {name: guarded(_trial, part) for name, part in parts.items() if part.is_dir()}
+    trials = {name: attempt(_trial, part) for name, part in parts.items() if part.is_dir()}
     for name, trial in trials.items():
-        if isinstance(trial, str):
+        if isinstance(trial, Unread):
             needed = name != "root" or len(trials) < len(parts)
             advice = "give yourself the right to write there, or use another root"
-            report.find(
-                "error" if needed else "note", f"{name}: no file can be written: {trial.partition(': ')[2]}", advice
-            )
+            report.find("error" if needed else "note", f"{name}: no file can be written: {trial.reason}", advice)
         elif trial["locks"] != "work":
             report.find("warning", f"{name}: locks {trial['locks']}", "let only one process train in this root")
-    return {**facts, "free_gb": free_gb, "file_system": guarded(_file_system, folder), "writing": trials}
+    return {
+        **facts,
+        "free_gb": free_gb,
+        "file_system": guarded(_file_system, folder),
+        "writing": {name: _shown(trial) for name, trial in trials.items()},
+    }
+
+
+def _shown(trial: Any) -> Any:
+    return str(trial) if isinstance(trial, Unread) else trial
 
 
 def _file_system(folder: Path) -> str:
@@ -146,10 +154,10 @@ def _datasets(look: _Look) -> list[dict[str, Any]]:
     rows = []
     for folder in sorted(look.root.raw.iterdir()):
         if folder.name.lower().startswith("dataset") or guarded((folder / "dataset.json").is_file) is True:
-            facts = guarded(_dataset, look, folder)
-            if isinstance(facts, str):
+            facts = attempt(_dataset, look, folder)
+            if isinstance(facts, Unread):
                 look.report.find("error", f"{look.name(folder.name)} {facts}", RIGHTS)
-                facts = {"state": facts}
+                facts = {"state": str(facts)}
             rows.append({"data set": look.name(folder.name), **facts})
     for number, count in Counter(name[:10] for name in look.datasets).items():
         if count > 1:
@@ -181,12 +189,12 @@ def _plans(look: _Look) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in sorted(look.root.preprocessed.glob("*/plan.json")):
         group = look.name(path.parent.name)
-        found = guarded(_plan, look, path, group)
-        if isinstance(found, str):
+        found = attempt(_plan, look, path, group)
+        if isinstance(found, Unread):
             look.report.find(
-                "error", f"plan of {group} {found}", _advice(found, f"delete its plan.json and {PLAN_AGAIN}")
+                "error", f"plan of {group} {found}", _advice(found.refused, f"delete its plan.json and {PLAN_AGAIN}")
             )
-            found = [{"plan": group, "state": found}]
+            found = [{"plan": group, "state": str(found)}]
         rows += found
     return rows
 
@@ -210,10 +218,13 @@ def _plan(look: _Look, path: Path, group: str) -> list[dict[str, Any]]:
 def _splits(look: _Look, name: str) -> None:
     """Find stored splits that training could not read."""
     path = look.root.splits(name)
-    found = guarded(_record, path, Splits) if os.path.lexists(path) else "are missing"
-    if isinstance(found, str):
-        advice = PLAN_AGAIN if not os.path.lexists(path) else _advice(found, DAMAGED_SPLITS)
-        look.report.find("error", f"splits of {look.name(name)} {found}", advice)
+    if not os.path.lexists(path):
+        look.report.find("error", f"splits of {look.name(name)} are missing", PLAN_AGAIN)
+        return
+    splits = attempt(_record, path, Splits)
+    if isinstance(splits, Unread):
+        advice = _advice(splits.refused, DAMAGED_SPLITS)
+        look.report.find("error", f"splits of {look.name(name)} {splits}", advice)
 
 
 def _configuration(look: _Look, group: str, plan: ConfigurationPlan) -> dict[str, Any]:
@@ -267,9 +278,8 @@ def _record(path: Path, kind: type[Kind]) -> Kind:
         raise Unreadable("not the fields that this version writes") from None
 
 
-def _advice(why: str, usual: str) -> str:
-    """Nothing is to be deleted where only the system refuses to read it."""
-    refused = "PermissionError" in why or "Error (" in why.replace("FileNotFoundError (", "")
+def _advice(refused: bool, usual: str) -> str:
+    """Advise against deleting what only the system refuses to read."""
     return RIGHTS if refused else usual
 
 
@@ -283,8 +293,10 @@ def _jobs(look: _Look) -> list[dict[str, Any]]:
         target, *run = folder.relative_to(look.root.results).parts
         name = "/".join(run)
         shown = f"results/{look.name(target)}/{name if RUN.fullmatch(name) else HIDDEN}"
-        found = guarded(_job, look.root.results, folder)
-        facts, remedy = ({"state": "broken", "why": found}, _advice(found, DELETE)) if isinstance(found, str) else found
+        job = attempt(_job, look.root.results, folder)
+        if isinstance(job, Unread):
+            job = {"state": "broken", "why": str(job)}, _advice(job.refused, DELETE)
+        facts, remedy = job
         rows.append({"job": shown, **facts})
         if remedy:
             remedies.setdefault((facts["state"], remedy), []).append(shown)
@@ -296,7 +308,6 @@ def _jobs(look: _Look) -> list[dict[str, Any]]:
 
 def _job(results: Path, folder: Path) -> tuple[dict[str, Any], str]:
     """The state of a job, and what to do where there is something to do."""
-    from mdkd_auto.execution.run_folder import Finished, RunRecord
     from mdkd_auto.training.loop import LATEST
 
     files, latest = RunFolder(folder), folder / LATEST
@@ -305,28 +316,44 @@ def _job(results: Path, folder: Path) -> tuple[dict[str, Any], str]:
     finished = files.finished.is_file()
     if not (finished or latest.is_file() or files.description.is_file()):
         return {"state": "empty"}, TRAIN_AGAIN
-    run = guarded(_record, files.description, RunRecord)
-    update = guarded(_update, latest) if latest.is_file() and not finished else 0
-    parts = {files.description: run, latest: update}
-    if finished:
-        parts[files.finished] = guarded(_record, files.finished, Finished)
-    if finished or files.best.is_file():
-        parts[files.best] = guarded(_metadata, files.best)
-    wrong = {path.name: part for path, part in parts.items() if isinstance(part, str)}
+    parts = _parts(files, latest)
+    wrong = {path.name: part for path, part in parts.items() if isinstance(part, Unread)}
     if wrong:
+        rewritten = not finished and list(wrong) == [files.description.name]
+        refused = any(part.refused for part in wrong.values())
         why = "; ".join(f"{name} {part}" for name, part in wrong.items())
-        written_anew = not finished and list(wrong) == [files.description.name]
-        return {"state": "broken", "why": why}, _advice(why, TRAIN_AGAIN if written_anew else DELETE)
+        return {"state": "broken", "why": why}, _advice(refused, TRAIN_AGAIN if rewritten else DELETE)
+    run = parts[files.description]
     facts = {"version": run.version} if VERSION.fullmatch(run.version) and run.version != mdkd_auto.__version__ else {}
     gone = sum(not (results / read).is_dir() for read in run.job.reads)
     if gone:
         facts["why"] = f"{gone} of {len(run.job.reads)} runs that it reads are gone"
     if finished:
         return {"state": "finished", **facts}, READS_GONE if gone else ""
-    facts |= {"update": f"{update} of {run.settings.epochs * run.settings.iterations_per_epoch}"}
+    facts |= _progress(run.settings, latest, parts[latest])
+    return {"state": "broken" if gone else "interrupted", **facts}, TRAIN_AGAIN
+
+
+def _parts(files: RunFolder, latest: Path) -> dict[Path, Any]:
+    """The files of a started job, each read or an Unread."""
+    from mdkd_auto.execution.run_folder import Finished, RunRecord
+
+    finished = files.finished.is_file()
+    parts = {files.description: attempt(_record, files.description, RunRecord)}
+    parts[latest] = attempt(_update, latest) if latest.is_file() and not finished else 0
+    if finished:
+        parts[files.finished] = attempt(_record, files.finished, Finished)
+    if finished or files.best.is_file():
+        parts[files.best] = attempt(_metadata, files.best)
+    return parts
+
+
+def _progress(settings: Settings, latest: Path, update: int) -> dict[str, str]:
+    """How far an unfinished job is, and when it was saved."""
+    facts = {"update": f"{update} of {settings.epochs * settings.iterations_per_epoch}"}
     if latest.is_file():
         facts["saved"] = time.strftime("%Y-%m-%d %H:%M", time.localtime(latest.stat().st_mtime))
-    return {"state": "broken" if gone else "interrupted", **facts}, TRAIN_AGAIN
+    return facts
 
 
 def _update(latest: Path) -> int:
