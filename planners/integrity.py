@@ -169,7 +169,7 @@ def check_patients(dataset: Dataset, splits: Splits) -> list[Problem]:
     if torn := torn_patients(dataset, splits):
         patients = len({case.patient_id for case in dataset.cases})
         message = f"{len(torn)} of {patients} patients have cases in several of test, validation and training: "
-        message += _some(list(torn))
+        message += _first_names(list(torn))
         problems.append(problem("patients-torn", message, dataset=dataset.name, file=dataset.folder))
     unknown = {case.case_id: plain_name(case, dataset.folder) for case in dataset.cases if not case.patient_by}
     subjects = likely_subjects(unknown.values())
@@ -177,7 +177,9 @@ def check_patients(dataset: Dataset, splits: Splits) -> list[Problem]:
     subject_of = {case_id: subject_of_name[name] for case_id, name in unknown.items() if name in subject_of_name}
     if torn := torn_patients(dataset, splits, subject_of):
         names = subjects[next(iter(torn))]
-        message = f"{len(torn)} of {len(subjects)} subjects, going by names like {_some(names[:2])}, have cases in "
+        message = (
+            f"{len(torn)} of {len(subjects)} subjects, going by names like {_first_names(names[:2])}, have cases in "
+        )
         message += "several of test, validation and training"
         problems.append(problem("subjects-torn", message, dataset=dataset.name, file=dataset.folder))
     return problems
@@ -325,7 +327,7 @@ def _same_images(cases: Sequence[CaseFingerprint]) -> Iterable[tuple[CaseFingerp
             yield case, earlier
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     """Format the first names."""
     return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 

@@ -61,7 +61,7 @@ def check_stored(stored: Splits, dataset: Dataset) -> None:
     known = {case.case_id for case in dataset.cases} & places.keys()
     after = _places(make_splits(dataset, SPLIT_SEED, existing=stored, raw_splits=raw))
     moved = [
-        f"{name!r}: {_words(places[name])}; by the raw folder {_words(after[name])}"
+        f"{name!r}: {_place_text(places[name])}; by the raw folder {_place_text(after[name])}"
         for name in sorted(known)
         if places[name] != after[name]
     ]
@@ -75,14 +75,14 @@ def changes_of(path: Path, dataset: Dataset, stored: Splits, made: Splits, broke
     ``broken``: cases with known errors, which are not reported as gone.
     """
     before, after = _places(stored), _places(made)
-    changes = {name: f"is new: now {_words(place)}" for name, place in after.items() if name not in before}
+    changes = {name: f"is new: now {_place_text(place)}" for name, place in after.items() if name not in before}
     changes |= {
-        name: f"is not in the data set any more: was {_words(place)}"
+        name: f"is not in the data set any more: was {_place_text(place)}"
         for name, place in before.items()
         if name not in after and name not in broken
     }
     changes |= {
-        name: f"was {_words(before[name])}, is now {_words(place)}"
+        name: f"was {_place_text(before[name])}, is now {_place_text(place)}"
         for name, place in after.items()
         if name in before and before[name] != place
     }
@@ -105,7 +105,7 @@ def _places(splits: Splits) -> dict[str, Place]:
     return {name: (name in splits.test, validated.get(name, ()), trained.get(name, ())) for name in names}
 
 
-def _words(place: Place) -> str:
+def _place_text(place: Place) -> str:
     tested, validated, trained = place
     parts = [
         *(["test"] if tested else []),

@@ -32,7 +32,7 @@ FIRST_PIXEL = 1  # boxes count pixels from 1, as in the authors' own reader (git
 Row = dict[str, str]
 
 
-class _Said(NamedTuple):
+class _RowFields(NamedTuple):
     """The image properties of a row; all rows of one image must agree."""
 
     size: tuple[int, int] | None
@@ -126,10 +126,10 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
     """Merge all rows of one image."""
     boxes: list[Box] = []
     wrong: list[tuple[str, str]] = []
-    first: _Said | None = None
+    first: _RowFields | None = None
     left_out = ""
     for number, row in rows:
-        fields, unread = _said(row)
+        fields, unread = _row_fields(row)
         wrong += [("annotations-field", f"row {number}: {message}") for message in unread]
         first = first or fields
         if fields != first and not unread:
@@ -150,7 +150,7 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
             x1, y1, x2, y2 = numbers
             corner = {"x": x1 - FIRST_PIXEL, "y": y1 - FIRST_PIXEL}
             boxes.append(Box(class_name=class_name, width=x2 - x1, height=y2 - y1, **corner))
-    fields = first or _Said(None, "", "", None)
+    fields = first or _RowFields(None, "", "", None)
     findings = tuple(Finding(kind, str(path), message) for kind, message in wrong)
     return Annotated(
         name,
@@ -165,7 +165,7 @@ def _annotated(path: Path, name: str, rows: list[tuple[int, Row]], of_row: _Clas
     )
 
 
-def _said(row: Row) -> tuple[_Said, list[str]]:
+def _row_fields(row: Row) -> tuple[_RowFields, list[str]]:
     """Parse the columns besides box and class; returns also the names of unreadable columns."""
     wrong = []
     size = whole_size(row.get("Image_size", "").split(","))
@@ -181,4 +181,4 @@ def _said(row: Row) -> tuple[_Said, list[str]]:
             wrong.append(f"Spacing_mm_px_ is {shown(stated)}; expected x, y, z in mm")
         else:
             spacing = (numbers[2], numbers[1], numbers[0])
-    return _Said(size, row.get("Patient_index", ""), split or "", spacing), wrong
+    return _RowFields(size, row.get("Patient_index", ""), split or "", spacing), wrong
