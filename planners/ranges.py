@@ -50,8 +50,8 @@ class Unlike(Record, frozen=True, kw_only=True):
 
 
 def training_ranges(cases: Sequence[CaseFingerprint], plan: DatasetPlan) -> TrainingRanges | None:
-    """Ranges over the training ``cases``; None without cases, or if an earlier version fingerprinted one."""
-    if not cases or any(plan.channel >= len(case.image_percentiles) for case in cases):
+    """Ranges over the training ``cases``; None without cases."""
+    if not cases:
         return None
     spacings = [case_spacing(case, plan.assumed_spacing_mm) for case in cases]
     known = plan.assumed_spacing_mm is not None or all(case.spacing_known for case in cases)

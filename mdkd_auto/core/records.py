@@ -132,7 +132,7 @@ class CaseFingerprint(Record, frozen=True, kw_only=True):
     integer_valued: bool
     image_minimum: tuple[float, ...]  # one a channel
     image_maximum: tuple[float, ...]
-    image_percentiles: tuple[tuple[float, float], ...] = ()  # p0.5 and p99.5 of all voxels, a pair for each channel
+    image_percentiles: tuple[tuple[float, float], ...]  # p0.5 and p99.5 of all voxels, a pair for each channel
     labelled_voxels: int  # not background, not ignore
     foreground: tuple[Intensities | None, ...]  # one a channel; None for an empty label
     lesions: tuple[Lesion, ...]
@@ -281,7 +281,7 @@ class PreprocessedCase(Record, frozen=True, kw_only=True):
     shape: IntTriple  # of the stored arrays, without channel
     lesions: tuple[LesionSample, ...]
     boxes: tuple[StoredBox, ...] | None = None  # of a detection case
-    plan_key: str = ""  # of the decisions alone; "" in stores of earlier versions
+    plan_key: str  # hash of the decisions alone
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------

@@ -255,7 +255,6 @@ class TaskSettings(NamedTuple):
     named: Callable[[Settings, str], dict[str, Any]] = lambda settings, stage: {}  # its own, that a stage depends on
     teachers_of: Callable[[Settings], Mapping[str, Architecture]] = lambda settings: {}  # 021 -> network of its teacher
     unused: tuple[str, ...] = ()  # settings that do nothing here
-    reliability: bool | str = True  # how a job names teachers weighted by their scores
 
 
 _CLASSIFIER = ("dropout", "attention_dropout", "moment_exchange")
@@ -318,7 +317,6 @@ TASK_SETTINGS = ByTask(
             _own("classification", CLASSIFICATION_OF_STAGE),
             lambda settings: settings.classification.architecture_of,
             unused=("fuse", "attention_keys", "keep_classes"),
-            reliability="above chance",
         ),
         "detection": TaskSettings(
             lambda settings: _replaced(

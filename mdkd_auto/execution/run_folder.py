@@ -13,7 +13,7 @@ from mdkd_auto.core.errors import MdkdError, PredictionError, TrainingError
 from mdkd_auto.core.files import ReadError, read_record
 from mdkd_auto.core.limits import Fault, faults_of_configuration, faults_of_dataset, number, numbers, refuse
 from mdkd_auto.core.paths import Root, RunFolder
-from mdkd_auto.core.records import DEFAULT_TASK, ConfigurationPlan, DatasetPlan, Fingerprint, Record, Task
+from mdkd_auto.core.records import ConfigurationPlan, DatasetPlan, Fingerprint, Record, Task
 from mdkd_auto.core.settings import MOST_FOLDS, WIDEST, Settings
 from mdkd_auto.datasets.raw_folder import find_name, folder_names
 from mdkd_auto.datasets.task_data import TASK_DATA
@@ -46,9 +46,9 @@ class RunRecord(Record, frozen=True, kw_only=True):
     channel_names: dict[str, tuple[str, ...]]
     file_endings: dict[str, str]
     settings: Settings
-    task: Task = DEFAULT_TASK
-    class_counts: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # classification: trained on
-    ranges: dict[str, TrainingRanges] = msgspec.field(default_factory=dict)  # of the data sets that it predicts
+    task: Task
+    class_counts: dict[str, tuple[int, ...]]  # classification: trained on
+    ranges: dict[str, TrainingRanges]  # of the data sets that it predicts
 
 
 class Finished(Record, frozen=True, kw_only=True):
@@ -59,8 +59,8 @@ class Finished(Record, frozen=True, kw_only=True):
     seconds_per_update: float
     best_validation_loss: float | None  # None: never finite
     best_validation_score: float
-    validation_share: float | None = None  # of the training time; None in runs of earlier versions
-    parts: int = 1  # into which each batch was split for lack of memory, at the end
+    validation_share: float  # of the training time
+    parts: int  # into which each batch was split for lack of memory, at the end
 
 
 def describe(experiment: Experiment, job: Job) -> RunRecord:
@@ -95,15 +95,15 @@ def ranges_of_training(experiment: Experiment, job: Job) -> dict[str, TrainingRa
         try:
             cases = [case for case in read_record(path, Fingerprint).cases if case.case_id in trained]
         except MdkdError as error:
-            logger.warning("%s; prediction will not tell images unlike the training images", error)
+            logger.warning("%s; prediction will not report images unlike the training images", error)
             continue
         ranges = training_ranges(cases, experiment.plan.dataset(dataset)) if len(cases) == len(trained) else None
         if ranges is not None:
             found[dataset] = ranges
         else:
             logger.warning(
-                "%s: not of this version; prediction will not tell images unlike the training images. "
-                "mdkd_plan_and_preprocess renews it",
+                "%s: does not cover all training cases; prediction will not report images unlike the training images. "
+                "Run mdkd_plan_and_preprocess to renew it",
                 path,
             )
     return found

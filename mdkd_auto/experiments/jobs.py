@@ -22,7 +22,7 @@ from mdkd_auto.stages.job import Job, Network, StageName
 from mdkd_auto.tasks.task_parts import TASK_PARTS
 from mdkd_auto.training.loop import find_device, uses_bf16
 
-IDENTITY_VERSION = 3  # raised when the same inputs would give other results
+IDENTITY_VERSION = 4  # raised when the same inputs would give other results
 NETWORK_NAMES = {
     "unet": "UNet",
     "tresunet": "TResUNet",
@@ -143,8 +143,6 @@ class JobMaker:
             "data": {dataset: self._dataset(dataset, share if dataset == target else 1.0) for dataset in datasets},
             "reads": [read.identity["key"] for read in reads],
         }
-        if kind.copies_output_rows and len({self._class_names(dataset) for dataset in datasets}) > 1:
-            identity["output_layer"] = "by class name"  # came later; of the same classes it is as before
         key = content_hash(identity)[:8]
         identity = {**json.loads(to_json_text(identity)), "key": key}  # lists, as they are read back from run.json
         architecture = NETWORK_NAMES.get(network.architecture, network.architecture)
@@ -163,9 +161,6 @@ class JobMaker:
             reads=tuple(read.folder for read in reads),
             identity=identity,
         )
-
-    def _class_names(self, dataset: str) -> tuple[str, ...]:
-        return tuple(channel.name for channel in self.experiment.classes(dataset).channels)
 
     def _dataset(self, dataset: str, label_fraction: float) -> dict[str, Any]:
         """:func:`data_identity`. Raises TrainingError where a case was preprocessed for another plan, or from other
@@ -223,11 +218,11 @@ def check_unchanged(experiment: Experiment, job: Job) -> None:
 
 
 def _check_plan(experiment: Experiment, dataset: str, cases: Sequence[PreprocessedCase]) -> None:
-    """Raise TrainingError where a case was preprocessed for another plan; earlier versions did not note for which."""
+    """Raise TrainingError where a case was preprocessed for another plan."""
     plan = experiment.plan
     part = plan.configuration(experiment.configuration)
     key = plan_key(experiment.datasets[dataset], plan.dataset(dataset), part)
-    others = [case.case_id for case in cases if case.plan_key not in ("", key)]
+    others = [case.case_id for case in cases if case.plan_key != key]
     if others:
         folder = experiment.root.cases(dataset, experiment.configuration)
         raise TrainingError(

@@ -61,5 +61,4 @@ FINE_TUNED = Stage(
     make_objective=make_objective,
     jobs=lambda maker, target, sources: maker.fine_tuned(target, sources[0]),
     reads=("teacher",),
-    copies_output_rows=True,
 )

@@ -14,9 +14,6 @@ from mdkd_auto.tasks.shared.classes import Classes
 from mdkd_auto.tasks.shared.scored_part import TEST, VALIDATION
 from mdkd_auto.training.interfaces import Objective, TrainingTask
 
-# Settings that came later stand in a job's identity only where they are not as before, so that older runs stay valid.
-_AS_BEFORE: dict[str, Any] = {"turn_down": False, "ramp": "linear", "best_by": "loss"}
-
 
 class EarlierResults(Protocol):
     """Results of the finished jobs that a job reads."""
@@ -94,7 +91,6 @@ class Stage(NamedTuple):
     draws_sources: bool = False  # training batches from the sources, too
     several_heads: bool = False  # one head per data set, and no target of its own
     distils: bool = False  # learns from a joint teacher: the model that users predict with
-    copies_output_rows: bool = False  # begins with a trained output layer, class by class
     scored_parts: tuple[str, ...] = (VALIDATION, TEST)
     cost: float = 1.0  # of an update against a teacher's, with two sources
     runs_all_teachers: bool = False  # each update runs every frozen teacher
@@ -126,13 +122,7 @@ class Stage(NamedTuple):
     def settings_of(self, settings: Settings, task: Task = DEFAULT_TASK) -> dict[str, Any]:
         """The settings that a result of this stage depends on, with the task's own."""
         named = {name: getattr(settings, name) for name in self.settings}
-        named = {name: value for name, value in named.items() if name not in _AS_BEFORE or value != _AS_BEFORE[name]}
-        if named.get("turn_down"):
-            named["turn_down"] = "off at once"  # earlier it was halved, in the warm-up too
-        named |= self.own_settings(settings)
-        if named.get("reliability"):
-            named["reliability"] = TASK_SETTINGS[task].reliability
-        return named | TASK_SETTINGS[task].named(settings, self.name)
+        return named | self.own_settings(settings) | TASK_SETTINGS[task].named(settings, self.name)
 
     def title_of(self, job: Job) -> str:
         """The job in a few words: student of Dataset011_A from 012, 013."""

@@ -24,7 +24,9 @@ def store(folder: Path, case_id: str, image: np.ndarray, label: np.ndarray, flat
         resampled_shape=shape,
         resampled_spacing_mm=(1.0, 1.0, 1.0),
     )
-    record = PreprocessedCase(case_id=case_id, key="", geometry=geometry, shape=shape, lesions=sample_lesions(label))
+    record = PreprocessedCase(
+        case_id=case_id, key="", plan_key="", geometry=geometry, shape=shape, lesions=sample_lesions(label)
+    )
     save_case(folder, record, image[None].astype(np.float32), label.astype(np.int8), flat)
 
 

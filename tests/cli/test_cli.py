@@ -287,7 +287,13 @@ def finished_student(root: Root, folder: str, score: float) -> Path:
     """A run folder as ``find_student`` sees it."""
     run = root.results / folder / "fold_0"
     record = Finished(
-        updates=1, seconds=1.0, seconds_per_update=1.0, best_validation_loss=1.0, best_validation_score=score
+        updates=1,
+        seconds=1.0,
+        seconds_per_update=1.0,
+        best_validation_loss=1.0,
+        best_validation_score=score,
+        validation_share=0.1,
+        parts=1,
     )
     write_json(run / "finished.json", record)
     return run

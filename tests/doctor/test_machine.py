@@ -39,7 +39,15 @@ from mdkd_auto.training.loop import FINAL, LATEST
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
 PATIENT = "Mueller_Hans_1950"
 GROUP = "CT_segmentation"
-FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+FINISHED = Finished(
+    updates=6,
+    seconds=1.0,
+    seconds_per_update=0.1,
+    best_validation_loss=1.0,
+    best_validation_score=0.5,
+    validation_share=0.1,
+    parts=1,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Copied = Callable[[Root], Root]

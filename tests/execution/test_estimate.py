@@ -32,7 +32,15 @@ MIXED = Settings(
     iterations_per_epoch=10,
     device="cpu",
 )
-FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+FINISHED = Finished(
+    updates=6,
+    seconds=1.0,
+    seconds_per_update=0.1,
+    best_validation_loss=1.0,
+    best_validation_score=0.5,
+    validation_share=0.1,
+    parts=1,
+)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from mdkd_auto import pipeline
 from mdkd_auto.core.errors import SettingsError, TrainingError
-from mdkd_auto.core.files import read_json, read_record, write_json
+from mdkd_auto.core.files import read_record, write_json
 from mdkd_auto.core.paths import Root, RunFolder
 from mdkd_auto.core.settings import Settings, replace
 from mdkd_auto.demo.phantoms import Look, write_datasets
@@ -36,7 +36,15 @@ from mdkd_auto.tasks.task_parts import TASK_PARTS
 
 Make = Callable[..., Experiment]
 A, B, C = "Dataset901_RoundBright", "Dataset902_FlatFaint", "Dataset903_RaggedDark"
-FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+FINISHED = Finished(
+    updates=6,
+    seconds=1.0,
+    seconds_per_update=0.1,
+    best_validation_loss=1.0,
+    best_validation_score=0.5,
+    validation_share=0.1,
+    parts=1,
+)
 
 
 def all_jobs(experiment: Experiment) -> list[Job]:
@@ -276,19 +284,6 @@ def test_classes_changed_since_preprocessing_are_refused(experiment: Experiment)
     JobMaker(changed).specific(A)
     with pytest.raises(TrainingError, match=rf"cases of {B}"):
         JobMaker(changed).permutation(A, (B,))
-
-
-def test_stores_of_earlier_versions_stay_valid(
-    planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root]
-) -> None:
-    """They do not say for which plan they were made."""
-    root = copied(planned)
-    for path in root.preprocessed.glob("Dataset*/2d/*.json"):
-        content = read_json(path)
-        del content["plan_key"]
-        write_json(path, content)
-    assert pipeline.plan_and_preprocess(root).done == 0
-    assert folders(experiment_in(root)) == folders(experiment)
 
 
 def test_cases_that_are_not_preprocessed_are_said(

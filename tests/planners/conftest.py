@@ -70,6 +70,7 @@ def make_fingerprint(
             integer_valued=True,
             image_minimum=(extremes[0],) * channels,
             image_maximum=(extremes[1],) * channels,
+            image_percentiles=(extremes,) * channels,
             labelled_voxels=0 if lesion_mm is None else 50,
             foreground=(foreground,) * channels,
             lesions=lesions,

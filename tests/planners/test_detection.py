@@ -81,6 +81,7 @@ def test_boxes_are_described_in_pixels_and_where_it_is_known_in_mm() -> None:
             integer_valued=True,
             image_minimum=(0.0,),
             image_maximum=(1.0,),
+            image_percentiles=((0.0, 1.0),),
             labelled_voxels=1,
             foreground=(None,),
             lesions=(),

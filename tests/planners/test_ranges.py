@@ -66,8 +66,6 @@ def test_ranges_are_of_the_channel_that_is_read(
         percentile_99_5=Range(70, 90),
     )
     assert training_ranges([], plan_for(dataset.name)) is None
-    earlier = msgspec.structs.replace(third, image_percentiles=())  # as read from a file without them
-    assert training_ranges([first, earlier], plan_for(dataset.name)) is None
 
 
 @pytest.mark.parametrize(("assumed", "expected"), [(None, None), ((1.0, 0.4, 0.4), ((1.0, 0.4, 0.4), (1.0, 0.4, 0.4)))])

@@ -195,7 +195,12 @@ def write_case(folder: Path, number: int) -> None:
         resampled_spacing_mm=(1.0, 1.0, 1.0),
     )
     record = PreprocessedCase(
-        case_id=f"case_{number}", key="", geometry=geometry, shape=(2, 24, 24), lesions=sample_lesions(label)
+        case_id=f"case_{number}",
+        key="",
+        plan_key="",
+        geometry=geometry,
+        shape=(2, 24, 24),
+        lesions=sample_lesions(label),
     )
     save_case(folder, record, image[None].astype(np.float32), label, flat=True)
 

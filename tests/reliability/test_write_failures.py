@@ -211,7 +211,7 @@ def writers(folder: Path) -> dict[str, Callable[[int], None]]:
         resampled_shape=(4, 64, 64),
         resampled_spacing_mm=(1.0, 1.0, 1.0),
     )
-    record = PreprocessedCase(case_id="case", key="", geometry=geometry, shape=(4, 64, 64), lesions=())
+    record = PreprocessedCase(case_id="case", key="", plan_key="", geometry=geometry, shape=(4, 64, 64), lesions=())
     made: dict[str, Callable[[int], None]] = {
         "weights.safetensors": lambda add: save_weights(folder / "weights.safetensors", model),
         "latest.safetensors": lambda add: save_training(

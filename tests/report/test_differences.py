@@ -27,7 +27,15 @@ from mdkd_auto.tasks.segmentation.scoring import CaseScores, summary_of, write_s
 from mdkd_auto.tasks.shared.scored_part import TEST
 
 A = "Dataset901_RoundBright"
-FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+FINISHED = Finished(
+    updates=6,
+    seconds=1.0,
+    seconds_per_update=0.1,
+    best_validation_loss=1.0,
+    best_validation_score=0.5,
+    validation_share=0.1,
+    parts=1,
+)
 
 
 def comparison(mean: float | None, interval: tuple[float, float] | None) -> Comparison:

@@ -34,7 +34,15 @@ from mdkd_auto.tasks.task_scores import TASK_SCORES
 GOOD, POOR = 1.0, 0.5  # DSC
 DICE = {"multi_head": POOR, "teacher": POOR, "joint_teacher": GOOD, "student": GOOD}
 LAYOUT = Layout(title="", name="", columns=COLUMNS, references={"student": "data-set-specific"}, question="")
-FINISHED = Finished(updates=6, seconds=1.0, seconds_per_update=0.1, best_validation_loss=1.0, best_validation_score=0.5)
+FINISHED = Finished(
+    updates=6,
+    seconds=1.0,
+    seconds_per_update=0.1,
+    best_validation_loss=1.0,
+    best_validation_score=0.5,
+    validation_share=0.1,
+    parts=1,
+)
 
 
 def paired_comparison(a: list[float | None], b: list[float | None]) -> Comparison:

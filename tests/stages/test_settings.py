@@ -1,9 +1,5 @@
-from typing import Any
-
-from mdkd_auto.core.records import Task
 from mdkd_auto.core.settings import Settings, replace
 from mdkd_auto.stages.hierarchy import HIERARCHY, STAGES
-from mdkd_auto.stages.job import StageName
 
 
 def test_every_setting_belongs_to_a_stage_or_changes_no_result() -> None:
@@ -27,21 +23,3 @@ def test_without_target_labels_a_joint_teacher_has_nothing_to_weigh_its_sources_
     assert not STAGES["joint_teacher"].settings_of(alone)["reliability"]
     assert STAGES["student"].settings_of(alone)["reliability"]
     assert STAGES["joint_teacher"].settings_of(Settings(target_label_weight=0.5))["reliability"]
-
-
-def test_that_classifiers_are_weighed_above_chance_is_part_of_what_is_weighed() -> None:
-    """It came later: a run that is not weighed is as it was."""
-
-    def named(stage: StageName, task: Task = "classification", **changes: Any) -> Any:
-        return STAGES[stage].settings_of(Settings(**changes), task).get("reliability")
-
-    assert [named(stage) for stage in ("teacher", "joint_teacher", "student")] == [None, "above chance", "above chance"]
-    assert [named(stage, reliability=False) for stage in ("joint_teacher", "student")] == [False, False]
-    assert [named(stage, target_label_weight=0.0) for stage in ("joint_teacher", "student")] == [False, "above chance"]
-    assert [named("student", task) for task in ("segmentation", "detection")] == [True, True]
-
-
-def test_that_a_student_is_turned_down_after_the_warm_up_is_part_of_what_it_is() -> None:
-    """It came later: a run that is not turned down is as it was."""
-    named = [STAGES["student"].settings_of(Settings(turn_down=on)).get("turn_down") for on in (True, False)]
-    assert named == ["off at once", None]

@@ -99,7 +99,12 @@ def write_cases(folder: Path, count: int = 4, bad: str = "") -> Path:
             resampled_spacing_mm=(1.0, 1.0, 1.0),
         )
         record = PreprocessedCase(
-            case_id=f"case_{index}", key="", geometry=geometry, shape=(2, 24, 24), lesions=sample_lesions(label)
+            case_id=f"case_{index}",
+            key="",
+            plan_key="",
+            geometry=geometry,
+            shape=(2, 24, 24),
+            lesions=sample_lesions(label),
         )
         save_case(folder, record, image[None].astype(np.float32), label, flat=True)
     return folder

@@ -58,7 +58,7 @@ class ClassSummary(Record, frozen=True, kw_only=True):
     confusion: tuple[tuple[int, ...], ...]  # rows the truth, columns the prediction
     answers: tuple[Answer, ...]
     failed: dict[str, str]  # case -> what went wrong
-    intervals: dict[str, tuple[float, float] | None] = msgspec.field(default_factory=dict)  # 95 %; older files: none
+    intervals: dict[str, tuple[float, float] | None]  # 95 %
     coverage: Coverage | None = None  # of a folder of anyone's answers; None: of a run's own
     evidence: dict[str, Evidence] = msgspec.field(default_factory=dict)  # case -> what it was scored from
 
