@@ -13,13 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mdkd_auto.core.errors import MdkdError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SHOWN = 200  # characters of a first row in a message
@@ -87,8 +86,10 @@ def read_frame(path: Path, columns: Sequence[str]) -> "pd.DataFrame":
     return pd.DataFrame([row.cells for row in rows], [row.number for row in rows], list(columns), dtype=str)
 
 
-def read_numbers(path: Path, columns: Sequence[str]) -> NDArray[np.float64]:
+def read_numbers(path: Path, columns: Sequence[str]) -> "NDArray[np.float64]":
     """The same as numbers without rounding, shape (rows, columns). Raises MdkdError for a cell that is no number."""
+    import numpy as np
+
     frame = read_frame(path, columns)
     numbers = np.empty(frame.shape)
     for place, (number, *cells) in enumerate(frame.itertuples(name=None)):
