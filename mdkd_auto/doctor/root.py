@@ -106,12 +106,8 @@ def _folder(report: Report, root: Root, given: str) -> dict[str, Any]:
         **facts,
         "free_gb": free_gb,
         "file_system": guarded(_file_system, folder),
-        "writing": {name: _shown(trial) for name, trial in trials.items()},
+        "writing": {name: str(trial) if isinstance(trial, Unread) else trial for name, trial in trials.items()},
     }
-
-
-def _shown(trial: Any) -> Any:
-    return str(trial) if isinstance(trial, Unread) else trial
 
 
 def _file_system(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """What the doctor says of a machine and a root, whatever state they are in; and that it says no names."""
 
+import errno
 import getpass
 import importlib.metadata
 import json
@@ -27,7 +28,7 @@ from mdkd_auto.core.settings import Settings
 from mdkd_auto.datasets.raw_folder import inspect_dataset
 from mdkd_auto.doctor import machine as doctor
 from mdkd_auto.doctor import root as doctor_root
-from mdkd_auto.doctor.machine import Report, look_at_machine, shown_path
+from mdkd_auto.doctor.machine import Report, Unreadable, look_at_machine, shown_path, unread
 from mdkd_auto.doctor.root import look_at_root
 from mdkd_auto.execution.run_folder import Finished, RunRecord, describe
 from mdkd_auto.experiments.experiment import Experiment
@@ -596,3 +597,20 @@ def test_names_are_not_said(planned: Root, jobs: Jobs) -> None:
     assert "dataset-json-syntax" in kinds["Dataset007"]
     assert kinds["(another name)"] == {"data set", "folder-name"}
     assert len(jobs.rows("broken")) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "refused"),
+    [
+        (PermissionError(errno.EACCES, "no", "name"), "could not be read: PermissionError (Permission denied)", True),
+        (OSError(errno.EIO, "no", "name"), "could not be read: OSError (Input/output error)", True),
+        (FileNotFoundError(errno.ENOENT, "no", "name"), "could not be read: FileNotFoundError (No such file", False),
+        (ValueError("a name"), "could not be read: ValueError", False),
+        (Unreadable("missing, or not valid JSON"), "could not be read: missing, or not valid JSON", False),
+    ],
+)
+def test_only_a_refusal_by_the_system_is_a_matter_of_rights(error: Exception, text: str, refused: bool) -> None:
+    reason = unread(error)
+    assert str(reason).startswith(text)
+    assert "name" not in str(reason)  # of a file: it may hold a patient's
+    assert reason.refused == refused
