@@ -19,7 +19,7 @@ from mdkd_auto.training.interfaces import Output, Score, Terms, TrainingTask, ou
 
 
 class SourceTeacherObjective:
-    """Eq. (2)-(6): a source teacher drawn towards the target by a domain discriminator behind a reversal layer.
+    """Eq. (2)-(6): a source teacher aligned with the target by a domain discriminator behind a reversal layer.
 
     The task says which of the head's outputs are whose: in segmentation each data set has its own, in classification
     classes of one name share theirs. A batch is shared by both, so that an update costs no more memory or time than the
