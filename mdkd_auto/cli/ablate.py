@@ -10,11 +10,11 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    made = parser("Train what an ablation or a control still needs, and write its table.")
+    made = parser("Train the runs that an ablation or a control still lacks, then write its table.")
     made.add_argument("name", nargs="?", help="controls, labels, sources, losses, ... (see --list)")
     made.add_argument("--list", dest="listed", action="store_true", help="list all ablations with their questions")
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
-    made.add_argument("-t", "--target", action="append", default=[], help="only this target; may be repeated")
+    made.add_argument("-t", "--target", action="append", default=[], help="restrict to this target; repeatable")
     add_training(made)
     return run(made, _work, argv)
 
@@ -25,7 +25,7 @@ def _work(arguments: argparse.Namespace) -> int:
     if arguments.listed:
         logger.info("%s", list_ablations())
         return 0
-    find_ablation(arguments.name)  # before anything is read
+    find_ablation(arguments.name)  # fail before reading anything
     settings = settings_from(arguments)
     root = root_from(arguments)
     from mdkd_auto import pipeline

@@ -1,4 +1,4 @@
-"""What all commands share: the root folder, settings flags, logging, and errors without a traceback."""
+"""Shared by all commands: the root folder, settings flags, logging, and errors without a traceback."""
 
 import argparse
 import errno
@@ -37,7 +37,7 @@ _REFUSALS = (
     errno.EEXIST,
     errno.ENAMETOOLONG,
     *_HANDLES,
-)  # of the disk, its owner or a path
+)  # caused by the disk, its permissions or a path
 _REMEDIES = {
     **dict.fromkeys(_HANDLES, "raise the limit (ulimit -n) or use fewer workers (-j)"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -47,8 +47,8 @@ _GOES_ON = "what was done is kept, the same command goes on from there"
 
 # Flags for the common settings; every other one goes into a --settings file.
 _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
-    ("--epochs", "epochs", int, "at most so many epochs (default 300)"),
-    ("--iterations", "iterations_per_epoch", int, "updates an epoch (default 250)"),
+    ("--epochs", "epochs", int, "maximum number of epochs (default 300)"),
+    ("--iterations", "iterations_per_epoch", int, "updates per epoch (default 250)"),
     (
         "--teacher-arch",
         "teacher_architecture",
@@ -57,12 +57,12 @@ _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
         "medvit_small, _base, _large, unet (the plan's encoder) or a timm name (default medvit_small); for detection "
         "faster_rcnn_resnet50, _resnet18, _small, rfdetr_tiny, _nano, _small, _base (default faster_rcnn_resnet50)",
     ),
-    ("--student-arch", "student_architecture", str, "as --teacher-arch (default: the teachers')"),
-    ("--width", "width", int, "feature maps of the first stage (default: the plan's); not for detection"),
-    ("--student-width", "student_width", int, "of the student and the baselines (default: --width)"),
-    ("--batch-size", "batch_size", int, "patches an update (default: the plan's)"),
+    ("--student-arch", "student_architecture", str, "same choices as --teacher-arch (default: the teachers' network)"),
+    ("--width", "width", int, "feature maps of the first stage (default: from the plan); not for detection"),
+    ("--student-width", "student_width", int, "width of the student and the baselines (default: --width)"),
+    ("--batch-size", "batch_size", int, "patches per update (default: from the plan)"),
     ("--lr", "learning_rate", float, "learning rate of Adam (default 1e-4)"),
-    ("--seed", "seed", int, "of weights, batches and augmentation (default 0)"),
+    ("--seed", "seed", int, "random seed of weights, batches and augmentation (default 0)"),
     ("--fold", "fold", int, "cross-validation fold (default 0)"),
     ("--device", "device", str, "auto, cpu, cuda, cuda:1, mps (default auto)"),
     ("--precision", "precision", str, "auto, fp32 or bf16 (default auto)"),
@@ -70,10 +70,12 @@ _SETTING_FLAGS: tuple[tuple[str, str, type, str], ...] = (
 
 
 def parser(description: str, default_root: str = f"${ROOT_VARIABLE}, else ./{DEFAULT_ROOT}") -> argparse.ArgumentParser:
-    """A parser with the arguments of every command."""
+    """A parser with the arguments common to all commands."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--root", type=Path, help=f"folder of raw/, preprocessed/, results/ (default: {default_root})")
-    made.add_argument("--verbose", action="store_true", help="say more")
+    made.add_argument(
+        "--root", type=Path, help=f"folder with raw/, preprocessed/ and results/ (default: {default_root})"
+    )
+    made.add_argument("--verbose", action="store_true", help="log debug messages")
     made.add_argument("--version", action="version", version=f"mdkd_auto {__version__}")
     return made
 
@@ -82,9 +84,12 @@ def add_settings(made: argparse.ArgumentParser) -> None:
     """The flags of training settings."""
     made.add_argument("-c", "--configuration", default="2d", choices=("2d", "3d_fullres"), help="default 2d")
     made.add_argument("--settings", type=Path, help="JSON file with any of the settings in docs/settings.md")
-    made.add_argument("--preset", help="the paper's hyperparameters: covidx, rtpcr, covid-qu-ex, oasis, adni")
+    made.add_argument("--preset", help="the paper's hyperparameters for covidx, rtpcr, covid-qu-ex, oasis or adni")
     made.add_argument(
-        "--keep-classes", action="store_true", default=None, help="train the target's own classes, not one foreground"
+        "--keep-classes",
+        action="store_true",
+        default=None,
+        help="train the target's own classes instead of one foreground class",
     )
     for flag, name, kind, text in _SETTING_FLAGS:
         made.add_argument(flag, dest=name, type=kind, help=text)
@@ -92,20 +97,22 @@ def add_settings(made: argparse.ArgumentParser) -> None:
 
 def add_training(made: argparse.ArgumentParser) -> None:
     """The flags of a command that trains."""
-    made.add_argument("--dry-run", action="store_true", help="print the jobs, what is done, and an estimate")
+    made.add_argument(
+        "--dry-run", action="store_true", help="print the jobs, their state and an estimate of the time; train nothing"
+    )
     add_replicates(made)
     add_settings(made)
 
 
 def training_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How often and in which configuration to train: the keywords of the pipeline's functions."""
+    """Configuration, seeds, folds and dry run, as keywords of the pipeline's functions."""
     return {name: getattr(arguments, name) for name in ("configuration", "seeds", "folds", "dry_run")}
 
 
 def add_replicates(made: argparse.ArgumentParser) -> None:
     """The flags that repeat a training."""
-    made.add_argument("--seeds", type=int, default=1, help="train with so many seeds, from --seed on (default 1)")
-    made.add_argument("--folds", type=int, default=1, help="train so many folds, from 0 on (default: --fold alone)")
+    made.add_argument("--seeds", type=int, default=1, help="number of seeds, starting at --seed (default 1)")
+    made.add_argument("--folds", type=int, default=1, help="number of folds, starting at 0 (default: only --fold)")
 
 
 def settings_from(arguments: argparse.Namespace) -> Any:
@@ -133,7 +140,7 @@ def root_from(arguments: argparse.Namespace) -> Root:
 
 
 def find_root(arguments: argparse.Namespace) -> Root:
-    """Like :func:`root_from`, whatever lies there."""
+    """Like :func:`root_from`, without checking the folder."""
     if arguments.root is not None:
         folder, source = arguments.root, "--root"
     elif os.environ.get(ROOT_VARIABLE, "").strip():
@@ -191,7 +198,7 @@ def run(made: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]
 
 
 def _tell(error: Exception) -> None:
-    """Say what went wrong; of a bug with its traceback."""
+    """Print the error; for a bug, with its traceback."""
     if isinstance(error, MdkdError):
         _say(f"error: {error}")
     elif isinstance(error, MemoryError):
@@ -203,7 +210,7 @@ def _tell(error: Exception) -> None:
     else:
         traceback.print_exception(error)
         print(
-            "error: a fault of the program; please run mdkd_doctor and report it with the file it writes",
+            "error: internal error (a bug); please report it with the file that mdkd_doctor writes",
             file=sys.stderr,
         )
 

@@ -1,4 +1,4 @@
-"""mdkd_demo: the whole job on phantoms, from a raw folder to masks and a table, in a few minutes on a laptop."""
+"""mdkd_demo: the whole pipeline on phantoms, from a raw folder to masks and a table, in minutes on a laptop."""
 
 import argparse
 import logging
@@ -24,12 +24,14 @@ BUDGET = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "Make three small CT-like data sets that differ, then plan, preprocess, train every permutation, predict new\n"
-        "images and print the table. About three minutes on two CPU cores. Run again, it goes on where it stopped.",
+        "Generate three small CT-like data sets with different appearance, plan, preprocess, train every permutation,\n"
+        "predict new images and print the table. Takes about three minutes on two CPU cores. Rerun to resume.",
         default_root=f"./{DEMO_FOLDER}",
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default auto)")
-    made.add_argument("--epochs", type=int, default=BUDGET["epochs"], help="more: better masks, more time")
+    made.add_argument(
+        "--epochs", type=int, default=BUDGET["epochs"], help=f"number of epochs (default {BUDGET['epochs']})"
+    )
     return run(made, _work, argv)
 
 

@@ -21,13 +21,13 @@ SCHEMA_NAMES = ("dataset", "settings")  # of doctor/schemas.py, which is slow to
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "Look at the installation, the machine and the root folder; say what is wrong and what to do about it.\n"
-        "Writes one file to attach to a bug report; it names no case, patient, image or class (docs/doctor.md)."
+        "Check the installation, the machine and the root folder; report problems and how to fix them.\n"
+        "Writes one file to attach to a bug report. It names no case, patient, image or class (docs/doctor.md)."
     )
-    made.add_argument("-o", "--out", type=Path, default=DEFAULT_FILE, help=f"the file (default ./{DEFAULT_FILE})")
-    made.add_argument("--names", action="store_true", help="show whole names of data sets, not only their numbers")
+    made.add_argument("-o", "--out", type=Path, default=DEFAULT_FILE, help=f"output file (default ./{DEFAULT_FILE})")
+    made.add_argument("--names", action="store_true", help="show full data set names, not only their numbers")
     made.add_argument(
-        "--schema", choices=SCHEMA_NAMES, help="print the JSON schema of dataset.json or of a settings file, and stop"
+        "--schema", choices=SCHEMA_NAMES, help="print the JSON schema of dataset.json or of a settings file, then exit"
     )
     return run(made, _work, argv)
 

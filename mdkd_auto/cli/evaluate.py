@@ -1,4 +1,4 @@
-"""mdkd_evaluate: score masks, classes or boxes against the truth, or write the table of what is trained."""
+"""mdkd_evaluate: score masks, classes or boxes against the ground truth, or write the tables of finished runs."""
 
 import argparse
 import logging
@@ -13,23 +13,30 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "With -i and -l: score a folder of predictions, masks, classes or boxes, against a raw data set.\n"
-        "Without: write the tables of all permutations finished with these settings; nothing is trained."
+        "With -i and -l: score a folder of predicted masks, classes or boxes against a raw data set.\n"
+        "Without: write the tables of all permutations that are finished with these settings, without training."
     )
-    made.add_argument("-i", "--masks", type=Path, help="folder of masks named as the cases, of classes or boxes")
-    made.add_argument("-l", "--labels", help="raw data set with the truth: its folder, labelsTr, name or number (011)")
     made.add_argument(
-        "-o", "--out", type=Path, help="folder for summary.json, .csv and .md, not a run's own (default: the masks')"
+        "-i", "--masks", type=Path, help="folder of predictions: masks named after their cases, classes or boxes"
+    )
+    made.add_argument(
+        "-l", "--labels", help="raw data set with the ground truth: folder, labelsTr, name or number (011)"
+    )
+    made.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        help="output folder for summary.json, .csv and .md; must not be a run folder (default: the folder of -i)",
     )
     made.add_argument(
         "--allow-missing",
         action="store_true",
-        help="accept cases without an answer: exit status 0; they are named all the same",
+        help="exit with status 0 despite cases without a prediction; they are still listed",
     )
     made.add_argument(
         "--exclude-broken",
         action="store_true",
-        help="accept answers to cases that are broken in the data set: exit status 0",
+        help="exit with status 0 despite predictions for cases that are broken in the data set",
     )
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_replicates(made)

@@ -15,73 +15,73 @@ LONGEST_PATCH = 4096  # voxels
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "Check, fingerprint, plan and preprocess the data sets of the raw folder. Run again, it does what is new.\n"
-        "Errors in the data are listed all at once and stop it before anything is planned."
+        "Check, fingerprint, plan and preprocess the data sets of the raw folder. Reruns process only changes.\n"
+        "All errors in the data are reported in one pass, before anything is planned."
     )
-    made.add_argument("-g", "--group", help="only this group: CT, MRI, CXR (default: every group)")
+    made.add_argument("-g", "--group", help="restrict to this group: CT, MRI, CXR (default: every group)")
     made.add_argument(
         "-c",
         "--configuration",
         action="append",
         choices=("2d", "3d_fullres"),
         default=[],
-        help="only this configuration; may be repeated (default: all that the plan has)",
+        help="restrict to this configuration; repeatable (default: all in the plan)",
     )
-    made.add_argument("--memory-gb", type=float, default=8.0, help="memory of the GPU to plan for (default 8)")
+    made.add_argument("--memory-gb", type=float, default=8.0, help="GPU memory to plan for (default 8)")
     made.add_argument(
         "--spacing-mm",
         type=float,
         nargs="+",
         metavar="MM",
-        help="target spacing instead of the planned one: one number, or z y x",
+        help="target spacing, overriding the plan: one number, or z y x",
     )
     made.add_argument(
         "--patch-size",
         type=int,
         nargs="+",
         metavar="VOXELS",
-        help="patch of a segmentation group: one number, or z y x",
+        help="patch size of segmentation groups: one number, or z y x",
     )
     made.add_argument(
-        "--input-size", type=int, metavar="VOXELS", help="side of the input of a classification or detection group"
+        "--input-size", type=int, metavar="VOXELS", help="side of the input of classification and detection groups"
     )
     made.add_argument(
         "--test-fraction",
         type=float,
-        help="share of the patients to test on, where neither splits_final.json nor cases.csv says; "
-        "patients dealt out before stay where they are (default 0.2)",
+        help="held-out fraction of the patients, if neither splits_final.json nor cases.csv defines a test set; "
+        "existing assignments are kept (default 0.2)",
     )
     made.add_argument(
         "--patient-pattern",
         metavar="REGEX",
-        help="finds the patient in names of cases, in a group (?P<patient>...); stored with the splits. "
-        "A patient_id of cases.csv goes before it (default: group by sub-<label>)",
+        help="extracts the patient from case names with a group (?P<patient>...); stored with the splits. "
+        "A patient_id in cases.csv takes precedence (default: group by sub-<label>)",
     )
     made.add_argument(
         "--channel",
         action="append",
         default=[],
         metavar="DATASET=CHANNEL",
-        help="input channel of a data set, by name or number: 001=T1c",
+        help="input channel of a data set, by name or number: 001=T1c; repeatable",
     )
     only = made.add_mutually_exclusive_group()
-    only.add_argument("--verify-only", action="store_true", help="check every file, fingerprint, and stop")
+    only.add_argument("--verify-only", action="store_true", help="check and fingerprint every file, then exit")
     only.add_argument("--plan-only", action="store_true", help="check and plan, without preprocessing")
-    made.add_argument("--exclude-broken", action="store_true", help="leave out cases with errors instead of stopping")
+    made.add_argument("--exclude-broken", action="store_true", help="skip cases with errors instead of stopping")
     made.add_argument(
-        "--allow-duplicates", action="store_true", help="pictures that look the same may be trained and tested on"
+        "--allow-duplicates", action="store_true", help="accept near-duplicate images in both training and test set"
     )
     made.add_argument(
         "--replan",
         action="store_true",
-        help="forget the earlier plan, do not keep what fits; deal "
-        "out again the patients of a data set whose splits tear one apart",
+        help="ignore the existing plan instead of keeping what still fits; reassign the patients of a data set "
+        "whose splits divide a patient",
     )
     made.add_argument(
         "-j",
         "--workers",
         type=int,
-        help="processes (default: as many as cores, at most 8; fewer where memory is short)",
+        help="number of processes (default: number of cores, at most 8; fewer if memory is short)",
     )
     return run(made, _work, argv)
 

@@ -1,4 +1,4 @@
-"""mdkd_predict: images -> masks in the images' own geometry, classes, or boxes."""
+"""mdkd_predict: images -> masks in the input geometry, classes, or boxes."""
 
 import argparse
 import logging
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "Predict masks, classes or boxes with a trained student. With -m only the run folder is needed, no root folder."
+        "Predict masks, classes or boxes with a trained student. With -m, only the run folder is needed, not the root."
     )
     made.add_argument("-i", "--images", type=Path, required=True, help="folder of images, or one image")
     made.add_argument(
@@ -21,24 +21,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--masks",
         type=Path,
         required=True,
-        help="folder for the masks, classes or boxes, another than the images'",
+        help="output folder; must differ from the input folder",
     )
     made.add_argument("-t", "--target", help="use the student of this data set (name or number)")
-    made.add_argument("-m", "--model", type=Path, help="use this run folder (.../fold_0), of any stage")
-    made.add_argument("-c", "--configuration", choices=("2d", "3d_fullres"), help="of the student, where several fit")
-    made.add_argument("--head", help="data set whose head to use, for a multi-head model")
-    made.add_argument("--step", type=float, default=0.5, help="of masks: sliding-window step in patches (default 0.5)")
+    made.add_argument("-m", "--model", type=Path, help="use this run folder (.../fold_0) of any stage")
     made.add_argument(
-        "--mirror", action="store_true", help="average over mirrored images: slower, a little better; not for boxes"
+        "-c",
+        "--configuration",
+        choices=("2d", "3d_fullres"),
+        help="configuration of the student, if several are trained",
+    )
+    made.add_argument("--head", help="data set whose head to use (multi-head models)")
+    made.add_argument(
+        "--step",
+        type=float,
+        default=0.5,
+        help="sliding-window step for masks, as a fraction of the patch (default 0.5)",
+    )
+    made.add_argument(
+        "--mirror", action="store_true", help="average over mirrored images: slower, slightly better; not for boxes"
     )
     made.add_argument(
         "--spacing-from",
         choices=("sform", "qform", "pixdim"),
-        help="NIfTI: which voxel size counts, where an image's header contradicts itself",
+        help="which NIfTI voxel size to use if the header contradicts itself",
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    made.add_argument("--continue", dest="keep_existing", action="store_true", help="keep masks that are there")
+    made.add_argument("--continue", dest="keep_existing", action="store_true", help="keep existing predictions")
     return run(made, _work, argv)
 
 

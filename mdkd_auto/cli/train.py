@@ -7,7 +7,7 @@ from mdkd_auto.cli.common import add_training, parser, report_problems, root_fro
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    made = parser("Train one target with chosen sources: teachers, joint teacher, student and baselines.")
+    made = parser("Train one target with the chosen sources: teachers, joint teacher, student and baselines.")
     made.add_argument("target", help="data set: name or number, such as 011")
     made.add_argument(
         "--from",

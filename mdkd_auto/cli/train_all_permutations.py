@@ -1,4 +1,4 @@
-"""mdkd_train_all_permutations: every target of a group with the help of all its other data sets."""
+"""mdkd_train_all_permutations: every data set of a group as target, all others as sources."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from mdkd_auto.cli.common import add_training, parser, report_problems, root_fro
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = parser(
-        "For every target of a group: teachers, joint teacher, student and baselines, then the table.\n"
-        "Jobs that are done are not done again; an interrupted one goes on from its last checkpoint."
+        "For every target of a group, train teachers, joint teacher, student and baselines; then write the table.\n"
+        "Finished jobs are skipped; an interrupted job resumes from its last checkpoint."
     )
     made.add_argument("-g", "--group", help="CT, MRI, CXR (default: every group)")
     add_training(made)

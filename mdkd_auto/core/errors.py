@@ -1,8 +1,8 @@
-"""The exceptions a user can see. Each message says what was found, where, what was expected and what to do."""
+"""User-facing exceptions. Each message gives what was found, where, what was expected and how to fix it."""
 
 
 class MdkdError(Exception):
-    """Base of every error that is the user's to mend; the command line prints its message without a traceback."""
+    """Base of all errors that the user can fix; the command line prints the message without a traceback."""
 
 
 class DatasetError(MdkdError):
@@ -22,7 +22,7 @@ class MissingPackageError(MdkdError):
 
 
 class PlanError(MdkdError):
-    """A plan cannot be made, is missing, or does not fit the data."""
+    """A plan is impossible, missing, or does not match the data."""
 
 
 class SettingsError(MdkdError):
@@ -34,4 +34,4 @@ class TrainingError(MdkdError):
 
 
 class PredictionError(MdkdError):
-    """A model cannot be found, an image does not fit it, or its answer is none: NaN."""
+    """A model cannot be found, an image does not fit it, or its prediction is NaN."""
