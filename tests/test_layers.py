@@ -39,6 +39,7 @@ NAMES_TASKS = {  # the tables of docs/extending.md, the default, ablations that 
     "datasets.task_data",
     "core.settings",
     "core.extras",  # the extras of pyproject.toml are named for the tasks that need them
+    "batches.library_augmentation",  # a field of the library is named as a task is
     "planners.task_rules",
     "tasks.task_parts",
     "tasks.task_scores",

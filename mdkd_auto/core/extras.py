@@ -13,9 +13,10 @@ class Extra(NamedTuple):
     modules: tuple[str, ...]  # import names of its packages
 
 
+AUGMENTATION = Extra("augmentation", ("batchgeneratorsv2",))
 CLASSIFICATION = Extra("classification", ("captum",))
 DETECTION = Extra("detection", ("faster_coco_eval", "torchmetrics", "transformers"))
-EXTRAS = (CLASSIFICATION, DETECTION)
+EXTRAS = (AUGMENTATION, CLASSIFICATION, DETECTION)
 
 
 def require(extra: Extra, purpose: str) -> None:

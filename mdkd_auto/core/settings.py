@@ -166,6 +166,7 @@ class Settings(Record, frozen=True, kw_only=True):
     label_fraction: float = 1.0  # of the target's training patients; sources and validation stay whole
     lesion_fraction: float = 0.33  # of a batch, centred on a lesion
     augment: bool = True
+    augmentation: Literal["built-in", "batchgenerators"] = "built-in"  # whose transforms, at the same distribution
     fold: int = 0
     # other tasks
     classification: ClassificationSettings = ClassificationSettings()

@@ -20,6 +20,7 @@ COMMON = (
     "keep_classes",
     "lesion_fraction",
     "augment",
+    "augmentation",
     "seed",
     "precision",
 )

@@ -17,9 +17,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from mdkd_auto.batches.augmentation import Draw, affine_maps, apply, draw, upright
-from mdkd_auto.batches.boxes import moved_boxes
-from mdkd_auto.batches.sampling import Batch, Maps, PatchSampler
+from mdkd_auto.batches.augmenter import augmenter_of
+from mdkd_auto.batches.sampling import Batch, PatchSampler
 from mdkd_auto.core.errors import SettingsError, TrainingError
 from mdkd_auto.core.files import to_record
 from mdkd_auto.core.progress import progress
@@ -162,6 +161,10 @@ class _Loop:
         self.total = settings.epochs * settings.iterations_per_epoch
         self.low_precision = uses_bf16(settings.precision, device)
         self.sizes = batch_sizes(objective.batch_fractions, streams.batch_size)
+        self.augmenters = {
+            dataset: augmenter_of(settings, sampler.patch_size, streams.spacing_mm, streams.upright)
+            for dataset, sampler in streams.training.items()
+        }
         self.saved_at = self.counted_to = time.monotonic()
 
     def run(self, report: Callable[[str], None], stop: Callable[[], type[KeyboardInterrupt] | None]) -> None:
@@ -172,7 +175,10 @@ class _Loop:
         state, per_epoch = self.state, self.settings.iterations_per_epoch
         streams = {
             dataset: self.streams.training[dataset].batches(
-                state.update, self.total, size, partial(self._maps, dataset, stream)
+                state.update,
+                self.total,
+                size,
+                partial(self.augmenters[dataset].maps, stream=stream, size=size),
             )
             for stream, (dataset, size) in enumerate(self.sizes.items())
         }
@@ -237,7 +243,7 @@ class _Loop:
         torch.manual_seed(self.settings.seed * 1_000_003 + self.state.update)
         self.objective.trained().train()
         prepared = {
-            dataset: self._augment(batch.to(self.device), stream)
+            dataset: self.augmenters[dataset].augment(batch, self.state.update, stream, self.device)
             for stream, (dataset, batch) in enumerate(batches.items())
         }
         self.optimiser.zero_grad(set_to_none=True)
@@ -274,30 +280,6 @@ class _Loop:
                 self.state.parts,
                 math.ceil(size / self.state.parts),
             )
-
-    def _drawn(self, update: int, stream: int, size: int) -> Draw:
-        """Draw the random numbers for one data set's augmentation; ``stream`` is the index of the data set."""
-        drawn = draw(np.random.default_rng([self.settings.seed, update, stream]), size, len(self.streams.spacing_mm))
-        return upright(drawn) if self.streams.upright else drawn
-
-    def _maps(self, dataset: str, stream: int, update: int) -> Maps | None:
-        """Return the rotation and scaling of an update's samples, so the voxels around them are read too."""
-        if not self.settings.augment:
-            return None
-        patch_size = self.streams.training[dataset].patch_size
-        return affine_maps(self._drawn(update, stream, self.sizes[dataset]), patch_size, self.streams.spacing_mm)
-
-    def _augment(self, batch: Batch, stream: int) -> Batch:
-        """Augment the batch of one data set."""
-        if not self.settings.augment:
-            return batch
-        drawn = self._drawn(self.state.update, stream, len(batch.images))
-        spacing_mm = self.streams.spacing_mm
-        images, labels = apply(batch.images, batch.labels, drawn, spacing_mm, batch.sources)
-        size = tuple(images.shape[2:])
-        moves = zip(batch.boxes, affine_maps(drawn, size, spacing_mm), drawn.mirror, strict=True) if batch.boxes else ()
-        boxes = tuple(moved_boxes(rows, matrix, mirror, size) for rows, matrix, mirror in moves)
-        return Batch(images, labels, batch.cases, boxes=boxes)
 
     def _end_epoch(self) -> None:
         """Validate, apply the plateau rule, keep the best weights, write the log."""

@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from mdkd_auto.batches import augmenter
 from mdkd_auto.batches.sampling import Batch, PatchSampler
 from mdkd_auto.core.errors import SettingsError, TrainingError
 from mdkd_auto.core.records import CaseGeometry, ConfigurationPlan, PreprocessedCase, Topology
@@ -301,6 +302,19 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert_equal_runs(tmp_path, whole, state, expected)
 
 
+def test_augmentation_by_batchgenerators_goes_on_exactly(
+    cases: Path, tmp_path: Path, whole_runs: Callable[[str], tuple[Path, State]]
+) -> None:
+    settings = changed(augmentation="batchgenerators", checkpoint_minutes=0.0)
+    expected = run(objective_of("teacher"), cases, tmp_path / "whole", settings)
+    with pytest.raises(SystemError):
+        run(at_call(objective_of("teacher"), "losses", 7, kill), cases, tmp_path / "killed", settings)
+    state = run(objective_of("teacher", seed=4), cases, tmp_path / "killed", settings)
+    assert_equal_runs(tmp_path / "killed", tmp_path / "whole", state, expected)
+    _, built_in = whole_runs("teacher")
+    assert built_in.history[-1]["validation_loss"] != expected.history[-1]["validation_loss"]
+
+
 @pytest.mark.parametrize(("happens", "kind"), [(ctrl_c, KeyboardInterrupt), (terminate, Terminated)])
 def test_an_interruption_says_which(
     happens: Callable[[], None], kind: type[KeyboardInterrupt], cases: Path, tmp_path: Path
@@ -368,7 +382,7 @@ def test_training_learns(cases: Path, tmp_path: Path) -> None:
 def seen_by_updates(cases: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> list[tuple[int, Any]]:
     """The seed of torch and the first data set's random numbers of augmentation, of each of twelve updates."""
     draws: list[Any] = []
-    original = fit_module.apply
+    original = augmenter.apply
 
     def recorded(images: Any, labels: Any, drawn: Any, *rest: Any) -> Any:
         draws.append(drawn)
@@ -383,7 +397,7 @@ def seen_by_updates(cases: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, 
 
     objective.losses = asked
     with monkeypatch.context() as patched:
-        patched.setattr(fit_module, "apply", recorded)
+        patched.setattr(augmenter, "apply", recorded)
         run(objective, cases, folder, changed(seed=seed))
     return list(zip(seeds, [(drawn.noise_seed, *drawn.turns.ravel()) for drawn in draws], strict=True))
 
