@@ -161,7 +161,7 @@ def test_without_any_test_case_no_earlier_score_stays(root: Root, command: Comma
     assert said.status == 1
     assert all(f"test case {case}, not scored" in said.err for case in lost)
     (table,) = (root.results / "CT_segmentation").glob("table_*.md")
-    assert "not evaluable: no case is evaluable in both columns" in table.read_text()
+    assert "not evaluable: no case has a score in both columns" in table.read_text()
     for path in before:
         summary = read_json(path)
         assert summary["metric_per_case"] == []
