@@ -9,6 +9,7 @@ import msgspec
 
 from mdkd_auto.core.errors import SettingsError
 from mdkd_auto.core.files import read_json, to_record
+from mdkd_auto.core.presets import PRESETS
 from mdkd_auto.core.records import ByTask, Record, Task
 
 Architecture = str  # unet, tresunet; for classification also medvit_small and names of timm: tasks/ knows them
@@ -332,51 +333,6 @@ TASK_SETTINGS = ByTask(
         ),
     }
 )
-
-
-# The paper's tables of hyperparameters for classification, by data set. Students have one learning rate in all; their
-# weight decay is not in these tables and stays the teachers'.
-_STUDENT = {"student_learning_rate": 1e-4}
-_PULMONARY = {**_STUDENT, "joint_channels": 256, "joint_learning_rate": 1e-4, "architecture": "medvit_large"}
-_CEREBRAL = {**_STUDENT, "dropout": 0.3, "joint_channels": 1024}
-PRESETS: dict[str, dict[str, Any]] = {
-    "covidx": {
-        "learning_rate": 1e-5,
-        "weight_decay": 1e-2,
-        "classification": {**_PULMONARY, "joint_weight_decay": 0.0},
-    },
-    "rtpcr": {
-        "learning_rate": 5e-5,
-        "weight_decay": 1e-2,
-        "classification": {**_PULMONARY, "joint_weight_decay": 1e-2},
-    },
-    "covid-qu-ex": {
-        "learning_rate": 5e-5,
-        "weight_decay": 0.5,
-        "classification": {**_PULMONARY, "dropout": 0.3, "attention_dropout": 0.2, "joint_weight_decay": 1e-2},
-    },
-    "oasis": {
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-2,
-        "classification": {
-            **_CEREBRAL,
-            "architecture": "efficientnet_b0",
-            "joint_learning_rate": 1e-5,
-            "joint_weight_decay": 0.5,
-        },
-    },
-    "adni": {
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-2,
-        "classification": {
-            **_CEREBRAL,
-            "architecture": "medvit_small",
-            "attention_dropout": 0.2,
-            "joint_learning_rate": 5e-5,
-            "joint_weight_decay": 1e-2,
-        },
-    },
-}
 
 
 def load_settings(file: Path | None, overrides: dict[str, Any], preset: str | None = None) -> Settings:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from mdkd_auto.core.errors import MdkdError, SettingsError
+from mdkd_auto.core.presets import PRESETS
 from mdkd_auto.core.records import Task
 from mdkd_auto.core.settings import (
     CLASSIFICATION_OF_STAGE,
     DETECTION_OF_STAGE,
-    PRESETS,
     ClassificationSettings,
     DetectionSettings,
     Settings,

@@ -8,7 +8,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mdkd_auto.cli import doctor
-from mdkd_auto.core.settings import PRESETS, load_settings
+from mdkd_auto.core.presets import PRESETS
+from mdkd_auto.core.settings import load_settings
 from mdkd_auto.datasets.dataset_json import read_description
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.demo.phantoms import LOOKS, PICTURES, SCENES, write_datasets, write_detection_datasets, write_pictures
