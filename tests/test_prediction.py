@@ -171,11 +171,16 @@ def test_pictures_unlike_the_training_images_are_named(
     assert found["constant"][0] == found["grey"][0] == "standard deviation"
 
 
-def test_a_run_without_ranges_says_so_once(classifies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("given", [{}, None])
+def test_a_run_without_ranges_says_so_once(
+    classifies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, given: object
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     record = read_json(classifies / "run.json")
-    record["ranges"] = {}  # the fingerprint was missing when the run was trained
+    del record["ranges"]
+    if given is not None:  # the fingerprint was missing when the run was trained
+        record["ranges"] = given
     write_json(run / "run.json", record)
     (run / "checkpoint_best.safetensors").symlink_to(classifies / "checkpoint_best.safetensors")
     for name in "ab":

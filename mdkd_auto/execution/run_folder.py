@@ -48,7 +48,8 @@ class RunRecord(Record, frozen=True, kw_only=True):
     settings: Settings
     task: Task
     class_counts: dict[str, tuple[int, ...]]  # classification: trained on
-    ranges: dict[str, TrainingRanges]  # of the data sets that it predicts
+    # of the data sets that it predicts; {} where the fingerprint was missing, and prediction says so once
+    ranges: dict[str, TrainingRanges] = msgspec.field(default_factory=dict)
 
 
 class Finished(Record, frozen=True, kw_only=True):
