@@ -47,7 +47,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     file_endings: dict[str, str]
     settings: Settings
     task: Task
-    class_counts: dict[str, tuple[int, ...]]  # classification: trained on
+    class_counts: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # training cases of each
     # of the data sets that it predicts; {} where the fingerprint was missing, and prediction says so once
     ranges: dict[str, TrainingRanges] = msgspec.field(default_factory=dict)
 
