@@ -19,6 +19,7 @@ from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import Settings, replace
 from mdkd_auto.core.workers import default_workers
 from mdkd_auto.experiments.ablations import ABLATIONS
+from mdkd_auto.planners.plan_request import PlanRequest
 
 DATASETS = ("Dataset011_LungTumour", "Dataset012_Liver", "Dataset013_CovidCT")
 TEST_FRACTION = 0.5  # of the patients: gains are small, and the test needs patients
@@ -62,9 +63,7 @@ def main() -> None:
     pipeline.plan_and_preprocess(
         root,
         "CT",
-        spacing_mm=(spacing,) * 3,
-        patch_size=(side,) * 3,
-        test_fraction=TEST_FRACTION,
+        PlanRequest(spacing_mm=(spacing,) * 3, patch_size=(side,) * 3, test_fraction=TEST_FRACTION),
         workers=default_workers(),
     )
     settings = Settings(device=arguments.device, seed=arguments.first_seed, **BUDGETS[arguments.budget])

@@ -34,6 +34,7 @@ from mdkd_auto.execution.run_folder import load_predictor
 from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing import case as preprocessing
 from mdkd_auto.stages.job import Job
@@ -129,7 +130,9 @@ def measured(setting: Setting, raw: Path, updates: int, alone: bool) -> dict[str
         root = Root(Path(folder))
         for name in (setting.target, setting.source):
             shutil.copytree(raw / name, root.raw / name)
-        pipeline.plan_and_preprocess(root, configurations=(setting.configuration,), patch_size=setting.patch_size)
+        pipeline.plan_and_preprocess(
+            root, request=PlanRequest(configurations=(setting.configuration,), patch_size=setting.patch_size)
+        )
         settings = Settings(
             device="cpu",
             width=WIDTH,

@@ -21,6 +21,7 @@ from mdkd_auto.core.records import Case, Dataset, DatasetPlan, Fingerprint, Plan
 from mdkd_auto.datasets.splits import read_splits
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.formats.read_write import Image
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.planners.ranges import TrainingRanges, training_ranges, unlike_training
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.tasks.shared.prediction import read_channel
@@ -45,7 +46,7 @@ def main() -> None:
 
 def measure(root: Root) -> list[dict[str, Any]]:
     """One row for each data set."""
-    pipeline.plan_and_preprocess(root, preprocess=False, exclude_broken=True)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(exclude_broken=True), preprocess=False)
     groups, _ = find_groups(root)
     plans = {group: read_record(root.plan(group), Plan) for group in groups}
     parts = [(dataset, plans[group].dataset(dataset.name)) for group, some in groups.items() for dataset in some]

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MdkdError",
+    "PlanRequest",
     "Root",
     "Settings",
     "__version__",
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from mdkd_auto.core.paths import Root
     from mdkd_auto.core.settings import Settings, load_settings
     from mdkd_auto.pipeline import ablate, evaluate, find_student, predict, tables, train, train_all_permutations
+    from mdkd_auto.planners.plan_request import PlanRequest
     from mdkd_auto.preparation import plan_and_preprocess, verify
     from mdkd_auto.report.results import results
 else:  # hidden from type checkers, which would accept any name
     _MODULES = {
         "MdkdError": "core.errors",
+        "PlanRequest": "planners.plan_request",
         "Root": "core.paths",
         "Settings": "core.settings",
         "ablate": "pipeline",

@@ -16,7 +16,7 @@ from mdkd_auto.core.files import make_folder, write_json, write_text
 from mdkd_auto.core.limits import faults_of_plan, read_plan, refuse
 from mdkd_auto.core.paths import Root
 from mdkd_auto.core.progress import progress
-from mdkd_auto.core.records import Dataset, Fingerprint, IntTriple, Plan, Splits, Task, Triple
+from mdkd_auto.core.records import Configuration, Dataset, Fingerprint, Plan, Splits, Task
 from mdkd_auto.datasets.patients import compile_pattern, tell_patients
 from mdkd_auto.datasets.problems import CASES_SHOWN, KINDS, Problem, errors_of, problem, problems_text, without_broken
 from mdkd_auto.datasets.raw_folder import find_datasets
@@ -26,11 +26,14 @@ from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.planners.fingerprint import fingerprint_dataset, pooled_fingerprint, read_thumbnail
 from mdkd_auto.planners.group import plan_group
 from mdkd_auto.planners.integrity import check_dataset, check_group, check_likeness, check_patients, check_thumbnails
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.planners.plan_text import describe_changes, plan_text
 from mdkd_auto.planners.task_rules import TASK_RULES
 from mdkd_auto.preprocessing.dataset import preprocess_dataset
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_REQUEST = PlanRequest()  # leaves every decision to the rules
 
 CAUSES = {  # problem of a whole data set -> beginnings of the kinds of its cases' errors that it may come of
     "splits-emptied": ("",),
@@ -47,17 +50,6 @@ class Outcome(NamedTuple):
     problems: tuple[str, ...]
 
 
-class Asked(NamedTuple):
-    """What the user wants of a plan."""
-
-    memory_gb: float
-    spacing_mm: Triple | None
-    patch_size: IntTriple | None
-    input_size: int | None
-    channels: Mapping[str, str]
-    replan: bool
-
-
 class Verified(NamedTuple):
     """Data sets by group, without what was left out, and all that is known of them before planning."""
 
@@ -70,43 +62,21 @@ class Verified(NamedTuple):
 def plan_and_preprocess(
     root: Root,
     group: str | None = None,
+    request: PlanRequest = DEFAULT_REQUEST,
     *,
-    configurations: tuple[str, ...] = (),
-    memory_gb: float = 8.0,
-    spacing_mm: Triple | None = None,
-    patch_size: IntTriple | None = None,
-    input_size: int | None = None,
-    test_fraction: float | None = None,
-    channels: Mapping[str, str] | None = None,
-    replan: bool = False,
-    exclude_broken: bool = False,
-    allow_duplicates: bool = False,
-    patient_pattern: str | None = None,
     preprocess: bool = True,
     workers: int = 1,
 ) -> Outcome:
-    """Verify, plan and preprocess every group (or one) of the raw folder; what is done is not done again.
+    """Verify, plan and preprocess every group (or one) of the raw folder; reruns process only changes.
 
-    ``spacing_mm`` (z, y, x) replaces the planned spacing, ``patch_size`` (voxels z, y, x) the planned patch of
-    segmentation groups; a 2-D configuration takes their last two numbers. ``input_size`` (voxels a side) replaces that
-    of classification and detection groups. ``replan`` forgets the earlier plan, and splits that tear a patient apart.
-    Raises DatasetError listing everything where the data have errors, unless the broken cases are to be left out.
+    Raises DatasetError with all errors in the data, unless the request excludes broken cases; SettingsError and
+    PlanError for a request that does not fit the data.
     """
     with _alone(root):
-        verified = verify(
-            root,
-            group,
-            test_fraction=test_fraction,
-            exclude_broken=exclude_broken,
-            allow_duplicates=allow_duplicates,
-            patient_pattern=patient_pattern,
-            replan=replan,
-            workers=workers,
-        )
-        asked = Asked(memory_gb, spacing_mm, patch_size, input_size, channels or {}, replan)
-        _check_used(asked, {datasets[0].task for datasets in verified.groups.values()})
+        verified = verify(root, group, request, workers=workers)
+        _check_used(request, {datasets[0].task for datasets in verified.groups.values()})
         plans = {
-            name: _plan(root, name, datasets, verified.fingerprints, asked)
+            name: _plan(root, name, datasets, verified.fingerprints, request)
             for name, datasets in verified.groups.items()
         }
         for name, splits in verified.splits.items():
@@ -114,7 +84,8 @@ def plan_and_preprocess(
         if not preprocess:
             return Outcome(0, 0, ())
         outcomes = [
-            _preprocess(root, plan, verified.groups[name], configurations, workers) for name, plan in plans.items()
+            _preprocess(root, plan, verified.groups[name], request.configurations, workers)
+            for name, plan in plans.items()
         ]
     return Outcome(
         sum(outcome.done for outcome in outcomes),
@@ -129,24 +100,18 @@ def plan_and_preprocess(
 def verify(
     root: Root,
     group: str | None = None,
+    request: PlanRequest = DEFAULT_REQUEST,
     *,
-    test_fraction: float | None = None,
-    exclude_broken: bool = False,
-    allow_duplicates: bool = False,
-    patient_pattern: str | None = None,
-    replan: bool = False,
     workers: int = 1,
 ) -> Verified:
     """Read and check every file of the raw folder (or of one group); writes integrity.txt and integrity.json.
 
-    ``test_fraction``: of the patients, 0.2 where it is None. Raises DatasetError listing every error, unless the broken
-    cases are to be left out; SettingsError for a test fraction that is none. ``allow_duplicates``: pictures that look
-    the same may be trained and tested on. ``patient_pattern``: a regular expression that finds the patient in names of
-    cases whose patient no table says, instead of the one stored with the splits. ``replan``: splits stored before that
-    tear a patient apart are made again.
+    Raises DatasetError with all errors, unless the request excludes broken cases; SettingsError for an invalid test
+    fraction or patient pattern.
     """
-    if patient_pattern is not None:
-        compile_pattern(patient_pattern)
+    test_fraction = request.test_fraction
+    if request.patient_pattern is not None:
+        compile_pattern(request.patient_pattern)
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise SettingsError(f"test fraction {test_fraction:g}: expected a share of the patients, 0 or more and below 1")
     for report in (root.integrity, root.integrity.with_suffix(".txt")):
@@ -159,7 +124,7 @@ def verify(
     told, by_names = tell_patients(
         [dataset for datasets in groups.values() for dataset in datasets],
         lambda name: stored_pattern(root.splits(name)),
-        patient_pattern,
+        request.patient_pattern,
     )
     groups = {name: [told[dataset.name].dataset for dataset in datasets] for name, datasets in groups.items()}
     problems += by_names
@@ -176,7 +141,7 @@ def verify(
     for datasets in sound.values():
         for dataset in [dataset for dataset in datasets if dataset.cases]:  # else it is said already why there are none
             broken = {one.case_id for one in errors_of(problems) if one.dataset == dataset.name}
-            made, found = make_or_keep(root.splits(dataset.name), dataset, test_fraction, replan, broken)
+            made, found = make_or_keep(root.splits(dataset.name), dataset, test_fraction, request.replan, broken)
             if made is not None:
                 splits[dataset.name] = msgspec.structs.replace(made, patient_pattern=told[dataset.name].pattern)
             problems += found
@@ -186,7 +151,7 @@ def verify(
             check = TASK_RULES[dataset.task].check_splits
             problems += check(dataset, splits[dataset.name]) if check is not None else []
             problems += check_patients(dataset, splits[dataset.name])
-        problems += check_likeness(whole, fingerprints, splits, allow_duplicates)
+        problems += check_likeness(whole, fingerprints, splits, request.allow_duplicates)
         problems += check_thumbnails(
             whole,
             fingerprints,
@@ -203,9 +168,9 @@ def verify(
         for datasets in sound.values()
         for dataset in datasets
     }
-    if not exclude_broken:
+    if not request.exclude_broken:
         problems = [one for one in problems if not _comes_of_broken(one, groups, problems)]
-    _report(root, problems, exclude_broken)
+    _report(root, problems, request.exclude_broken)
     if not sound:
         raise DatasetError(f"{root.raw}: every data set has errors; see {root.integrity}")
     for datasets in sound.values():
@@ -339,15 +304,15 @@ def _to_plan_from(fingerprint: Fingerprint, dataset: Dataset, test: frozenset[st
 # --- planning and preprocessing -------------------------------------------------------------------------------------
 
 
-def _check_used(asked: Asked, tasks: set[Task]) -> None:
+def _check_used(request: PlanRequest, tasks: set[Task]) -> None:
     """Raise SettingsError for a size that no group here has a use for."""
     patches = {TASK_DATA[task].masks for task in tasks}  # of the others whole images
-    if asked.patch_size is not None and patches == {False}:
+    if request.patch_size is not None and patches == {False}:
         raise SettingsError(
             "--patch-size is for segmentation, and there is no such group here; --input-size is the "
             "side of whole images"
         )
-    if asked.input_size is not None and patches == {True}:
+    if request.input_size is not None and patches == {True}:
         raise SettingsError(
             "--input-size is for classification and detection, and there is no such group here; "
             "--patch-size is the patch of a segmentation group"
@@ -355,24 +320,14 @@ def _check_used(asked: Asked, tasks: set[Task]) -> None:
 
 
 def _plan(
-    root: Root, name: str, datasets: list[Dataset], fingerprints: Mapping[str, Fingerprint], asked: Asked
+    root: Root, name: str, datasets: list[Dataset], fingerprints: Mapping[str, Fingerprint], request: PlanRequest
 ) -> Plan:
     """Plan one group; says on the screen what was decided and what changed."""
     path = root.plan(name)
     previous = read_plan(path) if path.is_file() else None
     names = {dataset.name for dataset in datasets}
-    own = {key: value for key, value in asked.channels.items() if key in names}
-    plan = plan_group(
-        datasets,
-        fingerprints,
-        asked.memory_gb,
-        own,
-        previous,
-        asked.replan,
-        asked.spacing_mm,
-        asked.input_size,
-        asked.patch_size,
-    )
+    channels = {dataset: channel for dataset, channel in request.channels.items() if dataset in names}
+    plan = plan_group(datasets, fingerprints, msgspec.structs.replace(request, channels=channels), previous)
     refuse(path, faults_of_plan(plan), PlanError, "Ask for other sizes, or look at the data sets' spacings")
     text = plan_text(plan)
     if previous is not None:
@@ -385,7 +340,7 @@ def _plan(
 
 
 def _preprocess(
-    root: Root, plan: Plan, datasets: list[Dataset], configurations: tuple[str, ...], workers: int
+    root: Root, plan: Plan, datasets: list[Dataset], configurations: tuple[Configuration, ...], workers: int
 ) -> Outcome:
     """Preprocess the data sets of one group in the configurations asked for (all by default)."""
     done = skipped = 0

@@ -7,10 +7,11 @@ import numpy as np
 
 from mdkd_auto.core.errors import PlanError
 from mdkd_auto.core.limits import MOST_VOXELS_OF_WHOLE
-from mdkd_auto.core.records import Configuration, ConfigurationPlan, Fingerprint, Reason
+from mdkd_auto.core.records import Configuration, ConfigurationPlan, Fingerprint, Plan, Reason
 from mdkd_auto.planners.group_member import Member
 from mdkd_auto.planners.memory import Fit, choose_batch, feature_map_elements, text_voxels
-from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_request import PlanRequest
+from mdkd_auto.planners.plan_stability import earlier_configuration, earlier_input_size
 from mdkd_auto.planners.topology import plan_topology
 
 STEP = 32  # the networks' total stride
@@ -19,7 +20,11 @@ LEAST_SIDES = 2  # times STEP: instance normalisation needs more than one voxel 
 
 
 def plan_whole_images(
-    configuration: Configuration, members: Sequence[Member], wish: Wish, most: int | None = None
+    configuration: Configuration,
+    members: Sequence[Member],
+    request: PlanRequest,
+    kept: Plan | None,
+    most: int | None = None,
 ) -> ConfigurationPlan:
     """Plan one square (or cubic) input for all images of a group, and a batch. Raises PlanError for an invalid size.
 
@@ -29,14 +34,15 @@ def plan_whole_images(
     axes = 2 if configuration == "2d" else 3
     taking_part = [member for member in members if member.is_2d == (axes == 2)]
     longest = {member.name: float(np.median(member.shapes[:, -axes:].max(axis=1))) for member in taking_part}
-    side, why_size = _input_size(longest, most or MOST[axes], axes, wish.input_size, wish.kept_side(configuration))
+    kept_side = earlier_input_size(kept, configuration)
+    side, why_size = _input_size(longest, most or MOST[axes], axes, request.input_size, kept_side)
     patch = (side,) * axes
     spacing = (1.0,) * axes  # in voxels of the resized image
     topology = plan_topology(patch, spacing)
     fit = Fit(patch, topology, feature_map_elements(patch, topology))
     voxels = {member.name: float(len(member.shapes) * math.prod(patch)) for member in taking_part}
-    batch, why_batch = choose_batch(fit, voxels, wish.memory_gb)
-    earlier = wish.earlier().get(configuration)
+    batch, why_batch = choose_batch(fit, voxels, request.memory_gb)
+    earlier = earlier_configuration(kept, configuration, request.memory_gb)
     if earlier is not None and earlier.patch_size == patch and earlier.batch_size != batch:
         because = f"the rules would now say {batch} ({why_batch.because}); --replan takes it"
         batch = earlier.batch_size
@@ -53,11 +59,11 @@ def plan_whole_images(
     )
 
 
-def plan_classification(members: Sequence[Member], wish: Wish) -> list[ConfigurationPlan]:
+def plan_classification(members: Sequence[Member], request: PlanRequest, kept: Plan | None) -> list[ConfigurationPlan]:
     """Plan 2d for data sets of images and 3d_fullres for volumes; earlier decisions are kept."""
     names: tuple[Configuration, ...] = ("2d", "3d_fullres")
     return [
-        plan_whole_images(name, members, wish)
+        plan_whole_images(name, members, request, kept)
         for name, flat in zip(names, (True, False), strict=True)
         if any(member.is_2d == flat for member in members)
     ]

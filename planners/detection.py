@@ -7,11 +7,12 @@ import msgspec
 import numpy as np
 
 from mdkd_auto.core.errors import PlanError
-from mdkd_auto.core.records import ConfigurationPlan, Fingerprint, Reason
+from mdkd_auto.core.records import CaseFingerprint, ConfigurationPlan, Fingerprint, Plan, Reason
 from mdkd_auto.planners.classification import plan_whole_images
 from mdkd_auto.planners.group_member import Floats, Member
 from mdkd_auto.planners.memory import text_voxels
-from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_request import PlanRequest
+from mdkd_auto.planners.plan_stability import earlier_configuration
 
 STEP = 32  # total stride of a ResNet, and patch x windows of the RF-DETR sizes that accept any plan
 MOST = 512  # voxels per side: DeepLesion's slices; RF-DETR small's input
@@ -29,20 +30,20 @@ LEAST_QUERIES, MOST_QUERIES = 20, 300  # RF-DETR's own is 300
 Anchors = tuple[tuple[float, ...], tuple[float, ...]]  # sizes and ratios
 
 
-def plan_detection(members: Sequence[Member], fingerprints: Mapping[str, Fingerprint], wish: Wish) -> ConfigurationPlan:
+def plan_detection(members: Sequence[Member], request: PlanRequest, kept: Plan | None) -> list[ConfigurationPlan]:
     """Plan one square input for all images of a group, a batch, anchors and queries. Raises PlanError for volumes.
 
     Anchors and queries of the earlier plan are kept while they are about as good, so finished work stays valid.
     """
-    earlier = wish.earlier().get("2d")
+    earlier = earlier_configuration(kept, "2d", request.memory_gb)
     volumes = ", ".join(member.name for member in members if not member.is_2d)
     if volumes:
         raise PlanError(f"{volumes}: detection takes 2-D images; these are volumes")
-    plan = plan_whole_images("2d", members, wish, most=MOST)
+    plan = plan_whole_images("2d", members, request, kept, most=MOST)
     side = plan.patch_size[0]
-    boxes = {member.name: scaled_boxes(fingerprints[member.name], side) for member in members}
+    boxes = {member.name: scaled_boxes(member.cases, side) for member in members}
     sizes, ratios, why_anchors = choose_anchors(boxes)
-    fullest = max(len(case.boxes) for member in members for case in fingerprints[member.name].cases)
+    fullest = max(len(case.boxes) for member in members for case in member.cases)
     queries, why_queries = choose_queries(fullest, side)
     if earlier is not None and earlier.patch_size == plan.patch_size and earlier.anchor_sizes:
         old = earlier.anchor_sizes, earlier.anchor_ratios
@@ -54,18 +55,13 @@ def plan_detection(members: Sequence[Member], fingerprints: Mapping[str, Fingerp
             because = f"the rules would now say {queries}; the fullest image has {fullest} boxes"
             queries = earlier.queries
             why_queries = Reason(decision="queries kept", value=str(queries), because=because)
-    return msgspec.structs.replace(
-        plan,
-        anchor_sizes=sizes,
-        anchor_ratios=ratios,
-        queries=queries,
-        reasons=(*plan.reasons, *why_anchors, why_queries),
-    )
+    reasons = (*plan.reasons, *why_anchors, why_queries)
+    return [msgspec.structs.replace(plan, anchor_sizes=sizes, anchor_ratios=ratios, queries=queries, reasons=reasons)]
 
 
-def scaled_boxes(fingerprint: Fingerprint, side: int) -> Floats:
+def scaled_boxes(cases: Sequence[CaseFingerprint], side: int) -> Floats:
     """Height and width (N, 2) of every box in input voxels, with each image scaled to just fit the input."""
-    rows = [np.array(case.boxes) * (side / max(case.cropped_shape[1:])) for case in fingerprint.cases if case.boxes]
+    rows = [np.array(case.boxes) * (side / max(case.cropped_shape[1:])) for case in cases if case.boxes]
     return np.concatenate(rows) if rows else np.zeros((0, 2))
 
 

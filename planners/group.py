@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from mdkd_auto.core.errors import PlanError
-from mdkd_auto.core.records import Dataset, DatasetPlan, Fingerprint, IntTriple, Plan, Reason, Triple
+from mdkd_auto.core.records import Dataset, DatasetPlan, Fingerprint, Plan, Reason
 from mdkd_auto.datasets.task_data import TASK_DATA
 from mdkd_auto.planners.channel import choose_channels
 from mdkd_auto.planners.group_member import make_member
 from mdkd_auto.planners.normalisation import choose_normalisation
-from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.planners.plan_stability import keep_assumed_spacing, keep_dataset
 from mdkd_auto.planners.spacing import assume_spacing, choose_transpose
 from mdkd_auto.planners.task_rules import TASK_RULES
@@ -17,28 +17,20 @@ from mdkd_auto.planners.task_rules import TASK_RULES
 def plan_group(
     datasets: Sequence[Dataset],
     fingerprints: Mapping[str, Fingerprint],
-    memory_gb: float = 8.0,
-    channels: Mapping[str, str] | None = None,
+    request: PlanRequest,
     previous: Plan | None = None,
-    replan: bool = False,
-    spacing_mm: Triple | None = None,
-    input_size: int | None = None,
-    patch_size: IntTriple | None = None,
 ) -> Plan:
     """Decide what the data sets of a group share, and what each one has of its own.
 
-    ``channels`` maps a data set to the name or index of its input channel. Decisions of ``previous`` are kept while
-    they are about right (see :mod:`mdkd_auto.planners.plan_stability`) unless ``replan``. ``spacing_mm`` (z, y, x of
-    the transposed axes), ``input_size`` (voxels per side, for classification and detection) and ``patch_size``
-    (voxels z, y, x, for segmentation) override the rules. Raises PlanError.
+    Decisions of ``previous`` are kept while they are about right (see :mod:`mdkd_auto.planners.plan_stability`) unless
+    the request is to replan. Raises PlanError, also for a requested channel of a data set that is not in the group.
     """
-    _require_plannable(datasets, fingerprints, memory_gb)
-    kept = None if replan else previous
-    overrides = channels or {}
+    _require_plannable(datasets, fingerprints, request.memory_gb)
+    kept = None if request.replan else previous
     earlier = (
         {dataset_plan.dataset: dataset_plan.channel_name for dataset_plan in kept.datasets} if kept is not None else {}
     )
-    indices, reasons = choose_channels(datasets, overrides, earlier)
+    indices, reasons = choose_channels(datasets, request.channels, earlier)
     parts = []
     for dataset in datasets:
         dataset_plan, why = _plan_dataset(dataset, fingerprints[dataset.name], indices[dataset.name], kept)
@@ -46,13 +38,12 @@ def plan_group(
         reasons.extend(why)
     members = [make_member(fingerprints[dataset_plan.dataset], dataset_plan) for dataset_plan in parts]
     first = datasets[0]
-    wish = Wish(memory_gb, spacing_mm, patch_size, input_size, kept)
-    configurations = TASK_RULES[first.task].plan(members, fingerprints, wish)
+    configurations = TASK_RULES[first.task].plan(members, request, kept)
     return Plan(
         group=first.group,
         modality=first.modality,
         task=first.task,
-        memory_gb=memory_gb,
+        memory_gb=request.memory_gb,
         datasets=tuple(parts),
         configurations=tuple(configurations),
         reasons=tuple(_by_dataset(reasons, parts)),

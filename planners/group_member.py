@@ -21,6 +21,7 @@ class Member:
     shapes: Floats  # (cases, 3), cropped to non-zero
     diameters_mm: Floats  # all lesions of at least SPECK_VOXELS voxels
     specks: int  # smaller components, left out
+    cases: tuple[CaseFingerprint, ...] = ()  # in canonical axes
 
     @property
     def spacing_mm(self) -> Floats:
@@ -53,6 +54,7 @@ def make_member(fingerprint: Fingerprint, plan: DatasetPlan) -> Member:
         shapes=shapes,
         diameters_mm=np.array(diameters, dtype=np.float64),
         specks=lesions - len(diameters),
+        cases=fingerprint.cases,
     )
 
 

@@ -1,26 +1,26 @@
-"""The user's request for a plan, and the decisions of an earlier plan."""
+"""What the user requests of a plan: one record from the command line to the planners."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from mdkd_auto.core.records import ConfigurationPlan, IntTriple, Plan, Triple
+from mdkd_auto.core.records import Configuration, IntTriple, Record, Triple
+
+DEFAULT_MEMORY_GB = 8.0
 
 
-class Wish(NamedTuple):
-    """What the user requests of a plan; ``kept``: the earlier plan, unless it is replanned."""
+class PlanRequest(Record, frozen=True, kw_only=True):
+    """The user's choices; each default leaves the decision to the rules.
 
-    memory_gb: float
-    spacing_mm: Triple | None = None  # z, y, x of the transposed axes
-    patch_size: IntTriple | None = None  # voxels z, y, x of the transposed axes, for segmentation
-    input_size: int | None = None  # voxels per side, for whole images
-    kept: Plan | None = None
+    Triples are (z, y, x) of the transposed axes; a 2-D configuration takes the last two numbers.
+    """
 
-    def earlier(self) -> dict[str, ConfigurationPlan]:
-        """Earlier configurations planned for the same memory, by name."""
-        if self.kept is None or self.kept.memory_gb != self.memory_gb:
-            return {}
-        return {part.configuration: part for part in self.kept.configurations}
-
-    def kept_side(self, configuration: str) -> int | None:
-        """Voxels per side of whole images in the earlier plan; independent of its memory."""
-        parts = () if self.kept is None else self.kept.configurations
-        return next((part.patch_size[0] for part in parts if part.configuration == configuration), None)
+    configurations: tuple[Configuration, ...] = ()  # to preprocess; () = all of the plan
+    memory_gb: float = DEFAULT_MEMORY_GB  # of the GPU to plan for
+    spacing_mm: Triple | None = None  # target spacing
+    patch_size: IntTriple | None = None  # voxels; segmentation groups
+    input_size: int | None = None  # voxels per side; classification and detection groups
+    test_fraction: float | None = None  # held-out fraction of the patients, 0.2 if None
+    channels: Mapping[str, str] = {}  # data set -> name or index of its input channel
+    replan: bool = False  # ignore the earlier plan, and splits that divide a patient
+    exclude_broken: bool = False  # skip cases with errors instead of stopping
+    allow_duplicates: bool = False  # accept near-duplicates in both training and test set
+    patient_pattern: str | None = None  # regular expression for the patient in case names, instead of the stored one

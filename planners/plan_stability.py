@@ -9,23 +9,36 @@ from numpy.typing import NDArray
 
 from mdkd_auto.core.records import ConfigurationPlan, DatasetPlan, Normalisation, Plan, Reason, Triple
 from mdkd_auto.planners.memory import text_voxels
-from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.planners.spacing import text_mm
 
 KEEP_SPACING_WITHIN = 0.25  # relative to the spacing the current rules would choose, on every axis
 KEEP_NORMALISATION_WITHIN = 0.10  # fraction of the earlier standard deviation
 
 
-def keep_configuration(fresh: ConfigurationPlan, wish: Wish) -> ConfigurationPlan:
+def earlier_configuration(kept: Plan | None, configuration: str, memory_gb: float) -> ConfigurationPlan | None:
+    """Return a configuration of the kept plan if it was planned for the same memory."""
+    if kept is None or kept.memory_gb != memory_gb:
+        return None
+    return next((part for part in kept.configurations if part.configuration == configuration), None)
+
+
+def earlier_input_size(kept: Plan | None, configuration: str) -> int | None:
+    """Return the voxels per side of whole images in the kept plan, whatever its memory."""
+    parts = () if kept is None else kept.configurations
+    return next((part.patch_size[0] for part in parts if part.configuration == configuration), None)
+
+
+def keep_configuration(fresh: ConfigurationPlan, request: PlanRequest, kept: Plan | None) -> ConfigurationPlan:
     """Keep the earlier spacing, patch, batch and topology if its spacing is within 25 % of the fresh one on every axis.
 
     A changed memory_gb requires a fresh plan, and so does a requested spacing or patch that differs.
     """
-    old = wish.earlier().get(fresh.configuration)
+    old = earlier_configuration(kept, fresh.configuration, request.memory_gb)
     if old is None or _decisions(old) == _decisions(fresh):
         return fresh
-    within = 0.0 if wish.spacing_mm is not None else KEEP_SPACING_WITHIN
-    another_patch = wish.patch_size is not None and old.patch_size != fresh.patch_size
+    within = 0.0 if request.spacing_mm is not None else KEEP_SPACING_WITHIN
+    another_patch = request.patch_size is not None and old.patch_size != fresh.patch_size
     if another_patch or not _all_within(fresh.spacing_mm, old.spacing_mm, within):
         return fresh
     reason = Reason(

@@ -5,26 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdkd_auto.core.errors import PlanError
-from mdkd_auto.core.records import Configuration, ConfigurationPlan, Reason
+from mdkd_auto.core.records import Configuration, ConfigurationPlan, Plan, Reason
 from mdkd_auto.planners.group_member import Floats, Member
 from mdkd_auto.planners.memory import asked_patch, choose_batch, fit_patch, text_voxels
-from mdkd_auto.planners.plan_request import Wish
-from mdkd_auto.planners.plan_stability import keep_configuration, keeps_spacing
+from mdkd_auto.planners.plan_request import PlanRequest
+from mdkd_auto.planners.plan_stability import earlier_configuration, keep_configuration, keeps_spacing
 from mdkd_auto.planners.spacing import in_plane_spacing, text_mm, volume_spacing
 from mdkd_auto.planners.topology import plan_topology
 
 LARGE_LESION_PERCENTILE = 90.0
 
 
-def plan_segmentation(members: Sequence[Member], wish: Wish) -> list[ConfigurationPlan]:
+def plan_segmentation(members: Sequence[Member], request: PlanRequest, kept: Plan | None) -> list[ConfigurationPlan]:
     """Plan 2d, and 3d_fullres if there are volumes; earlier decisions are kept while they are about right."""
     names: tuple[Configuration, ...] = ("2d",) if all(member.is_2d for member in members) else ("2d", "3d_fullres")
-    return [keep_configuration(plan_patches(name, members, wish), wish) for name in names]
+    return [keep_configuration(plan_patches(name, members, request, kept), request, kept) for name in names]
 
 
-def plan_patches(configuration: Configuration, members: Sequence[Member], wish: Wish) -> ConfigurationPlan:
+def plan_patches(
+    configuration: Configuration, members: Sequence[Member], request: PlanRequest, kept: Plan | None
+) -> ConfigurationPlan:
     """Plan one configuration by the rules, with the requested spacing and patch if given."""
-    wanted_mm, memory_gb = wish.spacing_mm, wish.memory_gb
+    wanted_mm, memory_gb = request.spacing_mm, request.memory_gb
     if configuration == "2d":
         taking_part = list(members)
         spacing, reasons = in_plane_spacing(taking_part)
@@ -35,12 +37,12 @@ def plan_patches(configuration: Configuration, members: Sequence[Member], wish: 
         if flat:
             because = f"{flat}: 2-D images have no volumes"
             reasons.insert(0, Reason(decision="data sets", value=str(len(taking_part)), because=because))
-    ruled, old = spacing, wish.earlier().get(configuration)
+    ruled, old = spacing, earlier_configuration(kept, configuration, request.memory_gb)
     if wanted_mm is not None:
         spacing = np.array(wanted_mm[-len(spacing) :])
         because = f"asked for; the rules would say {text_mm(ruled)}"
         reasons.append(Reason(decision="spacing asked for", value=text_mm(spacing), because=because))
-    elif wish.patch_size is not None and old is not None and keeps_spacing(ruled, old.spacing_mm):
+    elif request.patch_size is not None and old is not None and keeps_spacing(ruled, old.spacing_mm):
         spacing = np.array(old.spacing_mm)
         because = f"only another patch is asked for; the rules would say {text_mm(ruled)}"
         reasons.append(Reason(decision="spacing kept", value=text_mm(spacing), because=because))
@@ -54,10 +56,10 @@ def plan_patches(configuration: Configuration, members: Sequence[Member], wish: 
             f"{configuration}: a spacing of {text_mm(spacing)} leaves images of {text_voxels(shape)} voxels, "
             f"too few for a network; ask for a finer one (the rules say {text_mm(ruled)})"
         )
-    if wish.patch_size is None:
+    if request.patch_size is None:
         fit, why_patch = fit_patch(spacing_mm, shape, memory_gb)
     else:
-        fit, why_patch = asked_patch(configuration, wish.patch_size[-len(spacing) :], spacing_mm, shape, memory_gb)
+        fit, why_patch = asked_patch(configuration, request.patch_size[-len(spacing) :], spacing_mm, shape, memory_gb)
     voxels = {name: float(shape.prod(axis=1).sum()) for name, shape in shapes.items()}
     batch, why_batch = choose_batch(fit, voxels, memory_gb)
     stages = len(fit.topology.features)

@@ -13,6 +13,7 @@ from mdkd_auto.core.errors import DatasetError
 from mdkd_auto.core.files import read_json, write_json
 from mdkd_auto.core.paths import Root
 from mdkd_auto.demo.phantoms import PICTURES, SCENES, Look, write_datasets, write_detection_datasets, write_pictures
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import verify
 
 CASES = 5
@@ -134,5 +135,5 @@ def test_a_row_of_a_case_whose_image_is_a_link_to_nothing_is_no_unknown_case(sou
         verify(root)
     (problem,) = read_json(root.integrity)
     assert (problem["kind"], problem["case_id"]) == ("link-dangling", case)
-    verified = verify(root, exclude_broken=True)
+    verified = verify(root, request=PlanRequest(exclude_broken=True))
     assert [len(dataset.cases) for datasets in verified.groups.values() for dataset in datasets] == [CASES - 1]

@@ -18,6 +18,7 @@ from mdkd_auto.core.records import Plan
 from mdkd_auto.core.settings import ClassificationSettings, Settings
 from mdkd_auto.demo.phantoms import LOOKS, PICTURES, picture, volume, write_pictures
 from mdkd_auto.networks import medvit
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import figures_folder
 from mdkd_auto.report.tables import Table
@@ -43,7 +44,7 @@ Command = Callable[..., tuple[int, str, str]]
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Root:
     root = Root(tmp_path_factory.mktemp("pictures"))
     write_pictures(root.raw, cases=52)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     return root
 
 
@@ -118,7 +119,7 @@ def test_a_medvit_and_an_efficientnet_teach(narrow: bool, tmp_path: Path, monkey
         monkeypatch.setattr(medvit, "WIDTHS", ((32, 32), (128, 128), (128, 128), (128, 128)))
     root = Root(tmp_path / "root")
     write_pictures(root.raw, PICTURES[:2], cases=9)
-    pipeline.plan_and_preprocess(root, input_size=64)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64))
     own = ClassificationSettings(architecture_of={"922": "efficientnet_b0"}, joint_channels=16, dropout=0.1)
     settings = Settings(
         epochs=2, iterations_per_epoch=1, validation_batches=1, batch_size=2, device="cpu", classification=own
@@ -315,7 +316,7 @@ def test_volumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             rows.append(f"c{case},{'up' if case % 2 else 'down'}")
         (folder / "cases.csv").write_text("\n".join(rows))
         (folder / "dataset.json").write_text('{"task": "classification", "channel_names": {"0": "CT"}}')
-    pipeline.plan_and_preprocess(root, input_size=64)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64))
     (part,) = read_record(root.plan("CT_classification"), Plan).configurations
     assert (part.configuration, part.patch_size) == ("3d_fullres", (64, 64, 64))
     fields = {name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}

@@ -28,6 +28,7 @@ from mdkd_auto.execution.teacher_weights import validation_score, weight
 from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.networks import faster_rcnn
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.detection.pictures import draw_boxes
@@ -68,7 +69,7 @@ def found_at_any_score() -> Iterator[None]:
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Root:
     root = Root(tmp_path_factory.mktemp("scenes"))
     write_detection_datasets(root.raw, SCENES[:2], cases=CASES)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     return root
 
 

@@ -14,6 +14,7 @@ from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets
 from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 
 LOOK = SCENES[0]._replace(size=(64, 64), radius=(9.0, 12.0))
@@ -32,7 +33,7 @@ def learned_by_heart(tmp_path_factory: pytest.TempPathFactory, one_thread: None)
     """Eight images, of which two show nothing."""
     root = Root(tmp_path_factory.mktemp("eight"))
     write_detection_datasets(root.raw, (LOOK,), cases=8)
-    assert pipeline.plan_and_preprocess(root, input_size=64, test_fraction=0.0).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64, test_fraction=0.0)).problems == ()
     return root
 
 

@@ -21,6 +21,7 @@ from mdkd_auto.core.paths import Root
 from mdkd_auto.core.settings import Settings
 from mdkd_auto.demo.phantoms import Look, write_datasets, write_new_images
 from mdkd_auto.execution.run_folder import read_run
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preprocessing.case_store import read_case_record
 from mdkd_auto.report.comparison import COLUMNS
 from mdkd_auto.report.figures import DRAWINGS, figures_folder
@@ -300,7 +301,7 @@ def test_two_class_sets_in_one_group(tmp_path: Path, looks: tuple[Look, ...], co
     root = Root(tmp_path / "root")
     write_datasets(root.raw, looks[:2], cases=CASES)
     split_lesions(root.raw / B)
-    pipeline.plan_and_preprocess(root, configurations=("2d",))
+    pipeline.plan_and_preprocess(root, request=PlanRequest(configurations=("2d",)))
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({**BUDGET, "epochs": 1}))
     said = command(train.main, B, "--from", A, "--keep-classes", "--settings", settings, "--root", root.folder)
@@ -339,7 +340,7 @@ def test_volumes_of_data_sets_of_unequal_size(
     root = Root(tmp_path / "root")
     for number, (look, cases) in enumerate(zip(looks, (3, 14, 5), strict=True)):
         write_datasets(root.raw, (look,), cases=cases, seed=number)
-    pipeline.plan_and_preprocess(root, configurations=("3d_fullres",))
+    pipeline.plan_and_preprocess(root, request=PlanRequest(configurations=("3d_fullres",)))
     trained_on = {name: len(read_json(root.splits(name))["folds"][0]["train"]) for name in (A, B, C)}
     assert trained_on == {A: 1, B: 8, C: 3}
     settings = Settings(**{**BUDGET, "epochs": 1, "iterations_per_epoch": 2, "batch_size": 3})  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from mdkd_auto.core.files import read_json
 from mdkd_auto.core.paths import Root
 from mdkd_auto.datasets.problems import KINDS
 from mdkd_auto.demo.phantoms import PICTURES, write_pictures
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import plan_and_preprocess as plan
 from mdkd_auto.preparation import verify
 
@@ -532,7 +533,7 @@ def test_faults_of_classification_are_named(tmp_path: Path, name: str, command: 
     assert "Traceback" not in said.out + said.err
     assert said.status == (1 if KINDS[kind].severity == "error" else 0), said.err
     assert root.plan("CXR_classification").is_file() == (KINDS[kind].severity == "warning")
-    plan(root, exclude_broken=True, preprocess=False)
+    plan(root, request=PlanRequest(exclude_broken=True), preprocess=False)
     assert root.plan("CXR_classification").is_file()
 
 
@@ -812,7 +813,7 @@ def test_faults_of_detection_are_named(tmp_path: Path, name: str, command: Calla
     assert "Traceback" not in said.out + said.err
     assert said.status == (1 if KINDS[kind].severity == "error" else 0), said.err
     assert root.plan("CXR_detection").is_file() == (KINDS[kind].severity == "warning")
-    plan(root, exclude_broken=True, preprocess=False)
+    plan(root, request=PlanRequest(exclude_broken=True), preprocess=False)
     assert root.plan("CXR_detection").is_file()
 
 
@@ -927,7 +928,7 @@ def test_an_image_that_may_lack_a_box_is_in_no_split(tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
     folder = write_boxed(root.raw, BOXED[0], 0)
     change_annotations(folder, lambda content: content["annotations"][2].update(image_id=99))
-    verified = verify(root, exclude_broken=True)
+    verified = verify(root, request=PlanRequest(exclude_broken=True))
     splits = verified.splits[BOXED[0]]
     placed = {*splits.test, *(case for fold in splits.folds for case in (*fold.train, *fold.val))}
     assert placed == {"case_0", "case_1", "case_3", "case_4"}
@@ -980,7 +981,7 @@ def test_faults_are_named(root: Root, name: str, command: Callable[..., Any]) ->
         assert not planned
         assert kind in said.err
         assert "--exclude-broken" in said.err
-        plan(root, exclude_broken=True, preprocess=False)
+        plan(root, request=PlanRequest(exclude_broken=True), preprocess=False)
         assert root.plan("CT_segmentation").is_file()
     else:
         assert said.status == 0, said.err
@@ -992,7 +993,7 @@ def test_only_what_is_broken_is_left_out(root: Root) -> None:
     not_a_number(root.raw / NAME)
     label_without_image(root.raw / NAME)
     (root.raw / OTHER / "dataset.json").unlink()
-    assert plan(root, exclude_broken=True).done == 4 * 2  # four sound cases, 2d and 3d_fullres
+    assert plan(root, request=PlanRequest(exclude_broken=True)).done == 4 * 2  # four sound cases, 2d and 3d_fullres
     stored = {path.stem for path in root.cases(NAME, "2d").glob("*.json")}
     assert stored == {"case_0", "case_1", "case_3", "case_4"}
     assert not root.cases(OTHER, "2d").exists()
@@ -1004,7 +1005,7 @@ def test_a_case_left_out_is_named_once(root: Root, caplog: pytest.LogCaptureFixt
     for channel in (1, 2):
         shutil.copy(image_file(root.raw / NAME, CASE), image_file(root.raw / NAME, CASE, channel))
     with caplog.at_level("INFO"):
-        plan(root, exclude_broken=True, preprocess=False)
+        plan(root, request=PlanRequest(exclude_broken=True), preprocess=False)
     assert [line for line in caplog.messages if line.startswith("left out: ")] == [f"left out: case {CASE} of {NAME}"]
 
 
@@ -1084,7 +1085,7 @@ def test_broken_cases_are_not_called_too_few(root: Root) -> None:
         verify(root)
     assert {problem["kind"] for problem in read_json(root.integrity)} == {"label-missing", "truncated"}
     with pytest.raises(DatasetError, match="every data set has errors"):
-        verify(root, exclude_broken=True)  # then it is the reason why both are left out
+        verify(root, request=PlanRequest(exclude_broken=True))  # then it is the reason why both are left out
     assert "too-few-cases" in {problem["kind"] for problem in read_json(root.integrity)}
 
 
@@ -1188,7 +1189,7 @@ def test_a_long_list_of_cases_left_out_is_said_once(root: Root, caplog: pytest.L
     for number in range(8):
         image_file(root.raw / NAME, f"odd_{number}").write_bytes(image_file(root.raw / NAME, CASE).read_bytes())
     with caplog.at_level("INFO"):
-        plan(root, exclude_broken=True, preprocess=False)
+        plan(root, request=PlanRequest(exclude_broken=True), preprocess=False)
     said = "\n".join(caplog.messages)
     assert all(said.count(f"labelsTr/odd_{number}.nii.gz") == said.count(f"odd_{number}") == 1 for number in range(8))
     assert [line for line in caplog.messages if line.startswith("left out: ")] == [

@@ -19,6 +19,7 @@ from mdkd_auto.execution.evaluate_run import not_scored
 from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.report import tables as tables_module
 
@@ -250,7 +251,7 @@ def test_a_lost_test_case_of_classification_is_named(tmp_path: Path) -> None:
     settings = Settings(**SMALL, classification=ClassificationSettings(architecture="unet"))
     root = Root(tmp_path)
     write_pictures(root.raw, PICTURES[:1], cases=12)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     folder, unscored = run_alone(root, group, settings, target)
     assert unscored == []
     lost, kept = read_json(root.splits(target))["test"]
@@ -283,7 +284,7 @@ def test_a_lost_test_case_of_detection_is_named(tmp_path: Path) -> None:
     settings = Settings(**{**SMALL, "width": None}, detection=DetectionSettings(architecture="faster_rcnn_small"))
     root = Root(tmp_path)
     write_detection_datasets(root.raw, SCENES[:1], cases=10)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     assert run_alone(root, group, settings, target)[1] == []
     lost, kept = read_json(root.splits(target))["test"]
     (image,) = (root.raw / target / "imagesTr").glob(f"{lost}_0000.*")

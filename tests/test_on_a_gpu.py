@@ -23,6 +23,7 @@ from mdkd_auto.execution.run_folder import describe
 from mdkd_auto.execution.run_job import make_objective, make_streams, run_jobs
 from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.stages.hierarchy import in_order
 from mdkd_auto.stages.job import Job
@@ -64,7 +65,7 @@ def root(planned: Root, tmp_path_factory: pytest.TempPathFactory) -> Root:
     made = Root(Path(shutil.copytree(planned.folder, tmp_path_factory.mktemp("gpu") / "root")))
     write_pictures(made.raw, cases=52)
     write_detection_datasets(made.raw, SCENES[:2], cases=20)
-    assert pipeline.plan_and_preprocess(made, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(made, request=PlanRequest(input_size=64)).problems == ()
     return made
 
 

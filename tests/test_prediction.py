@@ -30,6 +30,7 @@ from mdkd_auto.execution.run_folder import build_model, describe, make_task, rea
 from mdkd_auto.experiments.experiment import make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.formats.read_write import read_image, same_geometry
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.training.checkpoints import save_weights
 
@@ -75,7 +76,7 @@ def segments(planned: Root, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classifies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Root(tmp_path_factory.mktemp("pictures"))
     write_pictures(root.raw, PICTURES[:1], cases=12)
-    pipeline.plan_and_preprocess(root, input_size=64)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64))
     return untrained(root, root.folder / "run")
 
 
@@ -83,7 +84,7 @@ def classifies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Root(tmp_path_factory.mktemp("scenes"))
     write_detection_datasets(root.raw, SCENES[:1], cases=10)
-    pipeline.plan_and_preprocess(root, input_size=64)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64))
     return untrained(root, root.folder / "run")
 
 

@@ -17,6 +17,7 @@ from mdkd_auto.core.records import Plan, Splits
 from mdkd_auto.datasets.raw_folder import read_dataset
 from mdkd_auto.datasets.splits import read_splits
 from mdkd_auto.formats.read_write import read_image, same_geometry
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.tasks.shared.prediction import mask_ending
 
@@ -50,7 +51,7 @@ def test_groups_of_every_task_are_found(tmp_path: Path) -> None:
         "CT_detection": ["031"],
     }
 
-    outcome = pipeline.plan_and_preprocess(root, "MRI", configurations=("2d",))
+    outcome = pipeline.plan_and_preprocess(root, "MRI", PlanRequest(configurations=("2d",)))
     assert outcome.problems == ()
     assert outcome.done == sum(len(dataset.cases) for dataset in groups["MRI_segmentation"])
     plan = read_record(root.plan("MRI_segmentation"), Plan)
@@ -69,7 +70,7 @@ def test_x_rays_that_look_the_same_are_found(tmp_path: Path) -> None:
     root = linked(tmp_path, "021", "022")
     with pytest.raises(DatasetError, match="near-duplicate-train-test in Dataset021_CXRKaggle"):
         pipeline.plan_and_preprocess(root, preprocess=False)
-    pipeline.plan_and_preprocess(root, preprocess=False, exclude_broken=True)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(exclude_broken=True), preprocess=False)
     found = [one for one in read_json(root.integrity) if one["kind"].startswith("near-duplicate")]
     across = [one for one in found if "of Dataset02" in one["found"]]
     assert len(across) >= 18
@@ -102,7 +103,7 @@ def test_slices_of_two_data_sets(tmp_path: Path, command: Callable[..., Any]) ->
     root = Root(tmp_path)
     part_of(root, "011", 40)
     part_of(root, "013", 30)
-    assert pipeline.plan_and_preprocess(root, "CT", configurations=("2d",)).problems == ()
+    assert pipeline.plan_and_preprocess(root, "CT", PlanRequest(configurations=("2d",))).problems == ()
     said = command(train.main, "013", "--from", "011", "--root", root.folder, *SMALL)
     assert said.status == 0, said.err
     assert "Dataset013_CovidCT (test): " in said.out

@@ -23,6 +23,7 @@ from mdkd_auto.execution.run_job import run_jobs
 from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
 from mdkd_auto.formats.read_write import read_image
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing.case import Prepared, prepare_image
 from mdkd_auto.preprocessing.crop import cropped
@@ -330,7 +331,7 @@ def test_a_corrected_class_is_scored_again_from_the_stored_answer(tmp_path: Path
     settings = Settings(**SMALL, classification=ClassificationSettings(architecture="unet"))
     root = Root(tmp_path)
     write_pictures(root.raw, PICTURES[:1], cases=12)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     folder = trained_alone(root, group, settings, target)
     before = read_json(folder / "summary.json")
     name = before["answers"][0]["case_id"]
@@ -375,7 +376,7 @@ def test_a_corrected_box_is_scored_again_from_the_stored_boxes(tmp_path: Path, l
     settings = Settings(**{**SMALL, "width": None}, detection=DetectionSettings(architecture="faster_rcnn_small"))
     root = Root(tmp_path)
     write_detection_datasets(root.raw, SCENES[:1], cases=10)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     folder = trained_alone(root, group, settings, target)
     before = read_json(folder / "summary.json")
     (name, *_) = (one["case_id"] for one in before["answers"] if one["truth"])

@@ -41,12 +41,13 @@ def _work(arguments: argparse.Namespace) -> int:
     from mdkd_auto import pipeline
     from mdkd_auto.core.settings import load_settings
     from mdkd_auto.demo.phantoms import LOOKS, write_datasets, write_new_images
+    from mdkd_auto.planners.plan_request import PlanRequest
 
     started = time.monotonic()
     settings = load_settings(None, {**BUDGET, "device": arguments.device, "epochs": arguments.epochs})
     if not all((root.raw / look.name / "dataset.json").is_file() for look in LOOKS):
         write_datasets(root.raw)
-    planned = pipeline.plan_and_preprocess(root, "CT", configurations=("2d",))
+    planned = pipeline.plan_and_preprocess(root, "CT", PlanRequest(configurations=("2d",)))
     tables = pipeline.train_all_permutations(root, settings, "CT", configuration="2d")
     problems = list(planned.problems)
     for row in tables[0].rows:

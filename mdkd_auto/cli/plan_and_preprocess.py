@@ -3,10 +3,13 @@
 import argparse
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mdkd_auto.cli.common import parser, report_problems, root_from, run
 from mdkd_auto.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from mdkd_auto.planners.plan_request import PlanRequest
 
 Number = TypeVar("Number", int, float)
 
@@ -90,31 +93,23 @@ def _work(arguments: argparse.Namespace) -> int:
     root = root_from(arguments)
     from mdkd_auto import preparation  # not the pipeline: this command has no use for torch
     from mdkd_auto.core.workers import default_workers
-    from mdkd_auto.datasets.raw_folder import find_name
 
     workers = arguments.workers or default_workers()
     if arguments.verify_only:
-        preparation.verify(
-            root,
-            arguments.group,
-            test_fraction=arguments.test_fraction,
-            exclude_broken=arguments.exclude_broken,
-            allow_duplicates=arguments.allow_duplicates,
-            patient_pattern=arguments.patient_pattern,
-            replan=arguments.replan,
-            workers=workers,
-        )
+        preparation.verify(root, arguments.group, _request(arguments, channels={}), workers=workers)
         return 0
-    channels = {}
     names = preparation.dataset_names(root, arguments.group) if arguments.channel else []
-    for text in arguments.channel:
-        dataset, equals, channel = text.partition("=")
-        if not equals or not channel:
-            raise SettingsError(f"--channel {text!r}: expected DATASET=CHANNEL, such as 001=T1c")
-        channels[find_name(dataset, names)] = channel
+    request = _request(arguments, _channels(arguments.channel, names))
     outcome = preparation.plan_and_preprocess(
-        root,
-        arguments.group,
+        root, arguments.group, request, preprocess=not arguments.plan_only, workers=workers
+    )
+    return report_problems(outcome.problems)
+
+
+def _request(arguments: argparse.Namespace, channels: dict[str, str]) -> "PlanRequest":
+    from mdkd_auto.planners.plan_request import PlanRequest
+
+    return PlanRequest(
         configurations=tuple(arguments.configuration),
         memory_gb=arguments.memory_gb,
         spacing_mm=_spacing(arguments.spacing_mm),
@@ -126,10 +121,20 @@ def _work(arguments: argparse.Namespace) -> int:
         exclude_broken=arguments.exclude_broken,
         allow_duplicates=arguments.allow_duplicates,
         patient_pattern=arguments.patient_pattern,
-        preprocess=not arguments.plan_only,
-        workers=workers,
     )
-    return report_problems(outcome.problems)
+
+
+def _channels(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Channel per data set from texts such as "001=T1c". Raises SettingsError."""
+    from mdkd_auto.datasets.raw_folder import find_name
+
+    channels = {}
+    for text in given:
+        dataset, equals, channel = text.partition("=")
+        if not equals or not channel:
+            raise SettingsError(f"--channel {text!r}: expected DATASET=CHANNEL, such as 001=T1c")
+        channels[find_name(dataset, names)] = channel
+    return channels
 
 
 def _spacing(given: list[float] | None) -> tuple[float, float, float] | None:

@@ -33,6 +33,7 @@ from mdkd_auto.doctor.root import look_at_root
 from mdkd_auto.execution.run_folder import Finished, RunRecord, describe
 from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.stages.job import Job
 from mdkd_auto.training.checkpoints import save_training, save_weights
 from mdkd_auto.training.loop import FINAL, LATEST
@@ -354,7 +355,7 @@ def test_cases_that_were_left_out_are_not_missed(planned: Root, copied: Copied) 
     root = copied(planned)
     label = sorted((root.raw / A / "labelsTr").iterdir())[0]
     label.write_bytes(b"broken")
-    pipeline.plan_and_preprocess(root, exclude_broken=True)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(exclude_broken=True))
     case = label.name.removesuffix(".nii.gz")
     for folder in (root.cases(A, name) for name in ("2d", "3d_fullres")):
         for stored in folder.glob(f"{case}*"):

@@ -26,6 +26,7 @@ from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.experiments.jobs import JobMaker, check_unchanged
 from mdkd_auto.metrics.summary import score_masks
 from mdkd_auto.networks.model import Encoder, Model
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.preprocessing.case_store import read_case_record, record_path
 from mdkd_auto.stages.job import Job, Network
@@ -50,7 +51,7 @@ def root(planned: Root, copied: Callable[[Root], Root]) -> Root:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Root:
     root = Root(tmp_path_factory.mktemp("pictures"))
     write_pictures(root.raw, PICTURES[:2], cases=12)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     return root
 
 

@@ -23,6 +23,7 @@ from mdkd_auto.execution import run_job as run_module
 from mdkd_auto.execution.run_job import HOLDER, run_jobs
 from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.stages.job import Job
 
 BUDGET = ("--epochs", "1", "--iterations", "2", "--width", "2", "--batch-size", "4", "--device", "cpu")
@@ -52,7 +53,7 @@ def start(program: str, *arguments: object) -> "subprocess.Popen[str]":
 def test_two_commands_at_once(tmp_path: Path) -> None:
     root = Root(tmp_path)
     write_datasets(root.raw, LOOKS[:2])
-    pipeline.plan_and_preprocess(root, "CT", configurations=("2d",))
+    pipeline.plan_and_preprocess(root, "CT", PlanRequest(configurations=("2d",)))
     commands = [start(TRAIN, "--root", root.folder, *BUDGET) for _ in range(2)]
     said = [command.communicate(timeout=120) for command in commands]
     assert [command.returncode for command in commands] == [0, 0], said

@@ -13,6 +13,7 @@ from mdkd_auto.demo.phantoms import SCENES, write_detection_datasets, write_pict
 from mdkd_auto.experiments.ablations import ABLATIONS, CLASSIFIER_LOSSES, DETECTOR_LOSSES, find_ablation, variant_jobs
 from mdkd_auto.experiments.experiment import Experiment, make_experiment
 from mdkd_auto.experiments.jobs import JobMaker
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import find_groups
 from mdkd_auto.stages.job import Job
 
@@ -37,7 +38,7 @@ def classification(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """The same of pictures with classes."""
     root = Root(tmp_path_factory.mktemp("classification"))
     write_pictures(root.raw, cases=12)
-    assert pipeline.plan_and_preprocess(root, input_size=64).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(input_size=64)).problems == ()
     return root
 
 

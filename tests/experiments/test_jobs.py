@@ -29,6 +29,7 @@ from mdkd_auto.experiments.experiment import Experiment
 from mdkd_auto.experiments.jobs import JobMaker, is_finished
 from mdkd_auto.experiments.replicates import having_fold
 from mdkd_auto.experiments.titles import title_of
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preprocessing.case_store import record_path
 from mdkd_auto.stages.job import Job
 from mdkd_auto.tasks.shared.prediction import PredictionOptions
@@ -271,10 +272,10 @@ def test_cases_preprocessed_for_another_plan_are_refused(
     planned: Root, experiment: Experiment, experiment_in: Make, copied: Callable[[Root], Root]
 ) -> None:
     root = copied(planned)
-    pipeline.plan_and_preprocess(root, spacing_mm=(8, 9, 9), replan=True, preprocess=False)
+    pipeline.plan_and_preprocess(root, request=PlanRequest(spacing_mm=(8, 9, 9), replan=True), preprocess=False)
     with pytest.raises(TrainingError, match=rf"3 of 3 cases of {A}, such as \w+, .*; run mdkd_plan_and_preprocess"):
         all_jobs(experiment_in(root))
-    pipeline.plan_and_preprocess(root, spacing_mm=(8, 9, 9), configurations=("2d",))
+    pipeline.plan_and_preprocess(root, request=PlanRequest(spacing_mm=(8, 9, 9), configurations=("2d",)))
     assert not set(folders(experiment).values()) & set(folders(experiment_in(root)).values())
 
 
@@ -342,7 +343,7 @@ def with_patients(tmp_path_factory: pytest.TempPathFactory, looks: tuple[Look, .
     names = sorted(path.name.removesuffix("_0000.nii.gz") for path in (root.raw / A / "imagesTr").iterdir())
     rows = [f"{name},p{number // 2}" for number, name in enumerate(names)]
     (root.raw / A / "cases.csv").write_text("\n".join(["case_id,patient_id", *rows]) + "\n")
-    assert pipeline.plan_and_preprocess(root, configurations=("2d",)).problems == ()
+    assert pipeline.plan_and_preprocess(root, request=PlanRequest(configurations=("2d",))).problems == ()
     return root
 
 

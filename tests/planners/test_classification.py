@@ -1,6 +1,7 @@
 """The input of whole images: by the rules, asked for, or kept."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from mdkd_auto.core.records import Dataset, Fingerprint, IntTriple, Plan
 from mdkd_auto.planners.classification import class_counts, plan_classification, plan_whole_images
 from mdkd_auto.planners.group import plan_group
 from mdkd_auto.planners.group_member import Member
-from mdkd_auto.planners.plan_request import Wish
+from mdkd_auto.planners.plan_request import PlanRequest
 
 
 def member(name: str, *shape: int) -> Member:
@@ -19,8 +20,8 @@ def member(name: str, *shape: int) -> Member:
     return Member(name, shape[0] == 1, np.ones((40, 3)), shapes, np.zeros(0), 0)
 
 
-def input_of(*members: Member, wish: Wish | None = None) -> tuple[int, ...]:
-    (part,) = plan_classification(members, wish or Wish(8.0))
+def input_of(*members: Member, request: PlanRequest | None = None) -> tuple[int, ...]:
+    (part,) = plan_classification(members, request or PlanRequest(), None)
     return part.patch_size
 
 
@@ -34,30 +35,33 @@ def test_the_longer_side_in_steps_of_32(shape: IntTriple, side: int) -> None:
 
 def test_volumes_are_smaller_and_plans_of_their_own() -> None:
     assert input_of(member("one", 100, 512, 512)) == (96, 96, 96)
-    parts = plan_classification([member("flat", 1, 70, 70), member("deep", 30, 70, 70)], Wish(8.0))
+    parts = plan_classification([member("flat", 1, 70, 70), member("deep", 30, 70, 70)], PlanRequest(), None)
     assert [(part.configuration, part.datasets) for part in parts] == [("2d", ("flat",)), ("3d_fullres", ("deep",))]
 
 
 def test_the_smallest_data_set_decides_up_to_the_most() -> None:
     members = [member("large", 1, 600, 600), member("small", 1, 100, 90)]
-    part = plan_whole_images("2d", members, Wish(8.0))
+    part = plan_whole_images("2d", members, PlanRequest(), None)
     assert part.patch_size == (128, 128)
     assert "the images of small have a median longer side of 100 voxels" in part.reasons[0].because
-    assert plan_whole_images("2d", [member("large", 1, 600, 600)], Wish(8.0), most=512).patch_size == (512, 512)
+    assert plan_whole_images("2d", [member("large", 1, 600, 600)], PlanRequest(), None, most=512).patch_size == (
+        512,
+        512,
+    )
 
 
 @pytest.mark.parametrize(("size", "near"), [(100, "like 96 or 128"), (32, "like 64 or 96"), (0, "like 64 or 96")])
 def test_other_sizes_are_refused(size: int, near: str) -> None:
     with pytest.raises(PlanError, match=f"input size {size}: expected a multiple of 32 from 64 on, {near}"):
-        input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=size))
+        input_of(member("one", 1, 80, 80), request=PlanRequest(input_size=size))
 
 
 def test_the_largest_size() -> None:
-    assert input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=4096)) == (4096, 4096)
+    assert input_of(member("one", 1, 80, 80), request=PlanRequest(input_size=4096)) == (4096, 4096)
     with pytest.raises(PlanError, match="input size 4128: expected 4096 at most along each of 2 axes"):
-        input_of(member("one", 1, 80, 80), wish=Wish(8.0, input_size=4128))
+        input_of(member("one", 1, 80, 80), request=PlanRequest(input_size=4128))
     with pytest.raises(PlanError, match="input size 288: expected 256 at most along each of 3 axes"):
-        input_of(member("one", 40, 80, 80), wish=Wish(8.0, input_size=288))
+        input_of(member("one", 40, 80, 80), request=PlanRequest(input_size=288))
 
 
 @pytest.fixture
@@ -65,9 +69,9 @@ def plan_of(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fi
     """The plan of one data set of pictures."""
     pictures = msgspec.structs.replace(dataset_of(1), task="classification")
 
-    def make(side: int, count: int = 40, **changes: object) -> Plan:
+    def make(side: int, count: int = 40, previous: Plan | None = None, **requested: Any) -> Plan:
         fingerprint = fingerprint_of(pictures, (1, side, side), None, lesion_mm=None, count=count)
-        return plan_group([pictures], {pictures.name: fingerprint}, **changes)  # type: ignore[arg-type]
+        return plan_group([pictures], {pictures.name: fingerprint}, PlanRequest(**requested), previous)
 
     return make
 

@@ -1,6 +1,7 @@
 """Anchors and queries, by hand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from mdkd_auto.planners.detection import (
     choose_queries,
 )
 from mdkd_auto.planners.group import plan_group
+from mdkd_auto.planners.plan_request import PlanRequest
 
 
 def test_overlaps_by_hand() -> None:
@@ -127,13 +129,13 @@ def plan_of(dataset_of: Callable[..., Dataset], fingerprint_of: Callable[..., Fi
     """The plan of images of 128 x 256 pixels, of which each shows boxes of these heights and widths."""
     dataset = msgspec.structs.replace(dataset_of(1), task="detection")
 
-    def make(*boxes: tuple[float, float], fullest: int = 1, **changes: object) -> Plan:
+    def make(*boxes: tuple[float, float], fullest: int = 1, previous: Plan | None = None, **requested: Any) -> Plan:
         made = fingerprint_of(dataset, (1, 128, 256), None, lesion_mm=None, count=60)
         shown = [boxes[number % len(boxes)] for number in range(60)]
         cases = tuple(msgspec.structs.replace(case, boxes=(box,)) for case, box in zip(made.cases, shown, strict=True))
         first = msgspec.structs.replace(cases[0], boxes=(shown[0],) * fullest)
         fingerprint = msgspec.structs.replace(made, cases=(first, *cases[1:]))
-        return plan_group([dataset], {dataset.name: fingerprint}, **changes)  # type: ignore[arg-type]
+        return plan_group([dataset], {dataset.name: fingerprint}, PlanRequest(**requested), previous)
 
     return make
 

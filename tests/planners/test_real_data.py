@@ -9,6 +9,7 @@ from mdkd_auto.core.records import Plan
 from mdkd_auto.datasets.raw_folder import read_dataset
 from mdkd_auto.planners.fingerprint import fingerprint_dataset
 from mdkd_auto.planners.group import plan_group
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.planners.plan_text import plan_text
 
 FOLDER = os.environ.get("MDKD_REAL_DATA")
@@ -24,7 +25,7 @@ def plan_of(numbers: tuple[int, ...], cache: Path) -> Plan:
     for dataset in datasets:
         fingerprints[dataset.name], problems = fingerprint_dataset(dataset, cache / dataset.name)
         assert problems == []
-    plan = plan_group(datasets, fingerprints)
+    plan = plan_group(datasets, fingerprints, PlanRequest())
     print(plan_text(plan))
     return plan
 

@@ -15,6 +15,7 @@ from mdkd_auto.core.paths import Root
 from mdkd_auto.core.records import Plan
 from mdkd_auto.datasets.splits import read_splits
 from mdkd_auto.demo.phantoms import LOOKS, PICTURES, SCENES, write_datasets, write_detection_datasets, write_pictures
+from mdkd_auto.planners.plan_request import PlanRequest
 from mdkd_auto.preparation import plan_and_preprocess
 
 Change = Callable[[Path, str], None]
@@ -75,7 +76,7 @@ def test_test_cases_change_nothing_in_a_plan_and_training_cases_do(tmp_path: Pat
     (folder,) = root.raw.iterdir()
 
     def planned() -> tuple[Plan, bytes]:
-        plan_and_preprocess(root, preprocess=False, replan=True)
+        plan_and_preprocess(root, request=PlanRequest(replan=True), preprocess=False)
         (path,) = root.preprocessed.glob("*/plan.json")
         return read_record(path, Plan), root.fingerprint(folder.name).read_bytes()
 
