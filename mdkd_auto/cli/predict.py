@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="which NIfTI voxel size to use if the header contradicts itself",
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    made.add_argument(
+        "--precision", default="auto", choices=("auto", "fp32", "bf16"), help="number format (default auto)"
+    )
     made.add_argument("--continue", dest="keep_existing", action="store_true", help="keep existing predictions")
     return run(made, _work, argv)
 
