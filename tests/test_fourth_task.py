@@ -223,7 +223,7 @@ def answer_new(asked: Asked) -> Outcome:
 ENTRIES: tuple[tuple[dict[str, Any], Any], ...] = (
     (TASK_DATA, TaskData(class_labels, read_findings, label_value=as_bits)),
     (TASK_SETTINGS, TaskSettings(lambda settings: {"teacher_architecture": settings.teacher_architecture or "unet"})),
-    (TASK_RULES, TaskRules(lambda members, fingerprints, wish: plan_classification(members, wish), class_counts)),
+    (TASK_RULES, TaskRules(plan=plan_classification, counts=class_counts)),
     (TASK_PARTS, TaskParts(lambda given: FindingsTask(*given[:6]), Finder, check_settings)),
     (
         TASK_SCORES,
