@@ -36,6 +36,17 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the manual; ``nox -s docs -- serve`` shows it while you write."""
+    session.install("-e", ".[docs]")
+    if session.posargs:
+        session.run("mkdocs", *session.posargs)
+    else:
+        session.run("python", "docs/generate.py", "--check")
+        session.run("mkdocs", "build", "--strict")
+
+
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
     """Run the long versions of the tests."""
