@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mdkd_auto.core import records
+
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SCRIPT = runpy.run_path(str(DOCS / "generate.py"))
 PAGES = SCRIPT["PAGES"]
@@ -59,3 +61,25 @@ def test_every_command_has_a_section() -> None:
     page = (DOCS / "commands.md").read_text(encoding="utf-8")
     commands = {path.stem for path in (DOCS.parent / "mdkd_auto" / "cli").glob("*.py")} - {"__init__", "common"}
     assert {line[8:] for line in page.splitlines() if line.startswith("## mdkd_")} == commands
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Plan",
+        "DatasetPlan",
+        "Normalisation",
+        "ConfigurationPlan",
+        "Topology",
+        "Reason",
+        "Fingerprint",
+        "CaseFingerprint",
+        "Intensities",
+        "Lesion",
+    ],
+)
+def test_every_field_of_a_plan_is_explained(name: str) -> None:
+    page = (DOCS / "plan.md").read_text(encoding="utf-8")
+    (section,) = [part for part in page.split("\n### ") if part.startswith((f"{name}\n", f"{name}:", f"{name} ("))]
+    for field in getattr(records, name).__struct_fields__:
+        assert f"`{field}`" in section, field
