@@ -114,7 +114,14 @@ def test_wheel(tmp_path: Path) -> None:
     assert dict(stated["console_scripts"]) == console_scripts()
     assert stated_metadata["Version"] == mdkd_auto.__version__
     assert stated_metadata["Author"] == "The mdkd_auto authors"
-    assert stated_metadata.get_all("Provides-Extra") == ["augmentation", "classification", "detection", "all", "test"]
+    assert stated_metadata.get_all("Provides-Extra") == [
+        "augmentation",
+        "classification",
+        "detection",
+        "all",
+        "docs",
+        "test",
+    ]
 
 
 def test_extras_hold_the_packages_that_the_code_asks_for() -> None:
